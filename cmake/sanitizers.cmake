@@ -1,0 +1,7 @@
+if(AMESH_SANITIZE)
+  target_compile_options(amesh_options INTERFACE -fsanitize=${AMESH_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g)
+  target_link_options(amesh_options INTERFACE -fsanitize=${AMESH_SANITIZE})
+endif()
+if(AMESH_FUZZ)
+  target_compile_options(amesh_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
