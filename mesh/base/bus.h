@@ -1,0 +1,69 @@
+/* The bus: nats.c in event-loop mode behind our types. bus.c is the only user of nats.h.
+ *
+ * One connection per program. Subscriptions are polled on the loop right after its socket was read; publishes of one loop turn leave in
+ * one write at its end. Reconnects for ever with full jitter (50 ms … 2 s), pings every second, two missed = reconnect. While the bus is
+ * away publishes are refused with AMP_NO_BUS: nothing is buffered that could be lost unseen. All functions on the loop thread; callbacks
+ * run on it, and may subscribe, unsubscribe, publish, open and close inboxes. */
+#pragma once
+#include <amp/amp.h>
+
+struct loop;
+struct bus;
+struct bus_sub;
+struct bus_inbox;
+
+struct bus_options {
+    const char *url;   /* one or several, comma separated */
+    const char *creds; /* path of a NATS credentials file, or NULL */
+    const char *name;  /* shown by the server's monitoring */
+    bool wait_first;   /* true: a bus that is not there yet is waited for (on_up comes later); false: bus_new fails with AMP_NO_BUS */
+    void (*on_up)(void *ctx);   /* connected or connected again; subscriptions are restored already. May be NULL */
+    void (*on_down)(void *ctx); /* connection lost. May be NULL */
+    void *ctx;
+};
+
+struct bus_info {
+    char version[32];   /* nats-server's, e.g. "2.9.10"; "" until known */
+    int major, minor, patch;
+    bool has_jetstream;
+    size_t payload_max; /* headers and body */
+    char url[256];      /* without user and password */
+};
+
+struct bus_msg {
+    const char *subject;
+    const char *reply; /* NULL: none */
+    struct amp_bytes data;
+};
+
+/* Connects. The initial connect may block for at most 2 s. */
+AMP_MUST_USE enum amp_code bus_new(struct loop *loop, const struct bus_options *options, struct bus **ret, struct amp_error *reterr);
+/* Flushes what is pending (at most 500 ms) and closes. All subscriptions and inboxes must be gone. NULL is fine. */
+void bus_free(struct bus *bus);
+bool bus_is_up(const struct bus *bus);
+const struct bus_info *bus_info(const struct bus *bus); /* filled anew after each reconnect */
+
+/* queue: NULL for a plain subscription. `on_msg` borrows the message. Aborts only on a subject that amp_subject_build did not make valid. */
+struct bus_sub *bus_subscribe(struct bus *bus, const char *subject, const char *queue, void (*on_msg)(void *ctx, const struct bus_msg *msg), void *ctx);
+/* After return `on_msg` is not called again for it (what was already on its way is dropped and counted, unless `deliver_pending`: then it is delivered
+ * from this call, before it returns). NULL is fine. */
+void bus_unsubscribe(struct bus_sub *sub, bool deliver_pending);
+
+/* Publishes at the end of this turn. AMP_TOO_LARGE over the server's limit, AMP_NO_BUS when it is away, AMP_OVERLOADED when over 64 MiB wait to be written. */
+AMP_MUST_USE enum amp_code bus_publish(struct bus *bus, const char *subject, const char *reply, struct amp_bytes data);
+
+/* An inbox receives the replies to one request: any number of them, until closed. Its subject is under this connection's own prefix
+ * (`_INBOX_<conn>.<token>`, one subscription for all). */
+enum bus_inbox_kind {
+    BUS_INBOX_MSG,           /* `msg` is set */
+    BUS_INBOX_NO_RESPONDERS, /* nobody listens on the subject that was asked */
+    BUS_INBOX_DENIED,        /* the server's permissions forbid the publish on that subject; `text` is its message */
+    BUS_INBOX_DOWN,          /* the connection was lost: an answer may have been missed. The inbox stays open */
+};
+struct bus_inbox *bus_inbox_new(struct bus *bus, void (*on_reply)(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text), void *ctx);
+const char *bus_inbox_subject(const struct bus_inbox *inbox);
+/* Publishes with this inbox as reply and remembers the subject, so that "denied" and "no responders" find back. */
+AMP_MUST_USE enum amp_code bus_inbox_request(struct bus_inbox *inbox, const char *subject, struct amp_bytes data);
+void bus_inbox_free(struct bus_inbox *inbox); /* later replies are dropped. NULL is fine; allowed inside on_reply */
+
+/* JetStream and `$SRV` talk is plain requests over these calls. */

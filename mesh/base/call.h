@@ -1,0 +1,53 @@
+/* One call of an agent, seen from the caller: the only code that knows how (amp.md 5). Used by the sidecar's `send`, the environment's dispatch and the
+ * command line. Handles: no responders → who → "busy" (waits and tries again) or "no such agent"; bounced by a full instance; frames in
+ * order; gaps; end marker; deadline; death of the callee's sidecar (ping each second after silence → no responders); cancel; answers. */
+#pragma once
+#include <amp/amp.h>
+
+struct loop;
+struct bus;
+struct call;
+
+struct call_options {
+    const char *agent;    /* one of agent, skill */
+    const char *skill;
+    const char *instance; /* with agent: only that one; or NULL */
+    const char *from;     /* sender: a valid id */
+    const char *task_id, *context_id; /* valid ids; made by the caller */
+    const char *parent;   /* or NULL */
+    const Amp__Message *message; /* borrowed until call_start returns */
+    uint32_t timeout_ms;  /* 0: none */
+    uint32_t attempt;     /* from 1 */
+    uint32_t hops;        /* of the call above plus one; 0 at the top */
+    char **path;          /* agents above */
+    size_t n_path;
+    bool is_journalled;   /* the caller journals the events itself */
+    bool is_impatient;    /* busy is an error at once instead of a wait */
+    bool is_skill_first;  /* reserved for routing by both; must be false */
+};
+
+struct call_handlers {
+    /* One event in order, each number once. `event` is borrowed. */
+    void (*on_event)(void *ctx, uint32_t seq, const Amp__Event *event);
+    /* Who took it (first frame). */
+    void (*on_taken)(void *ctx, const char *agent, const char *instance);
+    /* Waiting, with the reason ("every instance of up is busy"); for people. May be NULL. */
+    void (*on_waiting)(void *ctx, const char *reason);
+    /* The last callback; `err->code` is AMP_OK when the stream ended in good order (whatever the task's state), else what broke it. `wire` is the error as it
+     * came from the other side, with the death report in it, or NULL. The call may be freed here. */
+    void (*on_end)(void *ctx, const struct amp_error *err, const Amp__Error *wire);
+};
+
+/* Starts it. Errors at once: AMP_INVALID, AMP_HOPS, AMP_LOOP (callee is in path), AMP_TOO_LARGE. Everything else comes through on_end, never from inside call_start. */
+AMP_MUST_USE enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_options *options, const struct call_handlers *handlers, void *ctx,
+                                      struct call **ret, struct amp_error *reterr);
+/* Asks the callee to cancel; the stream goes on to its end (CANCELED, or what was reached first). Before it was taken: ends with AMP_CANCELED. After 10 s without an end: AMP_CANCELED. */
+void call_cancel(struct call *call, const char *reason);
+/* Answers a question. input_id NULL: the only one open. */
+AMP_MUST_USE enum amp_code call_answer(struct call *call, const char *input_id, const Amp__Message *message, struct amp_error *reterr);
+const char *call_instance(const struct call *call); /* "" until taken */
+void call_free(struct call *call); /* no callback after this; the callee is not told. NULL is fine */
+
+/* A control message to an instance's task outside of a call (environment, `--task`). on_done once: AMP_OK, NO_SUCH_TASK, INSTANCE_LOST (no responders), DEADLINE, or what the reply says. */
+AMP_MUST_USE enum amp_code control_send(struct loop *loop, struct bus *bus, const char *instance, const char *task_id, const Amp__Control *control, uint32_t timeout_ms,
+                                        void (*on_done)(void *ctx, const struct amp_error *err), void *ctx);

@@ -1,0 +1,24 @@
+/* Requests to the environment (amp.md 10). */
+#pragma once
+#include <amp/amp.h>
+
+struct loop;
+struct bus;
+struct env_call;
+
+/* Sends `request` on amp.env.<verb>.<from>; the verb follows from its oneof. on_reply exactly once, never from inside: `reply` is NULL when `err->code` is not AMP_OK (NO_ENV at
+ * once when nobody listens, DEADLINE, DENIED, NO_BUS, or the error in the reply). *ret may be used to cancel until then. */
+AMP_MUST_USE enum amp_code env_call(struct loop *loop, struct bus *bus, const char *from, const Amp__EnvRequest *request, uint32_t timeout_ms,
+                                    void (*on_reply)(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err), void *ctx, struct env_call **ret);
+void env_call_cancel(struct env_call *call); /* no callback after this. NULL is fine */
+
+/* Watches a task through the environment: events from from_seq on, each number once, then on_end as in call.h. The environment repeats what is missing; a lost environment is waited for
+ * (watch is sent again from the next number) up to `timeout_ms` of silence (0: for ever), then AMP_NO_ENV. */
+struct env_watch;
+struct env_watch_handlers {
+    void (*on_event)(void *ctx, uint32_t seq, const Amp__Event *event);
+    void (*on_end)(void *ctx, const struct amp_error *err, const Amp__Error *wire);
+};
+AMP_MUST_USE enum amp_code env_watch_start(struct loop *loop, struct bus *bus, const char *from, const char *task_id, uint32_t from_seq, uint32_t timeout_ms,
+                                           const struct env_watch_handlers *handlers, void *ctx, struct env_watch **ret);
+void env_watch_free(struct env_watch *watch);
