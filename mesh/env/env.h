@@ -1,0 +1,21 @@
+/* The environment: tracks every task, keeps history, contexts' memory and the registry of agents. env.c owns and wires; the decisions are pure (engine.h, registry.h). Loop thread only. */
+#pragma once
+#include <amp/amp.h>
+
+struct loop;
+struct bus;
+struct env;
+
+struct env_options {
+    const char *journal_path;
+    const char *name;  /* sender id of the environment on the bus, e.g. "env" */
+};
+
+AMP_MUST_USE enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_options *options, struct env **ret, struct amp_error *reterr);
+/* Is a task submitted now accepted? (bus up, subscriptions made, journal open) */
+bool env_is_ready(const struct env *env);
+void env_bus_up(struct env *env);
+void env_bus_down(struct env *env);
+/* Stops taking requests, lets the journal commit, then on_stopped. Open tasks stay in the journal and go on when the next environment starts. */
+void env_stop(struct env *env, void (*on_stopped)(void *ctx), void *ctx);
+void env_free(struct env *env);

@@ -1,0 +1,20 @@
+/* What an agent may ask of its sidecar, once for both forms of the local API (NDJSON and HTTP): each operation takes cJSON params (local-api.md 3) and answers by callback
+ * with a cJSON result or an error. `struct rpc` is one asker (a session or an HTTP request); freeing it cancels what is open. */
+#pragma once
+#include <amp/amp.h>
+
+struct cJSON;
+struct sidecar;
+struct rpc;
+
+struct rpc_handlers {
+    /* Exactly once per rpc_start, possibly before it returns. `result` is borrowed. */
+    void (*on_done)(void *ctx, const struct cJSON *result, const struct amp_error *err);
+    /* send with stream: one event, before on_done. `stream_response` is JSON. May be NULL. */
+    void (*on_event)(void *ctx, uint32_t seq, struct amp_bytes stream_response);
+};
+
+/* method: "task.event", "task.ask", "task.get", "task.stop", "send", "agents.list", "kv.get" …, "log", "ping". Unknown: AMP_UNSUPPORTED through on_done. */
+struct rpc *rpc_start(struct sidecar *sidecar, const char *method, const struct cJSON *params, const struct rpc_handlers *handlers, void *ctx);
+/* Cancels a send (the callee is told) or a question; no callback after this. NULL is fine. */
+void rpc_free(struct rpc *rpc);

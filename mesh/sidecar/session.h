@@ -1,0 +1,31 @@
+/* One NDJSON JSON-RPC connection of the local API (local-api.md 1–2) over a descriptor pair. Knows lines, ids and limits, no method. Loop thread only. */
+#pragma once
+#include <amp/amp.h>
+
+struct cJSON;
+struct loop;
+struct session;
+
+struct session_handlers {
+    /* A request (id not NULL: answer with session_reply/session_error, now or later, with a copy of `id` kept by session_id_keep) or a notification. */
+    void (*on_request)(void *ctx, const char *method, const struct cJSON *params, const struct cJSON *id);
+    /* The reply to our request `number`: result or error (the other NULL). */
+    void (*on_reply)(void *ctx, uint64_t number, const struct cJSON *result, const struct cJSON *error);
+    /* A line that is not a frame, when the session allows such lines (jsonl): for the log. */
+    void (*on_text)(void *ctx, struct amp_bytes line);
+    /* The connection is over (end of file, error, too many bad lines: `reason`). session_free may be called here. */
+    void (*on_closed)(void *ctx, const char *reason);
+};
+
+/* Takes the descriptors over (they may be the same). NULL handlers are not allowed but on_text. */
+struct session *session_new(struct loop *loop, int fd_in, int fd_out, bool allows_text, const struct session_handlers *handlers, void *ctx);
+/* Without descriptors: bytes come through session_feed and leave through `write` (jsonl on a spawned child's stdio). */
+struct session *session_new_fed(struct loop *loop, bool allows_text, const struct session_handlers *handlers, enum amp_code (*write)(void *ctx, struct amp_bytes data), void *ctx);
+void session_feed(struct session *session, struct amp_bytes data); /* len 0: end of file */
+void session_free(struct session *session);
+
+/* All of these take `params`/`result` over (they delete it). AMP_OVERLOADED when more than 16 MiB wait for a reader that does not read: the caller decides, nothing is lost silently. */
+AMP_MUST_USE enum amp_code session_request(struct session *session, const char *method, struct cJSON *params, uint64_t *ret_number);
+AMP_MUST_USE enum amp_code session_notify(struct session *session, const char *method, struct cJSON *params);
+AMP_MUST_USE enum amp_code session_reply(struct session *session, const struct cJSON *id, struct cJSON *result);
+AMP_MUST_USE enum amp_code session_error(struct session *session, const struct cJSON *id, int number, const struct amp_error *err);

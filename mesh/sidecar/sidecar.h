@@ -1,0 +1,58 @@
+/* One agent instance on the mesh: owns and wires its parts, nothing else. */
+#pragma once
+#include <amp/amp.h>
+#include <sys/types.h>
+
+struct loop;
+struct bus;
+struct home;
+struct sidecar;
+struct worker;
+struct spawn_exit;
+struct task;
+
+enum sidecar_mode { SIDECAR_EXEC, SIDECAR_JSONL, SIDECAR_DIAL, SIDECAR_SHIM };
+
+struct sidecar_options {
+    enum sidecar_mode mode;
+    const Amp__AgentCard *card; /* complete and checked; borrowed for the sidecar's life */
+    const char **tags;          /* "K=V", NULL-ended, or NULL */
+    uint32_t slots;             /* --concurrency, at least 1 */
+    bool retry_safe;            /* --retry */
+    char *const *argv;          /* what to spawn; NULL with SIDECAR_DIAL: nothing */
+    const char *target;         /* FILE:OBJECT for SIDECAR_SHIM */
+    const char *python;         /* interpreter for .py shims, or NULL */
+    const char *socket;         /* path of the local socket, or NULL: chosen */
+};
+
+AMP_MUST_USE enum amp_code sidecar_new(struct loop *loop, struct bus *bus, const struct home *home, const struct sidecar_options *options,
+                                       /* once, when the agent can be called */ void (*on_ready)(void *ctx), /* once, after drain and goodbye: exit status */ void (*on_stopped)(void *ctx, int status),
+                                       void *ctx, struct sidecar **ret, struct amp_error *reterr);
+/* Leave: no new tasks, those in hand may finish (at most grace_ms), goodbye, stop. A second call stops at once. */
+void sidecar_drain(struct sidecar *sidecar, uint32_t grace_ms);
+void sidecar_free(struct sidecar *sidecar);
+void sidecar_bus_up(struct sidecar *sidecar);   /* from bus_options.on_up */
+void sidecar_bus_down(struct sidecar *sidecar);
+
+/* ---- for the parts -------------------------------------------------------------------------------------- */
+struct loop *sidecar_loop(struct sidecar *sidecar);
+struct bus *sidecar_bus(struct sidecar *sidecar);
+const struct home *sidecar_home(struct sidecar *sidecar);
+const struct sidecar_options *sidecar_options(struct sidecar *sidecar);
+const char *sidecar_agent(struct sidecar *sidecar);
+const char *sidecar_instance(struct sidecar *sidecar);
+const char *sidecar_socket(struct sidecar *sidecar); /* path of the local API */
+const char *sidecar_state(struct sidecar *sidecar);  /* "up", "draining" … */
+
+/* The worker says how many tasks the agent takes at once from now on; 0: not attached, dead, restarting. The sidecar uses min(slots, options.slots). The first
+ * value > 0 makes the instance ready. */
+void sidecar_set_slots(struct sidecar *sidecar, uint32_t slots);
+void sidecar_set_agent_pid(struct sidecar *sidecar, pid_t pid); /* 0: none */
+/* The worker lost its process: counts it, beats with the death, keeps it for the log. Makes the wire form (lives until the next call) with the ids of the tasks given. Call it before
+ * task_finish of those tasks, and hand the result to them. */
+const Amp__Death *sidecar_agent_died(struct sidecar *sidecar, const struct spawn_exit *exit, struct task *const *tasks, size_t n_tasks);
+/* "K=V" list for a spawned process: AMESH_SOCK, AMESH_AGENT, and for a task (may be NULL) AMESH_TASK, AMESH_CONTEXT, AMESH_ATTEMPT. NULL-ended, free each and the list (sidecar_env_free). */
+char **sidecar_env_new(struct sidecar *sidecar, const struct task *task);
+void sidecar_env_free(char **env);
+/* Restart policy for the worker's process (pure): milliseconds to wait before start number n in a row that failed (100 ms … 30 s, full jitter from `random`), reset after 10 s of life. */
+uint32_t sidecar_restart_delay_ms(uint32_t failures, uint32_t random);

@@ -1,0 +1,51 @@
+/* One task in this sidecar, between the bus and the worker. task.c numbers and batches its events (one frame per loop turn), sends them to the
+ * caller's inbox and, unless the caller journals, to amp.evt; keeps the state machine; holds open questions. Loop thread only. */
+#pragma once
+#include <amp/amp.h>
+
+struct cJSON;
+struct sidecar;
+struct task;
+
+struct task_outcome {
+    Amp__TaskState state;          /* COMPLETED, FAILED, REJECTED, CANCELED or INPUT_REQUIRED */
+    const struct cJSON *result;    /* the local outcome (local-api.md 3.2) or NULL; borrowed */
+    const char *reason;            /* for the status message when there is none in `result`; may be NULL */
+    struct amp_error error;        /* code AMP_OK, or why it failed in the mesh's terms (AMP_AGENT_DIED …) */
+    const Amp__Death *death;       /* or NULL */
+};
+
+/* What the worker may know of a task. */
+const char *task_id(const struct task *task);
+const char *task_context(const struct task *task);
+const char *task_from(const struct task *task);
+uint32_t task_attempt(const struct task *task);
+const Amp__Request *task_request(const struct task *task);
+/* After an outcome INPUT_REQUIRED was answered, run() comes again and this is the answer; else NULL. */
+const Amp__Message *task_resume(const struct task *task);
+bool task_is_canceled(const struct task *task); /* cancel was asked for; the worker has been told */
+void task_set_data(struct task *task, void *data); /* the worker's own */
+void *task_data(const struct task *task);
+
+/* ---- the worker tells ---------------------------------------------------------------------------- */
+
+/* A local event (local-api.md 4). An invalid one is counted, and *reterr says why; the task goes on. After cancel or end: AMP_TASK_ENDED. */
+AMP_MUST_USE enum amp_code task_event(struct task *task, const struct cJSON *local, struct amp_error *reterr);
+AMP_MUST_USE enum amp_code task_text(struct task *task, struct amp_bytes text, struct amp_error *reterr);
+
+struct task_question {
+    const char *prompt;
+    const struct cJSON *schema;  /* or NULL */
+    const struct cJSON *options; /* or NULL */
+    uint32_t expires_ms;         /* 0: never */
+};
+/* Asks the human. on_answer exactly once unless task_finish comes first (then code AMP_CANCELED): `answer` NULL when code is not AMP_OK (AMP_CANCELED, AMP_DEADLINE). */
+AMP_MUST_USE enum amp_code task_ask(struct task *task, const struct task_question *question, void (*on_answer)(void *ctx, enum amp_code code, const Amp__Message *answer), void *ctx,
+                                    struct amp_error *reterr);
+/* The end (or, for INPUT_REQUIRED, the turn's end). `task` is gone after this, except for INPUT_REQUIRED. */
+void task_finish(struct task *task, const struct task_outcome *outcome);
+
+/* ---- the sidecar's side ----------------------------------------------------------------------------- */
+
+struct task_table; /* all tasks of this sidecar */
+struct task *task_find(struct sidecar *sidecar, const char *id);
