@@ -1,0 +1,39 @@
+# The front door. Everything here calls CMake or a script of scripts/; nothing is decided twice.
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+PREFIX ?= /usr/local
+DESTDIR ?=
+SECONDS_ARG := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),)
+
+.PHONY: build demo test bench chaos fuzz spec install clean deps deps-test
+
+build: build/release/build.ninja
+	@cmake --build build/release
+build/release/build.ninja:
+	@cmake --preset release >/dev/null
+
+deps:
+	@scripts/install-deps.sh build run
+deps-test:
+	@scripts/install-deps.sh build run test
+
+demo: deps build
+	@examples/demo/demo.sh build/release/amesh
+
+test: deps-test
+	@scripts/test.sh $(ONLY)
+
+bench: deps build
+	@bench/run.sh $(ONLY)
+
+fuzz: deps-test
+	@scripts/fuzz.sh $(if $(SECONDS_ARG),$(SECONDS_ARG),60) $(ONLY)
+
+spec:
+	@scripts/spec-html.sh build/spec
+
+install: build
+	@cmake --install build/release --prefix $(PREFIX)
+
+clean:
+	@rm -rf build
