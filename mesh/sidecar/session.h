@@ -7,7 +7,7 @@ struct loop;
 struct session;
 
 struct session_handlers {
-    /* A request (id not NULL: answer with session_reply/session_error, now or later, with a copy of `id` kept by session_id_keep) or a notification. */
+    /* A request (id not NULL: answer with session_reply/session_error, now or later, with a cJSON_Duplicate of `id`) or a notification. */
     void (*on_request)(void *ctx, const char *method, const struct cJSON *params, const struct cJSON *id);
     /* The reply to our request `number`: result or error (the other NULL). */
     void (*on_reply)(void *ctx, uint64_t number, const struct cJSON *result, const struct cJSON *error);
@@ -17,12 +17,14 @@ struct session_handlers {
     void (*on_closed)(void *ctx, const char *reason);
 };
 
-/* Takes the descriptors over (they may be the same). NULL handlers are not allowed but on_text. */
+/* Takes the descriptors over (they may be the same; closed at the end). NULL handlers are not allowed but on_text. */
 struct session *session_new(struct loop *loop, int fd_in, int fd_out, bool allows_text, const struct session_handlers *handlers, void *ctx);
 /* Without descriptors: bytes come through session_feed and leave through `write` (jsonl on a spawned child's stdio). */
 struct session *session_new_fed(struct loop *loop, bool allows_text, const struct session_handlers *handlers, enum amp_code (*write)(void *ctx, struct amp_bytes data), void *ctx);
 void session_feed(struct session *session, struct amp_bytes data); /* len 0: end of file */
-void session_free(struct session *session);
+void session_free(struct session *session); /* what is queued is written once more, without waiting. Allowed inside every callback; NULL is fine */
+/* Ends the connection as if the peer had: on_closed with `reason`, from the end of this turn. */
+void session_close(struct session *session, const char *reason);
 
 /* All of these take `params`/`result` over (they delete it). AMP_OVERLOADED when more than 16 MiB wait for a reader that does not read: the caller decides, nothing is lost silently. */
 AMP_MUST_USE enum amp_code session_request(struct session *session, const char *method, struct cJSON *params, uint64_t *ret_number);

@@ -43,6 +43,7 @@ const char *sidecar_agent(struct sidecar *sidecar);
 const char *sidecar_instance(struct sidecar *sidecar);
 const char *sidecar_socket(struct sidecar *sidecar); /* path of the local API */
 const char *sidecar_state(struct sidecar *sidecar);  /* "up", "draining" … */
+struct worker *sidecar_worker(struct sidecar *sidecar); /* how the agent is attached; NULL while it is being made or freed */
 
 /* The worker says how many tasks the agent takes at once from now on; 0: not attached, dead, restarting. The sidecar uses min(slots, options.slots). The first
  * value > 0 makes the instance ready. */
