@@ -103,10 +103,12 @@ struct amp_arena_block;
 struct amp_arena {
     struct amp_arena_block *first, *current;
     size_t used, max;
-    ProtobufCAllocator allocator; /* hand to protobuf-c; its free does nothing */
+    bool is_full; /* refused because of `max`, not because the system had no memory */
+    ProtobufCAllocator allocator; /* hand to protobuf-c; its free does nothing. The arena may not be moved */
 };
 
 AMP_API void amp_arena_init(struct amp_arena *arena, size_t max);
+/* Forgets everything. Up to 1 MiB of blocks is kept. */
 AMP_API void amp_arena_reset(struct amp_arena *arena);
 AMP_API void amp_arena_done(struct amp_arena *arena);
 AMP_API void *amp_arena_alloc(struct amp_arena *arena, size_t size); /* 16-byte aligned, zeroed */
@@ -182,10 +184,14 @@ AMP_API enum amp_code amp_json_append_string(struct amp_buf *out, struct amp_byt
 
 enum amp_encoding { AMP_PROTOBUF, AMP_JSON };
 
-/* Decodes a message of `type`; the encoding is seen from the first byte ('{' or white space: JSON). Checks size,
- * depth, UTF-8, NUL and counts before anything is unpacked. *ret lives in `arena`. */
+/* Decodes a message of `type`; the encoding is seen from the first byte ('{' or white space: JSON; white space that could
+ * be the first tag of this type in protobuf is taken as that: "\n" for types whose field 1 is a string or a message). Checks
+ * size, depth, UTF-8, NUL and counts before anything is unpacked. *ret lives in `arena`. */
 AMP_API AMP_MUST_USE enum amp_code amp_decode(const ProtobufCMessageDescriptor *type, struct amp_bytes wire, struct amp_arena *arena, ProtobufCMessage **ret, struct amp_error *reterr);
-/* Appends `message` in that encoding. JSON is canonical: members in field order, no white space, defaults left out. */
+/* The same where it is known that the bytes are JSON (a file, an HTTP body, a Json field). */
+AMP_API AMP_MUST_USE enum amp_code amp_decode_json(const ProtobufCMessageDescriptor *type, struct amp_bytes json, struct amp_arena *arena, ProtobufCMessage **ret, struct amp_error *reterr);
+/* Appends `message` in that encoding. JSON is canonical: members in field order, no white space, nothing that is unset (but
+ * A2A's required lists); AMP_INVALID or AMP_MALFORMED for a required field that is NULL or a Json that is none. On failure nothing is appended. */
 AMP_API AMP_MUST_USE enum amp_code amp_encode(const ProtobufCMessage *message, enum amp_encoding encoding, struct amp_buf *out, struct amp_error *reterr);
 
 /* An envelope of version 1 whose body is one of those in `allowed` (bit 1 << AMP__ENVELOPE__BODY_…; 0 = any) and whose

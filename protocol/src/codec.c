@@ -1,0 +1,77 @@
+/* One door in and one out for both encodings. (amp.md 3.1) */
+#include "buf.h"
+#include "json.h"
+#include "scan.h"
+
+#include <cjson/cJSON.h>
+#include <string.h>
+
+/* No protobuf message of ours begins with '{' (it would be a group). White space may: then it is a tag of this type. */
+static bool is_json(const ProtobufCMessageDescriptor *type, uint8_t first)
+{
+    if (first == '{')
+        return true;
+    return (first == ' ' || first == '\n' || first == '\r' || first == '\t') && !scan_may_begin(type, first);
+}
+
+enum amp_code amp_decode_json(const ProtobufCMessageDescriptor *type, struct amp_bytes json, struct amp_arena *arena,
+                              ProtobufCMessage **ret, struct amp_error *reterr)
+{
+    return json_read(type, json, arena, ret, reterr);
+}
+
+enum amp_code amp_decode(const ProtobufCMessageDescriptor *type, struct amp_bytes wire, struct amp_arena *arena,
+                         ProtobufCMessage **ret, struct amp_error *reterr)
+{
+    if (wire.len == 0)
+        return amp_error_set(reterr, AMP_MALFORMED, "", "the message is empty");
+    if (wire.len > AMP_WIRE_BYTES_MAX)
+        return amp_error_set(reterr, AMP_TOO_LARGE, "", "a message of %zu bytes; at most %u are allowed", wire.len,
+                             AMP_WIRE_BYTES_MAX);
+    if (is_json(type, wire.data[0]))
+        return json_read(type, wire, arena, ret, reterr);
+    enum amp_code code = scan_protobuf(type, wire, reterr);
+    if (code != AMP_OK)
+        return code;
+    ProtobufCMessage *message = protobuf_c_message_unpack(type, &arena->allocator, wire.len, wire.data);
+    if (!message)
+        return arena_refusal(arena, reterr);
+    *ret = message;
+    return AMP_OK;
+}
+
+static enum amp_code encode_protobuf(const ProtobufCMessage *message, struct amp_buf *out)
+{
+    enum amp_code code = buf_reserve(out, protobuf_c_message_get_packed_size(message));
+    if (code == AMP_OK)
+        out->len += protobuf_c_message_pack(message, out->data + out->len);
+    return code;
+}
+
+enum amp_code amp_encode(const ProtobufCMessage *message, enum amp_encoding encoding, struct amp_buf *out,
+                         struct amp_error *reterr)
+{
+    size_t len = out->len;
+    struct amp_error err = {.code = AMP_OK};
+    enum amp_code code = encoding == AMP_JSON ? json_write(message, out, &err) : encode_protobuf(message, out);
+    if (code == AMP_OK)
+        return AMP_OK;
+    out->len = len;
+    if (err.code != AMP_OK) {
+        if (reterr)
+            *reterr = err;
+        return code;
+    }
+    if (code == AMP_TOO_LARGE)
+        return amp_error_set(reterr, code, "", "the message is larger than %zu bytes", out->max);
+    return amp_error_set(reterr, code, "", "out of memory");
+}
+
+enum amp_code amp_json_parse(struct amp_bytes text, struct cJSON **ret, struct amp_error *reterr)
+{
+    enum amp_code code = amp_json_check(text, &amp_json_limits_default, reterr);
+    if (code != AMP_OK)
+        return code;
+    *ret = cJSON_ParseWithLength((const char *)text.data, text.len);
+    return *ret ? AMP_OK : amp_error_set(reterr, AMP_NO_MEMORY, "", "out of memory");
+}
