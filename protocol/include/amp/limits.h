@@ -11,6 +11,9 @@
 #define AMP_ARENA_BYTES_MAX (64u << 20) /* memory of one decoded message */
 #define AMP_TEXT_EVENT_MAX (64u << 10) /* text in one event; more is split */
 #define AMP_PARTS_MAX 256u             /* parts of a message or artifact */
+#define AMP_ARTIFACTS_MAX 1024u        /* artifacts of a task */
+#define AMP_LABEL_MAX 256u             /* bytes of a name that is no id: of a tool, a step, an artifact, a card, a tag */
+#define AMP_DATA_DEPTH_MAX 16u         /* nesting of the free JSON in a local event, so that its frame and record keep within AMP_DEPTH_MAX */
 #define AMP_SKILLS_MAX 128u            /* skills of a card */
 #define AMP_TAGS_MAX 64u
 #define AMP_DESCRIPTION_MAX 4096u      /* bytes of a description */

@@ -1,0 +1,6 @@
+#include <amp/amp.h>
+
+const char *amp_version(void)
+{
+    return "0.1.0";
+}
