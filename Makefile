@@ -18,13 +18,13 @@ deps-test:
 	@scripts/install-deps.sh build run test
 
 demo: deps build
-	@examples/demo/demo.sh build/release/amesh
+	@python3 examples/demo/demo.py build/release/amesh
 
 test: deps-test
 	@scripts/test.sh $(ONLY)
 
 bench: deps build
-	@bench/run.sh $(ONLY)
+	@python3 bench/run.py $(ONLY)
 
 fuzz: deps-test
 	@scripts/fuzz.sh $(if $(SECONDS_ARG),$(SECONDS_ARG),60) $(ONLY)
