@@ -1,0 +1,453 @@
+/* A line is parsed only when it is whole, so half lines cost memory up to AMP_LINE_MAX and nothing else. Output is collected and leaves once per
+ * turn. Callbacks may free the session: `depth` keeps the memory until the last frame of ours has returned. */
+#include "sidecar/session.h"
+
+#include "base/alloc.h"
+#include "base/counters.h"
+#include "base/loop.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    OUT_MAX = 16 << 20,    /* bytes that may wait for a reader that does not read */
+    READ_SIZE = 64 << 10,  /* per turn, so that one peer cannot starve the others */
+    BAD_LINES_MAX = 32,    /* in a row (local-api.md 1.4) */
+    ID_MAX = 128,          /* bytes of an id that is a string */
+    RPC_PARSE = -32700, RPC_FRAME = -32600, RPC_PARAMS = -32602,
+};
+
+struct session {
+    struct loop *loop;
+    int fd_in, fd_out; /* -1: fed */
+    struct loop_io *in, *out;
+    struct loop_tick *flush;
+    struct loop_timer *closing; /* session_close reports from the loop, not from inside its caller */
+    struct session_handlers handlers;
+    enum amp_code (*write)(void *ctx, struct amp_bytes data);
+    void *ctx;
+    struct amp_buf line, queue;
+    size_t queue_start; /* bytes of `queue` already written */
+    char *reason;
+    uint64_t next_number;
+    unsigned bad_lines, depth;
+    bool allows_text, is_skipping, is_closed, is_freed;
+};
+
+/* ---- life ------------------------------------------------------------------------------------------ */
+
+static void destroy(struct session *session)
+{
+    amp_buf_done(&session->line);
+    amp_buf_done(&session->queue);
+    free(session->reason);
+    free(session);
+}
+
+static void enter(struct session *session)
+{
+    session->depth++;
+}
+
+static void leave(struct session *session)
+{
+    if (--session->depth == 0 && session->is_freed)
+        destroy(session);
+}
+
+static void release_descriptors(struct session *session)
+{
+    loop_io_free(session->in);
+    loop_io_free(session->out);
+    session->in = session->out = NULL;
+    if (session->fd_out >= 0 && session->fd_out != session->fd_in)
+        close(session->fd_out);
+    if (session->fd_in >= 0)
+        close(session->fd_in);
+    session->fd_in = session->fd_out = -1;
+}
+
+static void finish(struct session *session, const char *reason)
+{
+    if (session->is_closed)
+        return;
+    session->is_closed = true;
+    loop_tick_free(session->flush);
+    loop_timer_free(session->closing);
+    session->flush = NULL;
+    session->closing = NULL;
+    release_descriptors(session);
+    enter(session);
+    session->handlers.on_closed(session->ctx, reason);
+    leave(session);
+}
+
+static void on_closing(void *ctx)
+{
+    struct session *session = ctx;
+    finish(session, session->reason);
+}
+
+void session_close(struct session *session, const char *reason)
+{
+    if (session->is_closed || loop_timer_is_set(session->closing))
+        return;
+    session->reason = xstrdup(reason);
+    /* Ticks run in the order in which they were asked for: what is queued goes first. */
+    loop_timer_set(session->closing, 0);
+}
+
+/* ---- output ----------------------------------------------------------------------------------------- */
+
+static bool write_descriptor(struct session *session)
+{
+    while (session->queue_start < session->queue.len) {
+        ssize_t n = write(session->fd_out, session->queue.data + session->queue_start, session->queue.len - session->queue_start);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno == EAGAIN || errno == EWOULDBLOCK;
+        session->queue_start += (size_t)n;
+    }
+    return true;
+}
+
+static bool write_queue(struct session *session)
+{
+    if (session->queue.len == session->queue_start)
+        return true;
+    if (!session->write)
+        return write_descriptor(session);
+    session->queue_start = session->queue.len;
+    return session->write(session->ctx, amp_buf_bytes(&session->queue)) == AMP_OK;
+}
+
+static void compact_queue(struct session *session)
+{
+    size_t left = session->queue.len - session->queue_start;
+    if (left && session->queue_start < session->queue.len / 2)
+        return;
+    if (left)
+        memmove(session->queue.data, session->queue.data + session->queue_start, left);
+    session->queue.len = left;
+    session->queue_start = 0;
+    if (!left && session->queue.cap > READ_SIZE)
+        amp_buf_done(&session->queue), amp_buf_init(&session->queue, OUT_MAX);
+}
+
+static void on_flush(void *ctx)
+{
+    struct session *session = ctx;
+    bool is_good = write_queue(session);
+    compact_queue(session);
+    if (!is_good) {
+        finish(session, session->write ? "the agent does not read its input" : "the connection broke while writing");
+        return;
+    }
+    if (session->out)
+        loop_io_want(session->out, session->queue.len > session->queue_start ? LOOP_WRITE : 0);
+}
+
+static void on_writable(void *ctx, int events)
+{
+    on_flush(ctx);
+}
+
+/* Takes `frame` over. */
+static enum amp_code push(struct session *session, cJSON *frame)
+{
+    if (session->is_closed) {
+        cJSON_Delete(frame);
+        return AMP_NO_SIDECAR;
+    }
+    char *text = cJSON_PrintUnformatted(frame);
+    cJSON_Delete(frame);
+    if (!text)
+        return AMP_NO_MEMORY;
+    size_t len = strlen(text);
+    enum amp_code code = AMP_OVERLOADED;
+    if (session->queue.len - session->queue_start + len + 1 <= OUT_MAX) {
+        text[len] = '\n'; /* the NUL's place: one append, a line is never cut in two */
+        code = amp_buf_append(&session->queue, text, len + 1);
+        if (code == AMP_TOO_LARGE) { /* the written part is still in front */
+            session->queue.is_full = false;
+            memmove(session->queue.data, session->queue.data + session->queue_start, session->queue.len - session->queue_start);
+            session->queue.len -= session->queue_start;
+            session->queue_start = 0;
+            code = amp_buf_append(&session->queue, text, len + 1);
+        }
+    }
+    free(text);
+    if (code == AMP_OK)
+        loop_tick_request(session->flush);
+    return code;
+}
+
+static cJSON *frame_new(void)
+{
+    cJSON *frame = cJSON_CreateObject();
+    cJSON_AddStringToObject(frame, "jsonrpc", "2.0");
+    return frame;
+}
+
+enum amp_code session_request(struct session *session, const char *method, struct cJSON *params, uint64_t *ret_number)
+{
+    cJSON *frame = frame_new();
+    uint64_t number = ++session->next_number;
+    cJSON_AddNumberToObject(frame, "id", (double)number);
+    cJSON_AddStringToObject(frame, "method", method);
+    cJSON_AddItemToObject(frame, "params", params ? params : cJSON_CreateObject());
+    *ret_number = number;
+    return push(session, frame);
+}
+
+enum amp_code session_notify(struct session *session, const char *method, struct cJSON *params)
+{
+    cJSON *frame = frame_new();
+    cJSON_AddStringToObject(frame, "method", method);
+    cJSON_AddItemToObject(frame, "params", params ? params : cJSON_CreateObject());
+    return push(session, frame);
+}
+
+enum amp_code session_reply(struct session *session, const struct cJSON *id, struct cJSON *result)
+{
+    cJSON *frame = frame_new();
+    cJSON_AddItemToObject(frame, "id", cJSON_Duplicate(id, true));
+    cJSON_AddItemToObject(frame, "result", result ? result : cJSON_CreateNull());
+    return push(session, frame);
+}
+
+enum amp_code session_error(struct session *session, const struct cJSON *id, int number, const struct amp_error *err)
+{
+    cJSON *frame = frame_new();
+    cJSON_AddItemToObject(frame, "id", id ? cJSON_Duplicate(id, true) : cJSON_CreateNull());
+    cJSON *error = cJSON_AddObjectToObject(frame, "error");
+    cJSON_AddNumberToObject(error, "code", number);
+    cJSON_AddStringToObject(error, "message", err->message[0] ? err->message : amp_code_info(err->code)->text);
+    cJSON *data = cJSON_AddObjectToObject(error, "data");
+    char code[16];
+    snprintf(code, sizeof code, "AMESH-%u", (unsigned)err->code);
+    cJSON_AddStringToObject(data, "code", code);
+    cJSON_AddStringToObject(data, "name", amp_code_info(err->code)->name);
+    if (err->hint[0])
+        cJSON_AddStringToObject(data, "hint", err->hint);
+    if (err->retry_after_ms)
+        cJSON_AddNumberToObject(data, "retryAfterMs", err->retry_after_ms);
+    return push(session, frame);
+}
+
+/* ---- input ------------------------------------------------------------------------------------------ */
+
+static void refuse_line(struct session *session, const cJSON *id, int number, const struct amp_error *err)
+{
+    counter_add(COUNTER_local_bad_lines, 1);
+    /* A peer that sends garbage and reads nothing fills the queue; then there is nobody to tell. */
+    if (session_error(session, id, number, err) != AMP_OK)
+        session_close(session, "the peer does not read its answers");
+    else if (++session->bad_lines >= BAD_LINES_MAX)
+        session_close(session, "too many lines in a row that were not frames");
+}
+
+static bool id_is_good(const cJSON *id)
+{
+    return cJSON_IsNumber(id) || (cJSON_IsString(id) && strlen(id->valuestring) <= ID_MAX);
+}
+
+static void take_call(struct session *session, const cJSON *frame, const cJSON *method)
+{
+    const cJSON *id = cJSON_GetObjectItemCaseSensitive(frame, "id");
+    const cJSON *params = cJSON_GetObjectItemCaseSensitive(frame, "params");
+    struct amp_error err = {0};
+    if (id && !id_is_good(id)) {
+        amp_error_set(&err, AMP_INVALID, "id", "an id is a number or a string of at most %d bytes", ID_MAX);
+        refuse_line(session, NULL, RPC_FRAME, &err);
+    } else if (params && !cJSON_IsObject(params)) {
+        amp_error_set(&err, AMP_INVALID, "params", "params must be an object");
+        refuse_line(session, id, RPC_PARAMS, &err);
+    } else {
+        session->bad_lines = 0;
+        session->handlers.on_request(session->ctx, method->valuestring, params, id);
+    }
+}
+
+static bool take_reply(struct session *session, const cJSON *frame)
+{
+    const cJSON *id = cJSON_GetObjectItemCaseSensitive(frame, "id");
+    const cJSON *result = cJSON_GetObjectItemCaseSensitive(frame, "result");
+    const cJSON *error = cJSON_GetObjectItemCaseSensitive(frame, "error");
+    if (!cJSON_IsNumber(id) || id->valuedouble < 1 || id->valuedouble > 9007199254740992.0)
+        return cJSON_IsNull(id) && error; /* the peer could not read a line of ours: nothing to match it with */
+    if (error && !cJSON_IsObject(error))
+        return false;
+    if (!result && !error)
+        return false;
+    session->bad_lines = 0;
+    session->handlers.on_reply(session->ctx, (uint64_t)id->valuedouble, error ? NULL : result, error);
+    return true;
+}
+
+static void take_line(struct session *session, struct amp_bytes line)
+{
+    size_t start = 0;
+    while (line.len && (line.data[line.len - 1] == '\r' || line.data[line.len - 1] == ' '))
+        line.len--;
+    while (start < line.len && (line.data[start] == ' ' || line.data[start] == '\t'))
+        start++;
+    if (start == line.len)
+        return;
+    if (session->allows_text && line.data[start] != '{') {
+        if (session->handlers.on_text)
+            session->handlers.on_text(session->ctx, line);
+        return;
+    }
+    struct amp_error err = {0};
+    cJSON *frame = NULL;
+    if (amp_json_parse(line, &frame, &err) != AMP_OK) {
+        refuse_line(session, NULL, RPC_PARSE, &err);
+        return;
+    }
+    const cJSON *method = cJSON_GetObjectItemCaseSensitive(frame, "method");
+    if (cJSON_IsString(method)) {
+        take_call(session, frame, method);
+    } else if (!take_reply(session, frame)) {
+        amp_error_set(&err, AMP_MALFORMED, "", "the line is JSON but neither a request nor a reply of JSON-RPC");
+        refuse_line(session, NULL, RPC_FRAME, &err);
+    }
+    cJSON_Delete(frame);
+}
+
+static void refuse_long_line(struct session *session)
+{
+    struct amp_error err = {0};
+    amp_error_set(&err, AMP_TOO_LARGE, "", "a line may have %u bytes", AMP_LINE_MAX);
+    session->is_skipping = true;
+    amp_buf_reset(&session->line);
+    refuse_line(session, NULL, RPC_PARSE, &err);
+}
+
+/* One piece up to a line's end (`is_end`) or to the end of what came. */
+static void take_piece(struct session *session, struct amp_bytes piece, bool is_end)
+{
+    if (!session->is_skipping && session->line.len + piece.len > AMP_LINE_MAX)
+        refuse_long_line(session);
+    if (session->is_skipping) {
+        session->is_skipping = !is_end;
+        return;
+    }
+    if (is_end && session->line.len == 0) { /* whole line in one read: no copy */
+        take_line(session, piece);
+        return;
+    }
+    if (amp_buf_append(&session->line, piece.data, piece.len) != AMP_OK)
+        abort();
+    if (!is_end)
+        return;
+    struct amp_buf line = session->line;
+    amp_buf_init(&session->line, AMP_LINE_MAX + 1);
+    take_line(session, amp_buf_bytes(&line));
+    if (session->line.len == 0 && !session->line.data && line.cap <= READ_SIZE) {
+        session->line = line;
+        amp_buf_reset(&session->line);
+    } else {
+        amp_buf_done(&line);
+    }
+}
+
+static bool is_over(const struct session *session)
+{
+    return session->is_closed || session->is_freed || session->reason;
+}
+
+void session_feed(struct session *session, struct amp_bytes data)
+{
+    if (is_over(session))
+        return;
+    enter(session);
+    if (data.len == 0)
+        finish(session, session->line.len ? "the connection closed in the middle of a line" : "the connection closed");
+    while (data.len && !is_over(session)) {
+        const uint8_t *end = memchr(data.data, '\n', data.len);
+        size_t len = end ? (size_t)(end - data.data) : data.len;
+        take_piece(session, (struct amp_bytes){data.data, len}, end != NULL);
+        len += end ? 1 : 0;
+        data.data += len;
+        data.len -= len;
+    }
+    leave(session);
+}
+
+static void on_readable(void *ctx, int events)
+{
+    struct session *session = ctx;
+    uint8_t buffer[READ_SIZE];
+    ssize_t n = read(session->fd_in, buffer, sizeof buffer);
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return;
+    if (n < 0) {
+        char reason[96];
+        snprintf(reason, sizeof reason, "the connection broke: %s", strerror(errno));
+        finish(session, reason);
+        return;
+    }
+    session_feed(session, (struct amp_bytes){buffer, (size_t)n});
+}
+
+/* ---- constructors ------------------------------------------------------------------------------------ */
+
+static struct session *make(struct loop *loop, bool allows_text, const struct session_handlers *handlers, void *ctx)
+{
+    struct session *session = xcalloc(1, sizeof *session);
+    session->loop = loop;
+    session->allows_text = allows_text;
+    session->handlers = *handlers;
+    session->ctx = ctx;
+    session->fd_in = session->fd_out = -1;
+    amp_buf_init(&session->line, AMP_LINE_MAX + 1);
+    amp_buf_init(&session->queue, OUT_MAX);
+    session->flush = loop_tick_new(loop, on_flush, session);
+    session->closing = loop_timer_new(loop, on_closing, session);
+    return session;
+}
+
+struct session *session_new(struct loop *loop, int fd_in, int fd_out, bool allows_text, const struct session_handlers *handlers, void *ctx)
+{
+    struct session *session = make(loop, allows_text, handlers, ctx);
+    session->fd_in = fd_in;
+    session->fd_out = fd_out;
+    fcntl(fd_in, F_SETFL, fcntl(fd_in, F_GETFL) | O_NONBLOCK);
+    fcntl(fd_out, F_SETFL, fcntl(fd_out, F_GETFL) | O_NONBLOCK);
+    session->in = loop_io_new(loop, fd_in, on_readable, session);
+    /* Two events of one descriptor are fine with libevent. */
+    session->out = loop_io_new(loop, fd_out, on_writable, session);
+    loop_io_want(session->in, LOOP_READ);
+    return session;
+}
+
+struct session *session_new_fed(struct loop *loop, bool allows_text, const struct session_handlers *handlers,
+                                enum amp_code (*write)(void *ctx, struct amp_bytes data), void *ctx)
+{
+    struct session *session = make(loop, allows_text, handlers, ctx);
+    session->write = write;
+    return session;
+}
+
+void session_free(struct session *session)
+{
+    if (!session || session->is_freed)
+        return;
+    if (!session->is_closed) {
+        (void)write_queue(session); /* the last words, if the socket takes them */
+        session->is_closed = true;
+        loop_tick_free(session->flush);
+        loop_timer_free(session->closing);
+        release_descriptors(session);
+    }
+    session->is_freed = true;
+    if (session->depth == 0)
+        destroy(session);
+}
