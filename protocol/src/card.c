@@ -23,7 +23,8 @@ struct texts {
 static enum amp_code texts_check(struct texts texts, const char *field, struct amp_error *reterr)
 {
     if (texts.n > texts.max)
-        return amp_error_set(reterr, AMP_INVALID, field, "has %zu entries; at most %zu are allowed", texts.n, texts.max);
+        return amp_error_set(reterr, AMP_INVALID, field, "has %zu entries; at most %zu are allowed", texts.n,
+                             texts.max);
     for (size_t i = 0; i < texts.n; i++) {
         char path[PATH_SIZE];
         (void)snprintf(path, sizeof(path), "%.70s[%zu]", field, i);
@@ -84,16 +85,18 @@ enum amp_code amp_card_check(const Amp__AgentCard *card, struct amp_error *reter
     if (code == AMP_OK)
         code = text_check(card->version, (struct text_rule){.min = 1, .max = VERSION_MAX}, "card.version", reterr);
     if (code == AMP_OK)
-        code = texts_check((struct texts){card->default_input_modes, card->n_default_input_modes, MODES_MAX, label_rule},
-                           "card.defaultInputModes", reterr);
+        code =
+            texts_check((struct texts){card->default_input_modes, card->n_default_input_modes, MODES_MAX, label_rule},
+                        "card.defaultInputModes", reterr);
     if (code == AMP_OK)
-        code = texts_check((struct texts){card->default_output_modes, card->n_default_output_modes, MODES_MAX, label_rule},
-                           "card.defaultOutputModes", reterr);
+        code =
+            texts_check((struct texts){card->default_output_modes, card->n_default_output_modes, MODES_MAX, label_rule},
+                        "card.defaultOutputModes", reterr);
     if (code != AMP_OK)
         return code;
     if (card->n_skills > AMP_SKILLS_MAX)
-        return amp_error_set(reterr, AMP_INVALID, "card.skills", "has %zu skills; at most %u are allowed", card->n_skills,
-                             AMP_SKILLS_MAX);
+        return amp_error_set(reterr, AMP_INVALID, "card.skills", "has %zu skills; at most %u are allowed",
+                             card->n_skills, AMP_SKILLS_MAX);
     for (size_t i = 0; i < card->n_skills && code == AMP_OK; i++)
         code = skill_check(card, i, reterr);
     return code;

@@ -1,5 +1,6 @@
-/* struct amp_error: filled by whoever finds the fault, shown to people, sent to peers. The texts quote foreign input, so
- * they are made fit for a terminal here, once. Nothing here allocates: an error must be reportable when memory is gone. */
+/* struct amp_error: filled by whoever finds the fault, shown to people, sent to peers. The texts quote foreign input,
+ * so they are made fit for a terminal here, once. Nothing here allocates: an error must be reportable when memory is
+ * gone. */
 #include <amp/amp.h>
 
 #include <stdarg.h>

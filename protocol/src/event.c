@@ -19,7 +19,8 @@ static enum amp_code put(struct amp_buf *out, const char *text)
     return amp_buf_append(out, text, strlen(text));
 }
 
-/* The canonical JSON of an artifactUpdate of `response`. The buffer remembers a failure, so its end is the only check. */
+/* The canonical JSON of an artifactUpdate of `response`. The buffer remembers a failure, so its end is the only check.
+ */
 static enum amp_code text_write(const struct amp_event_source *source, struct amp_bytes text, bool last,
                                 struct amp_buf *out)
 {

@@ -1,8 +1,9 @@
 /* A task as the fold of its events (amp.md 6.7).
  *
- * The task is one tree of protobuf-c messages in malloc's memory, so that amp_fold_task costs nothing. Each event is decoded
- * into an arena that is reused; what stays is copied out. The last part of an artifact that streams text is a growing
- * string: appending is linear, and 1 MiB of text costs at most a quarter more than that. `bytes` counts what stays. */
+ * The task is one tree of protobuf-c messages in malloc's memory, so that amp_fold_task costs nothing. Each event is
+ * decoded into an arena that is reused; what stays is copied out. The last part of an artifact that streams text is a
+ * growing string: appending is linear, and 1 MiB of text costs at most a quarter more than that. `bytes` counts what
+ * stays. */
 #include <amp/amp.h>
 
 #include <stdlib.h>
@@ -191,7 +192,8 @@ static enum amp_code open_check(const struct amp_fold *fold, const char *field, 
 }
 
 /* Is the event about this task? A fold that was made without an id takes the first it hears. */
-static enum amp_code owner_check(struct amp_fold *fold, const char *task_id, const char *field, struct amp_error *reterr)
+static enum amp_code owner_check(struct amp_fold *fold, const char *task_id, const char *field,
+                                 struct amp_error *reterr)
 {
     if (!task_id || !task_id[0] || strcmp(task_id, fold->task.id) == 0)
         return AMP_OK;
@@ -234,7 +236,8 @@ static enum amp_code status_replace(struct amp_fold *fold, const Amp__TaskStatus
     return AMP_OK;
 }
 
-static enum amp_code apply_status(struct amp_fold *fold, const Amp__TaskStatusUpdateEvent *update, struct amp_error *reterr)
+static enum amp_code apply_status(struct amp_fold *fold, const Amp__TaskStatusUpdateEvent *update,
+                                  struct amp_error *reterr)
 {
     enum amp_code code = owner_check(fold, update->task_id, "statusUpdate.taskId", reterr);
     if (code == AMP_OK)
@@ -299,14 +302,16 @@ static enum amp_code text_append(struct amp_fold *fold, size_t at, const char *t
     return AMP_OK;
 }
 
-static enum amp_code parts_append(struct amp_fold *fold, size_t at, Amp__Part *const *parts, size_t n, struct amp_error *reterr)
+static enum amp_code parts_append(struct amp_fold *fold, size_t at, Amp__Part *const *parts, size_t n,
+                                  struct amp_error *reterr)
 {
     Amp__Artifact *artifact = fold->task.artifacts[at];
     struct fold_artifact *info = &fold->infos[at];
     if (n == 0)
         return AMP_OK;
     if (artifact->n_parts + n > AMP_PARTS_MAX)
-        return amp_error_set(reterr, AMP_TOO_LARGE, "artifactUpdate.artifact.parts", "more than %u parts", AMP_PARTS_MAX);
+        return amp_error_set(reterr, AMP_TOO_LARGE, "artifactUpdate.artifact.parts", "more than %u parts",
+                             AMP_PARTS_MAX);
     Amp__Part **grown = realloc(artifact->parts, (artifact->n_parts + n) * sizeof(*grown));
     if (!grown)
         return no_memory(reterr);
@@ -324,14 +329,16 @@ static enum amp_code parts_append(struct amp_fold *fold, size_t at, Amp__Part *c
     return AMP_OK;
 }
 
-static enum amp_code artifact_append(struct amp_fold *fold, size_t at, const Amp__Artifact *chunk, struct amp_error *reterr)
+static enum amp_code artifact_append(struct amp_fold *fold, size_t at, const Amp__Artifact *chunk,
+                                     struct amp_error *reterr)
 {
     const Amp__Artifact *artifact = fold->task.artifacts[at];
     bool joins = chunk->n_parts > 0 && artifact->n_parts > 0 &&
                  may_join(artifact->parts[artifact->n_parts - 1], chunk->parts[0]);
     size_t first = joins ? 1 : 0;
     if (artifact->n_parts + chunk->n_parts - first > AMP_PARTS_MAX)
-        return amp_error_set(reterr, AMP_TOO_LARGE, "artifactUpdate.artifact.parts", "more than %u parts", AMP_PARTS_MAX);
+        return amp_error_set(reterr, AMP_TOO_LARGE, "artifactUpdate.artifact.parts", "more than %u parts",
+                             AMP_PARTS_MAX);
     /* All or nothing: the room for the whole chunk is looked for before anything is added. */
     size_t cost = 0;
     for (size_t i = 0; i < chunk->n_parts; i++)
@@ -372,7 +379,8 @@ static bool artifacts_reserve(struct amp_fold *fold, size_t want)
 }
 
 /* Puts a copy at `at`, which is an artifact to replace or the end of the list. */
-static enum amp_code artifact_put(struct amp_fold *fold, size_t at, const Amp__Artifact *artifact, struct amp_error *reterr)
+static enum amp_code artifact_put(struct amp_fold *fold, size_t at, const Amp__Artifact *artifact,
+                                  struct amp_error *reterr)
 {
     bool is_new = at == fold->task.n_artifacts;
     size_t cost = cost_of(&artifact->base) + artifact->n_parts * ITEM_COST, freed = is_new ? 0 : fold->infos[at].cost;
@@ -444,12 +452,14 @@ static enum amp_code snapshot_check(struct amp_fold *fold, const Amp__Task *task
     }
     if (code == AMP_OK && (task->n_artifacts > AMP_ARTIFACTS_MAX || task->n_history > AMP_MEMBERS_MAX))
         code = amp_error_set(reterr, AMP_TOO_LARGE, "task", "has too many artifacts or messages");
-    if (code == AMP_OK && cost_of(&task->base) + (task->n_artifacts + task->n_history) * 2 * ITEM_COST > fold->bytes_max)
+    if (code == AMP_OK &&
+        cost_of(&task->base) + (task->n_artifacts + task->n_history) * 2 * ITEM_COST > fold->bytes_max)
         code = amp_error_set(reterr, AMP_TOO_LARGE, "task", "the task would need more than %zu bytes", fold->bytes_max);
     return code;
 }
 
-/* What the fold holds is replaced by the snapshot. A history that was kept here is not lost to a snapshot without one. */
+/* What the fold holds is replaced by the snapshot. A history that was kept here is not lost to a snapshot without one.
+ */
 static enum amp_code apply_task(struct amp_fold *fold, const Amp__Task *task, struct amp_error *reterr)
 {
     enum amp_code code = snapshot_check(fold, task, reterr);
@@ -471,7 +481,8 @@ enum amp_code amp_fold_apply(struct amp_fold *fold, struct amp_bytes stream_resp
 {
     ProtobufCMessage *decoded;
     amp_arena_reset(&fold->arena);
-    enum amp_code code = amp_decode(&amp__stream_response__descriptor, stream_response, &fold->arena, &decoded, reterr);
+    enum amp_code code =
+        amp_decode_json(&amp__stream_response__descriptor, stream_response, &fold->arena, &decoded, reterr);
     if (code != AMP_OK)
         return code;
     const Amp__StreamResponse *event = (const Amp__StreamResponse *)decoded;
@@ -493,7 +504,8 @@ enum amp_code amp_fold_apply(struct amp_fold *fold, struct amp_bytes stream_resp
             code = history_add(fold, event->message, reterr);
         break;
     default:
-        code = amp_error_set(reterr, AMP_INVALID, "", "an event has one of task, message, statusUpdate and artifactUpdate");
+        code = amp_error_set(reterr, AMP_INVALID, "",
+                             "an event has one of task, message, statusUpdate and artifactUpdate");
     }
     /* Many ended tasks are kept for reading: they need no memory to decode with. */
     if (amp_task_is_terminal(amp_fold_state(fold))) {

@@ -1,5 +1,5 @@
-/* Ids (amp.md 2.1): 48 bits of time, then 80 random bits, in Crockford's base32, so that ids sort by time as text and the
- * random part cannot be guessed from ids seen before. */
+/* Ids (amp.md 2.1): 48 bits of time, then 80 random bits, in Crockford's base32, so that ids sort by time as text and
+ * the random part cannot be guessed from ids seen before. */
 #include <amp/amp.h>
 
 #include <sodium.h>

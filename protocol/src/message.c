@@ -1,5 +1,5 @@
-/* The meaning of a message's fields (amp.md 4.2), and the checks that cards, artifacts and events share with it. What the
- * bytes look like (UTF-8, NUL, depth, counts) was settled by the decoder. */
+/* The meaning of a message's fields (amp.md 4.2), and the checks that cards, artifacts and events share with it. What
+ * the bytes look like (UTF-8, NUL, depth, counts) was settled by the decoder. */
 #include <amp/amp.h>
 
 #include <stdio.h>
@@ -54,15 +54,16 @@ static enum amp_code part_check(const Amp__Part *part, const char *field, struct
     if (n_contents != 1)
         return amp_error_set(reterr, AMP_INVALID, field, "has %d of text, raw, url and data; exactly one is needed",
                              n_contents);
-    (void)snprintf(path, sizeof(path), "%s.url", field);
-    enum amp_code code = text_check(part->url, (struct text_rule){.min = part->url ? 1 : 0, .max = URL_MAX}, path, reterr);
+    (void)snprintf(path, sizeof(path), "%.80s.url", field);
+    enum amp_code code =
+        text_check(part->url, (struct text_rule){.min = part->url ? 1 : 0, .max = URL_MAX}, path, reterr);
     if (code != AMP_OK)
         return code;
-    (void)snprintf(path, sizeof(path), "%s.filename", field);
+    (void)snprintf(path, sizeof(path), "%.80s.filename", field);
     code = text_check(part->filename, (struct text_rule){.max = FILENAME_MAX_BYTES}, path, reterr);
     if (code != AMP_OK)
         return code;
-    (void)snprintf(path, sizeof(path), "%s.mediaType", field);
+    (void)snprintf(path, sizeof(path), "%.80s.mediaType", field);
     return text_check(part->media_type, (struct text_rule){.max = MEDIA_TYPE_MAX}, path, reterr);
 }
 
@@ -71,7 +72,8 @@ enum amp_code parts_check(Amp__Part *const *parts, size_t n_parts, const char *f
     if (n_parts == 0)
         return amp_error_set(reterr, AMP_INVALID, field, "has no parts; at least one is needed");
     if (n_parts > AMP_PARTS_MAX)
-        return amp_error_set(reterr, AMP_INVALID, field, "has %zu parts; at most %u are allowed", n_parts, AMP_PARTS_MAX);
+        return amp_error_set(reterr, AMP_INVALID, field, "has %zu parts; at most %u are allowed", n_parts,
+                             AMP_PARTS_MAX);
     for (size_t i = 0; i < n_parts; i++) {
         char path[PATH_SIZE];
         (void)snprintf(path, sizeof(path), "%.60s[%zu]", field, i);
@@ -82,7 +84,8 @@ enum amp_code parts_check(Amp__Part *const *parts, size_t n_parts, const char *f
     return AMP_OK;
 }
 
-static enum amp_code optional_id_check(const char *id, const char *message_field, const char *member, struct amp_error *reterr)
+static enum amp_code optional_id_check(const char *id, const char *message_field, const char *member,
+                                       struct amp_error *reterr)
 {
     char path[PATH_SIZE];
     if (!id || !id[0])

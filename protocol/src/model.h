@@ -6,9 +6,9 @@
 /* The row of a wire number; NULL if the table does not have it. */
 const struct amp_code_info *code_find(uint32_t number);
 
-/* Fails with AMP_INVALID naming `field` if `text` (NULL: absent, fine) is longer than `max` bytes or has a character that
- * must not reach a terminal or a prompt: control and bidi characters, line separators. With `is_multiline` \n and \t may
- * stand in it. */
+/* Fails with AMP_INVALID naming `field` if `text` (NULL: absent, fine) is longer than `max` bytes or has a character
+ * that must not reach a terminal or a prompt: control and bidi characters, line separators. With `is_multiline` \n and
+ * \t may stand in it. */
 struct text_rule {
     size_t min, max;
     bool is_multiline;

@@ -190,8 +190,8 @@ static enum amp_code metadata_write(const char *type, const cJSON *local, struct
     return code == AMP_OK ? amp_buf_append(out, "}}", 2) : code;
 }
 
-static enum amp_code project_metadata(const struct amp_event_source *source, const struct kind *kind, const cJSON *local,
-                                      const struct amp_event_sink *sink, struct amp_error *reterr)
+static enum amp_code project_metadata(const struct amp_event_source *source, const struct kind *kind,
+                                      const cJSON *local, const struct amp_event_sink *sink, struct amp_error *reterr)
 {
     for (size_t i = 0; i < MEMBERS_MAX && kind->members[i].name; i++) {
         enum amp_code code = member_check(local, &kind->members[i], reterr);
@@ -213,8 +213,8 @@ static enum amp_code project_metadata(const struct amp_event_source *source, con
     return code;
 }
 
-static enum amp_code project_text(struct amp_event_source *source, const cJSON *local, const struct amp_event_sink *sink,
-                                  struct amp_error *reterr)
+static enum amp_code project_text(struct amp_event_source *source, const cJSON *local,
+                                  const struct amp_event_sink *sink, struct amp_error *reterr)
 {
     static const struct member text = {"text", VALUE_TEXT, true};
     enum amp_code code = member_check(local, &text, reterr);
@@ -233,8 +233,8 @@ static enum amp_code project_status(const struct amp_event_source *source, const
         return code;
     struct event_status status = {WORKING, cJSON_GetObjectItemCaseSensitive(local, "text")->valuestring, NULL};
     if (strlen(status.text) > AMP_TEXT_EVENT_MAX)
-        return amp_error_set(reterr, AMP_TOO_LARGE, "event.text", "%zu bytes; a note has at most %u", strlen(status.text),
-                             AMP_TEXT_EVENT_MAX);
+        return amp_error_set(reterr, AMP_TOO_LARGE, "event.text", "%zu bytes; a note has at most %u",
+                             strlen(status.text), AMP_TEXT_EVENT_MAX);
     return event_emit_status(source, &status, sink, reterr);
 }
 
@@ -248,7 +248,8 @@ struct draft {
     bool is_text, append, last;
 };
 
-static enum amp_code draft_parts(struct draft *draft, const cJSON *parts, struct amp_arena *arena, struct amp_error *reterr)
+static enum amp_code draft_parts(struct draft *draft, const cJSON *parts, struct amp_arena *arena,
+                                 struct amp_error *reterr)
 {
     char *printed = cJSON_PrintUnformatted(parts);
     struct amp_buf buf;
@@ -256,7 +257,7 @@ static enum amp_code draft_parts(struct draft *draft, const cJSON *parts, struct
     ProtobufCMessage *made = NULL;
     enum amp_code code = printed ? amp_buf_printf(&buf, "{\"parts\":%s}", printed) : AMP_NO_MEMORY;
     if (code == AMP_OK)
-        code = amp_decode(&amp__artifact__descriptor, amp_buf_bytes(&buf), arena, &made, reterr);
+        code = amp_decode_json(&amp__artifact__descriptor, amp_buf_bytes(&buf), arena, &made, reterr);
     else
         (void)amp_error_set(reterr, code, "event.parts", "%s", amp_code_info(code)->text);
     amp_buf_done(&buf);
@@ -313,9 +314,10 @@ static enum amp_code response_check(const struct amp_event_source *source, const
     if (strcmp(draft->artifact.artifact_id, RESPONSE_ID) != 0 || draft->append == source->is_text_started)
         return AMP_OK;
     if (draft->append)
-        return amp_error_set(reterr, AMP_INVALID, "event.append", "there is no artifact '%s' to append to", RESPONSE_ID);
-    return amp_error_set(reterr, AMP_INVALID, "event.artifactId", "'%s' holds the text said so far: use append, or another id",
-                         RESPONSE_ID);
+        return amp_error_set(reterr, AMP_INVALID, "event.append", "there is no artifact '%s' to append to",
+                             RESPONSE_ID);
+    return amp_error_set(reterr, AMP_INVALID, "event.artifactId",
+                         "'%s' holds the text said so far: use append, or another id", RESPONSE_ID);
 }
 
 static enum amp_code draft_names(struct draft *draft, const cJSON *local, struct amp_error *reterr)

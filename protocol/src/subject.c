@@ -116,8 +116,8 @@ malformed:
     return amp_error_set(reterr, AMP_MALFORMED, "subject", "'%.200s' is not a subject of this protocol", subject);
 }
 
-/* What the clients of NATS make inboxes of: letters, digits, '_' and '-'. Stricter than NATS, which is the point: a reply
- * subject is a place that a peer makes us write to. */
+/* What the clients of NATS make inboxes of: letters, digits, '_' and '-'. Stricter than NATS, which is the point: a
+ * reply subject is a place that a peer makes us write to. */
 static bool inbox_char(char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';

@@ -62,9 +62,14 @@ static const char *const long_names[STATES] = {
 };
 
 static const char *const short_names[STATES] = {
-    [STATE(UNSPECIFIED)] = "unspecified", [STATE(SUBMITTED)] = "submitted", [STATE(WORKING)] = "working",
-    [STATE(COMPLETED)] = "completed",     [STATE(FAILED)] = "failed",       [STATE(CANCELED)] = "canceled",
-    [STATE(INPUT_REQUIRED)] = "input-required", [STATE(REJECTED)] = "rejected",
+    [STATE(UNSPECIFIED)] = "unspecified",
+    [STATE(SUBMITTED)] = "submitted",
+    [STATE(WORKING)] = "working",
+    [STATE(COMPLETED)] = "completed",
+    [STATE(FAILED)] = "failed",
+    [STATE(CANCELED)] = "canceled",
+    [STATE(INPUT_REQUIRED)] = "input-required",
+    [STATE(REJECTED)] = "rejected",
     [STATE(AUTH_REQUIRED)] = "auth-required",
 };
 
