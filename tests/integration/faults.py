@@ -1,0 +1,269 @@
+#!/usr/bin/env python3
+"""Agents and peers that misbehave, on the real thing: what a user sees, and that everybody else goes on."""
+import json
+import os
+import signal
+import socket
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
+from lib_nats import Nats  # noqa: E402
+from meshtest import Failed, Mesh, Tap, check, until  # noqa: E402
+
+PY = sys.executable
+tap = Tap()
+
+
+def alive(mesh, agent="steady"):
+    r = mesh.run("ask", agent, "still here?").ok()
+    check(r.out.strip() == "still here?", "a healthy agent still answers", r.out)
+
+
+def show(mesh, agent):
+    return mesh.run("show", agent, "--json").ok().json()
+
+
+def killed_agent(mesh):
+    """kill -9 of a long-lived agent in mid-task: cause, last words, tasks, at the caller, in show, and the agent comes back."""
+    code = ("import sys, json, os\nprint('last words', file=sys.stderr, flush=True)\n"
+            "for line in sys.stdin:\n f=json.loads(line)\n if f.get('method')!='task.run': continue\n"
+            " if f['params']['text']=='die': os.kill(os.getpid(), 9)\n print(json.dumps({'id':f['id'],'result':'pong'}), flush=True)")
+    agent = mesh.agent("mortal", "--mode", "jsonl", "--", PY, "-c", code)
+    r = mesh.run("ask", "mortal", "die")
+    check(r.status == 1, "exit code 1", r.status, r.err)
+    check("signal 9" in r.err or "SIGKILL" in r.err, "the caller reads the signal", r.err)
+    check("last words" in r.err, "and the last lines of stderr", r.err)
+    deaths = until(lambda: show(mesh, "mortal")["deaths"], "the death is in show")
+    d = deaths[0]
+    check(d["signal"] == 9 and d["exit_code"] is None and d["oom"] is False, "signal, exit code, oom", d)
+    check(d["instance"] == agent.instance and d["stderr"] == ["last words"] and len(d["tasks"]) == 1, "instance, stderr, tasks", d)
+    check(d["rss_max_bytes"] > 100000 and d["cpu_ms"] >= 0, "resources", d)
+    back = until(lambda: mesh.run("ask", "mortal", "ping").out.strip() == "pong", "the agent is started again")
+    check(back, "back")
+    task = json.loads(mesh.run("task", "show", d["tasks"][0], "--json").ok().out)
+    check(task["status"]["state"] == "TASK_STATE_FAILED", "the task is FAILED in history", task)
+
+
+def second_try(mesh):
+    """A durable task survives its agent: the second try says why the first one ended."""
+    flag = os.path.join(mesh.home, "tried")
+    code = ("import sys, json, os\nfor line in sys.stdin:\n f=json.loads(line)\n if f.get('method')!='task.run': continue\n"
+            f" if not os.path.exists({flag!r}):\n  open({flag!r},'w').close(); os.kill(os.getpid(), 9)\n"
+            " print(json.dumps({'id':f['id'],'result':'attempt %d' % f['params']['attempt']}), flush=True)")
+    mesh.agent("phoenix", "--mode", "jsonl", "--", PY, "-c", code)
+    task = mesh.run("ask", "--durable", "--json", "phoenix", "go").ok().json()
+    check(task["status"]["state"] == "TASK_STATE_COMPLETED", "completed", task)
+    attempts = task["metadata"]["amp/attempts"]
+    check(len(attempts) == 2, "two attempts", attempts)
+    check("signal 9" in json.dumps(attempts[0]) or "SIGKILL" in json.dumps(attempts[0]), "the first says why it ended", attempts[0])
+
+
+def exec_failures(mesh):
+    mesh.agent("exits", "--", "sh", "-c", "echo out; echo 'disk on fire' >&2; exit 7")
+    r = mesh.run("ask", "exits", "x")
+    check(r.status == 1 and "disk on fire" in r.err and "7" in r.err, "exit status and stderr are the reason", r.status, r.err)
+    mesh.agent("segv", "--", "sh", "-c", "kill -SEGV $$")
+    r = mesh.run("ask", "segv", "x")
+    check(r.status == 1 and ("SIGSEGV" in r.err or "signal 11" in r.err), "a signal is named", r.err)
+    r = mesh.run("run", "--name", "nope", "--", "/no/such/program")
+    check(r.status != 0 and "/no/such/program" in r.err, "a program that is not there is said at once", r.status, r.err)
+
+
+def children_left_behind(mesh):
+    pidfile = os.path.join(mesh.home, "left.pid")
+    mesh.agent("forks", "--", "sh", "-c", f"tail -f /dev/null & echo $! > {pidfile}; echo done")
+    r = mesh.run("ask", "forks", "x").ok()
+    check(r.out.strip() == "done", "the answer does not wait for what was left behind", r.out)
+    pid = int(open(pidfile).read())
+
+    def gone():
+        try:
+            with open(f"/proc/{pid}/stat") as f:
+                return f.read().rsplit(")", 1)[1].split()[0] == "Z"
+        except OSError:
+            return True
+    until(gone, "the child left behind is killed")
+
+
+def garbage_on_stdout(mesh):
+    code = ("import sys, json\nprint('not a frame'); print('{\"half\":'); print('{\"id\":12345,\"result\":1}')\n"
+            "sys.stdout.buffer.write(b'\\xff\\xfe\\x00{}\\n'); sys.stdout.flush()\n"
+            "for line in sys.stdin:\n f=json.loads(line)\n if f.get('method')=='task.run': print('noise'); print(json.dumps({'id':f['id'],'result':'ok'})); print(json.dumps({'id':f['id'],'result':'twice'}), flush=True)")
+    mesh.agent("noisy", "--mode", "jsonl", "--", PY, "-u", "-c", code)
+    for _ in range(3):
+        check(mesh.run("ask", "noisy", "x").ok().out.strip() == "ok", "noise around frames does no harm")
+
+
+def half_line(mesh):
+    code = ("import sys, json\nfor line in sys.stdin:\n f=json.loads(line)\n if f.get('method')=='task.run':\n"
+            "  sys.stdout.write('{\"id\":%s,\"resu' % json.dumps(f['id'])); sys.stdout.flush(); print('cut short', file=sys.stderr); sys.exit(0)")
+    mesh.agent("cutter", "--mode", "jsonl", "--", PY, "-c", code)
+    r = mesh.run("ask", "cutter", "x")
+    check(r.status == 1 and "cut short" in r.err, "closing in mid-line is the agent's death with its last words", r.status, r.err)
+
+
+def never_answers(mesh):
+    mesh.agent("mute", "--", "sh", "-c", "exec tail -f /dev/null")
+    r = mesh.run("ask", "--timeout", "1s", "mute", "x")
+    check(r.status == 6, "the deadline ends it with exit code 6", r.status, r.err)
+    check("AMESH-3006" in r.err, "and says so", r.err)
+    until(lambda: show(mesh, "mute")["instances"][0]["free"] == 1, "the slot is free again")
+
+
+def stubborn(mesh):
+    """Ignores SIGTERM: killed within the grace, the task ends CANCELED."""
+    mesh.agent("stubborn", "--", "sh", "-c", "trap '' TERM; echo begun; while :; do read x </dev/zero; done")
+    p = mesh.spawn("ask", "--events", "stubborn", "x")
+    line = p.wait_line(lambda l: "begun" in l)
+    mesh.run("task", "cancel", json.loads(line)["artifactUpdate"]["taskId"]).ok()
+    check(p.wait() == 1 and any("CANCELED" in l for l in p.out), "canceled", p.out[-2:], p.err)
+
+
+def flood(mesh):
+    mesh.agent("flood", "--", "sh", "-c", "head -c 20000000 /dev/zero | tr '\\0' x")
+    r = mesh.run("ask", "flood", "x", deadline=120)
+    if r.status == 0:
+        check(len(r.out.rstrip("\n")) == 20000000, "all of it arrived", len(r.out))
+    else:
+        check("AMESH-3007" in r.err or "AMESH-1003" in r.err or "AMESH-4004" in r.err, "or the caller is told what was lost", r.status, r.err[-300:])
+    alive(mesh)
+
+
+def no_such(mesh):
+    r = mesh.run("ask", "nobody", "x", deadline=10)
+    check(r.status == 4 and "AMESH-2001" in r.err and "amesh ls" in r.err, "no such agent, at once, with the next step", r.status, r.err)
+    r = mesh.run("ask", "--skill", "flying", "x", deadline=10)
+    check(r.status == 4 and "AMESH-2002" in r.err, "no such skill", r.status, r.err)
+    r = mesh.run("ask", "--json", "nobody", "x")
+    error = json.loads(r.err)["error"]
+    check(error["code"] == "AMESH-2001" and error["name"] == "no_such_agent" and error["hint"], "the error document", r.err)
+    r = mesh.run("task", "show", "t-none")
+    check(r.status == 4, "no such task", r.status, r.err)
+
+
+def busy(mesh):
+    mesh.agent("single", "--", "sh", "-c", "read go; echo held; exec tail -f /dev/null")
+    first = mesh.spawn("ask", "--events", "single", "hold\n")
+    line = first.wait_line(lambda l: "held" in l)
+    r = mesh.run("ask", "--no-wait", "single", "x")
+    check(r.status == 7 and "AMESH-2005" in r.err, "all busy and --no-wait", r.status, r.err)
+    waiting = mesh.spawn("ask", "single", "second\n")
+    waiting.wait_line(lambda l: "busy" in l, stream="err")
+    mesh.run("task", "cancel", json.loads(line)["artifactUpdate"]["taskId"]).ok()
+    first.wait()
+    until(lambda: show(mesh, "single")["instances"][0]["free"] == 0, "the one that waited was taken")
+    waiting.signal(signal.SIGINT)
+    check(waiting.wait() == 130, "interrupted", waiting.err)
+
+
+def bad_names(mesh):
+    for name in ("a.b", "a*", "a b", "a\r\nb", ">", "", "x" * 64, "Ä"):
+        r = mesh.run("run", "--name", name, "--", "cat", deadline=20)
+        check(r.status == 2, f"run --name {name!r} is a usage error", r.status, r.err)
+        r = mesh.run("ask", name, "x", deadline=20)
+        check(r.status == 2 and "AMESH-1001" in r.err, f"ask {name!r} is a usage error", r.status, r.err)
+        r = mesh.run("ask", "--skill", name, "x", deadline=20)
+        check(r.status == 2, f"skill {name!r}", r.status, r.err)
+
+
+def too_large(mesh):
+    mesh.agent("sink", "--", "sh", "-c", "wc -c")
+    r = mesh.run("ask", "sink", "-", text="x" * 900000).ok()
+    check(r.out.strip() == "900000", "under the limit it goes through", r.out)
+    r = mesh.run("ask", "sink", "-", text="x" * 1100000)
+    check(r.status == 2 and "AMESH-1003" in r.err and "1048576" in r.err.replace(",", ""), "over the server's limit it is refused with both numbers", r.status, r.err)
+
+
+def bad_envelopes(mesh):
+    """What no honest peer sends, to every subject: answered or counted, nobody dies."""
+    nats = Nats(mesh.bus)
+    steady = show(mesh, "steady")["instances"][0]["id"]
+    deep = b'{"version":1,"x":' + b"[" * 20000 + b"]" * 20000 + b"}"
+    payloads = [b"", b"\x00", b"{", b"{}", b"null", b"[]", deep, b'{"version":1,"version":1,"ping":{}}', b'{"version":2,"ping":{}}', b'{"version":1,"from":"a\xff","ping":{}}',
+                b'{"version":1,"from":"a\\u0000b","ping":{}}', b"\x08\x01" + b"\x2a\x02" * 5000, b"\x08\x01\x22\xff\xff\xff\xff\x0f", os.urandom(512), b'{"version":1,"request":{"taskId":"a.b","contextId":"*","message":{"parts":[]}}}',
+                b'{"version":1,"from":"raw","request":{"taskId":"t-1","contextId":"c-1","message":{"messageId":"m","role":"ROLE_USER","parts":[{"text":"a","url":"b"}]}}}', b'{"version":1e400,"ping":{}}', b'{"version":1,"ping":{}} trailing']
+    for subject in ("amp.req.steady.raw", f"amp.req.steady.{steady}.raw", "amp.skill.none.raw", f"amp.ctl.{steady}.t-x", "amp.hb.steady.x", "amp.hb.forged.i-1", "amp.evt.c.t", "amp.env.submit.raw", "amp.env.list.raw", "amp.env.zzz.raw", "amp.who.steady", "amp.whoall"):
+        for payload in payloads:
+            nats.pub(subject, payload, "_INBOX.raw.1")
+            nats.pub(subject, payload)
+    nats.flush()
+    answer = nats.request("amp.req.steady.raw", b'{"version":1,"from":"raw","request":{"taskId":"no dots","contextId":"c-1","message":{"messageId":"m","role":"ROLE_USER","parts":[{"text":"a"}]}}}')
+    check(answer and b"error" in answer[3] and b"taskId" in answer[3] or b"task_id" in answer[3], "the answer names the field", answer)
+    forged = nats.request("amp.req.steady.raw", b'{"version":1,"from":"boss","request":{"taskId":"t-f","contextId":"c-1","message":{"messageId":"m","role":"ROLE_USER","parts":[{"text":"a"}]}}}')
+    check(forged and b"error" in forged[3] and b"from" in forged[3], "a sender that differs from the subject is refused", forged)
+    good = nats.request("amp.req.steady.raw", b'{"version":1,"from":"raw","request":{"taskId":"t-good","contextId":"c-1","message":{"messageId":"m","role":"ROLE_USER","parts":[{"text":"by hand"}]}}}')
+    check(good and good[3].startswith(b'{"version":1'), "a JSON request is answered in JSON", good)
+    nats.pub("amp.req.steady.raw", b'{"version":1,"from":"raw","request":{"taskId":"t-r","contextId":"c-1","message":{"messageId":"m","role":"ROLE_USER","parts":[{"text":"x"}]}}}', "amp.env.command.env")
+    nats.flush()
+    alive(mesh)
+    mesh.run("ls").ok()
+
+
+def bad_local(mesh, agent):
+    """Garbage on the local socket."""
+    path = agent.socket
+    for first in (b"\x00\x01\x02", b"{" * 70000, b"GET / HTTP/9.9\r\n\r\n", b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\n\r\n", b'{"id":1,"method":"nope"}\n', b"{}\n" * 40, b"\n\n\n", b'{"id":1,"method":"hello","params":' + b"[" * 5000 + b"\n",
+                  b"POST /v1/send/steady HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", b"POST /v1/send/steady HTTP/1.1\r\nHost: x\r\nOrigin: http://evil\r\nContent-Length: 1\r\n\r\nx"):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(path)
+            s.settimeout(15)
+            try:
+                s.sendall(first)
+                s.shutdown(socket.SHUT_WR)
+                while s.recv(65536):
+                    pass
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            except TimeoutError:
+                raise Failed(f"the socket neither answers nor closes after {first[:40]!r}") from None
+    import subprocess
+    out = subprocess.run(["curl", "-sS", "--unix-socket", path, "http://mesh/v1/health"], capture_output=True, text=True, timeout=20).stdout
+    check(json.loads(out)["agent"] == "steady", "it still answers", out)
+    alive(mesh)
+
+
+def server_restart(mesh):
+    """nats-server killed: all come back, calls work again, nothing has to be restarted by hand."""
+    with open(os.path.join(mesh.home, "mesh.json")) as f:
+        pid = json.load(f)["natsPid"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: mesh.run("ask", "--timeout", "5s", "steady", "back?").out.strip() == "back?", "calls work again")
+    until(lambda: mesh.run("check").status == 0, "check is green again")
+
+
+def leaving(mesh):
+    agent = mesh.agent("leaver", "--", "sh", "-c", "read x; echo begun; read y <$0; echo over", os.path.join(mesh.home, "gate"))
+    os.mkfifo(os.path.join(mesh.home, "gate"))
+    p = mesh.spawn("ask", "leaver", "go\n")
+    p.wait_line("begun")
+    agent.signal(signal.SIGTERM)
+    until(lambda: mesh.run("ask", "--no-wait", "leaver", "x").status in (4, 7), "a draining instance takes nothing new")
+    with open(os.path.join(mesh.home, "gate"), "w") as gate:
+        gate.write("\n")
+    check(p.wait() == 0 and p.out[-1] == "over", "what was in hand is finished", p.out, p.err)
+    check(agent.wait() == 0, "then it leaves with 0", agent.err[-5:])
+    until(lambda: mesh.run("ask", "leaver", "x").status == 4, "and is gone")
+
+
+with Mesh() as mesh:
+    steady = mesh.agent("steady", "--concurrency", "4", "--sock", os.path.join(mesh.home, "steady.sock"), "--", "cat")
+    steady.socket = os.path.join(mesh.home, "steady.sock")
+    tap.run("kill -9 of an agent: cause, last words, tasks, at the caller, in show and in history", killed_agent, mesh)
+    tap.run("a durable task goes on after its agent was killed and says why", second_try, mesh)
+    tap.run("exit status, signal and stderr of a program are the reason", exec_failures, mesh)
+    tap.run("what an agent leaves behind is killed", children_left_behind, mesh)
+    tap.run("garbage on stdout does no harm", garbage_on_stdout, mesh)
+    tap.run("an agent that closes in mid-line", half_line, mesh)
+    tap.run("an agent that never answers meets the deadline", never_answers, mesh)
+    tap.run("an agent that ignores cancel is killed", stubborn, mesh)
+    tap.run("an agent that floods", flood, mesh)
+    tap.run("nobody of that name, skill or id: said at once", no_such, mesh)
+    tap.run("busy: waits, or says so", busy, mesh)
+    tap.run("names that are none are refused", bad_names, mesh)
+    tap.run("messages over the server's limit are refused with the numbers", too_large, mesh)
+    tap.run("malformed messages on every subject", bad_envelopes, mesh)
+    tap.run("garbage on the local socket", bad_local, mesh, steady)
+    tap.run("SIGTERM: finishes what is in hand, then leaves", leaving, mesh)
+    tap.run("the bus is killed: everybody comes back", server_restart, mesh)
+tap.done()
