@@ -1,0 +1,397 @@
+/* Turns of the bus: read, deliver, write; subscriptions and inboxes.
+ *
+ * Leaving without loss: natsSubscription_Unsubscribe would make nats.c throw away what is on its way. So the server alone is told, and the
+ * subscription is polled until a message that we sent to ourselves after the UNSUB (the fence) has come back: the server handles what one
+ * connection sends in order, so nothing can follow it. One fence is under way at a time and serves all that left before it. */
+#include "base/bus_private.h"
+
+#include "base/alloc.h"
+#include "base/counters.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- writing ------------------------------------------------------------------------------------------ */
+
+/* nats.c would pass on a line break, which is a second command to the server. */
+static bool is_subject(const char *subject)
+{
+    size_t len = strcspn(subject, " \t\r\n");
+    return len > 0 && subject[len] == '\0';
+}
+
+static enum amp_code refuse(enum amp_code code)
+{
+    counter_add(COUNTER_bus_refused, 1);
+    return code;
+}
+
+enum amp_code bus_publish(struct bus *bus, const char *subject, const char *reply, struct amp_bytes data)
+{
+    if (!is_subject(subject) || (reply && !is_subject(reply)))
+        return refuse(AMP_INVALID);
+    if (!bus->link)
+        return refuse(AMP_NO_BUS);
+    if (bus->info.payload_max && data.len > bus->info.payload_max)
+        return refuse(AMP_TOO_LARGE);
+    if (bus->out_bytes + data.len > BUS_OUT_BYTES_MAX)
+        return refuse(AMP_OVERLOADED);
+    natsStatus status = natsConnection_PublishRequest(bus->link->nats, subject, reply, data.data, (int)data.len);
+    if (status != NATS_OK) {
+        loop_tick_request(bus->tick); /* looks whether the link is alive */
+        return refuse(status == NATS_MAX_PAYLOAD ? AMP_TOO_LARGE : AMP_NO_BUS);
+    }
+    bus->out_bytes += data.len + strlen(subject) + 32;
+    counter_add(COUNTER_bus_messages_out, 1);
+    counter_add(COUNTER_bus_bytes_out, data.len);
+    return AMP_OK;
+}
+
+static void send_fence(struct bus *bus)
+{
+    if (bus->fence_asked == bus->fence_sent || bus->fence_sent != bus->fence_seen)
+        return;
+    if (natsConnection_Publish(bus->link->nats, bus->fence_subject, &bus->fence_asked, sizeof bus->fence_asked) == NATS_OK)
+        bus->fence_sent = bus->fence_asked;
+}
+
+void bus_io_flush(struct bus *bus)
+{
+    if (!bus->link)
+        return;
+    send_fence(bus);
+    int waiting = natsConnection_Buffered(bus->link->nats);
+    if (waiting > 0) {
+        natsConnection_ProcessWriteEvent(bus->link->nats);
+        waiting = natsConnection_Buffered(bus->link->nats);
+    }
+    bus->out_bytes = waiting > 0 ? (size_t)waiting : 0;
+    loop_io_want(bus->io, waiting > 0 ? LOOP_READ | LOOP_WRITE : LOOP_READ);
+}
+
+/* ---- subscriptions ------------------------------------------------------------------------------------ */
+
+static natsSubscription *subscribe(struct bus *bus, const char *subject, const char *queue)
+{
+    natsSubscription *sub = NULL;
+    natsStatus status = queue ? natsConnection_QueueSubscribeSync(&sub, bus->link->nats, subject, queue)
+                              : natsConnection_SubscribeSync(&sub, bus->link->nats, subject);
+    assert(status != NATS_INVALID_SUBJECT && status != NATS_NO_MEMORY);
+    /* What one read brought is delivered before the next, so the list cannot grow; the limit would only drop. */
+    if (sub)
+        natsSubscription_SetPendingLimits(sub, -1, -1);
+    return sub; /* NULL: the link is lost, which bus_check sees */
+}
+
+struct bus_sub *bus_subscribe(struct bus *bus, const char *subject, const char *queue,
+                              void (*on_msg)(void *ctx, const struct bus_msg *msg), void *ctx)
+{
+    assert(is_subject(subject) && (!queue || is_subject(queue)));
+    struct bus_sub *sub = xcalloc(1, sizeof *sub);
+    sub->bus = bus;
+    sub->subject = xstrdup(subject);
+    sub->queue = queue ? xstrdup(queue) : NULL;
+    sub->on_msg = on_msg;
+    sub->ctx = ctx;
+    if (bus->link)
+        sub->nats = subscribe(bus, subject, queue);
+    TAILQ_INSERT_TAIL(&bus->subs, sub, entry);
+    return sub;
+}
+
+static void sub_free(struct bus_sub *sub)
+{
+    struct bus *bus = sub->bus;
+    if (bus->sub_next == sub)
+        bus->sub_next = TAILQ_NEXT(sub, entry);
+    if (bus->polled == sub)
+        bus->polled = NULL;
+    TAILQ_REMOVE(&bus->subs, sub, entry);
+    natsSubscription_Destroy(sub->nats);
+    free(sub->subject);
+    free(sub->queue);
+    free(sub);
+}
+
+void bus_unsubscribe(struct bus_sub *sub, bool deliver_pending)
+{
+    if (!sub)
+        return;
+    struct bus *bus = sub->bus;
+    assert(!sub->is_leaving);
+    if (!deliver_pending)
+        sub->on_msg = NULL;
+    /* Not documented: -1 sends UNSUB and keeps the subscription. bus_test holds the library to it. */
+    if (!sub->nats || natsSubscription_AutoUnsubscribe(sub->nats, -1) != NATS_OK) {
+        sub_free(sub);
+        return;
+    }
+    sub->is_leaving = true;
+    sub->fence = ++bus->fence_asked;
+    loop_tick_request(bus->tick);
+}
+
+static void deliver(struct bus_sub *sub, natsMsg *nats)
+{
+    size_t len = (size_t)natsMsg_GetDataLength(nats);
+    counter_add(COUNTER_bus_messages_in, 1);
+    counter_add(COUNTER_bus_bytes_in, len);
+    /* A status of the server ("no responders") answers only inboxes. */
+    if (natsMsg_IsNoResponders(nats))
+        return;
+    if (!sub->on_msg) {
+        counter_add(COUNTER_bus_dropped, 1);
+        return;
+    }
+    struct bus_msg msg = {.subject = natsMsg_GetSubject(nats),
+                          .reply = natsMsg_GetReply(nats),
+                          .data = {.data = (const uint8_t *)natsMsg_GetData(nats), .len = len}};
+    sub->on_msg(sub->ctx, &msg);
+}
+
+static natsMsg *pop(natsSubscription *sub)
+{
+    int waiting = 0;
+    natsMsg *msg = NULL;
+    /* NextMsg formats an error text when there is none. */
+    if (!sub || natsSubscription_GetPending(sub, &waiting, NULL) != NATS_OK || waiting == 0)
+        return NULL;
+    return natsSubscription_NextMsg(&msg, sub, 0) == NATS_OK ? msg : NULL;
+}
+
+static void poll_sub(struct bus_sub *sub)
+{
+    struct bus *bus = sub->bus;
+    bus->polled = sub;
+    natsMsg *msg;
+    while (bus->polled && (msg = pop(sub->nats))) {
+        deliver(sub, msg);
+        natsMsg_Destroy(msg);
+    }
+    bus->polled = NULL;
+}
+
+static void walk_subs(struct bus *bus, void (*visit)(struct bus_sub *sub))
+{
+    for (struct bus_sub *sub = TAILQ_FIRST(&bus->subs); sub; sub = bus->sub_next) {
+        bus->sub_next = TAILQ_NEXT(sub, entry);
+        visit(sub);
+    }
+    bus->sub_next = NULL;
+}
+
+static void release_if_left(struct bus_sub *sub)
+{
+    struct bus *bus = sub->bus;
+    if (!sub->is_leaving || sub->fence > bus->fence_seen)
+        return;
+    poll_sub(sub);
+    sub_free(sub);
+}
+
+static void fence_came_back(struct bus *bus)
+{
+    bus->fence_seen = bus->fence_sent;
+    walk_subs(bus, release_if_left);
+    loop_tick_request(bus->tick); /* for the next one */
+}
+
+/* ---- inboxes ------------------------------------------------------------------------------------------ */
+
+void bus_token(struct bus *bus, char ret[BUS_TOKEN_LEN + 1])
+{
+    if (bus->pool_left < BUS_TOKEN_LEN) {
+        randombytes_buf(bus->pool, sizeof bus->pool);
+        bus->pool_left = sizeof bus->pool;
+    }
+    for (int i = 0; i < BUS_TOKEN_LEN; i++)
+        ret[i] = "abcdefghijklmnopqrstuvwxyz234567"[bus->pool[--bus->pool_left] & 31];
+    ret[BUS_TOKEN_LEN] = '\0';
+}
+
+struct bus_inbox *bus_inbox_new(struct bus *bus,
+                                void (*on_reply)(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text),
+                                void *ctx)
+{
+    struct bus_inbox *inbox = xcalloc(1, sizeof *inbox);
+    char token[BUS_TOKEN_LEN + 1];
+    bus_token(bus, token);
+    snprintf(inbox->subject, sizeof inbox->subject, "%.40s.%s", bus->prefix, token);
+    inbox->bus = bus;
+    inbox->serial = ++bus->inbox_serial;
+    inbox->on_reply = on_reply;
+    inbox->ctx = ctx;
+    HASH_ADD_STR(bus->inbox_by_subject, subject, inbox);
+    TAILQ_INSERT_TAIL(&bus->inboxes, inbox, entry);
+    return inbox;
+}
+
+const char *bus_inbox_subject(const struct bus_inbox *inbox)
+{
+    return inbox->subject;
+}
+
+enum amp_code bus_inbox_request(struct bus_inbox *inbox, const char *subject, struct amp_bytes data)
+{
+    if (!inbox->asked || strcmp(inbox->asked, subject) != 0) {
+        free(inbox->asked);
+        inbox->asked = xstrdup(subject);
+    }
+    return bus_publish(inbox->bus, subject, inbox->subject, data);
+}
+
+void bus_inbox_free(struct bus_inbox *inbox)
+{
+    if (!inbox)
+        return;
+    struct bus *bus = inbox->bus;
+    if (bus->inbox_next == inbox)
+        bus->inbox_next = TAILQ_NEXT(inbox, entry);
+    TAILQ_REMOVE(&bus->inboxes, inbox, entry);
+    HASH_DEL(bus->inbox_by_subject, inbox);
+    free(inbox->asked);
+    free(inbox);
+}
+
+/* Tells those that were open before, and (if `asked`) asked that subject. */
+static void tell_inboxes(struct bus *bus, const char *asked, enum bus_inbox_kind kind, const char *text)
+{
+    uint64_t last = bus->inbox_serial;
+    for (struct bus_inbox *inbox = TAILQ_FIRST(&bus->inboxes); inbox && inbox->serial <= last; inbox = bus->inbox_next) {
+        bus->inbox_next = TAILQ_NEXT(inbox, entry);
+        if (!asked || (inbox->asked && strcmp(inbox->asked, asked) == 0))
+            inbox->on_reply(inbox->ctx, kind, NULL, text);
+    }
+    bus->inbox_next = NULL;
+}
+
+static void take_reply(struct bus *bus, natsMsg *nats)
+{
+    struct bus_msg msg = {.subject = natsMsg_GetSubject(nats),
+                          .reply = natsMsg_GetReply(nats),
+                          .data = {.data = (const uint8_t *)natsMsg_GetData(nats), .len = (size_t)natsMsg_GetDataLength(nats)}};
+    if (strcmp(msg.subject, bus->fence_subject) == 0) {
+        uint64_t fence;
+        if (msg.data.len == sizeof fence && memcmp(msg.data.data, &bus->fence_sent, sizeof fence) == 0)
+            fence_came_back(bus);
+        return;
+    }
+    counter_add(COUNTER_bus_messages_in, 1);
+    counter_add(COUNTER_bus_bytes_in, msg.data.len);
+    struct bus_inbox *inbox;
+    HASH_FIND_STR(bus->inbox_by_subject, msg.subject, inbox);
+    if (!inbox)
+        return; /* closed: its owner has what it wanted */
+    if (natsMsg_IsNoResponders(nats))
+        inbox->on_reply(inbox->ctx, BUS_INBOX_NO_RESPONDERS, NULL, NULL);
+    else
+        inbox->on_reply(inbox->ctx, BUS_INBOX_MSG, &msg, NULL);
+}
+
+/* ---- turns -------------------------------------------------------------------------------------------- */
+
+void bus_io_read(struct bus *bus)
+{
+    natsConnection_ProcessReadEvent(bus->link->nats);
+    walk_subs(bus, poll_sub);
+    natsMsg *msg;
+    while ((msg = pop(bus->inbox_sub))) {
+        take_reply(bus, msg);
+        natsMsg_Destroy(msg);
+    }
+}
+
+void bus_io_up(struct bus *bus)
+{
+    char all[BUS_INBOX_SIZE];
+    snprintf(all, sizeof all, "%.40s.*", bus->prefix);
+    bus->inbox_sub = subscribe(bus, all, NULL);
+    struct bus_sub *sub;
+    TAILQ_FOREACH(sub, &bus->subs, entry)
+        sub->nats = subscribe(bus, sub->subject, sub->queue);
+}
+
+static void forget_sub(struct bus_sub *sub)
+{
+    natsSubscription_Destroy(sub->nats);
+    sub->nats = NULL;
+    sub->is_denial_said = false;
+    if (sub->is_leaving)
+        sub_free(sub);
+}
+
+void bus_io_drop(struct bus *bus)
+{
+    natsSubscription_Destroy(bus->inbox_sub);
+    bus->inbox_sub = NULL;
+    bus->fence_seen = bus->fence_sent = bus->fence_asked;
+    bus->out_bytes = 0;
+    walk_subs(bus, forget_sub);
+}
+
+void bus_io_down(struct bus *bus)
+{
+    tell_inboxes(bus, NULL, BUS_INBOX_DOWN, "the connection to the bus was lost");
+}
+
+/* ---- errors of the server ------------------------------------------------------------------------------- */
+
+/* `text` goes on with a subject, in quotes or not. */
+static bool take_subject(const char *text, char *ret, size_t size)
+{
+    text += *text == '"';
+    size_t len = strcspn(text, "\" ");
+    if (len == 0 || len >= size)
+        return false;
+    memcpy(ret, text, len);
+    ret[len] = '\0';
+    return true;
+}
+
+static void denied_subscription(struct bus *bus, const char *subject, const char *text)
+{
+    struct bus_sub *sub;
+    TAILQ_FOREACH(sub, &bus->subs, entry) {
+        if (strcmp(sub->subject, subject) != 0)
+            continue;
+        if (sub->is_denial_said)
+            return;
+        sub->is_denial_said = true;
+        break;
+    }
+    log_event(LOG_ERROR, "bus.subscription_denied", "subject", subject, "reason", text, NULL);
+}
+
+void bus_io_error(struct bus *bus, const char *text)
+{
+    static const char publish[] = "Permissions Violation for Publish to ";
+    static const char reply[] = "Permissions Violation for Publish with Reply of ";
+    static const char subscription[] = "Permissions Violation for Subscription to ";
+    char subject[512];
+    if (strncasecmp(text, publish, sizeof publish - 1) == 0 && take_subject(text + sizeof publish - 1, subject, sizeof subject)) {
+        if (strcmp(subject, bus->fence_subject) == 0) {
+            /* Told in its turn, like the fence itself. */
+            fence_came_back(bus);
+            return;
+        }
+        counter_add(COUNTER_bus_denied, 1);
+        tell_inboxes(bus, subject, BUS_INBOX_DENIED, text);
+        return;
+    }
+    counter_add(COUNTER_bus_denied, 1);
+    if (strncasecmp(text, subscription, sizeof subscription - 1) == 0 &&
+        take_subject(text + sizeof subscription - 1, subject, sizeof subject)) {
+        denied_subscription(bus, subject, text);
+    } else if (strncasecmp(text, reply, sizeof reply - 1) == 0 && take_subject(text + sizeof reply - 1, subject, sizeof subject)) {
+        struct bus_inbox *inbox;
+        HASH_FIND_STR(bus->inbox_by_subject, subject, inbox);
+        if (inbox)
+            inbox->on_reply(inbox->ctx, BUS_INBOX_DENIED, NULL, text);
+    }
+}
