@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+"""Every command of the command line with its options, JSON forms and exit codes, as a user's scripts rely on them."""
+import json
+import os
+import signal
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "../support")]
+from meshtest import AMESH, Mesh, Tap, check, until  # noqa: E402
+
+tap = Tap()
+STATES = {"TASK_STATE_COMPLETED", "TASK_STATE_FAILED", "TASK_STATE_CANCELED", "TASK_STATE_WORKING", "TASK_STATE_SUBMITTED", "TASK_STATE_INPUT_REQUIRED", "TASK_STATE_REJECTED"}
+
+
+def up_twice(mesh):
+    r = mesh.run("up")
+    check(r.status == 8, "a second up on the same home exits 8", r.status, r.err)
+    check(mesh.bus in r.err or "runs" in r.err or "running" in r.err, "and says who runs", r.err)
+
+
+def up_detach_down():
+    mesh = Mesh()
+    try:
+        r = mesh.run("up", "--detach").ok()
+        check(r.out.startswith("ready nats://"), "up --detach returns when ready", r.out)
+        mesh.run("check").ok()
+        r = mesh.run("down").ok()
+        r = mesh.run("down")
+        check(r.status == 4, "down with nothing running exits 4", r.status, r.err)
+        r = mesh.run("ask", "x", "y")
+        check(r.status == 7 and "amesh up" in r.err, "no bus: exit 7 with the next step", r.status, r.err)
+    finally:
+        mesh.run("down")
+        mesh.__exit__(None, None, None)
+
+
+def up_external(mesh):
+    other = Mesh(up=["--bus", mesh.bus])
+    with other:
+        check(other.bus == mesh.bus, "up --bus uses the running server", other.bus)
+
+
+def ls(mesh):
+    agents = mesh.run("ls", "--json").ok().json()["agents"]
+    names = [a["name"] for a in agents]
+    check("upper" in names and "tagged" in names, "all agents", names)
+    check("upper" in mesh.run("ls").ok().out, "as a table")
+    skilled = [a["name"] for a in mesh.run("ls", "--skill", "shout", "--json").ok().json()["agents"]]
+    check(skilled == ["upper"], "--skill", skilled)
+    tagged = [a["name"] for a in mesh.run("ls", "--tag", "team=red", "--json").ok().json()["agents"]]
+    check(tagged == ["tagged"], "--tag", tagged)
+    watch = mesh.spawn("ls", "--watch", "--json")
+    watch.wait_line(lambda l: "upper" in l)
+    late = mesh.agent("latecomer", "--", "cat")
+    watch.wait_line(lambda l: "latecomer" in l)
+    watch.signal(signal.SIGINT)
+    check(watch.wait() in (0, 130), "--watch ends on ctrl-c", watch.err)
+    late.stop()
+
+
+def show(mesh):
+    doc = mesh.run("show", "upper", "--json").ok().json()
+    card = doc["card"]
+    check(card["name"] == "upper" and card["description"] == "says it louder", "card", card)
+    check([s["id"] for s in card["skills"]] == ["shout"], "skills", card["skills"])
+    for key in ("version", "capabilities", "defaultInputModes", "defaultOutputModes", "supportedInterfaces"):
+        check(key in card, f"A2A requires {key}", card)
+    i = doc["instances"][0]
+    check(set(i) >= {"id", "host", "pid", "sidecar_pid", "state", "slots", "free", "inflight", "since", "last_progress"}, "members of an instance", i)
+    check(i["slots"] == 2 and i["free"] == 2 and i["inflight"] == 0 and i["state"] == "up", "load", i)
+    check(doc["deaths"] == [], "no deaths", doc["deaths"])
+    check("shout" in mesh.run("show", "upper").ok().out, "for people")
+    check(mesh.run("show", "nobody").status == 4, "not found: 4")
+
+
+def ask(mesh):
+    check(mesh.run("ask", "upper", "hello").ok().out.rstrip("\n") == "HELLO", "text")
+    check(mesh.run("ask", "upper", "-", text="from stdin").ok().out.rstrip("\n") == "FROM STDIN", "- reads stdin")
+    check(mesh.run("ask", "--skill", "shout", "x").ok().out.rstrip("\n") == "X", "--skill")
+    task = mesh.run("ask", "--json", "upper", "hello").ok().json()
+    check(set(task) >= {"id", "contextId", "status", "artifacts"} and task["status"]["state"] == "TASK_STATE_COMPLETED", "--json", task)
+    check(task["artifacts"][0]["artifactId"] == "response", "the answer is the artifact response", task)
+    context = mesh.run("ask", "--json", "--context", "c-mine", "upper", "x").ok().json()["contextId"]
+    check(context == "c-mine", "--context", context)
+    path = os.path.join(mesh.home, "in.txt")
+    with open(path, "w") as f:
+        f.write("file body")
+    mesh.run("ask", "--file", path, "upper", "see file").ok()
+    r = mesh.run("ask", "--file", "/no/such/file", "upper", "x")
+    check(r.status in (2, 4) and "/no/such/file" in r.err, "a file that is not there", r.status, r.err)
+
+
+def durable(mesh):
+    check(mesh.run("ask", "--durable", "upper", "durable").ok().out.rstrip("\n") == "DURABLE", "--durable answers")
+    task = mesh.run("ask", "--detach", "upper", "later").ok().out.strip()
+    check(task.startswith("t-"), "--detach prints the task id", task)
+    until(lambda: mesh.run("task", "show", task, "--json").ok().json()["status"]["state"] == "TASK_STATE_COMPLETED", "it is done in the background")
+    first = mesh.run("ask", "--detach", "--key", "k1", "upper", "once").ok().out.strip()
+    again = mesh.run("ask", "--detach", "--key", "k1", "upper", "once").ok().out.strip()
+    check(first == again, "the same key is the same task", first, again)
+    r = mesh.run("ask", "--detach", "--key", "k1", "upper", "something else")
+    check(r.status == 8 and "AMESH-4005" in r.err, "the same key with another request is a conflict", r.status, r.err)
+    waits = mesh.run("ask", "--detach", "not-here-yet", "x").ok().out.strip()
+    record = mesh.run("task", "ls", "--json").ok().json()["tasks"]
+    check(any(t["id"] == waits for t in record), "it waits visibly", record[:2])
+    shown = mesh.run("task", "show", waits).ok().out
+    check("not-here-yet" in shown, "with its agent", shown)
+    agent = mesh.agent("not-here-yet", "--", "cat")
+    until(lambda: mesh.run("task", "show", waits, "--json").ok().json()["status"]["state"] == "TASK_STATE_COMPLETED", "and runs when the agent joins")
+    agent.stop()
+    gone = mesh.run("ask", "--detach", "never-here", "x").ok().out.strip()
+    mesh.run("task", "cancel", gone).ok()
+    check(mesh.run("task", "show", gone, "--json").ok().json()["status"]["state"] == "TASK_STATE_CANCELED", "cancel while it waits")
+    check(mesh.run("task", "cancel", gone).status == 8, "cancel of an ended task: 8")
+
+
+def tasks(mesh):
+    done = mesh.run("ask", "--json", "upper", "for history").ok().json()
+    listed = mesh.run("task", "ls", "--json").ok().json()["tasks"]
+    check(listed and all(t["status"]["state"] in STATES for t in listed), "task ls --json", listed[:1])
+    until(lambda: any(t["id"] == done["id"] for t in mesh.run("task", "ls", "--json").ok().json()["tasks"]), "direct tasks are listed too")
+    check(done["id"] in mesh.run("task", "ls").ok().out, "as a table")
+    shown = mesh.run("task", "show", done["id"]).ok().out
+    check("upper" in shown and "completed" in shown.lower(), "task show", shown)
+    record = mesh.run("task", "show", done["id"], "--json").ok().json()
+    check(record["id"] == done["id"] and record["metadata"]["amp/attempts"][0]["instance"], "with attempts and instance", record)
+    watched = mesh.run("task", "watch", done["id"], "--json").ok().lines()
+    check([e["seq"] for e in watched] == list(range(1, len(watched) + 1)), "task watch: all events in order", watched)
+    tail = mesh.run("task", "watch", done["id"], "--from", "2", "--json").ok().lines()
+    check(tail[0]["seq"] == 2 and len(tail) == len(watched) - 1, "--from", tail)
+    history = mesh.run("history", done["contextId"]).ok().out
+    check("for history" in history and "FOR HISTORY" in history, "history has what was asked and answered", history)
+    doc = mesh.run("history", done["contextId"], "--json").ok().json()
+    check(doc["tasks"][0]["id"] == done["id"], "--json", doc)
+    check(mesh.run("history", "c-none").status == 4, "no such context: 4")
+
+
+def child_tasks(mesh):
+    mesh.agent("boss", "--", "sh", "-c", f"read t; {AMESH} ask upper \"$t\"; {AMESH} ask --skill shout again")
+    task = mesh.run("ask", "--json", "boss", "delegate\n").ok().json()
+    tree = until(lambda: (lambda out: out if out.count("upper") >= 2 else None)(mesh.run("task", "show", task["id"], "--tree").ok().out), "the tree shows both children")
+    children = [t for t in mesh.run("task", "ls", "--json").ok().json()["tasks"] if t.get("metadata", {}).get("amp/parent") == task["id"]]
+    check(len(children) == 2, "both know their parent", tree, children)
+
+
+def tap_command(mesh):
+    watcher = mesh.spawn("tap", "--count", "2", "--json")
+    answered = until(lambda: mesh.run("ask", "upper", "tapped").ok() and watcher.child.poll() is not None, "tap ends after --count")
+    lines = [json.loads(l) for l in watcher.out]
+    check(answered and len(lines) == 2, "two lines", lines)
+
+
+def kv(mesh):
+    mesh.run("kv", "put", "--shared", "colour", '"blue"').ok()
+    check(json.loads(mesh.run("kv", "get", "--shared", "colour").ok().out) == "blue", "put and get")
+    check("colour" in mesh.run("kv", "ls", "--shared").ok().out, "ls")
+    mesh.run("kv", "del", "--shared", "colour").ok()
+    check(mesh.run("kv", "get", "--shared", "colour").status == 4, "gone: 4")
+
+
+def checks(mesh):
+    doc = mesh.run("check", "--json").ok().json()
+    check(all(c["ok"] for c in doc["checks"]) and len(doc["checks"]) >= 5, "check --json", doc)
+    r = mesh.run("check", "--bus", "nats://127.0.0.1:1")
+    check(r.status == 3, "check on a bus that is not there: 3", r.status, r.out, r.err)
+
+
+def help_and_usage(mesh):
+    commands = "up down run ask ls show task history tap check version completion help env kv".split()
+    text = mesh.run("help").ok().out
+    for c in commands:
+        check(c in text, f"help names {c}", text)
+        one = mesh.run("help", c).ok().out
+        check("Usage" in one or "usage" in one, f"help {c}", one)
+        check(mesh.run(c, "--help").ok().out == one, f"{c} --help says the same")
+    for bad in (["frobnicate"], ["ask"], ["ask", "--no-such", "a", "b"], ["run"], ["task", "show"], ["ask", "--timeout", "soon", "a", "b"], ["completion", "tcsh"], ["task", "watch", "t-x", "--from", "minus"]):
+        r = mesh.run(*bad)
+        check(r.status == 2 and r.err, f"usage error: {bad}", r.status, r.out, r.err)
+    check("did you mean" in mesh.run("aks", "x").err.lower(), "did you mean")
+    version = mesh.run("version", "--json").ok().json()
+    check(version["version"] and mesh.run("version").ok().out.startswith("amesh "), "version", version)
+    man = mesh.run("man").ok().out
+    path = os.path.join(mesh.home, "amesh.1")
+    with open(path, "w") as f:
+        f.write(man)
+    lint = subprocess.run(["mandoc", "-Tlint", "-Werror", path], capture_output=True, text=True)
+    check(lint.returncode == 0, "the man page is clean", lint.stdout[:800])
+
+
+def completion(mesh):
+    bash = mesh.run("completion", "bash").ok().out
+    script = bash + '\nCOMP_WORDS=(amesh ta); COMP_CWORD=1; COMP_LINE="amesh ta"; COMP_POINT=8; _amesh; printf "%s\\n" "${COMPREPLY[@]}"\n'
+    out = subprocess.run(["bash", "-c", script], env=mesh.env, capture_output=True, text=True)
+    check({"tap", "task"} <= set(w.strip() for w in out.stdout.split()), "bash completes commands", out.stdout, out.stderr)
+    for shell in ("zsh", "fish"):
+        check("amesh" in mesh.run("completion", shell).ok().out, shell)
+
+
+def docs_and_json_errors(mesh):
+    r = mesh.run("ask", "--json", "upper")
+    check(r.status == 2 and json.loads(r.err)["error"]["code"] == "AMESH-1001", "usage errors are documents with --json", r.err)
+
+
+def interrupted(mesh):
+    mesh.agent("slow", "--", "sh", "-c", "echo begun; exec tail -f /dev/null")
+    p = mesh.spawn("ask", "slow", "x")
+    p.wait_line("begun")
+    p.signal(signal.SIGINT)
+    check(p.wait() == 130, "ctrl-c: 130", p.err)
+    until(lambda: mesh.run("show", "slow", "--json").json()["instances"][0]["free"] == 1, "and the agent is told")
+    p = mesh.spawn("ask", "--durable", "slow", "x")
+    p.wait_line("begun")
+    p.signal(signal.SIGINT)
+    check(p.wait() == 130 and any("task watch" in l for l in p.err), "durable: detaches and says how to come back", p.err)
+
+
+def env_alone(mesh):
+    """The environment restarts: what it accepted is there, callers come back."""
+    task = mesh.run("ask", "--detach", "restart-target", "keep me").ok().out.strip()
+    mesh.up.signal(signal.SIGKILL)
+    mesh.up.wait()
+    mesh.start_up()
+    check(mesh.run("task", "show", task, "--json").ok().json()["id"] == task, "accepted tasks survive kill -9 of everything")
+    mesh.agent("restart-target", "--", "cat")
+    until(lambda: mesh.run("task", "show", task, "--json").json()["status"]["state"] == "TASK_STATE_COMPLETED", "and are done")
+
+
+with Mesh() as mesh:
+    mesh.agent("upper", "--skill", "shout:makes it loud", "--description", "says it louder", "--concurrency", "2", "--", "tr", "a-z", "A-Z")
+    mesh.agent("tagged", "--tag", "team=red", "--", "cat")
+    tap.run("up: once per home", up_twice, mesh)
+    tap.run("up --detach, down", up_detach_down)
+    tap.run("up --bus", up_external, mesh)
+    tap.run("ls", ls, mesh)
+    tap.run("show", show, mesh)
+    tap.run("ask", ask, mesh)
+    tap.run("ask --durable --detach --key", durable, mesh)
+    tap.run("task ls, show, watch; history", tasks, mesh)
+    tap.run("child tasks know their parent", child_tasks, mesh)
+    tap.run("tap", tap_command, mesh)
+    tap.run("kv", kv, mesh)
+    tap.run("check", checks, mesh)
+    tap.run("help, usage errors, version, man", help_and_usage, mesh)
+    tap.run("completion", completion, mesh)
+    tap.run("errors as JSON", docs_and_json_errors, mesh)
+    tap.run("ctrl-c", interrupted, mesh)
+    tap.run("kill -9 of up: accepted tasks survive", env_alone, mesh)
+tap.done()
