@@ -43,8 +43,8 @@ static void test_ids_of_one_moment_differ(void **state)
 static void test_only_short_plain_names_are_ids(void **state)
 {
     static const char *const good[] = {"a", "0", "_x", "my-agent_2", "a-", "t-01ke"};
-    static const char *const bad[] = {"",    "-a",  "A",    "a.b",  "a b",     "a*",  ">", "*",
-                                      "a\n", "a\r\n", "\xc3\xa4", "a/b", "a\x7f", "a\x1b"};
+    static const char *const bad[] = {"",  "-a",  "A",     "a.b",      "a b", "a*",    ">",
+                                      "*", "a\n", "a\r\n", "\xc3\xa4", "a/b", "a\x7f", "a\x1b"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
         assert_true(amp_id_is_valid(good[i]));
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
@@ -67,8 +67,14 @@ static void test_any_text_becomes_an_id(void **state)
 {
     static const struct {
         const char *text, *id;
-    } rows[] = {{"My Agent.py", "my-agent-py"}, {"", "agent"},      {"---", "agent"},  {"  x  ", "x"},
-                {"a...b", "a-b"},               {"\xc3\xa4", "agent"}, {"a_B-c", "a_b-c"}, {"../../etc/passwd", "etc-passwd"},
+    } rows[] = {{"My Agent.py", "my-agent-py"},
+                {"", "agent"},
+                {"---", "agent"},
+                {"  x  ", "x"},
+                {"a...b", "a-b"},
+                {"\xc3\xa4", "agent"},
+                {"a_B-c", "a_b-c"},
+                {"../../etc/passwd", "etc-passwd"},
                 {"\x1b[2J", "2j"}};
     char id[AMP_NAME_MAX + 1];
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -129,13 +129,13 @@ static void test_an_endless_subject_is_malformed(void **state)
 static void test_the_inboxes_of_the_clients_of_nats_are_inboxes(void **state)
 {
     static const char *const good[] = {
-        "_INBOX.cGtiNTTCgVZfdS3PuAyQeE.1",                        /* nats.c */
-        "_INBOX.cGtiNTTCgVZfdS3PuAyQeE",                          /* nats.c, old style */
-        "_INBOX.9ZZ2FtnUVYBLAXNGVMB7yY.9ZZ2FtnUVYBLAXNGVMB7zQ",   /* nats-py */
-        "_INBOX.L9QPVBEFBDL0RAQLF5XZD3.L9QPVBEFBDL0RAQLF5XZD6",   /* nats.js */
-        "_INBOX.Hq9TtvNPKTyDYQ6MGYMLK9.HLAv8XnV",                 /* nats CLI, Go */
+        "_INBOX.cGtiNTTCgVZfdS3PuAyQeE.1",                      /* nats.c */
+        "_INBOX.cGtiNTTCgVZfdS3PuAyQeE",                        /* nats.c, old style */
+        "_INBOX.9ZZ2FtnUVYBLAXNGVMB7yY.9ZZ2FtnUVYBLAXNGVMB7zQ", /* nats-py */
+        "_INBOX.L9QPVBEFBDL0RAQLF5XZD3.L9QPVBEFBDL0RAQLF5XZD6", /* nats.js */
+        "_INBOX.Hq9TtvNPKTyDYQ6MGYMLK9.HLAv8XnV",               /* nats CLI, Go */
         "_INBOX.agents.cGtiNTTCgVZfdS3PuAyQeE.7",
-        "_INBOX_i-01ke.t-01ke",                                   /* ours */
+        "_INBOX_i-01ke.t-01ke", /* ours */
     };
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
         assert_true(amp_subject_is_inbox(good[i]));
@@ -143,10 +143,11 @@ static void test_the_inboxes_of_the_clients_of_nats_are_inboxes(void **state)
 
 static void test_nothing_else_is_an_inbox(void **state)
 {
-    static const char *const bad[] = {"",           "_INBOX",        "_INBOX.",     "_INBOX_",       "_INBOX_a",   "_INBOX_.a",
-                                      "_INBOX.a.",  "_INBOX..a",     "_INBOX.*",    "_INBOX.>",      "_INBOX.a b", "_INBOX.a\r\nPUB x",
-                                      "_INBOX.a\t", "_INBOXX.a",     "_inbox.a",    "amp.req.a.b",   "$SYS.REQ",   "$JS.API.STREAM.DELETE.X",
-                                      " _INBOX.a",  "_INBOX.a.*.b", "_INBOX_*.a",  "_INBOX.\xc3\xa4", "_INBOX.a\x7f"};
+    static const char *const bad[] = {
+        "",           "_INBOX",       "_INBOX.",    "_INBOX_",         "_INBOX_a",    "_INBOX_.a",
+        "_INBOX.a.",  "_INBOX..a",    "_INBOX.*",   "_INBOX.>",        "_INBOX.a b",  "_INBOX.a\r\nPUB x",
+        "_INBOX.a\t", "_INBOXX.a",    "_inbox.a",   "amp.req.a.b",     "$SYS.REQ",    "$JS.API.STREAM.DELETE.X",
+        " _INBOX.a",  "_INBOX.a.*.b", "_INBOX_*.a", "_INBOX.\xc3\xa4", "_INBOX.a\x7f"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_false(amp_subject_is_inbox(bad[i]));
     assert_false(amp_subject_is_inbox(NULL));

@@ -50,7 +50,8 @@ static void test_numbers_that_are_no_state_move_nowhere(void **state)
 static void test_waiting_is_for_input_or_auth(void **state)
 {
     for (int s = 0; s < 9; s++)
-        assert_int_equal(amp_task_is_waiting((Amp__TaskState)s), s == STATE(INPUT_REQUIRED) || s == STATE(AUTH_REQUIRED));
+        assert_int_equal(amp_task_is_waiting((Amp__TaskState)s),
+                         s == STATE(INPUT_REQUIRED) || s == STATE(AUTH_REQUIRED));
 }
 
 static void test_both_names_are_read_back_in_any_case(void **state)
