@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* No protobuf message of ours begins with '{' (it would be a group). White space may: then it is a tag of this type. */
-static bool is_json(const ProtobufCMessageDescriptor *type, uint8_t first)
+bool codec_is_json(const ProtobufCMessageDescriptor *type, uint8_t first)
 {
     if (first == '{')
         return true;
@@ -28,7 +28,7 @@ enum amp_code amp_decode(const ProtobufCMessageDescriptor *type, struct amp_byte
     if (wire.len > AMP_WIRE_BYTES_MAX)
         return amp_error_set(reterr, AMP_TOO_LARGE, "", "a message of %zu bytes; at most %u are allowed", wire.len,
                              AMP_WIRE_BYTES_MAX);
-    if (is_json(type, wire.data[0]))
+    if (codec_is_json(type, wire.data[0]))
         return json_read(type, wire, arena, ret, reterr);
     enum amp_code code = scan_protobuf(type, wire, reterr);
     if (code != AMP_OK)

@@ -13,6 +13,9 @@ enum amp_code json_write(const ProtobufCMessage *message, struct amp_buf *out, s
 enum amp_code json_read(const ProtobufCMessageDescriptor *type, struct amp_bytes json, struct amp_arena *arena,
                         ProtobufCMessage **ret, struct amp_error *reterr);
 
+/* Does amp_decode take bytes that begin with `first` as JSON? (codec.c) */
+bool codec_is_json(const ProtobufCMessageDescriptor *type, uint8_t first);
+
 static inline void *field_at(const ProtobufCFieldDescriptor *field, const ProtobufCMessage *message)
 {
     return (char *)(uintptr_t)message + field->offset;
