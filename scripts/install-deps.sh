@@ -18,6 +18,7 @@ done
 # Interpreters may come from elsewhere than Debian: what counts is that they run.
 command -v python3 >/dev/null || missing+=(python3)
 command -v node >/dev/null || missing+=(nodejs)
+case " $* " in *" test "*) command -v npm >/dev/null || missing+=(npm) ;; esac
 
 [ ${#missing[@]} -eq 0 ] && exit 0
 

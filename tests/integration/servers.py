@@ -33,7 +33,7 @@ def client_dir():
     folder = os.path.join(TOP, "build/cache/nats-services-3")
     if not os.path.isdir(os.path.join(folder, "node_modules/@nats-io/services")):
         os.makedirs(folder, exist_ok=True)
-        r = subprocess.run(["npm", "install", "--prefix", folder, "--no-audit", "--no-fund", "@nats-io/services@3.4.0", "@nats-io/transport-node@3.4.0"], capture_output=True, text=True)
+        r = subprocess.run(["npm", "install", "--prefix", folder, "--no-audit", "--no-fund", "@nats-io/services@3.0.0-25", "@nats-io/transport-node@3.4.0"], capture_output=True, text=True)
         if r.returncode != 0:
             raise RuntimeError("npm: " + (r.stderr.strip().splitlines() or ["failed"])[-1])
     return folder
