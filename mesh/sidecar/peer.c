@@ -1,0 +1,245 @@
+/* Requests of the agent become rpcs; replies of the agent go to the worker. The rpc of a notification has nobody to answer, so its error is logged. */
+#include "sidecar/peer.h"
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "sidecar/rpc.h"
+#include "sidecar/session.h"
+#include "sidecar/sidecar.h"
+#include "sidecar/worker_link.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+enum { RPC_METHOD = -32601, RPC_SERVER = -32000, RPC_CANCELED = -32800 };
+
+struct asked { /* an open request; `id` NULL: a notification */
+    struct peer *peer;
+    struct rpc *rpc;
+    cJSON *id;
+    char method[32];
+    bool is_done;
+    LIST_ENTRY(asked) entry;
+};
+
+struct peer {
+    struct sidecar *sidecar;
+    struct session *session;
+    struct peer_handlers handlers;
+    enum amp_code (*write)(void *ctx, struct amp_bytes data);
+    void *ctx, *seat;
+    pid_t pid;
+    LIST_HEAD(, asked) open;
+    unsigned n_open;
+};
+
+static void reply_error(struct peer *peer, const cJSON *id, const char *method, const struct amp_error *err)
+{
+    int number = err->code == AMP_CANCELED ? RPC_CANCELED : err->code == AMP_UNSUPPORTED ? RPC_METHOD : RPC_SERVER;
+    if (!id)
+        log_event(LOG_WARN, "agent.notification_refused", "agent", sidecar_agent(peer->sidecar), "method", method, "error", err->message, NULL);
+    else if (session_error(peer->session, id, number, err) != AMP_OK)
+        session_close(peer->session, "the peer does not read its answers");
+}
+
+static void reply_result(struct peer *peer, const cJSON *id, const cJSON *result)
+{
+    if (!id)
+        return;
+    if (session_reply(peer->session, id, cJSON_Duplicate(result, true)) == AMP_OK)
+        return;
+    struct amp_error err = {0};
+    amp_error_set(&err, AMP_TOO_LARGE, "", "the answer is larger than what may wait on this connection");
+    reply_error(peer, id, "", &err);
+}
+
+static void asked_free(struct asked *asked)
+{
+    LIST_REMOVE(asked, entry);
+    asked->peer->n_open--;
+    rpc_free(asked->rpc);
+    cJSON_Delete(asked->id);
+    free(asked);
+}
+
+static void on_rpc_done(void *ctx, const cJSON *result, const struct amp_error *err)
+{
+    struct asked *asked = ctx;
+    if (err && err->code != AMP_OK)
+        reply_error(asked->peer, asked->id, asked->method, err);
+    else
+        reply_result(asked->peer, asked->id, result);
+    asked->is_done = true;
+    if (asked->rpc) /* else rpc_start has not returned yet: it frees */
+        asked_free(asked);
+}
+
+static void on_rpc_event(void *ctx, uint32_t seq, struct amp_bytes stream_response)
+{
+    struct asked *asked = ctx;
+    if (!asked->id)
+        return;
+    cJSON *params = cJSON_CreateObject();
+    cJSON_AddItemToObject(params, "id", cJSON_Duplicate(asked->id, true));
+    cJSON_AddNumberToObject(params, "seq", seq);
+    char *text = xstrndup((const char *)stream_response.data, stream_response.len);
+    cJSON_AddRawToObject(params, "event", text);
+    free(text);
+    if (session_notify(asked->peer->session, "send.event", params) != AMP_OK)
+        session_close(asked->peer->session, "the peer does not read the events it asked for");
+}
+
+static void start_rpc(struct peer *peer, const char *method, const cJSON *params, const cJSON *id)
+{
+    static const struct rpc_handlers handlers = {.on_done = on_rpc_done, .on_event = on_rpc_event};
+    if (peer->n_open >= PEER_REQUESTS_MAX) {
+        struct amp_error err = {0};
+        amp_error_set(&err, AMP_OVERLOADED, "", "%u requests of this connection are open already", PEER_REQUESTS_MAX);
+        reply_error(peer, id, method, &err);
+        return;
+    }
+    struct asked *asked = xcalloc(1, sizeof *asked);
+    asked->peer = peer;
+    asked->id = id ? cJSON_Duplicate(id, true) : NULL;
+    strncpy(asked->method, method, sizeof asked->method - 1);
+    LIST_INSERT_HEAD(&peer->open, asked, entry);
+    peer->n_open++;
+    struct rpc *rpc = rpc_start(peer->sidecar, method, params, &handlers, asked);
+    asked->rpc = rpc;
+    if (asked->is_done)
+        asked_free(asked);
+}
+
+/* ---- hello ------------------------------------------------------------------------------------------- */
+
+static enum amp_code greet(struct peer *peer, const cJSON *params, struct amp_error *reterr)
+{
+    const cJSON *proto = cJSON_GetObjectItemCaseSensitive(params, "proto");
+    const cJSON *role = cJSON_GetObjectItemCaseSensitive(params, "role");
+    const cJSON *concurrency = cJSON_GetObjectItemCaseSensitive(params, "concurrency");
+    if (proto && !(cJSON_IsNumber(proto) && proto->valuedouble == 1))
+        return amp_error_set(reterr, AMP_VERSION, "proto", "this sidecar speaks version 1 of the local API");
+    if (role && !(cJSON_IsString(role) && (!strcmp(role->valuestring, "worker") || !strcmp(role->valuestring, "caller"))))
+        return amp_error_set(reterr, AMP_INVALID, "role", "role is \"worker\" or \"caller\"");
+    if (concurrency && !(cJSON_IsNumber(concurrency) && concurrency->valuedouble >= 1 && concurrency->valuedouble <= 1000000))
+        return amp_error_set(reterr, AMP_INVALID, "concurrency", "concurrency is a number from 1 up");
+    if (role && !strcmp(role->valuestring, "caller"))
+        return AMP_OK;
+    uint32_t slots = concurrency ? (uint32_t)concurrency->valuedouble : sidecar_options(peer->sidecar)->slots;
+    return worker_link_hello(peer->sidecar, peer, slots, reterr);
+}
+
+static void take_hello(struct peer *peer, const cJSON *params, const cJSON *id)
+{
+    struct amp_error err = {0};
+    cJSON *result = cJSON_CreateObject();
+    cJSON_AddNumberToObject(result, "proto", 1);
+    cJSON_AddStringToObject(result, "agent", sidecar_agent(peer->sidecar));
+    cJSON_AddStringToObject(result, "instance", sidecar_instance(peer->sidecar));
+    cJSON_AddStringToObject(result, "version", amp_version());
+    cJSON_AddNumberToObject(result, "slots", sidecar_options(peer->sidecar)->slots);
+    enum amp_code code = greet(peer, params, &err);
+    if (code != AMP_OK)
+        reply_error(peer, id, "hello", &err);
+    else
+        reply_result(peer, id, result);
+    cJSON_Delete(result);
+    if (code == AMP_OK)
+        worker_link_greeted(peer->sidecar, peer); /* the answer to hello comes before the first task */
+}
+
+/* ---- session -------------------------------------------------------------------------------------------- */
+
+static void on_request(void *ctx, const char *method, const cJSON *params, const cJSON *id)
+{
+    struct peer *peer = ctx;
+    if (!strcmp(method, "hello"))
+        take_hello(peer, params, id);
+    else
+        start_rpc(peer, method, params, id);
+}
+
+static void on_reply(void *ctx, uint64_t number, const cJSON *result, const cJSON *error)
+{
+    struct peer *peer = ctx;
+    worker_link_reply(peer->sidecar, peer, number, result, error);
+}
+
+static void on_text(void *ctx, struct amp_bytes line)
+{
+    struct peer *peer = ctx;
+    if (peer->handlers.on_text)
+        peer->handlers.on_text(peer->ctx, line);
+}
+
+static void on_closed(void *ctx, const char *reason)
+{
+    struct peer *peer = ctx;
+    peer->handlers.on_closed(peer->ctx, peer, reason);
+}
+
+static enum amp_code write_fed(void *ctx, struct amp_bytes data)
+{
+    struct peer *peer = ctx;
+    return peer->write(peer->ctx, data);
+}
+
+static const struct session_handlers session_handlers = {.on_request = on_request, .on_reply = on_reply, .on_text = on_text, .on_closed = on_closed};
+
+static struct peer *make(struct sidecar *sidecar, pid_t pid, const struct peer_handlers *handlers, void *ctx)
+{
+    struct peer *peer = xcalloc(1, sizeof *peer);
+    peer->sidecar = sidecar;
+    peer->handlers = *handlers;
+    peer->ctx = ctx;
+    peer->pid = pid;
+    LIST_INIT(&peer->open);
+    return peer;
+}
+
+struct peer *peer_new(struct sidecar *sidecar, int fd, pid_t pid, const struct peer_handlers *handlers, void *ctx)
+{
+    struct peer *peer = make(sidecar, pid, handlers, ctx);
+    peer->session = session_new(sidecar_loop(sidecar), fd, fd, false, &session_handlers, peer);
+    return peer;
+}
+
+struct peer *peer_new_fed(struct sidecar *sidecar, enum amp_code (*write)(void *ctx, struct amp_bytes data), pid_t pid, const struct peer_handlers *handlers, void *ctx)
+{
+    struct peer *peer = make(sidecar, pid, handlers, ctx);
+    peer->write = write;
+    peer->session = session_new_fed(sidecar_loop(sidecar), true, &session_handlers, write_fed, peer);
+    return peer;
+}
+
+void peer_free(struct peer *peer)
+{
+    if (!peer)
+        return;
+    while (!LIST_EMPTY(&peer->open))
+        asked_free(LIST_FIRST(&peer->open));
+    session_free(peer->session);
+    free(peer);
+}
+
+struct session *peer_session(struct peer *peer)
+{
+    return peer->session;
+}
+
+pid_t peer_pid(const struct peer *peer)
+{
+    return peer->pid;
+}
+
+void peer_set_seat(struct peer *peer, void *seat)
+{
+    peer->seat = seat;
+}
+
+void *peer_seat(const struct peer *peer)
+{
+    return peer->seat;
+}

@@ -1,0 +1,413 @@
+/* `send`: a call made by the agent, direct or through the environment. What came is folded, so that the answer is one Task whatever was streamed. */
+#include "sidecar/rpc_private.h"
+
+#include "base/alloc.h"
+#include "base/call.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/envcall.h"
+#include "sidecar/sidecar.h"
+#include "sidecar/task.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+enum { SUBMIT_TIMEOUT_MS = 10000 };
+
+struct sent {
+    struct rpc *rpc;
+    struct call *call;         /* direct */
+    struct env_call *submit;   /* durable, until accepted */
+    struct env_watch *watch;   /* durable, afterwards */
+    struct amp_fold *fold;
+    char task_id[AMP_NAME_MAX + 1], context_id[AMP_NAME_MAX + 1], parent[AMP_NAME_MAX + 1];
+    char agent[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1];
+    bool is_stream, is_durable, is_dropped;
+    Amp__Message *message;     /* in `arena`, for the history of a durable task */
+    struct amp_arena arena;
+    LIST_ENTRY(sent) entry;
+};
+
+/* All open sends of this process; a sidecar looks only at its own. Loop thread only. */
+static LIST_HEAD(, sent) all_sent = LIST_HEAD_INITIALIZER(all_sent);
+
+static void sent_free(struct sent *sent)
+{
+    LIST_REMOVE(sent, entry);
+    call_free(sent->call);
+    env_call_cancel(sent->submit);
+    env_watch_free(sent->watch);
+    amp_fold_free(sent->fold);
+    amp_arena_done(&sent->arena);
+    free(sent);
+}
+
+/* ---- who else may look -------------------------------------------------------------------------------------- */
+
+struct sent *rpc_sent_find(struct sidecar *sidecar, const char *task_id)
+{
+    struct sent *sent;
+    LIST_FOREACH(sent, &all_sent, entry)
+        if (sent->rpc->sidecar == sidecar && !strcmp(sent->task_id, task_id))
+            return sent;
+    return NULL;
+}
+
+static void send_cancel_to_env(struct sent *sent, const char *reason);
+
+void rpc_sent_cancel(struct sent *sent, const char *reason)
+{
+    if (sent->call)
+        call_cancel(sent->call, reason);
+    else
+        send_cancel_to_env(sent, reason);
+}
+
+static void add_metadata(cJSON *task, const struct sent *sent)
+{
+    cJSON *metadata = cJSON_GetObjectItemCaseSensitive(task, "metadata");
+    if (!cJSON_IsObject(metadata)) {
+        cJSON_DeleteItemFromObjectCaseSensitive(task, "metadata");
+        metadata = cJSON_AddObjectToObject(task, "metadata");
+    }
+    if (sent->agent[0])
+        cJSON_AddStringToObject(metadata, "amp/agent", sent->agent);
+    if (sent->instance[0])
+        cJSON_AddStringToObject(metadata, "amp/instance", sent->instance);
+    if (sent->parent[0])
+        cJSON_AddStringToObject(metadata, "amp/parent", sent->parent);
+    if (sent->is_durable)
+        cJSON_AddBoolToObject(metadata, "amp/durable", true);
+}
+
+cJSON *rpc_sent_task(struct sent *sent, struct amp_error *reterr)
+{
+    cJSON *task = rpc_json_of(&amp_fold_task(sent->fold)->base, reterr);
+    if (task)
+        add_metadata(task, sent);
+    return task;
+}
+
+/* ---- the end -------------------------------------------------------------------------------------------------- */
+
+static void add_wire_error(cJSON *task, const Amp__Error *wire)
+{
+    cJSON *metadata = cJSON_GetObjectItemCaseSensitive(task, "metadata");
+    cJSON *error = rpc_json_of(&wire->base, NULL);
+    if (metadata && error)
+        cJSON_AddItemToObject(metadata, "amp/error", error);
+    else
+        cJSON_Delete(error);
+}
+
+/* The send is over. When the task has reached an end, however bad, the task is the answer; else the error is. */
+static void end_send(struct sent *sent, const struct amp_error *err, const Amp__Error *wire)
+{
+    struct rpc *rpc = sent->rpc;
+    struct amp_error own = *err;
+    cJSON *task = NULL;
+    if (amp_task_is_terminal(amp_fold_state(sent->fold)))
+        task = rpc_sent_task(sent, &own);
+    else if (own.code == AMP_OK)
+        amp_error_set(&own, AMP_BAD_ANSWER, "", "the stream of task %s ended before the task did", sent->task_id);
+    if (task && wire)
+        add_wire_error(task, wire);
+    rpc->state = NULL;
+    rpc->cancel = NULL;
+    sent_free(sent);
+    if (task)
+        rpc_done(rpc, task);
+    else
+        rpc_fail(rpc, &own);
+    cJSON_Delete(task);
+}
+
+/* ---- direct --------------------------------------------------------------------------------------------------- */
+
+static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
+{
+    struct sent *sent = ctx;
+    struct amp_bytes body = {event->body->text.data, event->body->text.len};
+    struct amp_error err = {0};
+    enum amp_code code = amp_fold_apply(sent->fold, body, &err);
+    if (code != AMP_OK) {
+        counter_add(COUNTER_events_refused, 1);
+        if (code == AMP_TOO_LARGE || code == AMP_NO_MEMORY)
+            rpc_sent_cancel(sent, "the answer is larger than its caller can hold");
+        return;
+    }
+    if (sent->is_stream && sent->rpc->handlers->on_event)
+        sent->rpc->handlers->on_event(sent->rpc->ctx, seq, body);
+}
+
+static void on_taken(void *ctx, const char *agent, const char *instance)
+{
+    struct sent *sent = ctx;
+    snprintf(sent->agent, sizeof sent->agent, "%s", agent);
+    snprintf(sent->instance, sizeof sent->instance, "%s", instance);
+}
+
+static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
+{
+    struct sent *sent = ctx;
+    if (!sent->is_dropped) /* else call_cancel below ended it before it returned */
+        end_send(sent, err, wire);
+}
+
+static void cancel_send(struct rpc *rpc)
+{
+    struct sent *sent = rpc->state;
+    /* A direct call dies with its caller: nobody would see the answer. A durable one goes on. */
+    sent->is_dropped = true;
+    if (sent->call)
+        call_cancel(sent->call, "the caller went away");
+    sent_free(sent);
+}
+
+struct send_params {
+    const char *to, *skill, *text, *context, *key;
+    const cJSON *message;
+    struct task *parent;
+    uint32_t timeout_ms;
+    bool is_durable, is_stream;
+};
+
+static void start_call(struct sent *sent, const struct send_params *params)
+{
+    static const struct call_handlers handlers = {.on_event = on_event, .on_taken = on_taken, .on_end = on_end};
+    struct rpc *rpc = sent->rpc;
+    const Amp__Request *above = params->parent ? task_request(params->parent) : NULL;
+    size_t n_path = above ? above->n_path + 1 : 0;
+    char **path = xcalloc(n_path + 1, sizeof *path);
+    for (size_t i = 0; above && i < above->n_path; i++)
+        path[i] = above->path[i];
+    if (above)
+        path[n_path - 1] = (char *)sidecar_agent(rpc->sidecar);
+    struct call_options options = {
+        .agent = params->to, .skill = params->skill, .from = sidecar_agent(rpc->sidecar), .task_id = sent->task_id, .context_id = sent->context_id,
+        .parent = params->parent ? sent->parent : NULL, .message = sent->message, .timeout_ms = params->timeout_ms, .attempt = 1,
+        .hops = above ? above->hops + 1 : 0, .path = path, .n_path = n_path,
+    };
+    struct amp_error err = {0};
+    enum amp_code code = call_start(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), &options, &handlers, sent, &sent->call, &err);
+    free(path);
+    if (code == AMP_OK)
+        return;
+    rpc->state = NULL;
+    rpc->cancel = NULL;
+    sent_free(sent);
+    rpc_fail(rpc, &err);
+}
+
+/* ---- durable --------------------------------------------------------------------------------------------------- */
+
+static void on_cancel_told(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
+{
+    /* The task's own end, seen by the watch, is the answer; a refusal means that it ended already. */
+}
+
+static void send_cancel_to_env(struct sent *sent, const char *reason)
+{
+    struct sidecar *sidecar = sent->rpc->sidecar;
+    Amp__Cancel cancel = AMP__CANCEL__INIT;
+    Amp__Control control = AMP__CONTROL__INIT;
+    Amp__TaskCommand command = AMP__TASK_COMMAND__INIT;
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    struct env_call *call;
+    cancel.reason = (char *)reason;
+    control.kind_case = AMP__CONTROL__KIND_CANCEL;
+    control.cancel = &cancel;
+    command.id = sent->task_id;
+    command.control = &control;
+    request.verb_case = AMP__ENV_REQUEST__VERB_COMMAND;
+    request.command = &command;
+    (void)!env_call(sidecar_loop(sidecar), sidecar_bus(sidecar), sidecar_agent(sidecar), &request, SUBMIT_TIMEOUT_MS, on_cancel_told, NULL, &call);
+}
+
+static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
+{
+    static const struct env_watch_handlers handlers = {.on_event = on_event, .on_end = on_end};
+    struct sent *sent = ctx;
+    struct rpc *rpc = sent->rpc;
+    struct amp_error own = {0};
+    sent->submit = NULL;
+    if (err && err->code != AMP_OK) {
+        end_send(sent, err, NULL);
+        return;
+    }
+    if (reply->n_tasks > 0 && reply->tasks[0]->task->id && strcmp(reply->tasks[0]->task->id, sent->task_id)) {
+        const Amp__Task *task = reply->tasks[0]->task; /* the key was seen before: that task is the answer */
+        snprintf(sent->task_id, sizeof sent->task_id, "%s", task->id);
+        snprintf(sent->context_id, sizeof sent->context_id, "%s", task->context_id ? task->context_id : "");
+        amp_fold_free(sent->fold);
+        sent->fold = amp_fold_new(sent->task_id, sent->context_id, AMP_FOLD_BYTES_MAX);
+        if (!sent->fold)
+            abort();
+    }
+    enum amp_code code = env_watch_start(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), sidecar_agent(rpc->sidecar), sent->task_id, 1, 0, &handlers, sent, &sent->watch);
+    if (code != AMP_OK) {
+        amp_error_set(&own, code, "", "task %s was accepted but cannot be watched: %s", sent->task_id, amp_code_info(code)->text);
+        end_send(sent, &own, NULL);
+    }
+}
+
+static void start_submit(struct sent *sent, const struct send_params *params)
+{
+    struct rpc *rpc = sent->rpc;
+    Amp__Request request = AMP__REQUEST__INIT;
+    Amp__Submit submit = AMP__SUBMIT__INIT;
+    Amp__EnvRequest env_request = AMP__ENV_REQUEST__INIT;
+    const Amp__Request *above = params->parent ? task_request(params->parent) : NULL;
+    request.task_id = sent->task_id;
+    request.context_id = sent->context_id;
+    request.message = sent->message;
+    request.parent = params->parent ? sent->parent : NULL;
+    request.has_timeout_ms = params->timeout_ms > 0;
+    request.timeout_ms = params->timeout_ms;
+    request.has_hops = above != NULL;
+    request.hops = above ? above->hops + 1 : 0;
+    request.n_path = above ? above->n_path + 1 : 0;
+    request.path = xcalloc(request.n_path + 1, sizeof *request.path);
+    for (size_t i = 0; above && i < above->n_path; i++)
+        request.path[i] = above->path[i];
+    if (above)
+        request.path[above->n_path] = (char *)sidecar_agent(rpc->sidecar);
+    submit.agent = (char *)params->to;
+    submit.skill = (char *)params->skill;
+    submit.key = (char *)params->key;
+    submit.request = &request;
+    env_request.verb_case = AMP__ENV_REQUEST__VERB_SUBMIT;
+    env_request.submit = &submit;
+    enum amp_code code = env_call(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), sidecar_agent(rpc->sidecar), &env_request, SUBMIT_TIMEOUT_MS, on_submitted, sent, &sent->submit);
+    free(request.path);
+    if (code == AMP_OK)
+        return;
+    struct amp_error err = {0};
+    amp_error_set(&err, code, "", "the environment cannot be asked: %s", amp_code_info(code)->text);
+    end_send(sent, &err, NULL);
+}
+
+/* ---- params ------------------------------------------------------------------------------------------------------ */
+
+static enum amp_code read_parent(struct rpc *rpc, const cJSON *params, struct send_params *ret, struct amp_error *reterr)
+{
+    const char *own = cJSON_GetObjectItemCaseSensitive(params, "taskId") ? "taskId" : "from";
+    const char *id;
+    enum amp_code code = rpc_id(params, own, &id, reterr);
+    if (code != AMP_OK || !id)
+        return code;
+    ret->parent = task_find(rpc->sidecar, id);
+    if (!ret->parent)
+        return amp_error_set(reterr, AMP_NO_SUCH_TASK, own, "this instance does not work on task %s", id);
+    if (!ret->context)
+        ret->context = task_context(ret->parent);
+    /* Time travels down: a call inside a task cannot want more than its task was given. */
+    const Amp__Request *above = task_request(ret->parent);
+    if (above->timeout_ms && (!ret->timeout_ms || ret->timeout_ms > above->timeout_ms))
+        ret->timeout_ms = above->timeout_ms;
+    return AMP_OK;
+}
+
+static enum amp_code read_params(struct rpc *rpc, const cJSON *params, struct send_params *ret, struct amp_error *reterr)
+{
+    enum amp_code code = rpc_id(params, "to", &ret->to, reterr);
+    if (code == AMP_OK)
+        code = rpc_id(params, "skill", &ret->skill, reterr);
+    if (code == AMP_OK)
+        code = rpc_id(params, "contextId", &ret->context, reterr);
+    if (code == AMP_OK)
+        code = rpc_string(params, "text", &ret->text, reterr);
+    if (code == AMP_OK)
+        code = rpc_string(params, "key", &ret->key, reterr);
+    if (code == AMP_OK)
+        code = rpc_number(params, "timeoutMs", 0, &ret->timeout_ms, reterr);
+    if (code == AMP_OK)
+        code = read_parent(rpc, params, ret, reterr);
+    if (code != AMP_OK)
+        return code;
+    ret->message = cJSON_GetObjectItemCaseSensitive(params, "message");
+    ret->is_durable = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(params, "durable"));
+    ret->is_stream = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(params, "stream"));
+    if (!ret->to == !ret->skill)
+        return amp_error_set(reterr, AMP_INVALID, "to", "exactly one of to and skill is needed");
+    if (!ret->text == !ret->message)
+        return amp_error_set(reterr, AMP_INVALID, "text", "exactly one of text and message is needed");
+    if (ret->key && (!ret->is_durable || strlen(ret->key) > AMP_KEY_MAX || !*ret->key))
+        return amp_error_set(reterr, AMP_INVALID, "key", "a key belongs to a durable send and has 1 to %u bytes", AMP_KEY_MAX);
+    return AMP_OK;
+}
+
+static enum amp_code make_message(struct sent *sent, const struct send_params *params, struct amp_error *reterr)
+{
+    ProtobufCMessage *decoded = NULL;
+    if (params->message) {
+        enum amp_code code = rpc_message_of(params->message, &amp__message__descriptor, &sent->arena, &decoded, reterr);
+        if (code != AMP_OK)
+            return code;
+        sent->message = (Amp__Message *)decoded;
+    } else {
+        Amp__Part *part = amp_arena_alloc(&sent->arena, sizeof *part);
+        sent->message = amp_arena_alloc(&sent->arena, sizeof *sent->message);
+        if (!part || !sent->message)
+            return amp_error_set(reterr, AMP_NO_MEMORY, "", "out of memory");
+        amp__part__init(part);
+        amp__message__init(sent->message);
+        part->text = amp_arena_strdup(&sent->arena, amp_bytes_of(params->text));
+        sent->message->parts = amp_arena_alloc(&sent->arena, sizeof *sent->message->parts);
+        if (!part->text || !sent->message->parts)
+            return amp_error_set(reterr, AMP_TOO_LARGE, "text", "the text is too large");
+        sent->message->parts[0] = part;
+        sent->message->n_parts = 1;
+    }
+    char id[AMP_ID_SIZE];
+    amp_id_new('m', clock_unix_ms(), id);
+    Amp__Message *message = sent->message;
+    if (!message->message_id)
+        message->message_id = amp_arena_strdup(&sent->arena, amp_bytes_of(id));
+    message->has_role = true;
+    message->role = AMP__ROLE__ROLE_USER;
+    return amp_message_check(message, "message", reterr);
+}
+
+void rpc_send(struct rpc *rpc, const cJSON *json)
+{
+    struct amp_error err = {0};
+    struct send_params params = {0};
+    if (read_params(rpc, json, &params, &err) != AMP_OK) {
+        rpc_fail(rpc, &err);
+        return;
+    }
+    struct sent *sent = xcalloc(1, sizeof *sent);
+    int64_t now = clock_unix_ms();
+    sent->rpc = rpc;
+    sent->is_durable = params.is_durable;
+    sent->is_stream = params.is_stream;
+    LIST_INSERT_HEAD(&all_sent, sent, entry);
+    amp_arena_init(&sent->arena, AMP_ARENA_BYTES_MAX);
+    amp_id_new('t', now, sent->task_id);
+    if (params.context)
+        snprintf(sent->context_id, sizeof sent->context_id, "%s", params.context);
+    else
+        amp_id_new('c', now, sent->context_id);
+    if (params.parent)
+        snprintf(sent->parent, sizeof sent->parent, "%s", task_id(params.parent));
+    sent->fold = amp_fold_new(sent->task_id, sent->context_id, AMP_FOLD_BYTES_MAX);
+    if (!sent->fold)
+        abort();
+    if (make_message(sent, &params, &err) != AMP_OK || amp_fold_message(sent->fold, sent->message) != AMP_OK) {
+        if (err.code == AMP_OK)
+            amp_error_set(&err, AMP_TOO_LARGE, "message", "the message is too large");
+        sent_free(sent);
+        rpc_fail(rpc, &err);
+        return;
+    }
+    rpc->state = sent;
+    rpc->cancel = cancel_send;
+    if (params.is_durable)
+        start_submit(sent, &params);
+    else
+        start_call(sent, &params);
+}
