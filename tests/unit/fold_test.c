@@ -34,7 +34,8 @@ static enum amp_code apply(const char *json)
 static enum amp_code apply_state(const char *name)
 {
     char json[256];
-    (void)snprintf(json, sizeof(json), "{\"statusUpdate\":{\"taskId\":\"t-1\",\"status\":{\"state\":\"TASK_STATE_%s\"}}}", name);
+    (void)snprintf(json, sizeof(json),
+                   "{\"statusUpdate\":{\"taskId\":\"t-1\",\"status\":{\"state\":\"TASK_STATE_%s\"}}}", name);
     return apply(json);
 }
 
@@ -42,8 +43,9 @@ static enum amp_code apply_chunk(const char *id, const char *text, bool append)
 {
     char json[512];
     (void)snprintf(json, sizeof(json),
-                   "{\"artifactUpdate\":{\"taskId\":\"t-1\",\"artifact\":{\"artifactId\":\"%s\",\"parts\":[{\"text\":\"%s\"}]}%s}}", id,
-                   text, append ? ",\"append\":true" : "");
+                   "{\"artifactUpdate\":{\"taskId\":\"t-1\",\"artifact\":{\"artifactId\":\"%s\",\"parts\":[{\"text\":"
+                   "\"%s\"}]}%s}}",
+                   id, text, append ? ",\"append\":true" : "");
     return apply(json);
 }
 
@@ -78,12 +80,16 @@ static void test_streamed_text_is_one_part(void **state)
 
 static void test_only_like_parts_are_joined(void **state)
 {
-    assert_int_equal(apply("{\"artifactUpdate\":{\"artifact\":{\"artifactId\":\"a\",\"parts\":[{\"text\":\"1\"},{\"text\":\"2\"}]}}}"),
-                     AMP_OK);
-    assert_int_equal(apply("{\"artifactUpdate\":{\"artifact\":{\"artifactId\":\"a\",\"parts\":[{\"text\":\"3\"},{\"data\":4},{\"text\":"
+    assert_int_equal(
+        apply(
+            "{\"artifactUpdate\":{\"artifact\":{\"artifactId\":\"a\",\"parts\":[{\"text\":\"1\"},{\"text\":\"2\"}]}}}"),
+        AMP_OK);
+    assert_int_equal(apply("{\"artifactUpdate\":{\"artifact\":{\"artifactId\":\"a\",\"parts\":[{\"text\":\"3\"},{"
+                           "\"data\":4},{\"text\":"
                            "\"5\"}]},\"append\":true}}"),
                      AMP_OK);
-    assert_int_equal(apply("{\"artifactUpdate\":{\"artifact\":{\"artifactId\":\"a\",\"parts\":[{\"text\":\"6\",\"mediaType\":\"x/y\"}]},"
+    assert_int_equal(apply("{\"artifactUpdate\":{\"artifact\":{\"artifactId\":\"a\",\"parts\":[{\"text\":\"6\","
+                           "\"mediaType\":\"x/y\"}]},"
                            "\"append\":true}}"),
                      AMP_OK);
     assert_task("{\"id\":\"t-1\",\"contextId\":\"c-1\",\"status\":{\"state\":\"TASK_STATE_SUBMITTED\"},\"artifacts\":["
@@ -107,8 +113,9 @@ static void test_a_forbidden_move_is_a_conflict_and_is_not_applied(void **state)
     assert_int_equal(apply_state("WORKING"), AMP_OK);
     assert_int_equal(apply_state("SUBMITTED"), AMP_CONFLICT);
     assert_int_equal(apply_state("COMPLETED"), AMP_OK);
-    assert_int_equal(amp_fold_apply(fold, amp_bytes_of("{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_FAILED\"}}}"), &err),
-                     AMP_CONFLICT);
+    assert_int_equal(
+        amp_fold_apply(fold, amp_bytes_of("{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_FAILED\"}}}"), &err),
+        AMP_CONFLICT);
     assert_string_equal(err.field, "statusUpdate.status.state");
     assert_string_equal(err.message, "a task that is completed cannot become failed");
     assert_int_equal(apply_chunk("response", "late", false), AMP_CONFLICT);
@@ -118,12 +125,15 @@ static void test_a_forbidden_move_is_a_conflict_and_is_not_applied(void **state)
 
 static void test_metadata_events_change_neither_artifacts_nor_the_note(void **state)
 {
-    assert_int_equal(apply("{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_WORKING\",\"message\":{\"parts\":[{\"text\":\"note\"}]}}}}"),
+    assert_int_equal(apply("{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_WORKING\",\"message\":{\"parts\":[{"
+                           "\"text\":\"note\"}]}}}}"),
                      AMP_OK);
-    assert_int_equal(apply("{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_WORKING\",\"timestamp\":\"2026-11-24T00:00:00Z\"},"
-                           "\"metadata\":{\"amp/log\":{\"level\":\"info\",\"text\":\"x\"}}}}"),
-                     AMP_OK);
-    assert_task("{\"id\":\"t-1\",\"contextId\":\"c-1\",\"status\":{\"state\":\"TASK_STATE_WORKING\",\"message\":{\"parts\":[{\"text\":"
+    assert_int_equal(
+        apply("{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_WORKING\",\"timestamp\":\"2026-11-24T00:00:00Z\"},"
+              "\"metadata\":{\"amp/log\":{\"level\":\"info\",\"text\":\"x\"}}}}"),
+        AMP_OK);
+    assert_task("{\"id\":\"t-1\",\"contextId\":\"c-1\",\"status\":{\"state\":\"TASK_STATE_WORKING\",\"message\":{"
+                "\"parts\":[{\"text\":"
                 "\"note\"}]},\"timestamp\":\"2026-11-24T00:00:00.000Z\"}}");
     assert_int_equal(apply_state("COMPLETED"), AMP_OK);
     assert_null(amp_fold_task(fold)->status->message);
@@ -137,9 +147,11 @@ static void test_questions_and_answers_stand_in_the_history_in_order(void **stat
     message.n_parts = 1;
     part.text = (char *)"do it";
     assert_int_equal(amp_fold_message(fold, &message), AMP_OK);
-    assert_int_equal(apply("{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_INPUT_REQUIRED\",\"message\":{\"parts\":[{\"text\":"
-                           "\"which?\"}]}}}}"),
-                     AMP_OK);
+    assert_int_equal(
+        apply(
+            "{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_INPUT_REQUIRED\",\"message\":{\"parts\":[{\"text\":"
+            "\"which?\"}]}}}}"),
+        AMP_OK);
     assert_string_equal(amp_fold_task(fold)->status->message->parts[0]->text, "which?");
     part.text = (char *)"that";
     assert_int_equal(amp_fold_message(fold, &message), AMP_OK);
@@ -155,12 +167,16 @@ static void test_questions_and_answers_stand_in_the_history_in_order(void **stat
 static void test_a_snapshot_replaces_what_was_there(void **state)
 {
     assert_int_equal(apply_chunk("old", "x", false), AMP_OK);
-    assert_int_equal(apply("{\"task\":{\"id\":\"t-1\",\"status\":{\"state\":\"TASK_STATE_WORKING\"},\"artifacts\":[{\"artifactId\":"
-                           "\"response\",\"parts\":[{\"text\":\"Hel\"}]}],\"history\":[{\"parts\":[{\"text\":\"q\"}]}],\"metadata\":{\"k\":1}}}"),
-                     AMP_OK);
+    assert_int_equal(
+        apply("{\"task\":{\"id\":\"t-1\",\"status\":{\"state\":\"TASK_STATE_WORKING\"},\"artifacts\":[{\"artifactId\":"
+              "\"response\",\"parts\":[{\"text\":\"Hel\"}]}],\"history\":[{\"parts\":[{\"text\":\"q\"}]}],\"metadata\":"
+              "{\"k\":1}}}"),
+        AMP_OK);
     assert_int_equal(apply_chunk("response", "lo", true), AMP_OK);
-    assert_task("{\"id\":\"t-1\",\"contextId\":\"c-1\",\"status\":{\"state\":\"TASK_STATE_WORKING\"},\"artifacts\":[{\"artifactId\":"
-                "\"response\",\"parts\":[{\"text\":\"Hello\"}]}],\"history\":[{\"parts\":[{\"text\":\"q\"}]}],\"metadata\":{\"k\":1}}");
+    assert_task("{\"id\":\"t-1\",\"contextId\":\"c-1\",\"status\":{\"state\":\"TASK_STATE_WORKING\"},\"artifacts\":[{"
+                "\"artifactId\":"
+                "\"response\",\"parts\":[{\"text\":\"Hello\"}]}],\"history\":[{\"parts\":[{\"text\":\"q\"}]}],"
+                "\"metadata\":{\"k\":1}}");
 }
 
 static void test_a_message_goes_into_the_history(void **state)
@@ -205,7 +221,8 @@ static void test_a_task_that_is_full_takes_no_more_but_can_end(void **state)
     struct amp_fold *small = amp_fold_new("t-1", "c-1", 4096);
     char json[700];
     memset(json, 0, sizeof(json));
-    int at = sprintf(json, "{\"artifactUpdate\":{\"append\":true,\"artifact\":{\"artifactId\":\"response\",\"parts\":[{\"text\":\"");
+    int at = sprintf(
+        json, "{\"artifactUpdate\":{\"append\":true,\"artifact\":{\"artifactId\":\"response\",\"parts\":[{\"text\":\"");
     memset(json + at, 'x', 500);
     memcpy(json + at + 500, "\"}]}}}", 7);
     int n = 0;
@@ -215,7 +232,8 @@ static void test_a_task_that_is_full_takes_no_more_but_can_end(void **state)
     assert_int_equal(code, AMP_TOO_LARGE);
     assert_in_range(n, 6, 8);
     assert_int_equal(strlen(amp_fold_task(small)->artifacts[0]->parts[0]->text), 500 * n);
-    const char *end = "{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_FAILED\",\"message\":{\"parts\":[{\"text\":\"full\"}]}}}}";
+    const char *end = "{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_FAILED\",\"message\":{\"parts\":[{"
+                      "\"text\":\"full\"}]}}}}";
     assert_int_equal(amp_fold_apply(small, amp_bytes_of(end), NULL), AMP_OK);
     assert_int_equal(amp_fold_state(small), STATE(FAILED));
     amp_fold_free(small);
@@ -231,7 +249,8 @@ static void test_replacing_gives_the_room_back(void **state)
     for (int i = 0; i < 100; i++)
         assert_int_equal(amp_fold_apply(small, amp_bytes_of(json), NULL), AMP_OK);
     for (int i = 0; i < 100; i++) {
-        const char *note = "{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_WORKING\",\"message\":{\"parts\":[{\"text\":\"a note\"}]}}}}";
+        const char *note = "{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_WORKING\",\"message\":{\"parts\":[{"
+                           "\"text\":\"a note\"}]}}}}";
         assert_int_equal(amp_fold_apply(small, amp_bytes_of(note), NULL), AMP_OK);
     }
     amp_fold_free(small);
@@ -248,7 +267,8 @@ static void test_artifacts_and_parts_are_counted(void **state)
     assert_int_equal(apply_chunk("a-7", "y", true), AMP_OK);
     enum amp_code code = AMP_OK;
     for (unsigned i = 0; i < AMP_PARTS_MAX && code == AMP_OK; i++)
-        code = apply("{\"artifactUpdate\":{\"append\":true,\"artifact\":{\"artifactId\":\"a-7\",\"parts\":[{\"data\":1}]}}}");
+        code = apply(
+            "{\"artifactUpdate\":{\"append\":true,\"artifact\":{\"artifactId\":\"a-7\",\"parts\":[{\"data\":1}]}}}");
     assert_int_equal(code, AMP_TOO_LARGE);
     assert_int_equal(amp_fold_task(fold)->artifacts[7]->n_parts, AMP_PARTS_MAX);
 }
