@@ -1,0 +1,301 @@
+/* The journal's queue and its worker thread.
+ *
+ * The loop posts batches; the worker takes everything that waits (group commit), makes one transaction of it and posts one
+ * verdict for the group. The first failed transaction is the last one that was tried: after a failed fsync the kernel may
+ * forget what it could not write, and a second fsync would lie (amp.md 10.2). */
+#include "journal_private.h"
+
+#include "base/alloc.h"
+#include "base/counters.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/mailbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#define POOL_MAX JOURNAL_GROUP_MAX
+
+struct journal {
+    struct loop *loop;
+    int lock_fd;
+    struct mailbox *batches;  /* loop → worker */
+    struct mailbox *verdicts; /* worker → loop */
+    pthread_t worker;
+    struct store store;       /* the worker's */
+    struct reader reader;     /* the loop's */
+    size_t n_waiting;
+    struct journal_batch *pool;
+    size_t n_pool;
+    bool is_failed;
+    char failure[256];
+};
+
+struct verdict {
+    enum amp_code code;
+    char failure[200];
+    size_t count, rows;
+    struct journal_batch *batches[];
+};
+
+struct journal_batch *journal_batch_new(struct journal *journal)
+{
+    struct journal_batch *batch = journal->pool;
+    if (batch) {
+        journal->pool = batch->next;
+        journal->n_pool--;
+        batch->next = NULL;
+    } else {
+        batch = xcalloc(1, sizeof *batch);
+        amp_arena_init(&batch->arena, JOURNAL_BATCH_BYTES_MAX);
+        batch->journal = journal;
+    }
+    return batch;
+}
+
+struct amp_arena *journal_batch_arena(struct journal_batch *batch)
+{
+    return &batch->arena;
+}
+
+static void *batch_alloc(struct journal_batch *batch, size_t size)
+{
+    void *data = amp_arena_alloc(&batch->arena, size);
+    if (!data) { /* what goes into a batch is bounded well below its maximum */
+        fputs("out of memory\n", stderr);
+        abort();
+    }
+    return data;
+}
+
+struct journal_row *journal_batch_add(struct journal_batch *batch, enum journal_row_kind kind)
+{
+    struct journal_row *row = batch_alloc(batch, sizeof *row);
+    row->kind = kind;
+    if (batch->last)
+        batch->last->next = row;
+    else
+        batch->first = row;
+    batch->last = row;
+    return row;
+}
+
+const char *journal_batch_text(struct journal_batch *batch, const char *text)
+{
+    if (!text || !*text)
+        return NULL;
+    size_t size = strlen(text) + 1;
+    return memcpy(batch_alloc(batch, size), text, size);
+}
+
+struct amp_bytes journal_batch_bytes(struct journal_batch *batch, struct amp_bytes bytes)
+{
+    uint8_t *copy = batch_alloc(batch, bytes.len ? bytes.len : 1);
+    if (bytes.len)
+        memcpy(copy, bytes.data, bytes.len);
+    return (struct amp_bytes){.data = copy, .len = bytes.len};
+}
+
+void journal_batch_free(struct journal_batch *batch)
+{
+    if (!batch)
+        return;
+    struct journal *journal = batch->journal;
+    if (journal->n_pool >= POOL_MAX) {
+        amp_arena_done(&batch->arena);
+        free(batch);
+        return;
+    }
+    amp_arena_reset(&batch->arena);
+    batch->first = batch->last = NULL;
+    batch->on_commit = NULL;
+    batch->next = journal->pool;
+    journal->pool = batch;
+    journal->n_pool++;
+}
+
+/* ---- the worker's thread: touches the store and the mailboxes only ----------------------------------------- */
+
+static void commit_group(struct journal *journal, void **items, size_t count, struct verdict *last)
+{
+    struct verdict *verdict = xcalloc(1, sizeof *verdict + count * sizeof verdict->batches[0]);
+    verdict->count = count;
+    memcpy(verdict->batches, items, count * sizeof verdict->batches[0]);
+    if (last->code == AMP_OK)
+        last->code = store_commit(&journal->store, verdict->batches, count, last->failure, sizeof last->failure);
+    verdict->code = last->code;
+    memcpy(verdict->failure, last->failure, sizeof verdict->failure);
+    /* There are never more verdicts than batches, and the box has room for as many. */
+    while (!mailbox_post(journal->verdicts, verdict))
+        usleep(100);
+}
+
+static void *work(void *ctx)
+{
+    struct journal *journal = ctx;
+    struct verdict last = {.code = AMP_OK};
+    void *items[JOURNAL_GROUP_MAX];
+    for (;;) {
+        size_t count = mailbox_drain(journal->batches, items, JOURNAL_GROUP_MAX);
+        if (count == 0) {
+            if (last.code == AMP_OK)
+                store_checkpoint(&journal->store, true);
+            count = mailbox_wait(journal->batches, items, JOURNAL_GROUP_MAX);
+            if (count == 0)
+                return NULL;
+        }
+        commit_group(journal, items, count, &last);
+        if (last.code == AMP_OK)
+            store_checkpoint(&journal->store, false);
+    }
+}
+
+/* ---- the loop's thread --------------------------------------------------------------------------------------- */
+
+static void take_verdict(struct journal *journal, struct verdict *verdict)
+{
+    if (verdict->code == AMP_OK) {
+        counter_add(COUNTER_journal_commits, 1);
+    } else if (!journal->is_failed) {
+        journal->is_failed = true;
+        snprintf(journal->failure, sizeof journal->failure, "a write failed: %s", verdict->failure);
+        log_event(LOG_ERROR, "journal.failed", "reason", verdict->failure, NULL);
+    }
+    for (size_t i = 0; i < verdict->count; i++) {
+        struct journal_batch *batch = verdict->batches[i];
+        journal->n_waiting--;
+        if (verdict->code == AMP_OK) {
+            for (const struct journal_row *row = batch->first; row; row = row->next)
+                counter_add(COUNTER_journal_rows, 1);
+        }
+        if (batch->on_commit)
+            batch->on_commit(batch->ctx, verdict->code);
+        journal_batch_free(batch);
+    }
+    free(verdict);
+}
+
+static void on_verdicts(void *ctx, void **items, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        take_verdict(ctx, items[i]);
+}
+
+enum amp_code journal_write(struct journal *journal, struct journal_batch *batch, void (*on_commit)(void *ctx, enum amp_code code),
+                            void *ctx)
+{
+    if (journal->is_failed) {
+        counter_add(COUNTER_journal_refused, 1);
+        return AMP_JOURNAL;
+    }
+    batch->on_commit = on_commit;
+    batch->ctx = ctx;
+    if (journal->n_waiting >= JOURNAL_QUEUE_MAX || !mailbox_post(journal->batches, batch)) {
+        counter_add(COUNTER_journal_refused, 1);
+        return AMP_OVERLOADED;
+    }
+    journal->n_waiting++;
+    return AMP_OK;
+}
+
+const char *journal_failure(const struct journal *journal)
+{
+    return journal->is_failed ? journal->failure : NULL;
+}
+
+size_t journal_waiting(const struct journal *journal)
+{
+    return journal->n_waiting;
+}
+
+struct reader *journal_reader(struct journal *journal)
+{
+    return &journal->reader;
+}
+
+/* A file of its own beside the journal: SQLite's locks come and go, and closing any descriptor of the journal's file would drop them. */
+static enum amp_code take_lock(struct journal *journal, const char *path, struct amp_error *reterr)
+{
+    char *name = xasprintf("%s.lock", path);
+    journal->lock_fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    enum amp_code code = AMP_OK;
+    if (journal->lock_fd < 0) {
+        code = amp_error_set(reterr, AMP_JOURNAL, "", "%s cannot be opened: %s", name, strerror(errno));
+        amp_error_hint(reterr, "check that the directory exists and can be written");
+    } else if (flock(journal->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        code = amp_error_set(reterr, AMP_RUNNING, "", "another environment has the journal %s", path);
+        amp_error_hint(reterr, "stop it first, or use another home");
+    }
+    free(name);
+    return code;
+}
+
+static bool start_worker(struct journal *journal)
+{
+    /* Signals are the loop's. */
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int status = pthread_create(&journal->worker, NULL, work, journal);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return status == 0;
+}
+
+static void journal_destroy(struct journal *journal)
+{
+    mailbox_free(journal->batches);
+    mailbox_free(journal->verdicts);
+    while (journal->pool) {
+        struct journal_batch *batch = journal->pool;
+        journal->pool = batch->next;
+        amp_arena_done(&batch->arena);
+        free(batch);
+    }
+    reader_close(&journal->reader);
+    store_close(&journal->store);
+    if (journal->lock_fd >= 0)
+        close(journal->lock_fd);
+    free(journal);
+}
+
+enum amp_code journal_open(struct loop *loop, const char *path, struct journal **ret, struct amp_error *reterr)
+{
+    struct journal *journal = xcalloc(1, sizeof *journal);
+    journal->loop = loop;
+    journal->lock_fd = -1;
+    journal->batches = mailbox_new_thread(JOURNAL_QUEUE_MAX);
+    journal->verdicts = mailbox_new_loop(loop, JOURNAL_QUEUE_MAX, on_verdicts, journal);
+    enum amp_code code = take_lock(journal, path, reterr);
+    if (code == AMP_OK)
+        code = store_open(&journal->store, path, reterr);
+    if (code == AMP_OK)
+        code = reader_open(&journal->reader, path, reterr);
+    if (code == AMP_OK && !start_worker(journal))
+        code = amp_error_set(reterr, AMP_JOURNAL, "", "the journal's thread cannot be started");
+    if (code != AMP_OK) {
+        journal_destroy(journal);
+        return code;
+    }
+    *ret = journal;
+    return AMP_OK;
+}
+
+void journal_close(struct journal *journal)
+{
+    if (!journal)
+        return;
+    mailbox_close(journal->batches);
+    pthread_join(journal->worker, NULL);
+    void *items[64];
+    size_t count;
+    while ((count = mailbox_drain(journal->verdicts, items, 64)) > 0)
+        on_verdicts(journal, items, count);
+    journal_destroy(journal);
+}
