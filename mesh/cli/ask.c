@@ -1,0 +1,178 @@
+#include "cli/ask.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "cli/commands.h"
+#include "cli/message.h"
+
+static const struct command_option ask_options[] = {
+    {.name = "skill", .letter = 's', .arg = "S", .help = "ask whoever has this skill, instead of an agent by name", .complete = "skills"},
+    {.name = "file", .letter = 'f', .arg = "F", .help = "attach a file", .is_repeatable = true, .complete = "files"},
+    {.name = "context", .letter = 'c', .arg = "C", .help = "conversation that the task belongs to", .complete = "contexts"},
+    {.name = "task", .letter = 't', .arg = "T", .help = "answer this task, which waits for input", .complete = "tasks"},
+    {.name = "durable", .letter = 'd', .help = "through the environment: journalled, retried, survives this command"},
+    {.name = "detach", .help = "durable; print the task's id and return"},
+    {.name = "key", .arg = "K", .help = "durable; the same key again gives the same task"},
+    {.name = "timeout", .arg = "TIME", .help = "time for the whole task, such as 30s"},
+    {.name = "no-wait", .help = "do not wait for a free instance: exit 7 when all are busy"},
+    {.name = "events", .letter = 'e', .help = "print each event as one JSON line"},
+    {.name = "verbose", .letter = 'v', .help = "tell tool calls, steps and who took the task, on stderr"},
+    {0},
+};
+
+static bool has(const struct ask *ask, const char *option)
+{
+    return command_flag(ask->cli.command, ask->cli.args, option);
+}
+
+static const char *value(const struct ask *ask, const char *option)
+{
+    return command_value(ask->cli.command, ask->cli.args, option);
+}
+
+/* Inside a task of an agent the call belongs to that task: parent, context and the agents above, so that circles are seen. */
+static void read_surroundings(struct ask *ask)
+{
+    const char *parent = getenv("AMESH_TASK"), *above = getenv("AMESH_PATH"), *agent = getenv("AMESH_AGENT");
+    if (parent == NULL || !amp_id_is_valid(parent))
+        return;
+    ask->parent = parent;
+    if (above == NULL || *above == '\0')
+        above = agent;
+    if (above == NULL)
+        return;
+    char *rest = amp_arena_strdup(&ask->arena, amp_bytes_of(above)), *state = NULL;
+    ask->path = amp_arena_alloc(&ask->arena, (AMP_HOPS_MAX + 1) * sizeof *ask->path);
+    for (char *name = strtok_r(rest, ",", &state); name != NULL && ask->n_path <= AMP_HOPS_MAX; name = strtok_r(NULL, ",", &state)) {
+        if (amp_id_is_valid(name))
+            ask->path[ask->n_path++] = name;
+    }
+    ask->hops = (uint32_t)ask->n_path;
+}
+
+static int read_context(struct ask *ask)
+{
+    const char *context = value(ask, "context");
+    if (context == NULL && ask->parent != NULL)
+        context = getenv("AMESH_CONTEXT");
+    if (context != NULL) {
+        int status = cli_id(&ask->cli, "the context", context);
+        if (status != 0)
+            return status;
+        snprintf(ask->context_id, sizeof ask->context_id, "%s", context);
+    } else {
+        amp_id_new('c', clock_unix_ms(), ask->context_id);
+    }
+    amp_id_new('t', clock_unix_ms(), ask->task_id);
+    return 0;
+}
+
+static int read_target(struct ask *ask)
+{
+    const char **rest = ask->cli.args->rest;
+    bool has_target = ask->skill != NULL || ask->answered_task != NULL;
+    size_t names = has_target ? 0 : 1;
+    size_t texts = ask->files != NULL ? 0 : 1;
+    if (ask->skill != NULL && ask->answered_task != NULL)
+        return cli_usage(&ask->cli, "--skill and --task exclude each other: the task already has its agent");
+    if (ask->cli.args->n_rest == 0 && names + texts > 0)
+        return cli_usage(&ask->cli, has_target ? "the text is missing" : "the agent and the text are missing");
+    if (ask->cli.args->n_rest < names + texts)
+        return cli_usage(&ask->cli, "the text for \"%s\" is missing (- reads standard input)", rest[0]);
+    int status = cli_operands(&ask->cli, names + texts, names + 1);
+    if (status != 0)
+        return status;
+    if (names == 1)
+        ask->agent = rest[0];
+    ask->text = rest[names];
+    if (ask->agent != NULL)
+        status = cli_id(&ask->cli, "the agent", ask->agent);
+    if (status == 0 && ask->skill != NULL)
+        status = cli_id(&ask->cli, "the skill", ask->skill);
+    if (status == 0 && ask->answered_task != NULL)
+        status = cli_id(&ask->cli, "the task", ask->answered_task);
+    return status;
+}
+
+static int read_options(struct ask *ask)
+{
+    ask->skill = value(ask, "skill");
+    ask->answered_task = value(ask, "task");
+    ask->key = value(ask, "key");
+    ask->files = command_values(ask->cli.command, ask->cli.args, "file");
+    ask->is_detached = has(ask, "detach");
+    ask->is_durable = has(ask, "durable") || ask->is_detached || ask->key != NULL;
+    ask->is_impatient = has(ask, "no-wait");
+    ask->is_verbose = has(ask, "verbose");
+    ask->form = has(ask, "events") ? ANSWER_EVENTS : ask->cli.is_json ? ANSWER_JSON : ANSWER_TEXT;
+    if (ask->is_impatient && ask->is_durable)
+        return cli_usage(&ask->cli, "--no-wait is for direct calls; a durable task is queued");
+    if (ask->key != NULL && (*ask->key == '\0' || strlen(ask->key) > AMP_KEY_MAX))
+        return cli_usage(&ask->cli, "--key must have 1 to %u bytes", AMP_KEY_MAX);
+    int status = cli_duration(&ask->cli, "timeout", &ask->timeout_ms);
+    if (status == 0)
+        status = read_target(ask);
+    if (status == 0) {
+        read_surroundings(ask);
+        status = read_context(ask);
+    }
+    return status;
+}
+
+static int make_message(struct ask *ask)
+{
+    struct message_source source = {.text = ask->text, .files = ask->files};
+    struct amp_error err = {0};
+    if (ask->answered_task == NULL) {
+        source.task_id = ask->task_id;
+        source.context_id = ask->context_id;
+    }
+    if (message_make(&source, &ask->arena, &ask->message, &err) != AMP_OK)
+        return cli_fail(&ask->cli, &err, NULL);
+    return 0;
+}
+
+static int run_ask(const struct command *command, struct command_args *args)
+{
+    struct ask ask = {0};
+    amp_arena_init(&ask.arena, AMP_ARENA_BYTES_MAX);
+    int status = cli_init(&ask.cli, command, args);
+    if (status == 0)
+        status = read_options(&ask);
+    if (status == 0)
+        status = make_message(&ask);
+    if (status == 0)
+        status = cli_connect(&ask.cli);
+    if (status == 0)
+        status = ask.answered_task != NULL ? ask_answer(&ask) : ask.is_durable ? ask_durable(&ask) : ask_direct(&ask);
+    cli_done(&ask.cli);
+    amp_arena_done(&ask.arena);
+    return status;
+}
+
+const struct command ask_commands[] = {
+    {.name = "ask",
+     .operands = "AGENT TEXT",
+     .summary = "ask an agent and print its answer while it comes",
+     .details = "The answer's text goes to stdout, notices go to stderr. TEXT \"-\" reads standard input. With --skill or --task there is no AGENT.\n"
+                "\n"
+                "A question of the agent is asked and answered in place on a terminal. Otherwise it goes to stderr with the command that answers it, and the "
+                "exit code is 9.\n"
+                "\n"
+                "Interrupted (ctrl-C), a direct call is cancelled; a durable task goes on, and how to watch it is said.\n"
+                "\n"
+                "Examples:\n"
+                "  amesh ask up \"hello\"\n"
+                "  amesh ask --skill translate --file letter.txt \"into French\"\n"
+                "  echo hello | amesh ask up -\n"
+                "  amesh ask --durable --key order-7 billing \"invoice order 7\"\n"
+                "  amesh ask --task t-01hq3c yes",
+     .options = ask_options,
+     .run = run_ask,
+     .complete = "agents"},
+    {0},
+};

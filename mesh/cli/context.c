@@ -1,0 +1,228 @@
+#include "cli/context.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bus.h"
+#include "base/envcall.h"
+#include "base/loop.h"
+#include "cli/error.h"
+
+void cli_from(char ret[AMP_NAME_MAX + 1])
+{
+    const char *agent = getenv("AMESH_AGENT");
+    if (agent != NULL && amp_id_is_valid(agent)) {
+        snprintf(ret, AMP_NAME_MAX + 1, "%s", agent);
+        return;
+    }
+    const char *user = getenv("USER");
+    const struct passwd *entry = user == NULL ? getpwuid(getuid()) : NULL;
+    if (entry != NULL)
+        user = entry->pw_name;
+    char name[64];
+    snprintf(name, sizeof name, "cli-%.50s", user != NULL && *user != '\0' ? user : "user");
+    amp_id_from_text(name, ret);
+}
+
+int cli_init(struct cli *cli, const struct command *command, struct command_args *args)
+{
+    struct print_env env = print_env_get();
+    bool no_color = command_flag(command, args, "no-color");
+    *cli = (struct cli){.command = command, .args = args, .timeout_ms = CLI_TIMEOUT_MS};
+    cli->is_json = command_flag(command, args, "json");
+    cli->out = print_style_of(isatty(STDOUT_FILENO) == 1, no_color, &env);
+    cli->err = print_style_of(isatty(STDERR_FILENO) == 1, no_color, &env);
+    cli_from(cli->from);
+    struct amp_error err = {0};
+    if (home_open(&cli->home, command_value(command, args, "home"), command_value(command, args, "bus"), false, &err) != AMP_OK)
+        return cli_fail(cli, &err, NULL);
+    return 0;
+}
+
+int cli_connect(struct cli *cli)
+{
+    struct amp_error err = {0};
+    if (cli->home.bus[0] == '\0') {
+        amp_error_set(&err, AMP_NO_BUS, "", "no mesh runs in %s, and neither --bus nor AMESH_BUS names one", cli->home.path);
+        return cli_fail(cli, &err, NULL);
+    }
+    cli->loop = loop_new();
+    struct bus_options options = {.url = cli->home.bus, .creds = cli->home.creds[0] == '\0' ? NULL : cli->home.creds, .name = cli->from};
+    if (bus_new(cli->loop, &options, &cli->bus, &err) != AMP_OK) {
+        cli->bus = NULL;
+        return cli_fail(cli, &err, NULL);
+    }
+    return 0;
+}
+
+int cli_open(struct cli *cli, const struct command *command, struct command_args *args)
+{
+    int status = cli_init(cli, command, args);
+    return status != 0 ? status : cli_connect(cli);
+}
+
+void cli_done(struct cli *cli)
+{
+    bus_free(cli->bus);
+    cli->bus = NULL;
+    if (cli->loop != NULL)
+        loop_free(cli->loop);
+    cli->loop = NULL;
+    fflush(stdout);
+}
+
+int cli_fail(const struct cli *cli, const struct amp_error *err, const Amp__Error *wire)
+{
+    fflush(stdout);
+    if (cli->is_json)
+        error_print_json(stderr, err, wire);
+    else
+        error_print(stderr, &cli->err, err, wire);
+    return amp_code_info(err->code)->exit;
+}
+
+int cli_fail_with(const struct cli *cli, enum amp_code code, const char *fmt, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    struct amp_error err = {0};
+    amp_error_set(&err, code, "", "%s", text);
+    return cli_fail(cli, &err, NULL);
+}
+
+int cli_usage(const struct cli *cli, const char *fmt, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    struct amp_error err = {0};
+    amp_error_set(&err, AMP_INVALID, "", "%s", text);
+    amp_error_hint(&err, "amesh help %s", cli->command->name);
+    cli_fail(cli, &err, NULL);
+    return 2;
+}
+
+int cli_operands(const struct cli *cli, size_t min, size_t max)
+{
+    size_t count = cli->args->n_rest;
+    const char *operands = cli->command->operands != NULL ? cli->command->operands : "";
+    if (count < min)
+        return cli_usage(cli, "amesh %s needs %s", cli->command->name, operands);
+    if (count > max && max == 0)
+        return cli_usage(cli, "amesh %s takes no operand, but \"%s\" was given", cli->command->name, cli->args->rest[0]);
+    if (count > max)
+        return cli_usage(cli, "amesh %s takes %s; \"%s\" is one too many (quote a text with spaces)", cli->command->name, operands,
+                         cli->args->rest[max]);
+    return 0;
+}
+
+int cli_duration(const struct cli *cli, const char *option, uint32_t *ret_ms)
+{
+    const char *text = command_value(cli->command, cli->args, option);
+    unsigned ms = 0;
+    if (text == NULL)
+        return 0;
+    if (!command_duration_ms(text, &ms) || ms == 0)
+        return cli_usage(cli, "--%s must be a time such as 500ms, 30s or 2m, not \"%s\"", option, text);
+    *ret_ms = ms;
+    return 0;
+}
+
+int cli_number(const struct cli *cli, const char *option, uint32_t min, uint32_t max, uint32_t *ret)
+{
+    const char *text = command_value(cli->command, cli->args, option);
+    if (text == NULL)
+        return 0;
+    char *end = NULL;
+    errno = 0;
+    unsigned long value = strtoul(text, &end, 10);
+    if (!isdigit((unsigned char)*text) || *end != '\0' || errno != 0 || value < min || value > max)
+        return cli_usage(cli, "--%s must be a number from %u to %u, not \"%s\"", option, min, max, text);
+    *ret = (uint32_t)value;
+    return 0;
+}
+
+int cli_id(const struct cli *cli, const char *what, const char *id)
+{
+    if (amp_id_is_valid(id))
+        return 0;
+    return cli_usage(cli, "%s \"%s\" is not a valid name: a-z, 0-9, _ and -, at most %u characters", what, id, AMP_NAME_MAX);
+}
+
+struct request_state {
+    struct cli *cli;
+    int (*on_reply)(void *ctx, const Amp__EnvReply *reply);
+    void *ctx;
+    struct amp_error err;
+    int status;
+};
+
+static void on_env_reply(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
+{
+    struct request_state *state = ctx;
+    state->err = *err;
+    if (err->code != AMP_OK)
+        state->status = amp_code_info(err->code)->exit;
+    else if (state->on_reply != NULL)
+        state->status = state->on_reply(state->ctx, reply);
+    loop_stop(state->cli->loop, 0);
+}
+
+int cli_ask_env(struct cli *cli, const Amp__EnvRequest *request, int (*on_reply)(void *ctx, const Amp__EnvReply *reply), void *ctx,
+                struct amp_error *reterr)
+{
+    struct request_state state = {.cli = cli, .on_reply = on_reply, .ctx = ctx};
+    struct env_call *call = NULL;
+    *reterr = (struct amp_error){0};
+    enum amp_code code = env_call(cli->loop, cli->bus, cli->from, request, cli->timeout_ms, on_env_reply, &state, &call);
+    if (code != AMP_OK) {
+        amp_error_set(reterr, code, "", "the request to the environment could not be sent: %s", amp_code_info(code)->text);
+        return amp_code_info(code)->exit;
+    }
+    loop_run(cli->loop);
+    *reterr = state.err;
+    return state.status;
+}
+
+int cli_request(struct cli *cli, const Amp__EnvRequest *request, int (*on_reply)(void *ctx, const Amp__EnvReply *reply), void *ctx)
+{
+    struct amp_error err;
+    int status = cli_ask_env(cli, request, on_reply, ctx, &err);
+    return err.code == AMP_OK ? status : cli_fail(cli, &err, NULL);
+}
+
+enum amp_code cli_read_file(const char *path, size_t max, struct amp_buf *ret, struct amp_error *reterr)
+{
+    bool is_stdin = strcmp(path, "-") == 0;
+    amp_buf_init(ret, max);
+    int fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return amp_error_set(reterr, errno == ENOENT ? AMP_NOT_FOUND : AMP_INVALID, "", "cannot read %s: %s", path, strerror(errno));
+    enum amp_code code = AMP_OK;
+    uint8_t chunk[16384];
+    for (;;) {
+        ssize_t n = read(fd, chunk, sizeof chunk);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            code = amp_error_set(reterr, AMP_INVALID, "", "cannot read %s: %s", is_stdin ? "standard input" : path, strerror(errno));
+        else if (n > 0 && amp_buf_append(ret, chunk, (size_t)n) != AMP_OK)
+            code = amp_error_set(reterr, AMP_TOO_LARGE, "", "%s has more than %zu bytes", is_stdin ? "standard input" : path, max);
+        if (n <= 0 || code != AMP_OK)
+            break;
+    }
+    if (!is_stdin)
+        close(fd);
+    return code;
+}

@@ -1,0 +1,323 @@
+/* amesh ls, amesh show. */
+#include <cjson/cJSON.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/bus.h"
+#include "base/clock.h"
+#include "base/envcall.h"
+#include "base/loop.h"
+#include "cli/agents.h"
+#include "cli/commands.h"
+#include "cli/context.h"
+#include "cli/error.h"
+#include "cli/output.h"
+
+#define WATCH_SETTLE_MS 50u     /* beats that come together are shown together */
+#define WATCH_REFRESH_MS 5000u  /* silence is news too: instances get lost */
+
+struct ls {
+    struct cli cli;
+    Amp__AgentQuery query;
+    Amp__EnvRequest request;
+    struct loop_timer *refresh;
+    struct env_call *call;
+    char *last; /* what was shown, to show only what changed */
+    int status;
+};
+
+static char *skills_text(const Amp__AgentRecord *record)
+{
+    char *text = xstrdup("");
+    for (size_t i = 0; record->card != NULL && i < record->card->n_skills; i++) {
+        const char *id = record->card->skills[i]->id != NULL ? record->card->skills[i]->id : "?";
+        char *longer = xasprintf("%s%s%s", text, i > 0 ? "," : "", id);
+        free(text);
+        text = longer;
+    }
+    return text;
+}
+
+static void print_agents(const struct ls *ls, const Amp__EnvReply *reply)
+{
+    static const char *const columns[] = {"NAME", "STATE", "INSTANCES", "SLOTS", "FREE", "INFLIGHT", "SKILLS", "DESCRIPTION"};
+    struct print_table table;
+    print_table_init(&table, columns, 8);
+    for (size_t i = 0; i < reply->n_agents; i++) {
+        const Amp__AgentRecord *record = reply->agents[i];
+        struct agents_load load = agents_load(record);
+        char numbers[4][16];
+        const uint32_t values[] = {load.instances, load.slots, load.free, load.inflight};
+        for (int j = 0; j < 4; j++)
+            snprintf(numbers[j], sizeof numbers[j], "%u", values[j]);
+        char *skills = skills_text(record);
+        char *description = print_line(record->card != NULL && record->card->description != NULL ? record->card->description : "", 60);
+        const char *cells[] = {record->name, agents_state(record), numbers[0], numbers[1], numbers[2], numbers[3], skills, description};
+        print_table_add(&table, cells);
+        free(skills);
+        free(description);
+    }
+    if (reply->n_agents == 0)
+        fprintf(stderr, "no agents%s. Put one on the mesh: amesh run --name up -- tr a-z A-Z\n",
+                ls->query.skill != NULL || ls->query.n_tags > 0 ? " of this kind" : "");
+    else
+        print_table_write(stdout, &ls->cli.out, &table, 1);
+    print_table_done(&table);
+}
+
+static cJSON *agents_document(const Amp__EnvReply *reply)
+{
+    cJSON *json = cJSON_CreateObject(), *agents = cJSON_AddArrayToObject(json, "agents");
+    for (size_t i = 0; i < reply->n_agents; i++)
+        cJSON_AddItemToArray(agents, agents_json(reply->agents[i], true));
+    return json;
+}
+
+static int on_agents(void *ctx, const Amp__EnvReply *reply)
+{
+    struct ls *ls = ctx;
+    if (ls->cli.is_json)
+        output_json(stdout, agents_document(reply));
+    else
+        print_agents(ls, reply);
+    return 0;
+}
+
+/* ---- --watch ---------------------------------------------------------------------------------------- */
+
+/* What people would call a change: not the moment of the last beat. */
+static char *fingerprint(const Amp__EnvReply *reply)
+{
+    cJSON *json = agents_document(reply), *agent = NULL;
+    cJSON_ArrayForEach(agent, cJSON_GetObjectItem(json, "agents"))
+    {
+        cJSON *instance = NULL;
+        cJSON_ArrayForEach(instance, cJSON_GetObjectItem(agent, "instances"))
+        {
+            cJSON_DeleteItemFromObject(instance, "seen");
+            cJSON_DeleteItemFromObject(instance, "last_progress");
+        }
+    }
+    char *text = cJSON_PrintUnformatted(json);
+    char *copy = xstrdup(text != NULL ? text : "");
+    cJSON_free(text);
+    cJSON_Delete(json);
+    return copy;
+}
+
+static void on_watched(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
+{
+    struct ls *ls = ctx;
+    ls->call = NULL;
+    loop_timer_set(ls->refresh, WATCH_REFRESH_MS);
+    if (err->code != AMP_OK) { /* the environment may come back: say it, go on */
+        cli_fail(&ls->cli, err, NULL);
+        return;
+    }
+    char *now = fingerprint(reply);
+    if (ls->last == NULL || strcmp(now, ls->last) != 0) {
+        if (ls->cli.out.is_terminal && !ls->cli.is_json)
+            fputs("\x1b[H\x1b[2J", stdout);
+        else if (!ls->cli.is_json && ls->last != NULL)
+            fputc('\n', stdout);
+        on_agents(ls, reply);
+        fflush(stdout);
+        free(ls->last);
+        ls->last = now;
+        return;
+    }
+    free(now);
+}
+
+static void on_refresh(void *ctx)
+{
+    struct ls *ls = ctx;
+    if (ls->call != NULL)
+        return;
+    if (env_call(ls->cli.loop, ls->cli.bus, ls->cli.from, &ls->request, ls->cli.timeout_ms, on_watched, ls, &ls->call) != AMP_OK) {
+        ls->call = NULL;
+        loop_timer_set(ls->refresh, WATCH_REFRESH_MS);
+    }
+}
+
+static void on_beat(void *ctx, const struct bus_msg *msg)
+{
+    struct ls *ls = ctx;
+    loop_timer_set(ls->refresh, WATCH_SETTLE_MS);
+}
+
+static int watch_agents(struct ls *ls)
+{
+    char subject[AMP_SUBJECT_SIZE];
+    struct amp_error err = {0};
+    if (amp_subject_build(AMP_SUBJECT_HB, "*", "*", NULL, subject, &err) != AMP_OK)
+        return cli_fail(&ls->cli, &err, NULL);
+    ls->refresh = loop_timer_new(ls->cli.loop, on_refresh, ls);
+    struct bus_sub *beats = bus_subscribe(ls->cli.bus, subject, NULL, on_beat, ls);
+    struct loop_signal *signal = output_stop_on_sigint(ls->cli.loop);
+    loop_timer_set(ls->refresh, 0);
+    loop_run(ls->cli.loop);
+    loop_signal_free(signal);
+    bus_unsubscribe(beats, false);
+    env_call_cancel(ls->call);
+    loop_timer_free(ls->refresh);
+    free(ls->last);
+    return 0;
+}
+
+static int run_ls(const struct command *command, struct command_args *args)
+{
+    struct ls ls = {.query = AMP__AGENT_QUERY__INIT, .request = AMP__ENV_REQUEST__INIT};
+    int status = cli_init(&ls.cli, command, args);
+    if (status == 0)
+        status = cli_operands(&ls.cli, 0, 0);
+    const char *skill = command_value(command, args, "skill");
+    if (status == 0 && skill != NULL)
+        status = cli_id(&ls.cli, "the skill", skill);
+    if (status == 0)
+        status = cli_connect(&ls.cli);
+    if (status == 0) {
+        const char **tags = command_values(command, args, "tag");
+        ls.query.skill = (char *)skill;
+        ls.query.tags = (char **)tags;
+        while (tags != NULL && tags[ls.query.n_tags] != NULL)
+            ls.query.n_tags++;
+        ls.request.verb_case = AMP__ENV_REQUEST__VERB_AGENTS;
+        ls.request.agents = &ls.query;
+        status = command_flag(command, args, "watch") ? watch_agents(&ls) : cli_request(&ls.cli, &ls.request, on_agents, &ls);
+    }
+    cli_done(&ls.cli);
+    return status;
+}
+
+/* ---- show ------------------------------------------------------------------------------------------- */
+
+static void print_card(const struct cli *cli, const Amp__AgentRecord *record)
+{
+    const Amp__AgentCard *card = record->card;
+    const char *state = agents_state(record);
+    printf("%s%s%s  %s%s%s\n", print_on(&cli->out, PRINT_BOLD), record->name, print_off(&cli->out), print_on(&cli->out, print_state_color(state)),
+           state, print_off(&cli->out));
+    if (card == NULL)
+        return;
+    if (card->description != NULL && *card->description != '\0') {
+        char *line = print_line(card->description, 0);
+        printf("%s\n", line);
+        free(line);
+    }
+    if (card->version != NULL) {
+        char *line = print_line(card->version, 40);
+        printf("version %s\n", line);
+        free(line);
+    }
+    for (size_t i = 0; i < card->n_skills; i++) {
+        char *id = print_line(card->skills[i]->id != NULL ? card->skills[i]->id : "?", 64);
+        char *text = print_line(card->skills[i]->description != NULL ? card->skills[i]->description : "", 100);
+        printf("skill %s%s%s\n", id, *text != '\0' ? ": " : "", text);
+        free(id);
+        free(text);
+    }
+}
+
+static void print_instances(const struct cli *cli, const Amp__AgentRecord *record)
+{
+    static const char *const columns[] = {"INSTANCE", "STATE", "HOST", "PID", "SIDECAR", "SLOTS", "FREE", "INFLIGHT", "UP FOR"};
+    struct print_table table;
+    print_table_init(&table, columns, 9);
+    for (size_t i = 0; i < record->n_instances; i++) {
+        const Amp__Beat *beat = record->instances[i]->beat;
+        char pid[16] = "", sidecar[16] = "", slots[16], free_slots[16], inflight[16], since[PRINT_SHORT_SIZE] = "";
+        if (beat->has_pid && beat->pid > 0)
+            snprintf(pid, sizeof pid, "%d", (int)beat->pid);
+        if (beat->has_sidecar_pid)
+            snprintf(sidecar, sizeof sidecar, "%d", (int)beat->sidecar_pid);
+        snprintf(slots, sizeof slots, "%u", beat->slots);
+        snprintf(free_slots, sizeof free_slots, "%u", beat->free);
+        snprintf(inflight, sizeof inflight, "%u", beat->inflight);
+        if (beat->since != NULL)
+            print_duration(clock_unix_ms() - beat->since->unix_ms, since);
+        const char *cells[] = {beat->instance, agents_state_name(beat->state), beat->host, pid, sidecar, slots, free_slots, inflight, since};
+        print_table_add(&table, cells);
+    }
+    printf("\n");
+    if (record->n_instances == 0)
+        printf("no instances\n");
+    else
+        print_table_write(stdout, &cli->out, &table, 1);
+    print_table_done(&table);
+}
+
+static int on_agent(void *ctx, const Amp__EnvReply *reply)
+{
+    struct cli *cli = ctx;
+    const char *name = cli->args->rest[0];
+    const Amp__AgentRecord *record = NULL;
+    for (size_t i = 0; i < reply->n_agents; i++) {
+        if (strcmp(reply->agents[i]->name, name) == 0)
+            record = reply->agents[i];
+    }
+    if (record == NULL)
+        return cli_fail_with(cli, AMP_NO_SUCH_AGENT, "agent \"%s\" is not on the mesh and was not seen before", name);
+    if (cli->is_json) {
+        output_json(stdout, agents_json(record, false));
+        return 0;
+    }
+    print_card(cli, record);
+    print_instances(cli, record);
+    if (record->n_deaths > 0)
+        printf("\ndeaths, newest first\n");
+    for (size_t i = 0; i < record->n_deaths; i++)
+        error_print_death(stdout, &cli->out, record->deaths[i], "  ");
+    return 0;
+}
+
+static int run_show(const struct command *command, struct command_args *args)
+{
+    struct cli cli;
+    int status = cli_init(&cli, command, args);
+    if (status == 0)
+        status = cli_operands(&cli, 1, 1);
+    if (status == 0)
+        status = cli_id(&cli, "the agent", args->rest[0]);
+    if (status == 0)
+        status = cli_connect(&cli);
+    if (status == 0) {
+        Amp__AgentQuery query = AMP__AGENT_QUERY__INIT;
+        Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+        query.name = (char *)args->rest[0];
+        query.has_deaths = query.deaths = true;
+        request.verb_case = AMP__ENV_REQUEST__VERB_AGENTS;
+        request.agents = &query;
+        status = cli_request(&cli, &request, on_agent, &cli);
+    }
+    cli_done(&cli);
+    return status;
+}
+
+static const struct command_option ls_options[] = {
+    {.name = "skill", .letter = 's', .arg = "S", .help = "only agents with this skill", .complete = "skills"},
+    {.name = "tag", .arg = "K=V", .help = "only agents with this tag", .is_repeatable = true},
+    {.name = "watch", .letter = 'w', .help = "show it again after each change, until interrupted; with --json one document per line"},
+    {0},
+};
+static const struct command_option show_options[] = {{0}};
+
+const struct command agent_commands[] = {
+    {.name = "ls",
+     .operands = "",
+     .summary = "list the agents on the mesh",
+     .details = "One line per agent: state, instances, slots, free slots, tasks in flight, skills.\n\nExamples:\n  amesh ls --skill translate\n  amesh ls --watch",
+     .options = ls_options,
+     .run = run_ls},
+    {.name = "show",
+     .operands = "AGENT",
+     .summary = "show an agent: card, instances, deaths",
+     .details = "Deaths say why each process of the agent ended: exit code or signal, out of memory or not, its last lines of stderr, what it used, "
+                "and the tasks it was working on.\n\nExamples:\n  amesh show up\n  amesh show up --json",
+     .options = show_options,
+     .run = run_show,
+     .complete = "agents"},
+    {0},
+};

@@ -1,0 +1,124 @@
+#include "cli/message.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "base/clock.h"
+#include "cli/context.h"
+
+const char *message_media_type(const char *path)
+{
+    static const char *const table[][2] = {
+        {"txt", "text/plain"},       {"md", "text/markdown"},    {"csv", "text/csv"},         {"html", "text/html"},
+        {"htm", "text/html"},        {"css", "text/css"},        {"log", "text/plain"},       {"json", "application/json"},
+        {"jsonl", "application/jsonl"}, {"yaml", "application/yaml"}, {"yml", "application/yaml"}, {"xml", "application/xml"},
+        {"pdf", "application/pdf"},  {"zip", "application/zip"}, {"gz", "application/gzip"},  {"tar", "application/x-tar"},
+        {"png", "image/png"},        {"jpg", "image/jpeg"},      {"jpeg", "image/jpeg"},      {"gif", "image/gif"},
+        {"webp", "image/webp"},      {"svg", "image/svg+xml"},   {"wav", "audio/wav"},        {"mp3", "audio/mpeg"},
+        {"ogg", "audio/ogg"},        {"mp4", "video/mp4"},       {"webm", "video/webm"},      {"py", "text/x-python"},
+        {"js", "text/javascript"},   {"mjs", "text/javascript"}, {"c", "text/x-c"},           {"h", "text/x-c"},
+        {"sh", "application/x-sh"},  {"diff", "text/x-diff"},    {"patch", "text/x-diff"},
+    };
+    const char *base = strrchr(path, '/');
+    const char *dot = strrchr(base != NULL ? base : path, '.');
+    for (size_t i = 0; dot != NULL && i < sizeof table / sizeof *table; i++) {
+        if (strcasecmp(dot + 1, table[i][0]) == 0)
+            return table[i][1];
+    }
+    return "application/octet-stream";
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash != NULL && slash[1] != '\0' ? slash + 1 : path;
+}
+
+static Amp__Part *part_new(struct amp_arena *arena, Amp__Message *message)
+{
+    Amp__Part *part = amp_arena_alloc(arena, sizeof *part);
+    if (part == NULL)
+        return NULL;
+    amp__part__init(part);
+    message->parts[message->n_parts++] = part;
+    return part;
+}
+
+static enum amp_code text_part(const char *text, struct amp_arena *arena, Amp__Message *message, struct amp_error *reterr)
+{
+    struct amp_buf buf;
+    struct amp_bytes bytes = amp_bytes_of(text);
+    enum amp_code code = AMP_OK;
+    bool is_stdin = strcmp(text, "-") == 0;
+    amp_buf_init(&buf, MESSAGE_BYTES_MAX);
+    if (is_stdin) {
+        code = cli_read_file("-", MESSAGE_BYTES_MAX, &buf, reterr);
+        bytes = amp_buf_bytes(&buf);
+    }
+    if (code == AMP_OK && (!amp_utf8_is_valid(bytes) || (bytes.len > 0 && memchr(bytes.data, '\0', bytes.len) != NULL))) {
+        code = amp_error_set(reterr, AMP_INVALID, "", "the text is not UTF-8 without NUL");
+        amp_error_hint(reterr, "attach bytes with --file");
+    }
+    if (code == AMP_OK) {
+        Amp__Part *part = part_new(arena, message);
+        char *copy = part != NULL ? amp_arena_strdup(arena, bytes) : NULL;
+        if (copy == NULL)
+            code = amp_error_set(reterr, AMP_TOO_LARGE, "", "the text has %zu bytes", bytes.len);
+        else
+            part->text = copy;
+    }
+    amp_buf_done(&buf);
+    return code;
+}
+
+static enum amp_code file_part(const char *path, struct amp_arena *arena, Amp__Message *message, struct amp_error *reterr)
+{
+    struct amp_buf buf;
+    enum amp_code code = cli_read_file(path, MESSAGE_BYTES_MAX, &buf, reterr);
+    if (code == AMP_OK) {
+        Amp__Part *part = part_new(arena, message);
+        uint8_t *copy = part != NULL ? amp_arena_alloc(arena, buf.len + 1) : NULL;
+        char *name = amp_arena_strdup(arena, amp_bytes_of(base_name(path)));
+        if (copy == NULL || name == NULL) {
+            code = amp_error_set(reterr, AMP_TOO_LARGE, "", "%s and what came before it have too many bytes", path);
+        } else {
+            if (buf.len > 0)
+                memcpy(copy, buf.data, buf.len);
+            part->has_raw = true;
+            part->raw = (ProtobufCBinaryData){buf.len, copy};
+            part->filename = name;
+            part->media_type = (char *)message_media_type(path);
+        }
+    }
+    amp_buf_done(&buf);
+    return code;
+}
+
+enum amp_code message_make(const struct message_source *source, struct amp_arena *arena, Amp__Message **ret, struct amp_error *reterr)
+{
+    size_t n_files = 0;
+    while (source->files != NULL && source->files[n_files] != NULL)
+        n_files++;
+    if (n_files > MESSAGE_FILES_MAX)
+        return amp_error_set(reterr, AMP_TOO_LARGE, "", "%zu files are attached; at most %u are allowed", n_files, MESSAGE_FILES_MAX);
+    Amp__Message *message = amp_arena_alloc(arena, sizeof *message);
+    char *id = amp_arena_alloc(arena, AMP_ID_SIZE);
+    Amp__Part **parts = amp_arena_alloc(arena, (n_files + 1) * sizeof *parts);
+    if (message == NULL || id == NULL || parts == NULL)
+        return amp_error_set(reterr, AMP_NO_MEMORY, "", "out of memory");
+    amp__message__init(message);
+    amp_id_new('m', clock_unix_ms(), id);
+    message->message_id = id;
+    message->task_id = (char *)source->task_id;
+    message->context_id = (char *)source->context_id;
+    message->has_role = true;
+    message->role = AMP__ROLE__ROLE_USER;
+    message->parts = parts;
+    enum amp_code code = AMP_OK;
+    if (source->text != NULL)
+        code = text_part(source->text, arena, message, reterr);
+    for (size_t i = 0; i < n_files && code == AMP_OK; i++)
+        code = file_part(source->files[i], arena, message, reterr);
+    *ret = message;
+    return code;
+}

@@ -1,0 +1,17 @@
+/* The program `amesh`: the only place that sees every layer. */
+#include <stddef.h>
+
+#include "base/command.h"
+#include "cli/commands.h"
+#include "env/commands.h"
+#include "sidecar/commands.h"
+#include "up.h"
+
+int main(int argc, char **argv)
+{
+    static const struct command *const tables[] = {
+        up_commands,   sidecar_commands, env_commands,     ask_commands,     agent_commands, task_commands,
+        kv_commands,   observe_commands, inside_commands,  help_commands,    NULL,
+    };
+    return command_main(tables, argc, argv);
+}
