@@ -20,6 +20,7 @@ const char *task_id(const struct task *task);
 const char *task_context(const struct task *task);
 const char *task_from(const struct task *task);
 uint32_t task_attempt(const struct task *task);
+Amp__TaskState task_state(const struct task *task);
 const Amp__Request *task_request(const struct task *task);
 /* After an outcome INPUT_REQUIRED was answered, run() comes again and this is the answer; else NULL. */
 const Amp__Message *task_resume(const struct task *task);

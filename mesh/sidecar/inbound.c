@@ -1,0 +1,183 @@
+/* What comes from the bus for this instance: requests, controls, "is anyone there?". Everything here is hostile until checked; what is refused is counted and, when the
+ * reply subject is an inbox, answered with the reason in the encoding of the question. amp.md 5, 7 */
+#include "sidecar_private.h"
+
+#include <string.h>
+
+#include "base/bus.h"
+#include "base/counters.h"
+#include "base/log.h"
+
+#define BODY(kind) (1u << AMP__ENVELOPE__BODY_##kind)
+
+void inbound_reply(struct sidecar *sidecar, const char *inbox, enum amp_encoding encoding, const struct amp_error *err)
+{
+    if (!inbox)
+        return;
+    Amp__Error wire;
+    Amp__Reply reply = AMP__REPLY__INIT;
+    if (err && err->code != AMP_OK) {
+        amp_error_to_wire(err, &wire);
+        reply.error = &wire;
+    }
+    Amp__Envelope envelope = AMP__ENVELOPE__INIT;
+    envelope.body_case = AMP__ENVELOPE__BODY_REPLY;
+    envelope.reply = &reply;
+    enum amp_code code = sidecar_publish(sidecar, inbox, encoding, &envelope);
+    if (code != AMP_OK)
+        log_event(LOG_WARN, "sidecar.reply_lost", "reason", amp_code_info(code)->text, NULL);
+}
+
+/* The inbox to answer to, or NULL when there is none; false: the reply subject is one that nobody may make us publish on. */
+static bool inbox_of(const struct bus_msg *msg, const char **ret)
+{
+    *ret = msg->reply;
+    if (!msg->reply || amp_subject_is_inbox(msg->reply))
+        return true;
+    *ret = NULL;
+    return false;
+}
+
+static enum amp_encoding encoding_guess(const struct bus_msg *msg)
+{
+    size_t i = 0;
+    while (i < msg->data.len && (msg->data.data[i] == ' ' || msg->data.data[i] == '\n' || msg->data.data[i] == '\t' || msg->data.data[i] == '\r'))
+        i++;
+    return i < msg->data.len && msg->data.data[i] == '{' ? AMP_JSON : AMP_PROTOBUF;
+}
+
+static void refuse_malformed(struct sidecar *sidecar, const struct bus_msg *msg, const char *inbox, const struct amp_error *err)
+{
+    counter_add(COUNTER_malformed_refused, 1);
+    log_event(LOG_WARN, "sidecar.malformed", "subject", msg->subject, "field", err->field, "reason", err->message, NULL);
+    inbound_reply(sidecar, inbox, encoding_guess(msg), err);
+}
+
+/* ---- requests -------------------------------------------------------------------------------------------------- */
+
+static enum amp_code request_check(struct sidecar *sidecar, const struct bus_msg *msg, const Amp__Envelope *envelope, struct amp_error *reterr)
+{
+    struct amp_subject subject;
+    enum amp_code code = amp_subject_parse(msg->subject, &subject, reterr);
+    if (code != AMP_OK)
+        return code;
+    const char *sender = subject.kind == AMP_SUBJECT_REQ_INST ? subject.c : subject.b;
+    if (!envelope->from || strcmp(sender, envelope->from) != 0)
+        return amp_error_set(reterr, AMP_DENIED, "from", "the envelope is from \"%s\", but its subject says \"%s\"", envelope->from ? envelope->from : "", sender);
+    const Amp__Request *request = envelope->request;
+    if (request->has_hops && request->hops > AMP_HOPS_MAX)
+        return amp_error_set(reterr, AMP_HOPS, "request.hops", "%u calls are above this one; at most %u are allowed", request->hops, AMP_HOPS_MAX);
+    for (size_t i = 0; i < request->n_path; i++)
+        if (strcmp(request->path[i], sidecar->agent) == 0)
+            return amp_error_set(reterr, AMP_LOOP, "request.path", "%s is already above this call", sidecar->agent);
+    return AMP_OK;
+}
+
+/* Room, and not twice. */
+static enum amp_code request_admit(struct sidecar *sidecar, const Amp__Request *request, struct amp_error *reterr)
+{
+    struct task *same = task_lookup(sidecar, request->task_id);
+    if (same)
+        return amp_error_set(reterr, AMP_CONFLICT, "request.taskId", "task %s is already here, in attempt %u", request->task_id, task_attempt(same));
+    enum amp_code code = sidecar_state_check(sidecar, reterr);
+    if (code != AMP_OK)
+        counter_add(COUNTER_tasks_bounced, 1);
+    return code;
+}
+
+void inbound_request(struct sidecar *sidecar, struct endpoint *endpoint, const struct bus_msg *msg)
+{
+    struct amp_error err = {.code = AMP_OK};
+    const char *inbox;
+    if (!inbox_of(msg, &inbox) || !inbox) {
+        (void)amp_error_set(&err, AMP_MALFORMED, "reply", "the reply subject is not an inbox");
+        refuse_malformed(sidecar, msg, NULL, &err);
+        return;
+    }
+    struct task *task = task_blank(sidecar);
+    Amp__Envelope *envelope;
+    enum amp_encoding encoding;
+    enum amp_code code = amp_envelope_decode(msg->data, BODY(REQUEST), task_arena(task), &envelope, &encoding, &err);
+    if (code == AMP_OK)
+        code = request_check(sidecar, msg, envelope, &err);
+    if (code != AMP_OK) {
+        endpoint->n_errors++;
+        refuse_malformed(sidecar, msg, inbox, &err);
+        task_discard(task);
+        return;
+    }
+    if (request_admit(sidecar, envelope->request, &err) != AMP_OK) {
+        inbound_reply(sidecar, inbox, encoding, &err);
+        task_discard(task);
+        return;
+    }
+    task_start(task, &(struct task_origin){.envelope = envelope, .encoding = encoding, .reply = inbox, .endpoint = endpoint});
+}
+
+/* ---- controls --------------------------------------------------------------------------------------------------- */
+
+static enum amp_code control_apply(struct sidecar *sidecar, const char *id, const Amp__Control *control, struct amp_error *reterr)
+{
+    struct task *task = task_lookup(sidecar, id);
+    if (!task)
+        return amp_error_set(reterr, AMP_NO_SUCH_TASK, "", "instance %s does not work on task %s", sidecar->instance, id);
+    switch (control->kind_case) {
+    case AMP__CONTROL__KIND_PING: return AMP_OK;
+    case AMP__CONTROL__KIND_CANCEL:
+        if (task_is_over(task))
+            return amp_error_set(reterr, AMP_TASK_ENDED, "", "task %s has already ended", id);
+        task_cancel(task, control->cancel->reason);
+        return AMP_OK;
+    case AMP__CONTROL__KIND_ANSWER:
+        if (task_is_over(task))
+            return amp_error_set(reterr, AMP_TASK_ENDED, "", "task %s has already ended", id);
+        return task_answer(task, control->answer, reterr);
+    default: return amp_error_set(reterr, AMP_UNSUPPORTED, "control", "this kind of control is not known here");
+    }
+}
+
+void inbound_control(struct sidecar *sidecar, const struct bus_msg *msg)
+{
+    struct amp_error err = {.code = AMP_OK};
+    const char *inbox;
+    struct amp_subject subject;
+    struct amp_arena arena;
+    amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
+    Amp__Envelope *envelope;
+    enum amp_encoding encoding = encoding_guess(msg);
+    enum amp_code code = AMP_OK;
+    if (!inbox_of(msg, &inbox))
+        code = amp_error_set(&err, AMP_MALFORMED, "reply", "the reply subject is not an inbox");
+    if (code == AMP_OK)
+        code = amp_subject_parse(msg->subject, &subject, &err);
+    if (code == AMP_OK)
+        code = amp_envelope_decode(msg->data, BODY(CONTROL), &arena, &envelope, &encoding, &err);
+    if (code != AMP_OK) {
+        refuse_malformed(sidecar, msg, inbox, &err);
+    } else {
+        (void)control_apply(sidecar, subject.b, envelope->control, &err);
+        inbound_reply(sidecar, inbox, encoding, &err);
+    }
+    amp_arena_done(&arena);
+}
+
+/* ---- is anyone there? ---------------------------------------------------------------------------------------------- */
+
+void inbound_who(struct sidecar *sidecar, const struct bus_msg *msg)
+{
+    const char *inbox;
+    if (!inbox_of(msg, &inbox) || !inbox) {
+        counter_add(COUNTER_malformed_refused, 1);
+        return;
+    }
+    Amp__Beat beat;
+    beat_fill(sidecar, false, NULL, &beat);
+    Amp__Reply reply = AMP__REPLY__INIT;
+    reply.beat = &beat;
+    Amp__Envelope envelope = AMP__ENVELOPE__INIT;
+    envelope.body_case = AMP__ENVELOPE__BODY_REPLY;
+    envelope.reply = &reply;
+    enum amp_code code = sidecar_publish(sidecar, inbox, encoding_guess(msg), &envelope);
+    if (code != AMP_OK)
+        log_event(LOG_WARN, "sidecar.reply_lost", "reason", amp_code_info(code)->text, NULL);
+}

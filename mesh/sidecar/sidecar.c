@@ -1,0 +1,368 @@
+/* One agent instance on the mesh. This file holds what all parts share: the state of the instance, its slots, the end of each turn, and how it
+ * comes (open → probe → ready) and goes (drain → worker stopped → goodbye). architecture.md 3.2 */
+#include "sidecar_private.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/bus.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/home.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+/* ---- state and slots ---------------------------------------------------------------------------------- */
+
+uint32_t sidecar_free_slots(const struct sidecar *sidecar)
+{
+    return sidecar->slots > sidecar->inflight ? sidecar->slots - sidecar->inflight : 0;
+}
+
+void sidecar_touch(struct sidecar *sidecar)
+{
+    loop_tick_request(sidecar->tick);
+}
+
+void sidecar_slot_take(struct sidecar *sidecar)
+{
+    sidecar->inflight++;
+    sidecar_touch(sidecar);
+}
+
+void sidecar_slot_release(struct sidecar *sidecar)
+{
+    sidecar->inflight--;
+    sidecar_touch(sidecar);
+}
+
+static void state_set(struct sidecar *sidecar, Amp__InstanceState state)
+{
+    if (sidecar->state == state)
+        return;
+    sidecar->state = state;
+    log_event(LOG_INFO, "sidecar.state", "agent", sidecar->agent, "instance", sidecar->instance, "state", sidecar_state(sidecar), NULL);
+    sidecar_touch(sidecar);
+}
+
+void sidecar_set_slots(struct sidecar *sidecar, uint32_t slots)
+{
+    sidecar->slots = slots < sidecar->options.slots ? slots : sidecar->options.slots;
+    sidecar_touch(sidecar);
+    if (sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_DRAINING || sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_GONE)
+        return;
+    if (sidecar->slots > 0) {
+        sidecar->was_up = true;
+        state_set(sidecar, AMP__INSTANCE_STATE__INSTANCE_STATE_UP);
+    } else if (sidecar->was_up) {
+        state_set(sidecar, AMP__INSTANCE_STATE__INSTANCE_STATE_RESTARTING);
+    }
+}
+
+void sidecar_set_agent_pid(struct sidecar *sidecar, pid_t pid)
+{
+    sidecar->agent_pid = pid;
+}
+
+enum amp_code sidecar_state_check(const struct sidecar *sidecar, struct amp_error *reterr)
+{
+    if (sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_DRAINING || sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_GONE)
+        return amp_error_set(reterr, AMP_STOPPING, "", "instance %s of %s is leaving the mesh", sidecar->instance, sidecar->agent);
+    if (sidecar_free_slots(sidecar) == 0) {
+        enum amp_code code = amp_error_set(reterr, AMP_BUSY, "", "all %u slots of instance %s are taken", sidecar->slots, sidecar->instance);
+        if (reterr)
+            reterr->retry_after_ms = SIDECAR_BUSY_RETRY_MS;
+        return code;
+    }
+    return AMP_OK;
+}
+
+/* ---- to the bus -------------------------------------------------------------------------------------------- */
+
+enum amp_code sidecar_publish(struct sidecar *sidecar, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope)
+{
+    envelope->version = AMP_PROTOCOL_VERSION;
+    envelope->from = sidecar->agent;
+    amp_buf_reset(&sidecar->out);
+    struct amp_error err;
+    enum amp_code code = amp_encode(&envelope->base, encoding, &sidecar->out, &err);
+    if (code != AMP_OK)
+        return code;
+    return bus_publish(sidecar->bus, subject, NULL, amp_buf_bytes(&sidecar->out));
+}
+
+/* ---- coming -------------------------------------------------------------------------------------------------- */
+
+static void ready(struct sidecar *sidecar)
+{
+    bus_inbox_free(sidecar->probe);
+    sidecar->probe = NULL;
+    if (sidecar->is_ready)
+        return;
+    sidecar->is_ready = true;
+    if (sidecar->on_ready)
+        sidecar->on_ready(sidecar->ctx);
+}
+
+/* Our own message came back, so the server has seen every subscription made before it. A server that forbids it has seen them as well. */
+static void probe_reply(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text)
+{
+    struct sidecar *sidecar = ctx;
+    if (kind == BUS_INBOX_DOWN) {
+        bus_inbox_free(sidecar->probe);
+        sidecar->probe = NULL;
+        return;
+    }
+    ready(sidecar);
+}
+
+static void probe_send(struct sidecar *sidecar)
+{
+    if (sidecar->is_ready || sidecar->probe || !sidecar->member.is_member)
+        return;
+    sidecar->probe = bus_inbox_new(sidecar->bus, probe_reply, sidecar);
+    if (bus_inbox_request(sidecar->probe, bus_inbox_subject(sidecar->probe), amp_bytes_of("{}")) != AMP_OK) {
+        bus_inbox_free(sidecar->probe);
+        sidecar->probe = NULL;
+    }
+}
+
+/* The last task of a leaving instance ended: no need to wait for the grace to be over. */
+static void drain_look(struct sidecar *sidecar)
+{
+    if (sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_DRAINING && sidecar->inflight == 0 && loop_timer_is_set(sidecar->grace))
+        loop_timer_set(sidecar->grace, 0);
+}
+
+static void sidecar_turn(void *ctx)
+{
+    struct sidecar *sidecar = ctx;
+    if (sidecar->is_open)
+        member_update(sidecar);
+    task_flush_dirty(sidecar);
+    drain_look(sidecar);
+    if (sidecar->is_open) {
+        beat_update(sidecar);
+        probe_send(sidecar);
+    }
+}
+
+void sidecar_bus_up(struct sidecar *sidecar)
+{
+    if (sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_GONE)
+        return;
+    if (!sidecar->is_open) {
+        sidecar->is_open = true;
+        member_open(sidecar);
+        micro_open(sidecar);
+        beat_open(sidecar);
+    } else {
+        beat_send(sidecar, true, NULL);
+        task_flush_all(sidecar);
+    }
+    sidecar_touch(sidecar);
+}
+
+void sidecar_bus_down(struct sidecar *sidecar)
+{
+    bus_inbox_free(sidecar->probe);
+    sidecar->probe = NULL;
+}
+
+/* ---- going ------------------------------------------------------------------------------------------------------ */
+
+static void stopped(struct sidecar *sidecar, int status)
+{
+    if (sidecar->is_stopped)
+        return;
+    sidecar->is_stopped = true;
+    loop_timer_stop(sidecar->grace);
+    struct amp_error err = {.code = AMP_OK};
+    (void)amp_error_set(&err, AMP_STOPPING, "", "instance %s of %s left the mesh", sidecar->instance, sidecar->agent);
+    task_close_all(sidecar, false, &err);
+    task_flush_dirty(sidecar);
+    sidecar->state = AMP__INSTANCE_STATE__INSTANCE_STATE_GONE;
+    if (sidecar->is_open)
+        beat_send(sidecar, false, NULL);
+    sidecar->on_stopped(sidecar->ctx, status);
+}
+
+static void worker_stopped(void *ctx)
+{
+    stopped(ctx, 0);
+}
+
+static void stop_worker(struct sidecar *sidecar)
+{
+    loop_timer_stop(sidecar->grace);
+    sidecar->worker->ops->stop(sidecar->worker, worker_stopped, sidecar);
+}
+
+static void grace_over(void *ctx)
+{
+    struct sidecar *sidecar = ctx;
+    if (sidecar->inflight > 0)
+        log_event(LOG_WARN, "sidecar.grace_over", "instance", sidecar->instance, "tasks", log_int(sidecar->inflight), NULL);
+    struct amp_error err;
+    (void)amp_error_set(&err, AMP_STOPPING, "", "instance %s of %s left the mesh before the task was done", sidecar->instance, sidecar->agent);
+    task_close_all(sidecar, false, &err);
+    stop_worker(sidecar);
+}
+
+void sidecar_drain(struct sidecar *sidecar, uint32_t grace_ms)
+{
+    if (sidecar->is_stopped)
+        return;
+    if (sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_DRAINING) {
+        stopped(sidecar, amp_code_info(AMP_INTERRUPTED)->exit);
+        return;
+    }
+    state_set(sidecar, AMP__INSTANCE_STATE__INSTANCE_STATE_DRAINING);
+    micro_close(sidecar);
+    member_leave(sidecar);
+    if (sidecar->is_open)
+        beat_send(sidecar, false, NULL);
+    loop_timer_set(sidecar->grace, sidecar->inflight > 0 ? grace_ms : 0);
+    sidecar->worker->ops->drain(sidecar->worker);
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------------- */
+
+static enum amp_code choose_socket(struct sidecar *sidecar, struct amp_error *reterr)
+{
+    if (!sidecar->options.socket)
+        return home_socket_path(sidecar->home, sidecar->instance, sidecar->socket, reterr);
+    int len = snprintf(sidecar->socket, sizeof(sidecar->socket), "%s", sidecar->options.socket);
+    if (len < 0 || (size_t)len >= sizeof(sidecar->socket)) {
+        enum amp_code code = amp_error_set(reterr, AMP_INVALID, "sock", "the socket's path has %d bytes; the system allows 107", len);
+        amp_error_hint(reterr, "choose a shorter path");
+        return code;
+    }
+    return AMP_OK;
+}
+
+static struct worker *worker_make(struct sidecar *sidecar)
+{
+    switch (sidecar->options.mode) {
+    case SIDECAR_EXEC: return worker_exec_new(sidecar, sidecar->options.argv);
+    case SIDECAR_JSONL: return worker_link_new(sidecar, WORKER_JSONL, sidecar->options.argv);
+    case SIDECAR_DIAL: return worker_link_new(sidecar, WORKER_DIAL, sidecar->options.argv);
+    case SIDECAR_SHIM: return worker_link_new(sidecar, WORKER_SHIM, sidecar->options.argv);
+    }
+    abort();
+}
+
+enum amp_code sidecar_new(struct loop *loop, struct bus *bus, const struct home *home, const struct sidecar_options *options, void (*on_ready)(void *ctx),
+                          void (*on_stopped)(void *ctx, int status), void *ctx, struct sidecar **ret, struct amp_error *reterr)
+{
+    enum amp_code code = amp_card_check(options->card, reterr);
+    if (code != AMP_OK)
+        return code;
+    if (!amp_id_is_valid(options->card->name))
+        return amp_error_set(reterr, AMP_INVALID, "card.name", "\"%s\" cannot be the name of an agent on the bus: a-z, 0-9, _ and -, at most 63", options->card->name);
+    struct sidecar *sidecar = xcalloc(1, sizeof *sidecar);
+    *sidecar = (struct sidecar){.loop = loop, .bus = bus, .home = home, .options = *options, .state = AMP__INSTANCE_STATE__INSTANCE_STATE_STARTING,
+                                .on_ready = on_ready, .on_stopped = on_stopped, .ctx = ctx};
+    if (sidecar->options.slots == 0)
+        sidecar->options.slots = 1;
+    (void)snprintf(sidecar->agent, sizeof(sidecar->agent), "%s", options->card->name);
+    amp_id_new('i', clock_unix_ms(), sidecar->instance);
+    sidecar->last_progress_unix_ms = clock_unix_ms();
+    amp_buf_init(&sidecar->out, AMP_WIRE_BYTES_MAX);
+    sidecar->tick = loop_tick_new(loop, sidecar_turn, sidecar);
+    sidecar->grace = loop_timer_new(loop, grace_over, sidecar);
+    task_table_init(sidecar);
+    member_init(sidecar);
+    beat_init(sidecar);
+    death_init(sidecar);
+    code = choose_socket(sidecar, reterr);
+    if (code == AMP_OK)
+        code = local_new(sidecar, sidecar->socket, &sidecar->local, reterr);
+    if (code != AMP_OK) {
+        sidecar_free(sidecar);
+        return code;
+    }
+    sidecar->worker = worker_make(sidecar);
+    if (bus_is_up(bus))
+        sidecar_bus_up(sidecar);
+    *ret = sidecar;
+    return AMP_OK;
+}
+
+void sidecar_free(struct sidecar *sidecar)
+{
+    if (!sidecar)
+        return;
+    sidecar->is_freeing = true;
+    if (sidecar->worker)
+        sidecar->worker->ops->free(sidecar->worker);
+    sidecar->worker = NULL;
+    local_free(sidecar->local);
+    bus_inbox_free(sidecar->probe);
+    task_table_done(sidecar);
+    micro_close(sidecar);
+    member_done(sidecar);
+    beat_done(sidecar);
+    death_done(sidecar);
+    loop_timer_free(sidecar->grace);
+    loop_tick_free(sidecar->tick);
+    amp_buf_done(&sidecar->out);
+    free(sidecar);
+}
+
+/* ---- what the parts ask ------------------------------------------------------------------------------------------ */
+
+struct loop *sidecar_loop(struct sidecar *sidecar) { return sidecar->loop; }
+struct bus *sidecar_bus(struct sidecar *sidecar) { return sidecar->bus; }
+const struct home *sidecar_home(struct sidecar *sidecar) { return sidecar->home; }
+const struct sidecar_options *sidecar_options(struct sidecar *sidecar) { return &sidecar->options; }
+const char *sidecar_agent(struct sidecar *sidecar) { return sidecar->agent; }
+const char *sidecar_instance(struct sidecar *sidecar) { return sidecar->instance; }
+const char *sidecar_socket(struct sidecar *sidecar) { return sidecar->socket; }
+
+const char *sidecar_state(struct sidecar *sidecar)
+{
+    switch (sidecar->state) {
+    case AMP__INSTANCE_STATE__INSTANCE_STATE_UP: return "up";
+    case AMP__INSTANCE_STATE__INSTANCE_STATE_DRAINING: return "draining";
+    case AMP__INSTANCE_STATE__INSTANCE_STATE_RESTARTING: return "restarting";
+    case AMP__INSTANCE_STATE__INSTANCE_STATE_GONE: return "gone";
+    default: return "starting";
+    }
+}
+
+char **sidecar_env_new(struct sidecar *sidecar, const struct task *task)
+{
+    char **env = xcalloc(6, sizeof *env);
+    env[0] = xasprintf("AMESH_SOCK=%s", sidecar->socket);
+    env[1] = xasprintf("AMESH_AGENT=%s", sidecar->agent);
+    /* A sidecar that was itself started inside a task must not pass that task on to its agent. */
+    env[2] = task ? xasprintf("AMESH_TASK=%s", task_id(task)) : xstrdup("AMESH_TASK=");
+    env[3] = task ? xasprintf("AMESH_CONTEXT=%s", task_context(task)) : xstrdup("AMESH_CONTEXT=");
+    env[4] = task ? xasprintf("AMESH_ATTEMPT=%u", task_attempt(task)) : xstrdup("AMESH_ATTEMPT=");
+    return env;
+}
+
+void sidecar_env_free(char **env)
+{
+    if (!env)
+        return;
+    for (char **entry = env; *entry; entry++)
+        free(*entry);
+    free(env);
+}
+
+uint32_t sidecar_restart_delay_ms(uint32_t failures, uint32_t random)
+{
+    const uint32_t least_ms = 100, most_ms = 30000;
+    if (failures == 0)
+        return 0;
+    uint32_t ceiling_ms = failures > 9 ? most_ms : least_ms << failures;
+    if (ceiling_ms > most_ms)
+        ceiling_ms = most_ms;
+    return least_ms + random % (ceiling_ms - least_ms + 1);
+}

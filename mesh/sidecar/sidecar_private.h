@@ -1,0 +1,201 @@
+/* The parts of one sidecar, seen by each other. sidecar.c owns and wires them; each part's functions stand under its own heading. Loop thread only.
+ *
+ * One tick serves all parts, in this order, so that a slot that became free is on the bus before the answer that freed it: membership,
+ * frames, beat. */
+#pragma once
+#include <amp/amp.h>
+
+#include "sidecar/local.h"
+#include "sidecar/sidecar.h"
+#include "sidecar/spawn.h"
+#include "sidecar/task.h"
+#include "sidecar/worker.h"
+
+struct bus_inbox;
+struct bus_msg;
+struct bus_sub;
+struct loop_tick;
+struct loop_timer;
+
+#define SIDECAR_ACK_MS 200u          /* first sign of life when the request does not say */
+#define SIDECAR_BUSY_RETRY_MS 50u    /* what a bounced caller is told */
+#define SIDECAR_BEAT_MS 1000u
+#define SIDECAR_BEAT_GAP_MS 50u      /* at most 20 beats a second */
+#define SIDECAR_WHO_JITTER_MS 50u    /* spread of the answers to amp.whoall */
+#define SIDECAR_CANCEL_MS 5000u      /* between a cancel and SIGKILL */
+#define SIDECAR_WAITING_MAX 256u     /* tasks between two turns (INPUT_REQUIRED), which hold no slot */
+#define SIDECAR_LINGERING_MAX 256u   /* ended tasks whose last frames wait for the bus */
+#define SIDECAR_QUESTIONS_MAX 16u    /* open questions of one task */
+#define SIDECAR_UNSENT_MAX (1u << 20) /* bytes of events of one task that wait for the bus */
+#define SIDECAR_FRAME_EVENTS_MAX 64u
+#define SIDECAR_POOL_MAX 8u          /* tasks kept for reuse */
+
+/* ---- member.c: the queue groups ------------------------------------------------------------------------- */
+
+struct endpoint {      /* a name under which the agent is called; also what micro.c counts */
+    char name[AMP_NAME_MAX + 8];    /* of the endpoint in ADR-32 */
+    char subject[AMP_SUBJECT_SIZE];
+    char who[AMP_SUBJECT_SIZE];
+    struct bus_sub *sub;            /* while a member */
+    struct bus_sub *who_sub;
+    struct sidecar *sidecar;
+    uint64_t n_requests, n_errors, busy_ns;
+    char last_error[128];
+};
+
+struct member {
+    struct endpoint *endpoints;     /* [0] is the agent's name, then one per skill */
+    size_t n_endpoints;
+    struct bus_sub *direct, *control, *who_all;
+    bool is_open, is_member;
+};
+
+/* Pure: does an instance in this state, with so many free slots, belong in its groups? */
+bool member_wants(Amp__InstanceState state, uint32_t free_slots);
+void member_init(struct sidecar *sidecar);
+void member_open(struct sidecar *sidecar);   /* what is subscribed always; idempotent */
+void member_update(struct sidecar *sidecar); /* joins or leaves as member_wants says */
+void member_leave(struct sidecar *sidecar);  /* everything but the control subject: goodbye */
+void member_done(struct sidecar *sidecar);
+
+/* ---- inbound.c ------------------------------------------------------------------------------------------------ */
+
+void inbound_request(struct sidecar *sidecar, struct endpoint *endpoint, const struct bus_msg *msg);
+void inbound_control(struct sidecar *sidecar, const struct bus_msg *msg);
+void inbound_who(struct sidecar *sidecar, const struct bus_msg *msg);
+/* Reply{error} (err NULL or AMP_OK: done) to an inbox, in that encoding. */
+void inbound_reply(struct sidecar *sidecar, const char *inbox, enum amp_encoding encoding, const struct amp_error *err);
+
+/* ---- task.c ------------------------------------------------------------------------------------------------------ */
+
+struct task_table {
+    struct task *by_id;       /* uthash */
+    struct task *dirty;       /* something to send at the end of this turn */
+    struct task *pool;
+    struct loop_timer *retry; /* for frames the bus would not take */
+    uint32_t n_pool, n_waiting, n_lingering;
+};
+
+void task_table_init(struct sidecar *sidecar);
+void task_table_done(struct sidecar *sidecar);
+/* A blank task, for the arena to decode into; then exactly one of task_discard and task_start. */
+struct task *task_blank(struct sidecar *sidecar);
+struct amp_arena *task_arena(struct task *task);
+void task_discard(struct task *task);
+struct task_origin {
+    const Amp__Envelope *envelope; /* in the task's arena */
+    enum amp_encoding encoding;
+    const char *reply;             /* inbox of the caller */
+    struct endpoint *endpoint;
+};
+/* Takes a slot and gives the task to the worker. */
+void task_start(struct task *task, const struct task_origin *origin);
+/* Any task of the table, those between turns and those that ended but were not sent yet too. */
+struct task *task_lookup(struct sidecar *sidecar, const char *id);
+bool task_is_over(const struct task *task);
+void task_cancel(struct task *task, const char *reason);
+AMP_MUST_USE enum amp_code task_answer(struct task *task, const Amp__Answer *answer, struct amp_error *reterr);
+/* Sends what waits. Called by the sidecar's tick. */
+void task_flush_dirty(struct sidecar *sidecar);
+/* After the bus came back: everything unsent. */
+void task_flush_all(struct sidecar *sidecar);
+/* Gives free slots to tasks that got their answer while there was none. */
+void task_resume_waiting(struct sidecar *sidecar);
+/* The stream ends now with this error, whatever the worker still does; its task_finish frees the slot. */
+void task_close(struct task *task, Amp__TaskState state, const struct amp_error *err);
+/* Ends every open task that way. only_waiting: those between turns. */
+void task_close_all(struct sidecar *sidecar, bool only_waiting, const struct amp_error *err);
+/* Too much waits for the bus: a worker that can hold its agent back should. */
+bool task_is_full(const struct task *task);
+/* Appends the ids of at most `max` tasks in flight. */
+size_t task_ids(struct sidecar *sidecar, char **ret, size_t max);
+
+/* ---- beat.c ---------------------------------------------------------------------------------------------------- */
+
+struct beat {
+    struct loop_timer *timer;      /* every second, or sooner */
+    struct loop_timer *who_timer;  /* jitter of amp.whoall */
+    int64_t last_ms, since_unix_ms;
+    uint32_t last_free;
+    Amp__InstanceState last_state;
+    bool wants_card, is_open;
+    char host[64];
+    Amp__Timestamp since, progress; /* storage of the one that is being made */
+    char *tasks[AMP_INFLIGHT_TASKS_REPORTED];
+};
+
+void beat_init(struct sidecar *sidecar);
+void beat_open(struct sidecar *sidecar);   /* the first one, with the card; idempotent */
+void beat_update(struct sidecar *sidecar); /* at the end of a turn: a change of state or an edge of `free` goes out at once */
+void beat_send(struct sidecar *sidecar, bool with_card, const Amp__Death *death);
+void beat_who(struct sidecar *sidecar);    /* somebody asked everybody */
+/* Fills *ret and what it points to; valid until the next call. */
+void beat_fill(struct sidecar *sidecar, bool with_card, const Amp__Death *death, Amp__Beat *ret);
+void beat_done(struct sidecar *sidecar);
+
+/* ---- micro.c: ADR-32 ------------------------------------------------------------------------------------------- */
+
+#define MICRO_SUBS 9
+struct micro {
+    struct bus_sub *subs[MICRO_SUBS];
+    bool is_open;
+};
+
+enum micro_verb { MICRO_PING, MICRO_INFO, MICRO_STATS };
+struct micro_service {             /* what the answers are made of */
+    const char *name, *id, *version, *description, *skills; /* skills: "a,b" */
+    int64_t started_unix_ms;
+    const struct endpoint *endpoints;
+    size_t n_endpoints;
+};
+/* Pure: the JSON of an answer. */
+AMP_MUST_USE enum amp_code micro_write(enum micro_verb verb, const struct micro_service *service, struct amp_buf *out);
+/* Pure: `version` if it is strict SemVer, else "0.0.0". */
+const char *micro_version(const char *version);
+void micro_open(struct sidecar *sidecar);
+void micro_close(struct sidecar *sidecar);
+
+/* ---- death.c ---------------------------------------------------------------------------------------------------- */
+
+struct death_log {
+    struct amp_arena arena; /* of the last one */
+};
+void death_init(struct sidecar *sidecar);
+void death_done(struct sidecar *sidecar);
+
+/* ---- the whole -------------------------------------------------------------------------------------------------- */
+
+struct sidecar {
+    struct loop *loop;
+    struct bus *bus;
+    const struct home *home;
+    struct sidecar_options options;
+    char agent[AMP_NAME_MAX + 1], instance[AMP_ID_SIZE], socket[108];
+    Amp__InstanceState state;
+    uint32_t slots, inflight;      /* inflight: tasks that hold a slot */
+    int64_t last_progress_unix_ms;
+    pid_t agent_pid;
+    bool is_open, is_ready, was_up, is_stopped, is_freeing;
+    struct loop_tick *tick;
+    struct loop_timer *grace;
+    struct bus_inbox *probe;       /* tells that the server knows our subscriptions */
+    struct member member;
+    struct micro micro;
+    struct beat beat;
+    struct death_log death;
+    struct task_table tasks;
+    struct local *local;
+    struct worker *worker;
+    struct amp_buf out;            /* what is being encoded */
+    void (*on_ready)(void *ctx);
+    void (*on_stopped)(void *ctx, int status);
+    void *ctx;
+};
+
+uint32_t sidecar_free_slots(const struct sidecar *sidecar);
+void sidecar_touch(struct sidecar *sidecar); /* something changed: the tick looks */
+void sidecar_slot_take(struct sidecar *sidecar);
+void sidecar_slot_release(struct sidecar *sidecar);
+/* Encodes the envelope and publishes it. */
+AMP_MUST_USE enum amp_code sidecar_publish(struct sidecar *sidecar, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope);
+AMP_MUST_USE enum amp_code sidecar_state_check(const struct sidecar *sidecar, struct amp_error *reterr); /* may a new task come in? */

@@ -1,0 +1,618 @@
+/* The life of one task: taken, given to the worker, asked about, cancelled, ended. One place ends a stream (conclude), and memory is given back only at the end of
+ * a turn (task_flush_dirty), so that nothing here dies under a callback. Reached: running (holds a slot) → over, or → between turns (INPUT_REQUIRED, holds none) → running …
+ * amp.md 4.3, 6; local-api.md 3 */
+#include "task_private.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/bus.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+#define FLUSH_EARLY_BYTES (SIDECAR_UNSENT_MAX / 2) /* a turn that makes more than this sends before its end */
+#define RETRY_MS 20u
+#define OVERDUE_MS (SIDECAR_CANCEL_MS + 1000u)     /* the worker had its 5 s and a kill; the caller waits no longer */
+
+/* ---- what the worker may know -------------------------------------------------------------------------------- */
+
+const char *task_id(const struct task *task) { return task->request->task_id; }
+const char *task_context(const struct task *task) { return task->request->context_id; }
+const char *task_from(const struct task *task) { return task->from; }
+uint32_t task_attempt(const struct task *task) { return task->request->has_attempt && task->request->attempt > 0 ? task->request->attempt : 1; }
+Amp__TaskState task_state(const struct task *task) { return task->state; }
+const Amp__Request *task_request(const struct task *task) { return task->request; }
+const Amp__Message *task_resume(const struct task *task) { return task->resume; }
+bool task_is_canceled(const struct task *task) { return task->is_canceled; }
+void task_set_data(struct task *task, void *data) { task->data = data; }
+void *task_data(const struct task *task) { return task->data; }
+bool task_is_over(const struct task *task) { return task->stream.is_ended; }
+struct amp_arena *task_arena(struct task *task) { return &task->arena; }
+
+bool task_is_full(const struct task *task)
+{
+    return task->is_blocked && task->stream.bodies.len > FLUSH_EARLY_BYTES;
+}
+
+struct task *task_lookup(struct sidecar *sidecar, const char *id)
+{
+    struct task *task;
+    HASH_FIND_STR(sidecar->tasks.by_id, id, task);
+    return task;
+}
+
+struct task *task_find(struct sidecar *sidecar, const char *id)
+{
+    struct task *task = task_lookup(sidecar, id);
+    return task && task->is_running ? task : NULL;
+}
+
+void task_mark_dirty(struct task *task)
+{
+    struct task_table *table = &task->sidecar->tasks;
+    if (task->is_dirty)
+        return;
+    task->is_dirty = true;
+    task->next_dirty = table->dirty;
+    table->dirty = task;
+    sidecar_touch(task->sidecar);
+}
+
+/* ---- questions --------------------------------------------------------------------------------------------------- */
+
+static void question_done(struct question *question, enum amp_code code, const Amp__Message *answer)
+{
+    struct task *task = question->task;
+    struct question **at = &task->questions;
+    while (*at != question)
+        at = &(*at)->next;
+    *at = question->next;
+    task->n_questions--;
+    loop_timer_free(question->expiry);
+    question->on_answer(question->ctx, code, answer);
+    free(question->prompt);
+    free(question);
+}
+
+static void questions_drop(struct task *task)
+{
+    while (task->questions)
+        question_done(task->questions, AMP_CANCELED, NULL);
+}
+
+/* ---- the end ------------------------------------------------------------------------------------------------------- */
+
+static enum amp_code status(struct task *task, Amp__TaskState state, const char *text, const char *metadata)
+{
+    struct amp_event_sink sink = task_stream_sink(task);
+    enum amp_code code = amp_event_status(&task->source, state, text, metadata, &sink);
+    if (code == AMP_OK)
+        task->state = state;
+    return code;
+}
+
+static void count_end(struct task *task, Amp__TaskState state)
+{
+    struct endpoint *endpoint = task->endpoint;
+    endpoint->n_requests++;
+    endpoint->busy_ns += (uint64_t)(clock_mono_us() - task->started_us) * 1000;
+    if (state == AMP__TASK_STATE__TASK_STATE_COMPLETED)
+        counter_add(COUNTER_tasks_completed, 1);
+    else if (state == AMP__TASK_STATE__TASK_STATE_CANCELED)
+        counter_add(COUNTER_tasks_canceled, 1);
+    else
+        counter_add(COUNTER_tasks_failed, 1);
+}
+
+/* The last event and the end marker. `err` with AMP_OK: in good order. */
+static void conclude(struct task *task, Amp__TaskState state, const char *reason, const struct amp_error *err, const Amp__Death *death)
+{
+    if (!amp_task_may_move(task->state, state))
+        (void)status(task, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, NULL);
+    if (!reason && err->code != AMP_OK)
+        reason = err->message[0] ? err->message : amp_code_info(err->code)->text;
+    if (status(task, state, reason, NULL) != AMP_OK) /* a reason too long for this bus, or no memory for it */
+        (void)status(task, state, NULL, NULL);
+    task->state = state;
+    Amp__Error wire;
+    amp_error_to_wire(err, &wire);
+    wire.death = (Amp__Death *)death;
+    task_stream_end(task, &wire);
+    if (err->code != AMP_OK || state == AMP__TASK_STATE__TASK_STATE_FAILED) {
+        task->endpoint->n_errors++;
+        (void)snprintf(task->endpoint->last_error, sizeof(task->endpoint->last_error), "%u:%.100s", err->code, reason ? reason : "failed");
+    }
+    count_end(task, state);
+    loop_timer_stop(task->ack);
+    loop_timer_stop(task->deadline);
+    loop_timer_stop(task->overdue);
+}
+
+static void leave_waiting(struct task *task)
+{
+    if (task->is_waiting)
+        task->sidecar->tasks.n_waiting--;
+    task->is_waiting = task->wants_turn = false;
+}
+
+void task_close(struct task *task, Amp__TaskState state, const struct amp_error *err)
+{
+    if (task->stream.is_ended)
+        return;
+    leave_waiting(task);
+    conclude(task, state, NULL, err, NULL);
+    questions_drop(task);
+}
+
+static void tell_worker(struct task *task, const char *reason)
+{
+    struct worker *worker = task->sidecar->worker;
+    if (task->is_canceled)
+        return;
+    task->is_canceled = true;
+    if (task->is_running && worker)
+        worker->ops->cancel(worker, task, reason);
+}
+
+/* The task cannot go on: the caller learns why now, the worker is told to stop. */
+static enum amp_code fail(struct task *task, const struct amp_error *err, struct amp_error *reterr)
+{
+    enum amp_code code = err->code;
+    if (reterr)
+        *reterr = *err;
+    task_close(task, AMP__TASK_STATE__TASK_STATE_FAILED, err);
+    tell_worker(task, err->message);
+    return code;
+}
+
+void task_close_all(struct sidecar *sidecar, bool only_waiting, const struct amp_error *err)
+{
+    struct task *task, *next;
+    HASH_ITER(hh, sidecar->tasks.by_id, task, next) {
+        if (!only_waiting || task->is_waiting)
+            task_close(task, AMP__TASK_STATE__TASK_STATE_FAILED, err);
+    }
+}
+
+static void on_ack(void *ctx)
+{
+    struct task *task = ctx;
+    task->stream.is_held = false;
+    task_mark_dirty(task);
+}
+
+static void on_deadline(void *ctx)
+{
+    struct task *task = ctx;
+    struct amp_error err;
+    (void)amp_error_set(&err, AMP_DEADLINE, "", "%s did not end the task within %u ms", task->sidecar->agent, task->request->timeout_ms);
+    (void)fail(task, &err, NULL);
+}
+
+static void on_overdue(void *ctx)
+{
+    struct task *task = ctx;
+    struct amp_error none = {.code = AMP_OK};
+    log_event(LOG_WARN, "task.cancel_ignored", "task", task_id(task), NULL);
+    task_close(task, AMP__TASK_STATE__TASK_STATE_CANCELED, &none);
+}
+
+void task_cancel(struct task *task, const char *reason)
+{
+    struct amp_error none = {.code = AMP_OK};
+    if (task->is_canceled || task->stream.is_ended)
+        return;
+    if (!task->is_running) {
+        task->is_canceled = true;
+        task_close(task, AMP__TASK_STATE__TASK_STATE_CANCELED, &none);
+        return;
+    }
+    loop_timer_set(task->overdue, OVERDUE_MS);
+    questions_drop(task);
+    tell_worker(task, reason && reason[0] ? reason : "cancelled by the caller");
+}
+
+/* ---- what the agent says --------------------------------------------------------------------------------------------- */
+
+/* May the agent still say something, and is there room for it? */
+static enum amp_code say_check(struct task *task, struct amp_error *reterr)
+{
+    if (task->stream.is_ended || task->is_canceled)
+        return amp_error_set(reterr, AMP_TASK_ENDED, "", "task %s %s", task_id(task), task->is_canceled ? "was cancelled" : "has ended");
+    if (task->stream.bodies.len <= FLUSH_EARLY_BYTES)
+        return AMP_OK;
+    enum amp_code code = task_stream_flush(task);
+    task->is_blocked = code != AMP_OK;
+    if (code == AMP_OK || task->stream.bodies.len <= SIDECAR_UNSENT_MAX)
+        return AMP_OK;
+    struct amp_error err;
+    counter_add(COUNTER_events_refused, 1);
+    (void)amp_error_set(&err, AMP_OVERLOADED, "", "%zu bytes of events wait for the bus; at most %u may", task->stream.bodies.len, SIDECAR_UNSENT_MAX);
+    return fail(task, &err, reterr);
+}
+
+/* An event that no frame could carry ends the task: to leave it out would be to lie to the caller. */
+static enum amp_code said(struct task *task, enum amp_code code, struct amp_error *reterr)
+{
+    task->sidecar->last_progress_unix_ms = task->source.now_unix_ms;
+    if (code == AMP_OK)
+        return AMP_OK;
+    counter_add(COUNTER_events_refused, 1);
+    if (code != AMP_TOO_LARGE)
+        return code;
+    struct amp_error err;
+    (void)amp_error_set(&err, AMP_TOO_LARGE, "event", "an event of the agent has %zu bytes; one message on this bus holds %zu", task->stream.refused_len,
+                        bus_info(task->sidecar->bus)->payload_max);
+    amp_error_hint(&err, "send large artifacts in several parts with append");
+    return fail(task, &err, reterr);
+}
+
+enum amp_code task_event(struct task *task, const struct cJSON *local, struct amp_error *reterr)
+{
+    enum amp_code code = say_check(task, reterr);
+    if (code != AMP_OK)
+        return code;
+    struct amp_event_sink sink = task_stream_sink(task);
+    return said(task, amp_event_project(&task->source, local, &sink, reterr), reterr);
+}
+
+enum amp_code task_text(struct task *task, struct amp_bytes text, struct amp_error *reterr)
+{
+    size_t most = task_stream_text_max(task);
+    while (text.len > 0) {
+        enum amp_code code = say_check(task, reterr);
+        if (code != AMP_OK)
+            return code;
+        struct amp_event_sink sink = task_stream_sink(task);
+        struct amp_bytes head = {.data = text.data, .len = amp_utf8_cut(text, most)};
+        code = said(task, amp_event_text(&task->source, head, false, &sink), reterr);
+        if (code != AMP_OK)
+            return code;
+        text.data += head.len;
+        text.len -= head.len;
+    }
+    return AMP_OK;
+}
+
+/* ---- turns -------------------------------------------------------------------------------------------------------------- */
+
+static void turn_begin(struct task *task)
+{
+    struct worker *worker = task->sidecar->worker;
+    leave_waiting(task);
+    task->is_running = true;
+    sidecar_slot_take(task->sidecar);
+    worker->ops->run(worker, task);
+}
+
+void task_resume_waiting(struct sidecar *sidecar)
+{
+    struct task *task, *next;
+    if (sidecar->tasks.n_waiting == 0 || !sidecar->worker)
+        return;
+    HASH_ITER(hh, sidecar->tasks.by_id, task, next) {
+        if (sidecar_free_slots(sidecar) == 0)
+            return;
+        if (task->is_waiting && task->wants_turn)
+            turn_begin(task);
+    }
+}
+
+void task_start(struct task *task, const struct task_origin *origin)
+{
+    struct sidecar *sidecar = task->sidecar;
+    const Amp__Request *request = origin->envelope->request;
+    task->request = request;
+    task->from = origin->envelope->from;
+    task->endpoint = origin->endpoint;
+    task->state = AMP__TASK_STATE__TASK_STATE_SUBMITTED;
+    task->source = (struct amp_event_source){.task_id = request->task_id, .context_id = request->context_id};
+    task->started_us = clock_mono_us();
+    task_stream_start(task, origin);
+    HASH_ADD_KEYPTR(hh, sidecar->tasks.by_id, request->task_id, strlen(request->task_id), task);
+    counter_add(COUNTER_tasks_taken, 1);
+    if (status(task, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, NULL) == AMP_OK)
+        task->stream.is_held = true;
+    uint32_t ack_ms = request->has_ack_ms ? request->ack_ms : SIDECAR_ACK_MS;
+    loop_timer_set(task->ack, ack_ms);
+    if (request->has_timeout_ms && request->timeout_ms > 0)
+        loop_timer_set(task->deadline, request->timeout_ms);
+    turn_begin(task);
+}
+
+static void turn_over(struct task *task)
+{
+    task->is_running = false;
+    task->data = NULL;
+    task->resume = NULL;
+    task->sidecar->last_progress_unix_ms = clock_unix_ms();
+    sidecar_slot_release(task->sidecar);
+    questions_drop(task);
+    task_mark_dirty(task);
+}
+
+static void wait_for_answer(struct task *task, const char *question)
+{
+    struct task_table *table = &task->sidecar->tasks;
+    struct amp_error err;
+    if (table->n_waiting >= SIDECAR_WAITING_MAX) {
+        (void)amp_error_set(&err, AMP_OVERLOADED, "", "%u tasks of this instance wait for an answer already", table->n_waiting);
+        conclude(task, AMP__TASK_STATE__TASK_STATE_FAILED, NULL, &err, NULL);
+        return;
+    }
+    if (status(task, AMP__TASK_STATE__TASK_STATE_INPUT_REQUIRED, question, NULL) != AMP_OK) {
+        (void)amp_error_set(&err, AMP_TOO_LARGE, "message", "the question is too large");
+        conclude(task, AMP__TASK_STATE__TASK_STATE_FAILED, NULL, &err, NULL);
+        return;
+    }
+    task->is_waiting = true;
+    table->n_waiting++;
+}
+
+void task_finish(struct task *task, const struct task_outcome *outcome)
+{
+    struct task_verdict verdict = {.state = outcome->state, .reason = outcome->reason, .error = outcome->error, .death = outcome->death};
+    assert(task->is_running);
+    if (!task->stream.is_ended && outcome->result && outcome->error.code == AMP_OK)
+        task_outcome_apply(task, outcome->result, &verdict);
+    else if (!task->stream.is_ended && task->source.is_text_started)
+        task_outcome_close_text(task);
+    turn_over(task);
+    if (task->stream.is_ended) {
+        free(verdict.text);
+        return;
+    }
+    /* Asked to stop, an agent may well end by being killed: that is the cancel, not a death. */
+    if (task->is_canceled && verdict.error.code != AMP_OK) {
+        verdict.state = AMP__TASK_STATE__TASK_STATE_CANCELED;
+        verdict.reason = NULL;
+        verdict.error.code = AMP_OK;
+        verdict.death = NULL;
+    }
+    if (verdict.state == AMP__TASK_STATE__TASK_STATE_INPUT_REQUIRED && !task->is_canceled)
+        wait_for_answer(task, verdict.reason);
+    else
+        conclude(task, verdict.state, verdict.reason, &verdict.error, verdict.death);
+    free(verdict.text);
+}
+
+/* ---- asking and answering -------------------------------------------------------------------------------------------------- */
+
+static void on_expired(void *ctx)
+{
+    struct question *question = ctx;
+    struct task *task = question->task;
+    if (!task->stream.is_ended)
+        (void)status(task, AMP__TASK_STATE__TASK_STATE_WORKING, "the question was not answered in time", NULL);
+    question_done(question, AMP_DEADLINE, NULL);
+}
+
+enum amp_code task_ask(struct task *task, const struct task_question *ask, void (*on_answer)(void *ctx, enum amp_code code, const Amp__Message *answer), void *ctx,
+                       struct amp_error *reterr)
+{
+    enum amp_code code = say_check(task, reterr);
+    if (code != AMP_OK)
+        return code;
+    if (!ask->prompt || !ask->prompt[0])
+        return amp_error_set(reterr, AMP_INVALID, "prompt", "a question needs a text");
+    if (task->n_questions >= SIDECAR_QUESTIONS_MAX)
+        return amp_error_set(reterr, AMP_OVERLOADED, "", "%u questions of this task are open already", task->n_questions);
+    struct question *question = xcalloc(1, sizeof *question);
+    amp_id_new('q', clock_unix_ms(), question->id);
+    char *metadata = task_question_metadata(question->id, ask, clock_unix_ms());
+    code = metadata ? status(task, AMP__TASK_STATE__TASK_STATE_INPUT_REQUIRED, ask->prompt, metadata) : AMP_TOO_LARGE;
+    free(metadata);
+    if (code != AMP_OK) {
+        free(question);
+        return amp_error_set(reterr, code, "prompt", "the question cannot be sent: %s", amp_code_info(code)->text);
+    }
+    question->task = task;
+    question->prompt = xstrdup(ask->prompt);
+    question->on_answer = on_answer;
+    question->ctx = ctx;
+    question->next = task->questions;
+    task->questions = question;
+    task->n_questions++;
+    if (ask->expires_ms > 0) {
+        question->expiry = loop_timer_new(task->sidecar->loop, on_expired, question);
+        loop_timer_set(question->expiry, ask->expires_ms);
+    }
+    return AMP_OK;
+}
+
+static struct question *question_pick(struct task *task, const char *id, struct amp_error *reterr)
+{
+    if (id && id[0]) {
+        for (struct question *question = task->questions; question; question = question->next)
+            if (strcmp(question->id, id) == 0)
+                return question;
+        (void)amp_error_set(reterr, AMP_NO_QUESTION, "answer.inputId", "task %s has no open question %s", task_id(task), id);
+        return NULL;
+    }
+    if (task->n_questions == 1)
+        return task->questions;
+    (void)amp_error_set(reterr, AMP_NO_QUESTION, "answer.inputId", "task %s has %u open questions", task_id(task), task->n_questions);
+    if (task->n_questions > 1)
+        amp_error_hint(reterr, "say which one, e.g. %s", task->questions->id);
+    return NULL;
+}
+
+/* Between two turns the answer begins the next one, as soon as a slot is free. */
+static enum amp_code answer_turn(struct task *task, const Amp__Message *message, struct amp_error *reterr)
+{
+    if (task->wants_turn)
+        return amp_error_set(reterr, AMP_NO_QUESTION, "", "task %s has been answered already", task_id(task));
+    task->resume = task_message_copy(task, message);
+    if (!task->resume)
+        return amp_error_set(reterr, AMP_TOO_LARGE, "answer.message", "the answers to this task are too large");
+    (void)status(task, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, NULL);
+    task->wants_turn = true;
+    sidecar_touch(task->sidecar);
+    return AMP_OK;
+}
+
+enum amp_code task_answer(struct task *task, const Amp__Answer *answer, struct amp_error *reterr)
+{
+    if (task->is_waiting && !(answer->input_id && answer->input_id[0]))
+        return answer_turn(task, answer->message, reterr);
+    struct question *question = question_pick(task, answer->input_id, reterr);
+    if (!question)
+        return AMP_NO_QUESTION;
+    char metadata[AMP_ID_SIZE + 32];
+    (void)snprintf(metadata, sizeof(metadata), "{\"amp/answer\":{\"id\":\"%s\"}}", question->id);
+    const struct question *other = task->questions == question ? question->next : task->questions;
+    if (other)
+        (void)status(task, AMP__TASK_STATE__TASK_STATE_INPUT_REQUIRED, other->prompt, metadata);
+    else
+        (void)status(task, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, metadata);
+    question_done(question, AMP_OK, answer->message);
+    return AMP_OK;
+}
+
+/* ---- the table --------------------------------------------------------------------------------------------------------------- */
+
+static void task_free(struct task *task)
+{
+    loop_timer_free(task->ack);
+    loop_timer_free(task->deadline);
+    loop_timer_free(task->overdue);
+    amp_arena_done(&task->arena);
+    amp_buf_done(&task->stream.bodies);
+    free(task->stream.refs);
+    free(task);
+}
+
+static struct task *task_new(struct sidecar *sidecar)
+{
+    struct task *task = xcalloc(1, sizeof *task);
+    task->sidecar = sidecar;
+    task->ack = loop_timer_new(sidecar->loop, on_ack, task);
+    task->deadline = loop_timer_new(sidecar->loop, on_deadline, task);
+    task->overdue = loop_timer_new(sidecar->loop, on_overdue, task);
+    amp_arena_init(&task->arena, AMP_ARENA_BYTES_MAX);
+    task_stream_init(task);
+    return task;
+}
+
+struct task *task_blank(struct sidecar *sidecar)
+{
+    struct task_table *table = &sidecar->tasks;
+    struct task *task = table->pool;
+    if (!task)
+        return task_new(sidecar);
+    table->pool = task->next_pool;
+    table->n_pool--;
+    return task;
+}
+
+/* Not in the table (any more): for reuse. */
+void task_discard(struct task *task)
+{
+    struct task_table *table = &task->sidecar->tasks;
+    loop_timer_stop(task->ack);
+    loop_timer_stop(task->deadline);
+    loop_timer_stop(task->overdue);
+    if (table->n_pool >= SIDECAR_POOL_MAX) {
+        task_free(task);
+        return;
+    }
+    amp_arena_reset(&task->arena);
+    task_stream_reset(task);
+    task->is_running = task->is_canceled = task->is_blocked = task->is_waiting = task->wants_turn = task->is_lingering = false;
+    task->resume = NULL;
+    task->request = NULL;
+    task->next_pool = table->pool;
+    table->pool = task;
+    table->n_pool++;
+}
+
+static void task_release(struct task *task)
+{
+    struct task_table *table = &task->sidecar->tasks;
+    if (task->is_lingering)
+        table->n_lingering--;
+    HASH_DEL(table->by_id, task);
+    task_discard(task);
+}
+
+static void task_flush(struct task *task)
+{
+    struct task_table *table = &task->sidecar->tasks;
+    enum amp_code code = task_stream_flush(task);
+    task->is_blocked = code != AMP_OK;
+    if (code == AMP_OVERLOADED && !loop_timer_is_set(table->retry))
+        loop_timer_set(table->retry, RETRY_MS);
+    if (!task->stream.is_ended || task->is_running)
+        return;
+    if (code == AMP_OK) {
+        task_release(task);
+    } else if (!task->is_lingering) {
+        task->is_lingering = true;
+        if (++table->n_lingering > SIDECAR_LINGERING_MAX) {
+            counter_add(COUNTER_events_refused, task->stream.n_refs);
+            log_event(LOG_ERROR, "task.end_lost", "task", task_id(task), "reason", "too many ended tasks wait for the bus", NULL);
+            task_release(task);
+        }
+    }
+}
+
+void task_flush_dirty(struct sidecar *sidecar)
+{
+    struct task *task;
+    while ((task = sidecar->tasks.dirty)) {
+        sidecar->tasks.dirty = task->next_dirty;
+        task->is_dirty = false;
+        task_flush(task);
+    }
+}
+
+void task_flush_all(struct sidecar *sidecar)
+{
+    struct task *task, *next;
+    HASH_ITER(hh, sidecar->tasks.by_id, task, next)
+        task_mark_dirty(task);
+}
+
+size_t task_ids(struct sidecar *sidecar, char **ret, size_t max)
+{
+    struct task *task, *next;
+    size_t n = 0;
+    HASH_ITER(hh, sidecar->tasks.by_id, task, next) {
+        if (n == max)
+            break;
+        if (!task->stream.is_ended)
+            ret[n++] = task->request->task_id;
+    }
+    return n;
+}
+
+static void on_retry(void *ctx)
+{
+    task_flush_all(ctx);
+}
+
+void task_table_init(struct sidecar *sidecar)
+{
+    sidecar->tasks.retry = loop_timer_new(sidecar->loop, on_retry, sidecar);
+}
+
+void task_table_done(struct sidecar *sidecar)
+{
+    struct task_table *table = &sidecar->tasks;
+    struct task *task, *next;
+    HASH_ITER(hh, table->by_id, task, next) {
+        questions_drop(task);
+        HASH_DEL(table->by_id, task);
+        task_free(task);
+    }
+    while ((task = table->pool)) {
+        table->pool = task->next_pool;
+        task_free(task);
+    }
+    loop_timer_free(table->retry);
+}

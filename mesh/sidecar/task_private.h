@@ -1,0 +1,95 @@
+/* A task from the inside: task.c is its life, task_stream.c its way to the caller and to amp.evt. */
+#pragma once
+#include "sidecar_private.h"
+
+#include <uthash.h>
+
+struct question {
+    struct question *next;
+    struct task *task;
+    char id[AMP_ID_SIZE];
+    char *prompt;
+    struct loop_timer *expiry; /* NULL: never */
+    void (*on_answer)(void *ctx, enum amp_code code, const Amp__Message *answer);
+    void *ctx;
+};
+
+enum { LANE_CALLER, LANE_EVT, LANES };
+struct task_lane {
+    char subject[AMP_SUBJECT_SIZE];
+    enum amp_encoding encoding;
+    uint32_t sent;         /* events 1…sent are out */
+    bool is_open;          /* this lane exists */
+    bool wants_request;    /* the next frame carries what was asked */
+    bool is_end_sent;
+};
+
+struct task_event_ref {
+    size_t at, len;        /* in stream.bodies */
+    int64_t time_unix_ms;
+};
+
+struct task_stream {
+    struct amp_buf bodies;
+    struct task_event_ref *refs; /* events base+1 … count */
+    size_t n_refs, cap_refs;
+    uint32_t base, count;
+    struct task_lane lanes[LANES];
+    bool is_held;          /* only the first WORKING is there: it waits for company */
+    bool is_ended;         /* the end marker follows the last event */
+    size_t refused_len;    /* of the last event that was too large */
+    Amp__Error *error;     /* of the end marker, in the task's arena, or NULL */
+};
+
+struct task {
+    UT_hash_handle hh;
+    struct task *next_dirty, *next_pool;
+    struct sidecar *sidecar;
+    struct amp_arena arena;
+    const Amp__Request *request;
+    struct endpoint *endpoint;
+    const char *from;
+    Amp__TaskState state;
+    struct amp_event_source source;
+    struct task_stream stream;
+    struct question *questions;
+    uint32_t n_questions;
+    struct loop_timer *ack, *deadline, *overdue; /* overdue: cancel was not obeyed */
+    int64_t started_us;
+    const Amp__Message *resume;    /* the answer that a new turn begins with, in the arena */
+    void *data;
+    bool is_in_table, is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering;
+};
+
+/* ---- task_stream.c ---------------------------------------------------------------------------------------- */
+
+void task_stream_init(struct task *task);
+void task_stream_start(struct task *task, const struct task_origin *origin);
+void task_stream_reset(struct task *task);
+/* Where projections put their events. AMP_TOO_LARGE: no frame could carry it; AMP_OVERLOADED: too much waits for the bus. */
+struct amp_event_sink task_stream_sink(struct task *task);
+/* The longest text that surely fits into one event here. */
+size_t task_stream_text_max(const struct task *task);
+/* Nothing comes after. `wire` is copied. */
+void task_stream_end(struct task *task, const Amp__Error *wire);
+/* Sends what it can. AMP_OK: nothing is left to send now. */
+enum amp_code task_stream_flush(struct task *task);
+void task_mark_dirty(struct task *task);
+
+/* ---- task_outcome.c ------------------------------------------------------------------------------------------ */
+
+struct task_verdict { /* how the task ends, after its outcome was looked at */
+    Amp__TaskState state;
+    const char *reason; /* borrowed, or == text */
+    char *text;         /* the caller frees it */
+    struct amp_error error;
+    const Amp__Death *death;
+};
+/* Turns the local outcome (local-api.md 3.2) into events. One that is none becomes FAILED with AMP_BAD_ANSWER. */
+void task_outcome_apply(struct task *task, const struct cJSON *result, struct task_verdict *verdict);
+/* Text was streamed and the task ends: the artifact `response` is complete. */
+void task_outcome_close_text(struct task *task);
+/* {"amp/question":{…}}; NULL when it is too large. The caller's. */
+char *task_question_metadata(const char *id, const struct task_question *ask, int64_t now_unix_ms);
+/* Into the task's arena; NULL when that is full. */
+const Amp__Message *task_message_copy(struct task *task, const Amp__Message *message);

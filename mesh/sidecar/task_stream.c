@@ -1,0 +1,255 @@
+/* The events of one task on their way out. Projections append them to one buffer; at the end of the turn they leave as one frame per lane: to the caller's inbox in the
+ * caller's encoding, and as JSON on amp.evt. A lane remembers how far it got, so that what the bus would not take goes out later, in order and once. amp.md 6 */
+#include "task_private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/bus.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/log.h"
+
+#define FRAME_HEAD_MAX 1024u /* names and numbers of a frame in JSON */
+#define EVENT_HEAD_MAX 96u   /* what an event needs beside its body */
+#define STREAM_HARD_MAX (SIDECAR_UNSENT_MAX + (AMP_WIRE_BYTES_MAX))
+
+static size_t payload_max(const struct task *task)
+{
+    size_t max = bus_info(task->sidecar->bus)->payload_max;
+    return max == 0 || max > AMP_WIRE_BYTES_MAX ? AMP_WIRE_BYTES_MAX : max;
+}
+
+/* ---- in ------------------------------------------------------------------------------------------------- */
+
+static enum amp_code emit(void *ctx, struct amp_bytes body)
+{
+    struct task *task = ctx;
+    struct task_stream *stream = &task->stream;
+    if (body.len + EVENT_HEAD_MAX + FRAME_HEAD_MAX > payload_max(task)) {
+        stream->refused_len = body.len;
+        return AMP_TOO_LARGE;
+    }
+    size_t at = stream->bodies.len;
+    enum amp_code code = amp_buf_append(&stream->bodies, body.data, body.len);
+    if (code != AMP_OK)
+        return AMP_OVERLOADED;
+    if (stream->n_refs == stream->cap_refs) {
+        stream->cap_refs = stream->cap_refs ? stream->cap_refs * 2 : 8;
+        stream->refs = xrealloc(stream->refs, stream->cap_refs * sizeof *stream->refs);
+    }
+    stream->refs[stream->n_refs++] = (struct task_event_ref){.at = at, .len = body.len, .time_unix_ms = task->source.now_unix_ms};
+    stream->count++;
+    stream->is_held = false;
+    counter_add(COUNTER_events_out, 1);
+    task_mark_dirty(task);
+    return AMP_OK;
+}
+
+struct amp_event_sink task_stream_sink(struct task *task)
+{
+    task->source.now_unix_ms = clock_unix_ms();
+    return (struct amp_event_sink){.emit = emit, .ctx = task};
+}
+
+void task_stream_init(struct task *task)
+{
+    amp_buf_init(&task->stream.bodies, STREAM_HARD_MAX);
+}
+
+size_t task_stream_text_max(const struct task *task)
+{
+    size_t room = (payload_max(task) - 2 * FRAME_HEAD_MAX) / 6; /* a byte of text becomes at most \\u0000 */
+    return room < AMP_TEXT_EVENT_MAX ? room : AMP_TEXT_EVENT_MAX;
+}
+
+void task_stream_start(struct task *task, const struct task_origin *origin)
+{
+    struct task_stream *stream = &task->stream;
+    struct task_lane *caller = &stream->lanes[LANE_CALLER], *evt = &stream->lanes[LANE_EVT];
+    *caller = (struct task_lane){.encoding = origin->encoding, .is_open = true};
+    (void)snprintf(caller->subject, sizeof(caller->subject), "%s", origin->reply);
+    *evt = (struct task_lane){.encoding = AMP_JSON, .is_open = !task->request->journalled, .wants_request = true};
+    if (evt->is_open && amp_subject_build(AMP_SUBJECT_EVT, task->request->context_id, task->request->task_id, NULL, evt->subject, NULL) != AMP_OK)
+        evt->is_open = false; /* cannot be: the envelope was checked */
+}
+
+void task_stream_reset(struct task *task)
+{
+    struct task_stream *stream = &task->stream;
+    if (stream->bodies.cap > (64u << 10)) {
+        amp_buf_done(&stream->bodies);
+        amp_buf_init(&stream->bodies, STREAM_HARD_MAX);
+    }
+    amp_buf_reset(&stream->bodies);
+    stream->n_refs = 0;
+    stream->base = stream->count = 0;
+    stream->is_held = stream->is_ended = false;
+    stream->error = NULL;
+    memset(stream->lanes, 0, sizeof(stream->lanes));
+}
+
+void task_stream_end(struct task *task, const Amp__Error *wire)
+{
+    struct task_stream *stream = &task->stream;
+    stream->is_ended = true;
+    stream->is_held = false;
+    if (wire && wire->code != AMP_OK) {
+        size_t size = amp__error__get_packed_size(wire);
+        uint8_t *packed = xcalloc(1, size + 1);
+        (void)amp__error__pack(wire, packed);
+        stream->error = amp__error__unpack(&task->arena.allocator, size, packed);
+        free(packed);
+    }
+    task_mark_dirty(task);
+}
+
+/* ---- out ------------------------------------------------------------------------------------------------- */
+
+struct frame { /* one frame with the storage of its parts */
+    Amp__Frame wire;
+    Amp__End end;
+    Amp__Event events[SIDECAR_FRAME_EVENTS_MAX], *pointers[SIDECAR_FRAME_EVENTS_MAX];
+    Amp__Json bodies[SIDECAR_FRAME_EVENTS_MAX];
+    Amp__Timestamp times[SIDECAR_FRAME_EVENTS_MAX];
+};
+
+static void frame_init(struct frame *frame, const struct task *task, const struct task_lane *lane)
+{
+    amp__frame__init(&frame->wire);
+    frame->wire.task_id = task->request->task_id;
+    frame->wire.context_id = task->request->context_id;
+    frame->wire.agent = task->sidecar->agent;
+    frame->wire.instance = task->sidecar->instance;
+    frame->wire.has_attempt = true;
+    frame->wire.attempt = task_attempt(task);
+    frame->wire.seq = lane->sent + 1;
+    frame->wire.events = frame->pointers;
+    if (lane->wants_request) {
+        frame->wire.from = (char *)task->from;
+        frame->wire.parent = task->request->parent;
+        frame->wire.request = task->request->message;
+    }
+}
+
+static void frame_add(struct frame *frame, const struct task_stream *stream, const struct task_event_ref *ref)
+{
+    size_t i = frame->wire.n_events++;
+    amp__json__init(&frame->bodies[i]);
+    amp__timestamp__init(&frame->times[i]);
+    amp__event__init(&frame->events[i]);
+    frame->bodies[i].text.data = stream->bodies.data + ref->at;
+    frame->bodies[i].text.len = ref->len;
+    frame->times[i].unix_ms = ref->time_unix_ms;
+    frame->events[i].time = &frame->times[i];
+    frame->events[i].body = &frame->bodies[i];
+    frame->pointers[i] = &frame->events[i];
+}
+
+static size_t error_size(const Amp__Error *error)
+{
+    return error ? 6 * amp__error__get_packed_size(error) : 0; /* a byte becomes at most \u0000 */
+}
+
+/* The next frame of a lane: as many events as fit in `room` bytes. */
+static void frame_fill(struct frame *frame, const struct task *task, const struct task_lane *lane, size_t room)
+{
+    const struct task_stream *stream = &task->stream;
+    frame_init(frame, task, lane);
+    size_t used = FRAME_HEAD_MAX;
+    for (uint32_t i = lane->sent - stream->base; i < stream->n_refs && frame->wire.n_events < SIDECAR_FRAME_EVENTS_MAX; i++) {
+        used += stream->refs[i].len + EVENT_HEAD_MAX;
+        if (used > room && frame->wire.n_events > 0)
+            return;
+        frame_add(frame, stream, &stream->refs[i]);
+    }
+    bool is_last = lane->sent + frame->wire.n_events == stream->count;
+    bool is_alone = frame->wire.n_events == 0;
+    if (stream->is_ended && is_last && (is_alone || used + error_size(stream->error) <= room)) {
+        amp__end__init(&frame->end);
+        frame->end.count = stream->count;
+        frame->end.error = stream->error;
+        frame->wire.end = &frame->end;
+    }
+}
+
+static enum amp_code frame_send(struct task *task, const struct task_lane *lane, struct frame *frame)
+{
+    Amp__Envelope envelope = AMP__ENVELOPE__INIT;
+    envelope.body_case = AMP__ENVELOPE__BODY_FRAME;
+    envelope.frame = &frame->wire;
+    return sidecar_publish(task->sidecar, lane->subject, lane->encoding, &envelope);
+}
+
+/* A frame too large with only the request, or only the death's lines, to blame: those give way, and say so. */
+static enum amp_code frame_send_less(struct task *task, struct task_lane *lane, struct frame *frame)
+{
+    Amp__Part part = AMP__PART__INIT, *parts[] = {&part};
+    Amp__Message asked = AMP__MESSAGE__INIT;
+    part.text = (char *)"(what was asked is too large to be recorded here)";
+    if (frame->wire.request) {
+        asked.message_id = frame->wire.request->message_id;
+        asked.has_role = true;
+        asked.role = AMP__ROLE__ROLE_USER;
+        asked.n_parts = 1;
+        asked.parts = parts;
+        frame->wire.request = &asked;
+    }
+    if (frame->wire.end && frame->wire.end->error && frame->wire.end->error->death)
+        frame->wire.end->error->death->n_stderr = 0;
+    return frame_send(task, lane, frame);
+}
+
+static bool lane_is_done(const struct task_stream *stream, const struct task_lane *lane)
+{
+    return !lane->is_open || (lane->sent == stream->count && (!stream->is_ended || lane->is_end_sent));
+}
+
+/* What a frame of the lane may hold, with the request in it. */
+static size_t lane_room(const struct task *task, const struct task_lane *lane)
+{
+    size_t max = payload_max(task), request = 0;
+    if (lane->wants_request)
+        request = 2 * amp__message__get_packed_size(task->request->message);
+    return request + 2 * FRAME_HEAD_MAX < max ? max - request : FRAME_HEAD_MAX;
+}
+
+static enum amp_code lane_flush(struct task *task, struct task_lane *lane)
+{
+    const struct task_stream *stream = &task->stream;
+    struct frame frame;
+    while (!lane_is_done(stream, lane)) {
+        frame_fill(&frame, task, lane, lane_room(task, lane));
+        enum amp_code code = frame_send(task, lane, &frame);
+        if (code == AMP_TOO_LARGE)
+            code = frame_send_less(task, lane, &frame);
+        if (code == AMP_NO_BUS || code == AMP_OVERLOADED)
+            return code;
+        if (code != AMP_OK) { /* e.g. the server came back with a smaller limit: the receiver sees the gap */
+            counter_add(COUNTER_events_refused, frame.wire.n_events);
+            log_event(LOG_ERROR, "task.frame_lost", "task", task_id(task), "reason", amp_code_info(code)->text, NULL);
+        }
+        lane->sent += (uint32_t)frame.wire.n_events;
+        lane->wants_request = false;
+        lane->is_end_sent = frame.wire.end != NULL;
+    }
+    return AMP_OK;
+}
+
+enum amp_code task_stream_flush(struct task *task)
+{
+    struct task_stream *stream = &task->stream;
+    if (stream->is_held)
+        return AMP_OK;
+    enum amp_code code = AMP_OK;
+    for (size_t i = 0; i < LANES && code == AMP_OK; i++)
+        code = lane_flush(task, &stream->lanes[i]);
+    if (code == AMP_OK) {
+        stream->base = stream->count;
+        stream->n_refs = 0;
+        amp_buf_reset(&stream->bodies);
+    }
+    return code;
+}
