@@ -15,14 +15,14 @@
 #define AMP_LABEL_MAX 256u             /* bytes of a name that is no id: of a tool, a step, an artifact, a card, a tag */
 #define AMP_DATA_DEPTH_MAX 16u         /* nesting of the free JSON in a local event, so that its frame and record keep within AMP_DEPTH_MAX */
 #define AMP_SKILLS_MAX 128u            /* skills of a card */
-#define AMP_TAGS_MAX 64u
+#define AMP_TAGS_MAX 64u               /* tags of a skill or an instance */
 #define AMP_DESCRIPTION_MAX 4096u      /* bytes of a description */
 #define AMP_HOPS_MAX 16u               /* calls above a call */
 #define AMP_STDERR_LINES_MAX 50u       /* lines of a death report */
 #define AMP_STDERR_LINE_MAX 400u       /* bytes of such a line */
-#define AMP_KV_KEY_MAX 256u
-#define AMP_KV_VALUE_MAX (256u << 10)
+#define AMP_KV_KEY_MAX 256u            /* bytes of a key of the memory */
+#define AMP_KV_VALUE_MAX (256u << 10)  /* bytes of its value */
 #define AMP_KEY_MAX 128u               /* an idempotency key */
 #define AMP_LINE_MAX (1u << 20)        /* a line on the local API */
 #define AMP_FOLD_BYTES_MAX (64u << 20) /* a task in memory */
-#define AMP_INFLIGHT_TASKS_REPORTED 64u
+#define AMP_INFLIGHT_TASKS_REPORTED 64u /* tasks named in a beat */
