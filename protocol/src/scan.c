@@ -53,8 +53,7 @@ static const char *read_wire_field(struct cursor *c, struct wire_field *ret)
     uint64_t key, len;
     if (!read_varint(c, &key) || key >> 3 == 0 || key >> 3 > TAG_MAX)
         return "no field number";
-    ret->tag = (uint32_t)(key >> 3);
-    ret->wire_type = key & 7;
+    *ret = (struct wire_field){.tag = (uint32_t)(key >> 3), .wire_type = key & 7};
     size_t left;
     switch (ret->wire_type) {
     case PROTOBUF_C_WIRE_TYPE_VARINT:

@@ -221,9 +221,9 @@ static void test_levels_are_counted_through_messages_and_json_together(void **st
 static void test_more_elements_than_allowed_are_refused_in_both_encodings(void **state)
 {
     struct fixture *f = *state;
-    char *strings[AMP_MEMBERS_MAX + 1];
+    char text[] = "x", *strings[AMP_MEMBERS_MAX + 1];
     for (size_t i = 0; i < AMP_MEMBERS_MAX + 1; i++)
-        strings[i] = (char[]){"x"};
+        strings[i] = text;
     for (int encoding = AMP_PROTOBUF; encoding <= AMP_JSON; encoding++)
         for (unsigned extra = 0; extra < 2; extra++) {
             ProtobufCMessage *again;
