@@ -1,0 +1,375 @@
+#include "base/call_fsm.h"
+
+#include <assert.h>
+
+/* One step at work: the actions so far. */
+struct step {
+    struct call_fsm *fsm;
+    const struct call_event *event;
+    int64_t now;
+    struct call_action *actions;
+    size_t count;
+};
+
+void call_fsm_init(struct call_fsm *fsm, uint32_t timeout_ms, bool is_impatient, uint32_t seed, int64_t now_ms)
+{
+    *fsm = (struct call_fsm){
+        .phase = CALL_IDLE,
+        .is_impatient = is_impatient,
+        .backoff_ms = CALL_BACKOFF_MIN_MS,
+        .random = seed ? seed : 1,
+        .deadline_at = timeout_ms ? now_ms + timeout_ms : INT64_MAX,
+        .cancel_by = INT64_MAX,
+        .asked_at = INT64_MIN,
+    };
+}
+
+static struct call_action *push(struct step *step, enum call_action_kind kind, enum call_why why)
+{
+    assert(step->count < CALL_ACTIONS_MAX);
+    struct call_action *action = &step->actions[step->count++];
+    *action = (struct call_action){.kind = kind, .why = why, .phase = step->fsm->phase};
+    return action;
+}
+
+static void end(struct step *step, enum call_why why)
+{
+    push(step, CALL_DO_END, why)->code = step->event->code;
+    step->fsm->phase = CALL_ENDED;
+}
+
+/* xorshift32: jitter needs no more. */
+static uint32_t draw(struct call_fsm *fsm, uint32_t below)
+{
+    fsm->random ^= fsm->random << 13;
+    fsm->random ^= fsm->random >> 17;
+    fsm->random ^= fsm->random << 5;
+    return fsm->random % below;
+}
+
+static void send(struct step *step)
+{
+    step->fsm->phase = CALL_SENT;
+    step->fsm->sent_at = step->now;
+    push(step, CALL_DO_PUBLISH_REQUEST, CALL_WHY_NONE);
+}
+
+static void ask(struct step *step)
+{
+    step->fsm->phase = CALL_ASKING;
+    step->fsm->asked_at = step->now;
+    push(step, CALL_DO_PUBLISH_WHO, CALL_WHY_NONE);
+}
+
+/* Half of the wait is fixed and half is drawn, so that callers who were refused together do not come back together. */
+static void back_off(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    fsm->phase = CALL_WAITING;
+    fsm->bounces = 0;
+    fsm->retry_at = step->now + fsm->backoff_ms / 2 + draw(fsm, fsm->backoff_ms / 2 + 1) + 1;
+    fsm->backoff_ms = fsm->backoff_ms * 2 < CALL_BACKOFF_MAX_MS ? fsm->backoff_ms * 2 : CALL_BACKOFF_MAX_MS;
+}
+
+static void wait_busy(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (fsm->is_impatient) {
+        end(step, CALL_WHY_BUSY);
+        return;
+    }
+    back_off(step);
+    if (!fsm->has_said_busy) {
+        fsm->has_said_busy = true;
+        push(step, CALL_DO_SAY_WAITING, CALL_WHY_BUSY);
+    }
+}
+
+static void go_down(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (fsm->is_down) {
+        return;
+    }
+    fsm->is_down = fsm->was_down = true;
+    fsm->down_since = step->now;
+    /* A question that nobody can answer any more; the request itself was not taken, so it may go out again. */
+    if (fsm->phase == CALL_ASKING) {
+        fsm->phase = CALL_WAITING;
+    }
+    if (!fsm->has_said_down && fsm->phase != CALL_IDLE) {
+        fsm->has_said_down = true;
+        push(step, CALL_DO_SAY_WAITING, CALL_WHY_NO_BUS);
+    }
+}
+
+static void go_up(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (!fsm->is_down) {
+        return;
+    }
+    fsm->is_down = false;
+    /* Silence while the bus was away says nothing about the other side. */
+    fsm->sent_at = step->now;
+    fsm->ping_at = step->now;
+    fsm->pings_open = 0;
+    if (fsm->phase == CALL_WAITING) {
+        send(step);
+    } else if (fsm->phase == CALL_TAKEN && fsm->is_cancelling) {
+        push(step, CALL_DO_PUBLISH_CANCEL, CALL_WHY_CANCELED);
+    }
+}
+
+static void on_not_published(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    const struct call_event *event = step->event;
+    if (event->action == CALL_DO_PUBLISH_REQUEST && fsm->phase == CALL_SENT) {
+        if (event->code != AMP_NO_BUS && event->code != AMP_OVERLOADED) {
+            end(step, CALL_WHY_REFUSED);
+            return;
+        }
+        back_off(step);
+    } else if (event->action == CALL_DO_PUBLISH_WHO && fsm->phase == CALL_ASKING) {
+        back_off(step);
+    }
+    if (event->code == AMP_NO_BUS) {
+        go_down(step);
+    }
+}
+
+static void on_frame(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    bool is_first = fsm->phase != CALL_TAKEN;
+    fsm->phase = CALL_TAKEN;
+    fsm->ping_at = step->now + CALL_PING_EVERY_MS;
+    fsm->pings_open = 0;
+    fsm->was_down = fsm->is_down;
+    if (is_first) {
+        push(step, CALL_DO_TAKEN, CALL_WHY_NONE);
+    }
+    push(step, CALL_DO_DELIVER, CALL_WHY_NONE);
+    if (step->event->is_last) {
+        end(step, CALL_WHY_STREAM);
+    } else if (is_first && fsm->is_cancelling) {
+        fsm->cancel_by = step->now + CALL_CANCEL_MAX_MS;
+        push(step, CALL_DO_PUBLISH_CANCEL, CALL_WHY_CANCELED);
+    }
+}
+
+/* Nobody will read what the callee still does. */
+static void break_off(struct step *step, enum call_why why)
+{
+    if (step->fsm->phase == CALL_TAKEN && !step->fsm->is_cancelling) {
+        push(step, CALL_DO_PUBLISH_CANCEL, why);
+    }
+    end(step, why);
+}
+
+/* Also as the first frame: somebody took it. */
+static void on_gap(struct step *step)
+{
+    if (step->fsm->phase != CALL_TAKEN) {
+        step->fsm->phase = CALL_TAKEN;
+        push(step, CALL_DO_TAKEN, CALL_WHY_NONE);
+    }
+    break_off(step, CALL_WHY_GAP);
+}
+
+/* The answer to a request that nobody took: it may be sent again. */
+static void on_not_taken(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (fsm->phase != CALL_SENT) {
+        return; /* said twice, or too late: somebody took it */
+    }
+    if (fsm->is_cancelling) {
+        end(step, CALL_WHY_CANCELED);
+    } else if (step->event->kind == CALL_EV_REPLY_ERROR) {
+        end(step, CALL_WHY_REPLY);
+    } else if (step->event->kind == CALL_EV_BOUNCED) {
+        if (++fsm->bounces <= CALL_BOUNCES_MAX) {
+            send(step);
+        } else {
+            wait_busy(step);
+        }
+    } else if (fsm->asked_at != INT64_MIN && step->now - fsm->asked_at < CALL_WHO_EVERY_MS) {
+        wait_busy(step);
+    } else {
+        ask(step);
+    }
+}
+
+static void on_who(struct step *step)
+{
+    if (step->fsm->phase != CALL_ASKING) {
+        return;
+    }
+    if (step->event->kind == CALL_EV_WHO_NONE) {
+        end(step, CALL_WHY_NOBODY);
+    } else {
+        wait_busy(step);
+    }
+}
+
+static void on_pong(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (fsm->phase != CALL_TAKEN) {
+        return;
+    }
+    fsm->pings_open = 0;
+    if (step->event->kind == CALL_EV_PONG_NONE) {
+        end(step, CALL_WHY_GONE);
+    } else if (step->event->kind == CALL_EV_PONG_UNKNOWN) {
+        end(step, fsm->was_down ? CALL_WHY_MISSED_END : CALL_WHY_UNKNOWN);
+    }
+}
+
+static void on_cancel(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (fsm->is_cancelling) {
+        return;
+    }
+    fsm->is_cancelling = true;
+    if (fsm->phase == CALL_TAKEN) {
+        fsm->cancel_by = step->now + CALL_CANCEL_MAX_MS;
+        push(step, CALL_DO_PUBLISH_CANCEL, CALL_WHY_CANCELED);
+    } else if (fsm->phase != CALL_SENT || fsm->is_down) {
+        end(step, CALL_WHY_CANCELED);
+    }
+    /* CALL_SENT: somebody may be taking it right now; the first answer says whom to tell, or that there is nobody to tell. */
+}
+
+static void ping(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (fsm->pings_open >= CALL_PINGS_OPEN_MAX) {
+        end(step, CALL_WHY_HUNG);
+        return;
+    }
+    fsm->pings_open++;
+    fsm->ping_at = step->now + CALL_PING_EVERY_MS;
+    push(step, CALL_DO_PUBLISH_PING, CALL_WHY_NONE);
+}
+
+static void on_timer(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (step->now >= fsm->deadline_at) {
+        break_off(step, CALL_WHY_DEADLINE);
+    } else if (step->now >= fsm->cancel_by) {
+        end(step, CALL_WHY_CANCELED);
+    } else if (fsm->is_down) {
+        if (step->now - fsm->down_since >= CALL_DOWN_MAX_MS) {
+            end(step, CALL_WHY_NO_BUS);
+        }
+    } else if (fsm->phase == CALL_SENT && step->now - fsm->sent_at >= CALL_SILENCE_MS) {
+        end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_NO_ACK);
+    } else if (fsm->phase == CALL_ASKING && step->now - fsm->asked_at >= CALL_SILENCE_MS) {
+        wait_busy(step); /* the name is taken, its holder is slow: as good as busy */
+    } else if (fsm->phase == CALL_WAITING && step->now >= fsm->retry_at) {
+        send(step);
+    } else if (fsm->phase == CALL_TAKEN && step->now >= fsm->ping_at) {
+        ping(step);
+    }
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t next_due(const struct call_fsm *fsm, int64_t now)
+{
+    int64_t due = earlier(fsm->deadline_at, fsm->cancel_by);
+    if (fsm->is_down) {
+        return earlier(due, earlier(now + CALL_DOWN_POLL_MS, fsm->down_since + CALL_DOWN_MAX_MS));
+    }
+    switch (fsm->phase) {
+    case CALL_SENT:
+        return earlier(due, fsm->sent_at + CALL_SILENCE_MS);
+    case CALL_ASKING:
+        return earlier(due, fsm->asked_at + CALL_SILENCE_MS);
+    case CALL_WAITING:
+        return earlier(due, fsm->retry_at);
+    case CALL_TAKEN:
+        return earlier(due, fsm->ping_at);
+    case CALL_IDLE:
+    case CALL_ENDED:
+        break;
+    }
+    return due;
+}
+
+static void dispatch(struct step *step)
+{
+    switch (step->event->kind) {
+    case CALL_EV_START:
+        if (step->fsm->phase == CALL_IDLE) {
+            send(step);
+        }
+        break;
+    case CALL_EV_NOT_PUBLISHED:
+        on_not_published(step);
+        break;
+    case CALL_EV_NO_RESPONDERS:
+    case CALL_EV_BOUNCED:
+    case CALL_EV_REPLY_ERROR:
+        on_not_taken(step);
+        break;
+    case CALL_EV_DENIED:
+        break_off(step, CALL_WHY_DENIED);
+        break;
+    case CALL_EV_BAD_ANSWER:
+        break_off(step, CALL_WHY_BAD_ANSWER);
+        break;
+    case CALL_EV_FRAME:
+        on_frame(step);
+        break;
+    case CALL_EV_FRAME_GAP:
+        on_gap(step);
+        break;
+    case CALL_EV_WHO_NONE:
+    case CALL_EV_WHO_THERE:
+        on_who(step);
+        break;
+    case CALL_EV_PONG:
+    case CALL_EV_PONG_UNKNOWN:
+    case CALL_EV_PONG_NONE:
+        on_pong(step);
+        break;
+    case CALL_EV_BUS_DOWN:
+        go_down(step);
+        break;
+    case CALL_EV_BUS_UP:
+        go_up(step);
+        break;
+    case CALL_EV_TIMER:
+        on_timer(step);
+        break;
+    case CALL_EV_CANCEL:
+        on_cancel(step);
+        break;
+    case CALL_EV_KINDS:
+        break;
+    }
+}
+
+size_t call_fsm_step(struct call_fsm *fsm, const struct call_event *event, int64_t now_ms, struct call_action ret[CALL_ACTIONS_MAX])
+{
+    struct step step = {.fsm = fsm, .event = event, .now = now_ms, .actions = ret};
+    if (fsm->phase == CALL_ENDED) {
+        return 0;
+    }
+    dispatch(&step);
+    int64_t due = next_due(fsm, now_ms);
+    if (fsm->phase != CALL_ENDED && due != INT64_MAX) {
+        int64_t in_ms = due > now_ms ? due - now_ms : 0;
+        push(&step, CALL_DO_SET_TIMER, CALL_WHY_NONE)->in_ms = in_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)in_ms;
+    }
+    return step.count;
+}

@@ -1,0 +1,114 @@
+/* The state machine of one call (amp.md 5), without I/O: (state, event, now) → (state, actions). call.c carries the actions out and
+ * turns what the bus says into events; everything that can go wrong between caller and callee is decided here, and nowhere else.
+ *
+ * Promises, whatever the order of events: exactly one CALL_DO_END; no action but none after it; the request is never published
+ * again once somebody may have taken it (a frame came, or the answer to it is outstanding). */
+#pragma once
+#include <amp/amp.h>
+
+#define CALL_ACK_MS 200u          /* asked of the callee: a first frame within this time */
+#define CALL_SILENCE_MS 2000u     /* a request without any answer for this long is lost */
+#define CALL_WHO_EVERY_MS 1000u   /* while waiting: is the agent still there? */
+#define CALL_PING_EVERY_MS 1000u  /* of silence after it was taken */
+#define CALL_PINGS_OPEN_MAX 10u   /* unanswered in a row: the sidecar hangs */
+#define CALL_CANCEL_MAX_MS 10000u /* a cancelled task has this long to end */
+#define CALL_DOWN_MAX_MS 10000u   /* the bus may be away for this long */
+#define CALL_DOWN_POLL_MS 50u
+#define CALL_BOUNCES_MAX 3u       /* full instances met in a row before the agent counts as busy */
+#define CALL_BACKOFF_MIN_MS 5u
+#define CALL_BACKOFF_MAX_MS 250u
+#define CALL_ACTIONS_MAX 6u       /* of one step */
+
+enum call_phase {
+    CALL_IDLE,
+    CALL_SENT,    /* the request is out, nothing came back: it may or may not be running */
+    CALL_ASKING,  /* nobody listened; asked whether the agent exists */
+    CALL_WAITING, /* it exists and is busy (or the bus is away): to be sent again at retry_at */
+    CALL_TAKEN,   /* an instance works on it */
+    CALL_ENDED,
+};
+
+enum call_event_kind {
+    CALL_EV_START,
+    CALL_EV_NOT_PUBLISHED, /* the action `action` could not be carried out: `code` */
+    CALL_EV_NO_RESPONDERS, /* to the request */
+    CALL_EV_BOUNCED,       /* the request met a full instance */
+    CALL_EV_REPLY_ERROR,   /* the request was refused for another reason */
+    CALL_EV_DENIED,        /* the bus forbids a subject that this call needs */
+    CALL_EV_BAD_ANSWER,    /* what came is no answer */
+    CALL_EV_FRAME,         /* the next frame in order; is_last: with the end marker */
+    CALL_EV_FRAME_GAP,
+    CALL_EV_WHO_NONE,      /* nobody of that name */
+    CALL_EV_WHO_THERE,
+    CALL_EV_PONG,          /* the callee knows the task */
+    CALL_EV_PONG_UNKNOWN,  /* the callee does not know it (any more) */
+    CALL_EV_PONG_NONE,     /* the callee is gone */
+    CALL_EV_BUS_DOWN,
+    CALL_EV_BUS_UP,
+    CALL_EV_TIMER,
+    CALL_EV_CANCEL,
+    CALL_EV_KINDS
+};
+
+enum call_action_kind {
+    CALL_DO_PUBLISH_REQUEST,
+    CALL_DO_PUBLISH_WHO,
+    CALL_DO_PUBLISH_PING,
+    CALL_DO_PUBLISH_CANCEL, /* `why` says for what reason */
+    CALL_DO_TAKEN,          /* tell who took it */
+    CALL_DO_DELIVER,        /* the events of the frame at hand */
+    CALL_DO_SAY_WAITING,    /* tell that it waits; why: CALL_WHY_BUSY or CALL_WHY_NO_BUS */
+    CALL_DO_SET_TIMER,      /* CALL_EV_TIMER in in_ms, instead of an earlier setting */
+    CALL_DO_END,            /* `why`; `phase` is the one it ended in */
+};
+
+enum call_why {
+    CALL_WHY_NONE,
+    CALL_WHY_STREAM,     /* the end marker came: its error, or none */
+    CALL_WHY_REPLY,      /* the error of the reply */
+    CALL_WHY_GAP,        /* events are missing */
+    CALL_WHY_MISSED_END, /* the task ended while the bus was away */
+    CALL_WHY_BAD_ANSWER,
+    CALL_WHY_NOBODY,
+    CALL_WHY_BUSY,
+    CALL_WHY_DENIED,
+    CALL_WHY_REFUSED, /* our side of the bus does not take the request: `code` */
+    CALL_WHY_NO_BUS,
+    CALL_WHY_DEADLINE,
+    CALL_WHY_CANCELED,
+    CALL_WHY_NO_ACK,  /* sent, then silence: unknown whether it ran */
+    CALL_WHY_GONE,    /* the callee's sidecar left */
+    CALL_WHY_UNKNOWN, /* the callee's sidecar does not know the task */
+    CALL_WHY_HUNG,    /* the callee's sidecar is there and does not answer */
+};
+
+struct call_event {
+    enum call_event_kind kind;
+    enum call_action_kind action; /* NOT_PUBLISHED */
+    enum amp_code code;           /* NOT_PUBLISHED */
+    bool is_last;                 /* FRAME */
+};
+
+struct call_action {
+    enum call_action_kind kind;
+    enum call_why why;
+    enum call_phase phase; /* END */
+    enum amp_code code;    /* END with CALL_WHY_REFUSED */
+    uint32_t in_ms;        /* SET_TIMER */
+};
+
+struct call_fsm {
+    enum call_phase phase;
+    bool is_impatient, is_cancelling, is_down;
+    bool has_said_busy, has_said_down; /* each is told once */
+    bool was_down;                     /* since the last frame */
+    uint32_t bounces, pings_open, backoff_ms, random;
+    int64_t deadline_at, cancel_by, down_since; /* INT64_MAX: none */
+    int64_t sent_at, asked_at, retry_at, ping_at;
+};
+
+/* timeout_ms 0: none. `seed` makes the jitter. */
+void call_fsm_init(struct call_fsm *fsm, uint32_t timeout_ms, bool is_impatient, uint32_t seed, int64_t now_ms);
+/* Writes the actions in the order in which they are to be done and returns how many. Actions of one step never invalidate each other:
+ * an END is the last one. */
+size_t call_fsm_step(struct call_fsm *fsm, const struct call_event *event, int64_t now_ms, struct call_action ret[CALL_ACTIONS_MAX]);
