@@ -1,0 +1,79 @@
+/* Who is on the mesh: agents, their instances and their deaths, from beats (amp.md 9). Pure: time is an argument, nothing is
+ * sent. Everything is bounded; what does not fit is refused and counted. Structs may be read by their users, not written. */
+#pragma once
+#include <amp/amp.h>
+#include <uthash.h>
+
+#define REGISTRY_AGENTS_MAX 10000u
+#define REGISTRY_INSTANCES_MAX 100000u
+#define REGISTRY_DEATHS_MAX 32u          /* kept of one agent */
+#define REGISTRY_INTERVAL_MS 1000u       /* when a beat does not say */
+#define REGISTRY_INTERVAL_MIN_MS 100u
+#define REGISTRY_INTERVAL_MAX_MS 60000u
+#define REGISTRY_MISSED_MAX 3u           /* beats, then an instance is lost */
+#define REGISTRY_GONE_KEPT_MS 60000u     /* how long one that left or was lost is still shown */
+#define REGISTRY_SILENT_KEPT_MS 86400000u /* how long an agent without instances is */
+
+struct registry_instance {
+    UT_hash_handle hh;
+    char name[AMP_NAME_MAX + 1];
+    struct registry_agent *agent;
+    Amp__Beat *beat;           /* the last one, without card and death */
+    Amp__InstanceState state;
+    uint32_t free;             /* as far as we know: the last beat, less what was taken since */
+    int64_t seen_ms, seen_unix_ms;
+    int64_t over_ms;           /* since when it is gone or lost */
+};
+
+struct registry_agent {
+    UT_hash_handle hh;
+    char name[AMP_NAME_MAX + 1];
+    Amp__AgentCard *card;      /* NULL: not seen yet */
+    struct registry_instance *instances;
+    Amp__Death *deaths[REGISTRY_DEATHS_MAX]; /* newest first */
+    size_t n_deaths;
+    int64_t seen_ms;
+};
+
+struct registry_skill;
+struct registry {
+    struct registry_agent *agents;
+    struct registry_skill *skills;
+    size_t n_instances;
+    uint64_t n_refused;
+};
+
+struct registry_change {
+    struct registry_agent *agent;
+    struct registry_instance *instance;
+    bool is_new;        /* the instance was not there */
+    bool has_left;      /* it said goodbye with this beat */
+    bool has_new_death;
+};
+
+void registry_init(struct registry *registry);
+void registry_done(struct registry *registry);
+
+/* Takes a beat in. AMP_OVERLOADED when there is no room, AMP_INVALID for a beat without valid names. */
+AMP_MUST_USE enum amp_code registry_beat(struct registry *registry, const Amp__Beat *beat, int64_t now_ms, int64_t now_unix_ms,
+                                         struct registry_change *ret);
+/* A death known from elsewhere (the journal, at start), older than those that are there. */
+void registry_add_old_death(struct registry *registry, const Amp__Death *death, int64_t now_ms);
+/* Finds who was silent too long and forgets who left long ago. `on_lost` may be NULL; it must not change the registry. */
+void registry_tick(struct registry *registry, int64_t now_ms, void (*on_lost)(void *ctx, const struct registry_instance *instance),
+                   void *ctx);
+
+struct registry_agent *registry_agent(const struct registry *registry, const char *name); /* or NULL */
+const struct registry_instance *registry_instance(const struct registry *registry, const char *agent, const char *instance);
+bool registry_is_live(const struct registry_instance *instance); /* NULL: no */
+
+struct registry_slots {
+    uint32_t instances; /* live ones */
+    uint32_t free;
+};
+/* Of an agent (skill NULL or "") or of everybody with that skill. */
+struct registry_slots registry_slots(const struct registry *registry, const char *agent, const char *skill);
+/* The instance took a task of ours, or ended one: what its next beat will say. */
+void registry_taken(struct registry *registry, const char *agent, const char *instance);
+void registry_freed(struct registry *registry, const char *agent, const char *instance);
+bool registry_has_skill(const struct registry_agent *agent, const char *skill);
