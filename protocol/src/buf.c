@@ -36,7 +36,7 @@ static enum amp_code buf_grow(struct amp_buf *buf, size_t cap_min)
     while (cap < cap_min)
         cap = cap > SIZE_MAX / 2 ? cap_min : cap * 2;
     if (cap > buf->max && cap_min <= buf->max)
-        cap = buf->max;
+        cap = buf->max ? buf->max : 1;
     uint8_t *data = realloc(buf->data, cap);
     if (!data) {
         buf->is_full = true;
@@ -53,7 +53,8 @@ enum amp_code buf_reserve(struct amp_buf *buf, size_t len)
         buf->is_full = true;
         return AMP_TOO_LARGE;
     }
-    return len <= buf->cap - buf->len ? AMP_OK : buf_grow(buf, buf->len + len);
+    /* an empty buffer gets memory too, so that data + len is always a place */
+    return buf->data && len <= buf->cap - buf->len ? AMP_OK : buf_grow(buf, buf->len + len);
 }
 
 enum amp_code amp_buf_append(struct amp_buf *buf, const void *data, size_t len)

@@ -1,5 +1,5 @@
-/* The meaning of an envelope's fields, as one table of rules per message type. (amp.md 3.6) What the bytes look like was
- * settled by the decoder; what a message or a card says is checked by their own files. */
+/* The meaning of an envelope's fields, as one table of rules per message type. (amp.md 3.6) What the bytes look like
+ * was settled by the decoder; what a message or a card says is checked by their own files. */
 #include "json.h"
 #include "model.h"
 #include "path.h"
@@ -70,8 +70,8 @@ static enum amp_code check_request(const ProtobufCMessage *message, const struct
 {
     const Amp__Request *request = (const Amp__Request *)message;
     if (request->has_hops && request->hops > AMP_HOPS_MAX)
-        return path_error(err, AMP_HOPS, &(struct path){path, "hops", PATH_NO_INDEX}, "%u calls above this one; at most %u are allowed",
-                          request->hops, AMP_HOPS_MAX);
+        return path_error(err, AMP_HOPS, &(struct path){path, "hops", PATH_NO_INDEX},
+                          "%u calls above this one; at most %u are allowed", request->hops, AMP_HOPS_MAX);
     return AMP_OK;
 }
 
@@ -169,7 +169,8 @@ static enum amp_code check_traceparent(const char *text, const struct path *path
 static enum amp_code check_envelope(const ProtobufCMessage *message, const struct path *path, struct amp_error *err)
 {
     const Amp__Envelope *envelope = (const Amp__Envelope *)message;
-    enum amp_code code = check_traceparent(envelope->traceparent, &(struct path){path, "traceparent", PATH_NO_INDEX}, err);
+    enum amp_code code =
+        check_traceparent(envelope->traceparent, &(struct path){path, "traceparent", PATH_NO_INDEX}, err);
     if (code != AMP_OK || envelope->body_case != AMP__ENVELOPE__BODY_REQUEST)
         return code;
     return check_request_ids(envelope->request, &(struct path){path, "request", PATH_NO_INDEX}, false, err);
@@ -177,8 +178,14 @@ static enum amp_code check_envelope(const ProtobufCMessage *message, const struc
 
 /* ---- the tables ---- */
 
-#define ONE(type, field, kind, max) {#field, offsetof(Amp__##type, field), 0, kind, max, 0}
-#define MANY(type, field, kind, n_max, max) {#field, offsetof(Amp__##type, field), offsetof(Amp__##type, n_##field), kind, max, n_max}
+#define ONE(type, field, kind, max)                                                                                    \
+    {                                                                                                                  \
+#field, offsetof(Amp__##type, field), 0, kind, max, 0                                                          \
+    }
+#define MANY(type, field, kind, n_max, max)                                                                            \
+    {                                                                                                                  \
+#field, offsetof(Amp__##type, field), offsetof(Amp__##type, n_##field), kind, max, n_max                       \
+    }
 #define ID(type, field) ONE(type, field, RULE_ID, 0)
 #define ID_GIVEN(type, field) ONE(type, field, RULE_ID_GIVEN, 0)
 #define LABEL(type, field, max) ONE(type, field, RULE_LABEL, max)
@@ -189,37 +196,58 @@ static enum amp_code check_envelope(const ProtobufCMessage *message, const struc
 
 static const struct rule envelope_rules[] = {ID(Envelope, from), ONE(Envelope, body_case, RULE_CHOICE, 0)};
 static const struct rule request_rules[] = {
-    CHILD(Request, message), ID(Request, parent), MANY(Request, path, RULE_IDS, AMP_HOPS_MAX, 0), ID(Request, skill),
-    OBJECT(Request, metadata),
+    CHILD(Request, message), ID(Request, parent),       MANY(Request, path, RULE_IDS, AMP_HOPS_MAX, 0),
+    ID(Request, skill),      OBJECT(Request, metadata),
 };
 static const struct rule event_rules[] = {OBJECT(Event, body)};
 static const struct rule end_rules[] = {CHILD(End, error)};
 static const struct rule frame_rules[] = {
-    ID_GIVEN(Frame, task_id), ID(Frame, context_id), ID(Frame, agent), ID(Frame, instance), ID(Frame, from), ID(Frame, parent),
-    CHILDREN(Frame, events, AMP_MEMBERS_MAX), CHILD(Frame, end), CHILD(Frame, request),
+    ID_GIVEN(Frame, task_id),
+    ID(Frame, context_id),
+    ID(Frame, agent),
+    ID(Frame, instance),
+    ID(Frame, from),
+    ID(Frame, parent),
+    CHILDREN(Frame, events, AMP_MEMBERS_MAX),
+    CHILD(Frame, end),
+    CHILD(Frame, request),
 };
 static const struct rule error_rules[] = {
-    LABEL(Error, name, AMP_NAME_MAX), TEXT(Error, message, TEXT_MAX), TEXT(Error, hint, TEXT_MAX), TEXT(Error, field, TEXT_MAX),
+    LABEL(Error, name, AMP_NAME_MAX),
+    TEXT(Error, message, TEXT_MAX),
+    TEXT(Error, hint, TEXT_MAX),
+    TEXT(Error, field, TEXT_MAX),
     CHILD(Error, death),
 };
 static const struct rule death_rules[] = {
-    ID(Death, agent), ID(Death, instance), MANY(Death, stderr, RULE_TEXTS, AMP_STDERR_LINES_MAX, AMP_STDERR_LINE_MAX),
+    ID(Death, agent),
+    ID(Death, instance),
+    MANY(Death, stderr, RULE_TEXTS, AMP_STDERR_LINES_MAX, AMP_STDERR_LINE_MAX),
     MANY(Death, tasks, RULE_IDS, AMP_INFLIGHT_TASKS_REPORTED, 0),
 };
 static const struct rule cancel_rules[] = {TEXT(Cancel, reason, REASON_MAX)};
 static const struct rule answer_rules[] = {LABEL(Answer, input_id, AMP_KEY_MAX), CHILD(Answer, message)};
 static const struct rule reply_rules[] = {CHILD(Reply, error), CHILD(Reply, beat)};
 static const struct rule beat_rules[] = {
-    ID_GIVEN(Beat, agent), ID_GIVEN(Beat, instance), LABEL(Beat, host, LABEL_MAX), CHILD(Beat, card), CHILD(Beat, death),
-    LABEL(Beat, version, LABEL_MAX), ONE(Beat, retry, RULE_RETRY, 0), MANY(Beat, tags, RULE_LABELS, AMP_TAGS_MAX, LABEL_MAX),
+    ID_GIVEN(Beat, agent),
+    ID_GIVEN(Beat, instance),
+    LABEL(Beat, host, LABEL_MAX),
+    CHILD(Beat, card),
+    CHILD(Beat, death),
+    LABEL(Beat, version, LABEL_MAX),
+    ONE(Beat, retry, RULE_RETRY, 0),
+    MANY(Beat, tags, RULE_LABELS, AMP_TAGS_MAX, LABEL_MAX),
     MANY(Beat, tasks, RULE_IDS, AMP_INFLIGHT_TASKS_REPORTED, 0),
 };
 static const struct rule submit_rules[] = {
-    ID(Submit, agent), ID(Submit, skill), CHILD(Submit, request), LABEL(Submit, key, AMP_KEY_MAX),
+    ID(Submit, agent),
+    ID(Submit, skill),
+    CHILD(Submit, request),
+    LABEL(Submit, key, AMP_KEY_MAX),
     ONE(Submit, retry, RULE_RETRY, 0),
 };
 static const struct rule query_rules[] = {
-    ID(TaskQuery, id), ID(TaskQuery, context_id), ID(TaskQuery, agent), LABEL(TaskQuery, page_token, LABEL_MAX),
+    ID(TaskQuery, id),     ID(TaskQuery, context_id), ID(TaskQuery, agent), LABEL(TaskQuery, page_token, LABEL_MAX),
     ID(TaskQuery, parent),
 };
 static const struct rule watch_rules[] = {ID_GIVEN(Watch, id)};
@@ -227,29 +255,47 @@ static const struct rule command_rules[] = {ID_GIVEN(TaskCommand, id), CHILD(Tas
 static const struct rule control_rules[] = {ONE(Control, kind_case, RULE_CHOICE, 0)};
 static const struct rule env_request_rules[] = {ONE(EnvRequest, verb_case, RULE_CHOICE, 0)};
 static const struct rule kv_rules[] = {LABEL(Kv, key, AMP_KV_KEY_MAX), ONE(Kv, value, RULE_JSON, AMP_KV_VALUE_MAX)};
-static const struct rule entry_rules[] = {
-    LABEL(KvEntry, key, AMP_KV_KEY_MAX), ONE(KvEntry, value, RULE_JSON, AMP_KV_VALUE_MAX)};
-static const struct rule agents_rules[] = {
-    ID(AgentQuery, name), ID(AgentQuery, skill), MANY(AgentQuery, tags, RULE_LABELS, AMP_TAGS_MAX, LABEL_MAX)};
+static const struct rule entry_rules[] = {LABEL(KvEntry, key, AMP_KV_KEY_MAX),
+                                          ONE(KvEntry, value, RULE_JSON, AMP_KV_VALUE_MAX)};
+static const struct rule agents_rules[] = {ID(AgentQuery, name), ID(AgentQuery, skill),
+                                           MANY(AgentQuery, tags, RULE_LABELS, AMP_TAGS_MAX, LABEL_MAX)};
 static const struct rule task_rules[] = {ID_GIVEN(Task, id), ID(Task, context_id), OBJECT(Task, metadata)};
 static const struct rule record_rules[] = {
-    CHILD(TaskRecord, task), ID(TaskRecord, agent), ID(TaskRecord, skill), ID(TaskRecord, from), ID(TaskRecord, parent),
-    TEXT(TaskRecord, waiting, TEXT_MAX), CHILDREN(TaskRecord, events, AMP_MEMBERS_MAX), CHILD(TaskRecord, error),
+    CHILD(TaskRecord, task),
+    ID(TaskRecord, agent),
+    ID(TaskRecord, skill),
+    ID(TaskRecord, from),
+    ID(TaskRecord, parent),
+    TEXT(TaskRecord, waiting, TEXT_MAX),
+    CHILDREN(TaskRecord, events, AMP_MEMBERS_MAX),
+    CHILD(TaskRecord, error),
 };
 static const struct rule instance_rules[] = {CHILD(Instance, beat)};
 static const struct rule agent_rules[] = {
-    ID_GIVEN(AgentRecord, name), CHILD(AgentRecord, card), CHILDREN(AgentRecord, instances, AMP_MEMBERS_MAX),
+    ID_GIVEN(AgentRecord, name),
+    CHILD(AgentRecord, card),
+    CHILDREN(AgentRecord, instances, AMP_MEMBERS_MAX),
     CHILDREN(AgentRecord, deaths, DEATHS_MAX),
 };
-static const struct rule info_rules[] = {
-    LABEL(EnvInfo, version, LABEL_MAX), TEXT(EnvInfo, journal, TEXT_MAX), ID(EnvInfo, instance)};
+static const struct rule info_rules[] = {LABEL(EnvInfo, version, LABEL_MAX), TEXT(EnvInfo, journal, TEXT_MAX),
+                                         ID(EnvInfo, instance)};
 static const struct rule env_reply_rules[] = {
-    CHILD(EnvReply, error), CHILDREN(EnvReply, tasks, AMP_MEMBERS_MAX), CHILDREN(EnvReply, agents, AMP_MEMBERS_MAX),
-    CHILDREN(EnvReply, entries, AMP_MEMBERS_MAX), LABEL(EnvReply, next_page_token, LABEL_MAX), CHILD(EnvReply, info),
+    CHILD(EnvReply, error),
+    CHILDREN(EnvReply, tasks, AMP_MEMBERS_MAX),
+    CHILDREN(EnvReply, agents, AMP_MEMBERS_MAX),
+    CHILDREN(EnvReply, entries, AMP_MEMBERS_MAX),
+    LABEL(EnvReply, next_page_token, LABEL_MAX),
+    CHILD(EnvReply, info),
 };
 
-#define RULES(type, rules, check) {&amp__##type##__descriptor, rules, sizeof(rules) / sizeof(rules[0]), check}
-#define ONLY(type, check) {&amp__##type##__descriptor, NULL, 0, check}
+#define RULES(type, rules, check)                                                                                      \
+    {                                                                                                                  \
+        &amp__##type##__descriptor, rules, sizeof(rules) / sizeof(rules[0]), check                                     \
+    }
+#define ONLY(type, check)                                                                                              \
+    {                                                                                                                  \
+        &amp__##type##__descriptor, NULL, 0, check                                                                     \
+    }
 
 /* The hot ones first. */
 static const struct type_rules types[] = {

@@ -1,7 +1,8 @@
 /* JSON → message, straight from the strict tokenizer into the arena. (amp.md 3.3, 3.4)
  *
- * Unknown members are skipped; a member twice (in any spelling), two members of one choice, a missing required member and
- * a value of the wrong kind are errors that name the field. `null` leaves a field unset, but is the value of a Json. */
+ * Unknown members are skipped; a member twice (in any spelling), two members of one choice, a missing required member
+ * and a value of the wrong kind are errors that name the field. `null` leaves a field unset, but is the value of a
+ * Json. */
 #include "json.h"
 
 #include "buf.h"
@@ -208,9 +209,8 @@ static enum amp_code read_timestamp(struct reader *r, enum strict_token token, A
 }
 
 /* Takes the value that begins with `token` as a message, which may be one of the two that are no JSON objects. */
-static enum amp_code read_any_message(struct reader *r, enum strict_token token,
-                                      const ProtobufCMessageDescriptor *type, ProtobufCMessage **ret,
-                                      const struct path *path)
+static enum amp_code read_any_message(struct reader *r, enum strict_token token, const ProtobufCMessageDescriptor *type,
+                                      ProtobufCMessage **ret, const struct path *path)
 {
     bool is_json = type == &amp__json__descriptor, is_time = type == &amp__timestamp__descriptor;
     if (!is_json && !is_time && token != STRICT_OBJECT)

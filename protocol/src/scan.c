@@ -1,5 +1,5 @@
-/* The look before unpacking. protobuf-c 1.4 accepts invalid UTF-8 and NUL in strings, cuts integers off, and overflows the
- * stack on deep nesting; and it leaves to us what depends on our limits. Recursion is bounded by AMP_DEPTH_MAX. */
+/* The look before unpacking. protobuf-c 1.4 accepts invalid UTF-8 and NUL in strings, cuts integers off, and overflows
+ * the stack on deep nesting; and it leaves to us what depends on our limits. Recursion is bounded by AMP_DEPTH_MAX. */
 #include "scan.h"
 
 #include "json.h"

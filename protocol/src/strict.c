@@ -327,8 +327,8 @@ static const uint8_t *skip_digits(const uint8_t *p, const uint8_t *end)
     return p;
 }
 
-/* Would strtod make infinity of it? Asked only for numbers with an exponent or very many digits. The digits are given to
- * strtod without a point, because the point is the locale's. */
+/* Would strtod make infinity of it? Asked only for numbers with an exponent or very many digits. The digits are given
+ * to strtod without a point, because the point is the locale's. */
 static bool is_infinite(const uint8_t *p, const uint8_t *end)
 {
     char digits[64];
@@ -503,8 +503,9 @@ size_t strict_compact(const uint8_t *json, size_t len, uint8_t *ret)
 
 const char *strict_token_name(enum strict_token token)
 {
-    static const char *const names[] = {"an error", "the end",  "an object", "an object's end", "an array", "an array's end",
-                                        "a key",    "a string", "a number",  "true",            "false",    "null"};
+    static const char *const names[] = {"an error", "the end",        "an object", "an object's end",
+                                        "an array", "an array's end", "a key",     "a string",
+                                        "a number", "true",           "false",     "null"};
     return names[token];
 }
 

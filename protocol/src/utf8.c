@@ -3,7 +3,7 @@
 
 #include "buf.h"
 
-#define BYTES_OF(byte) ((uint64_t)(byte) * 0x0101010101010101u)
+#define BYTES_OF(byte) ((uint64_t)(byte)*0x0101010101010101u)
 
 size_t utf8_read(const uint8_t *p, const uint8_t *end, uint32_t *ret_code_point)
 {
@@ -101,8 +101,7 @@ struct span {
 
 /* What changes how the text around it is shown: controls, bidi controls, separators. */
 static const struct span hidden[] = {
-    {0x00, 0x1F},     {0x7F, 0x9F},     {0x061C, 0x061C}, {0x200E, 0x200F},
-    {0x2028, 0x202E}, {0x2066, 0x2069},
+    {0x00, 0x1F}, {0x7F, 0x9F}, {0x061C, 0x061C}, {0x200E, 0x200F}, {0x2028, 0x202E}, {0x2066, 0x2069},
 };
 
 static bool is_hidden(uint32_t code_point, bool one_line)

@@ -13,8 +13,8 @@ size_t utf8_write(uint32_t code_point, uint8_t ret[4]);
 /* How many bytes at `data` are no part of a valid character: at least 1. One U+FFFD stands for all of them. */
 size_t utf8_skip_invalid(const uint8_t *p, const uint8_t *end);
 
-/* The first byte that cannot stand in a JSON string as it is or is not ASCII: a quote, a backslash, a control, the start
- * of a longer character; or `end`. */
+/* The first byte that cannot stand in a JSON string as it is or is not ASCII: a quote, a backslash, a control, the
+ * start of a longer character; or `end`. */
 const uint8_t *utf8_skip_plain(const uint8_t *p, const uint8_t *end);
 
 #define UTF8_REPLACEMENT "\xEF\xBF\xBD"

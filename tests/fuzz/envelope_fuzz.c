@@ -15,7 +15,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     amp_buf_init(&buf, SIZE_MAX / 2);
     if (amp_envelope_decode((struct amp_bytes){data, size}, 0, &arena, &envelope, &encoding, &err) == AMP_OK) {
         if (amp_encode(&envelope->base, encoding, &buf, &err) != AMP_OK ||
-            amp_envelope_decode(amp_buf_bytes(&buf), 1u << (unsigned)envelope->body_case, &arena, &envelope, &encoding, &err) != AMP_OK)
+            amp_envelope_decode(amp_buf_bytes(&buf), 1u << (unsigned)envelope->body_case, &arena, &envelope, &encoding,
+                                &err) != AMP_OK)
             abort();
     }
     amp_buf_done(&buf);

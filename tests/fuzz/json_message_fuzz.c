@@ -1,11 +1,12 @@
-/* JSON → message → canonical JSON → message → the same canonical JSON, through both encodings. The first byte picks the type. */
+/* JSON → message → canonical JSON → message → the same canonical JSON, through both encodings. The first byte picks the
+ * type. */
 #include <amp/amp.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const ProtobufCMessageDescriptor *const types[] = {
-    &amp__envelope__descriptor,  &amp__stream_response__descriptor, &amp__task__descriptor,
-    &amp__agent_card__descriptor, &amp__env_reply__descriptor,      &amp__request__descriptor,
+    &amp__envelope__descriptor,   &amp__stream_response__descriptor, &amp__task__descriptor,
+    &amp__agent_card__descriptor, &amp__env_reply__descriptor,       &amp__request__descriptor,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -24,7 +25,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     amp_buf_init(&second, SIZE_MAX / 2);
     amp_buf_init(&packed, SIZE_MAX / 2);
     if (amp_decode_json(type, (struct amp_bytes){data + 1, size - 1}, &arena, &message, &err) == AMP_OK) {
-        if (amp_encode(message, AMP_JSON, &first, &err) != AMP_OK || amp_encode(message, AMP_PROTOBUF, &packed, &err) != AMP_OK)
+        if (amp_encode(message, AMP_JSON, &first, &err) != AMP_OK ||
+            amp_encode(message, AMP_PROTOBUF, &packed, &err) != AMP_OK)
             abort();
         if (packed.len > 0 && amp_decode(type, amp_buf_bytes(&packed), &arena, &message, &err) != AMP_OK)
             abort();

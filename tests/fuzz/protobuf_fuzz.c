@@ -1,11 +1,12 @@
-/* Protobuf → message: what is taken can be written as JSON, read back and packed to the same message. The first byte picks the type. */
+/* Protobuf → message: what is taken can be written as JSON, read back and packed to the same message. The first byte
+ * picks the type. */
 #include <amp/amp.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const ProtobufCMessageDescriptor *const types[] = {
-    &amp__envelope__descriptor,  &amp__stream_response__descriptor, &amp__task__descriptor,
-    &amp__agent_card__descriptor, &amp__env_reply__descriptor,      &amp__request__descriptor,
+    &amp__envelope__descriptor,   &amp__stream_response__descriptor, &amp__task__descriptor,
+    &amp__agent_card__descriptor, &amp__env_reply__descriptor,       &amp__request__descriptor,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -5,27 +5,48 @@
 #include <string.h>
 
 const ProtobufCMessageDescriptor *const gen_types[] = {
-    &amp__json__descriptor,           &amp__timestamp__descriptor,
-    &amp__part__descriptor,           &amp__message__descriptor,
-    &amp__artifact__descriptor,       &amp__task_status__descriptor,
-    &amp__task__descriptor,           &amp__task_status_update_event__descriptor,
-    &amp__task_artifact_update_event__descriptor, &amp__stream_response__descriptor,
-    &amp__agent_interface__descriptor, &amp__agent_provider__descriptor,
-    &amp__agent_extension__descriptor, &amp__agent_capabilities__descriptor,
-    &amp__agent_skill__descriptor,    &amp__agent_card_signature__descriptor,
-    &amp__agent_card__descriptor,     &amp__death__descriptor,
-    &amp__error__descriptor,          &amp__event__descriptor,
-    &amp__end__descriptor,            &amp__frame__descriptor,
-    &amp__request__descriptor,        &amp__cancel__descriptor,
-    &amp__answer__descriptor,         &amp__ping__descriptor,
-    &amp__control__descriptor,        &amp__beat__descriptor,
-    &amp__reply__descriptor,          &amp__submit__descriptor,
-    &amp__task_query__descriptor,     &amp__watch__descriptor,
-    &amp__task_command__descriptor,   &amp__kv__descriptor,
-    &amp__kv_entry__descriptor,       &amp__agent_query__descriptor,
-    &amp__env_request__descriptor,    &amp__task_record__descriptor,
-    &amp__instance__descriptor,       &amp__agent_record__descriptor,
-    &amp__env_info__descriptor,       &amp__env_reply__descriptor,
+    &amp__json__descriptor,
+    &amp__timestamp__descriptor,
+    &amp__part__descriptor,
+    &amp__message__descriptor,
+    &amp__artifact__descriptor,
+    &amp__task_status__descriptor,
+    &amp__task__descriptor,
+    &amp__task_status_update_event__descriptor,
+    &amp__task_artifact_update_event__descriptor,
+    &amp__stream_response__descriptor,
+    &amp__agent_interface__descriptor,
+    &amp__agent_provider__descriptor,
+    &amp__agent_extension__descriptor,
+    &amp__agent_capabilities__descriptor,
+    &amp__agent_skill__descriptor,
+    &amp__agent_card_signature__descriptor,
+    &amp__agent_card__descriptor,
+    &amp__death__descriptor,
+    &amp__error__descriptor,
+    &amp__event__descriptor,
+    &amp__end__descriptor,
+    &amp__frame__descriptor,
+    &amp__request__descriptor,
+    &amp__cancel__descriptor,
+    &amp__answer__descriptor,
+    &amp__ping__descriptor,
+    &amp__control__descriptor,
+    &amp__beat__descriptor,
+    &amp__reply__descriptor,
+    &amp__submit__descriptor,
+    &amp__task_query__descriptor,
+    &amp__watch__descriptor,
+    &amp__task_command__descriptor,
+    &amp__kv__descriptor,
+    &amp__kv_entry__descriptor,
+    &amp__agent_query__descriptor,
+    &amp__env_request__descriptor,
+    &amp__task_record__descriptor,
+    &amp__instance__descriptor,
+    &amp__agent_record__descriptor,
+    &amp__env_info__descriptor,
+    &amp__env_reply__descriptor,
     &amp__envelope__descriptor,
 };
 const size_t gen_types_count = sizeof(gen_types) / sizeof(gen_types[0]);
@@ -53,8 +74,10 @@ static void *gen_alloc(struct gen *gen, size_t size)
 
 static char *gen_string(struct gen *gen)
 {
-    static const char *const atoms[] = {"a", "Z", "0", " ", "\"", "\\", "\n", "\t", "\x01", "\x7f", "/", "é", "€", "😀",
-                                        "\xE2\x80\xA8", "hello", "\\u0041", "{", "]", "long text without anything special in it"};
+    static const char *const atoms[] = {"a",     "Z",       "0",  " ",    "\"",
+                                        "\\",    "\n",      "\t", "\x01", "\x7f",
+                                        "/",     "é",       "€",  "😀",    "\xE2\x80\xA8",
+                                        "hello", "\\u0041", "{",  "]",    "long text without anything special in it"};
     char *text = gen_alloc(gen, 512);
     for (uint32_t n = gen_below(gen, 9); n > 0; n--)
         strcat(text, atoms[gen_below(gen, sizeof(atoms) / sizeof(atoms[0]))]);
@@ -72,8 +95,18 @@ static void gen_bytes(struct gen *gen, ProtobufCBinaryData *ret)
 static void gen_json(struct gen *gen, ProtobufCBinaryData *ret)
 {
     static const char *const documents[] = {
-        "{}", "[]", "null", "true", "0", "-1.5e3", "9007199254740993", "\"\"", "\"a b\\u0041\"", "{\"a\":{\"b\":[1,2,{}]}}",
-        "[[],[[]],\"x y\"]", "{\"\":null,\"k\":\"\\\"\"}",
+        "{}",
+        "[]",
+        "null",
+        "true",
+        "0",
+        "-1.5e3",
+        "9007199254740993",
+        "\"\"",
+        "\"a b\\u0041\"",
+        "{\"a\":{\"b\":[1,2,{}]}}",
+        "[[],[[]],\"x y\"]",
+        "{\"\":null,\"k\":\"\\\"\"}",
     };
     const char *text = documents[gen_below(gen, sizeof(documents) / sizeof(documents[0]))];
     ret->len = strlen(text);
@@ -154,7 +187,8 @@ ProtobufCMessage *gen_message(struct gen *gen, const ProtobufCMessageDescriptor 
     if (type == &amp__json__descriptor)
         gen_json(gen, &((Amp__Json *)message)->text);
     else if (type == &amp__timestamp__descriptor)
-        ((Amp__Timestamp *)message)->unix_ms = (int64_t)(gen_next(gen) % INT64_C(300000000000000)) - INT64_C(60000000000000);
+        ((Amp__Timestamp *)message)->unix_ms =
+            (int64_t)(gen_next(gen) % INT64_C(300000000000000)) - INT64_C(60000000000000);
     else
         for (unsigned i = 0; i < type->n_fields; i++)
             gen_field(gen, &type->fields[i], message);

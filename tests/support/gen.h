@@ -13,6 +13,6 @@ extern const ProtobufCMessageDescriptor *const gen_types[];
 extern const size_t gen_types_count;
 
 uint32_t gen_below(struct gen *gen, uint32_t n); /* 0…n-1; n ≥ 1 */
-/* Fields are set or not at random; what the codec demands (required fields, one of a choice, UTF-8, valid Json, times and
- * enums in range) holds. */
+/* Fields are set or not at random; what the codec demands (required fields, one of a choice, UTF-8, valid Json, times
+ * and enums in range) holds. */
 ProtobufCMessage *gen_message(struct gen *gen, const ProtobufCMessageDescriptor *type);

@@ -9,6 +9,8 @@
 
 #include <amp/amp.h>
 
+#include "buf.h"
+
 static void test_a_buffer_never_grows_past_its_maximum(void **state)
 {
     for (size_t max = 0; max < 600; max += 7) {
@@ -18,6 +20,17 @@ static void test_a_buffer_never_grows_past_its_maximum(void **state)
             assert_int_equal(amp_buf_append(&buf, "x", 1), AMP_OK);
         assert_int_equal(amp_buf_append(&buf, "x", 1), AMP_TOO_LARGE);
         assert_int_equal(buf.len, max);
+        amp_buf_done(&buf);
+    }
+}
+
+static void test_reserving_nothing_still_gives_a_place(void **state)
+{
+    for (size_t max = 0; max < 2; max++) {
+        struct amp_buf buf;
+        amp_buf_init(&buf, max);
+        assert_int_equal(buf_reserve(&buf, 0), AMP_OK);
+        assert_non_null(buf.data);
         amp_buf_done(&buf);
     }
 }
@@ -94,6 +107,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_buffer_never_grows_past_its_maximum),
+        cmocka_unit_test(test_reserving_nothing_still_gives_a_place),
         cmocka_unit_test(test_after_one_refusal_every_append_fails_until_reset),
         cmocka_unit_test(test_an_arena_hands_out_aligned_zeroed_memory_up_to_its_maximum),
         cmocka_unit_test(test_a_reset_arena_uses_its_blocks_again),

@@ -164,32 +164,46 @@ static void assert_refused(struct fixture *f, const ProtobufCMessageDescriptor *
     ProtobufCMessage *message;
     reset(f);
     memset(&f->err, 0, sizeof(f->err));
-    assert_int_equal(amp_decode(type, (struct amp_bytes){(const uint8_t *)wire, len}, &f->read, &message, &f->err), code);
+    assert_int_equal(amp_decode(type, (struct amp_bytes){(const uint8_t *)wire, len}, &f->read, &message, &f->err),
+                     code);
     assert_string_equal(f->err.field, field);
     assert_true(f->err.message[0] != '\0');
 }
-#define REFUSED(type, wire, code, field) assert_refused(f, &amp__##type##__descriptor, wire, sizeof(wire) - 1, code, field)
+#define REFUSED(type, wire, code, field)                                                                               \
+    assert_refused(f, &amp__##type##__descriptor, wire, sizeof(wire) - 1, code, field)
 
 static void test_protobuf_that_could_mean_two_things_is_refused(void **state)
 {
     struct fixture *f = *state;
     REFUSED(part, "", AMP_MALFORMED, "");
-    REFUSED(part, "\x0a\x05" "ab", AMP_MALFORMED, "");                    /* length past the end */
-    REFUSED(part, "\x0a\x03" "a\0b", AMP_MALFORMED, "text");              /* NUL */
-    REFUSED(part, "\x0a\x02\xC0\x80", AMP_MALFORMED, "text");             /* overlong UTF-8 */
-    REFUSED(part, "\x0a\x01" "a\x0a\x01" "b", AMP_MALFORMED, "text");     /* twice */
-    REFUSED(part, "\x08\x01", AMP_MALFORMED, "text");                     /* wrong wire type */
-    REFUSED(part, "\x0b\x0c", AMP_MALFORMED, "");                         /* a group */
-    REFUSED(part, "\x02\x00", AMP_MALFORMED, "");                         /* field 0 */
-    REFUSED(part, "\x22\x03\x0a\x01{", AMP_MALFORMED, "data");            /* Json that is none */
-    REFUSED(part, "\x22\x00", AMP_INVALID, "data.text");                  /* required field missing */
-    REFUSED(stream_response, "\x12\x00\x0a\x00", AMP_INVALID, "task");    /* two of one choice */
-    REFUSED(message, "\x20\x09", AMP_INVALID, "role");                    /* unknown role */
-    REFUSED(error, "\x08\xff\xff\xff\xff\x1f", AMP_INVALID, "code");      /* more than 32 bits */
+    REFUSED(part,
+            "\x0a\x05"
+            "ab",
+            AMP_MALFORMED, ""); /* length past the end */
+    REFUSED(part,
+            "\x0a\x03"
+            "a\0b",
+            AMP_MALFORMED, "text");                           /* NUL */
+    REFUSED(part, "\x0a\x02\xC0\x80", AMP_MALFORMED, "text"); /* overlong UTF-8 */
+    REFUSED(part,
+            "\x0a\x01"
+            "a\x0a\x01"
+            "b",
+            AMP_MALFORMED, "text");                                    /* twice */
+    REFUSED(part, "\x08\x01", AMP_MALFORMED, "text");                  /* wrong wire type */
+    REFUSED(part, "\x0b\x0c", AMP_MALFORMED, "");                      /* a group */
+    REFUSED(part, "\x02\x00", AMP_MALFORMED, "");                      /* field 0 */
+    REFUSED(part, "\x22\x03\x0a\x01{", AMP_MALFORMED, "data");         /* Json that is none */
+    REFUSED(part, "\x22\x00", AMP_INVALID, "data.text");               /* required field missing */
+    REFUSED(stream_response, "\x12\x00\x0a\x00", AMP_INVALID, "task"); /* two of one choice */
+    REFUSED(message, "\x20\x09", AMP_INVALID, "role");                 /* unknown role */
+    REFUSED(error, "\x08\xff\xff\xff\xff\x1f", AMP_INVALID, "code");   /* more than 32 bits */
     REFUSED(error, "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", AMP_MALFORMED, "");
     REFUSED(timestamp, "\x08\xff\xff\xff\xff\xff\xff\xff\xff\x7f", AMP_INVALID, ""); /* year 292 million */
-    REFUSED(envelope, "\x08\x01\x22\x12\x0a\x01t\x12\x01" "c\x1a\x0a\x2a\x08\x22\x06\x0a\x04\"\\u0", AMP_MALFORMED,
-            "request.message.parts[0].data");
+    REFUSED(envelope,
+            "\x08\x01\x22\x12\x0a\x01t\x12\x01"
+            "c\x1a\x0a\x2a\x08\x22\x06\x0a\x04\"\\u0",
+            AMP_MALFORMED, "request.message.parts[0].data");
 }
 
 static void test_levels_are_counted_through_messages_and_json_together(void **state)
@@ -211,7 +225,8 @@ static void test_levels_are_counted_through_messages_and_json_together(void **st
             ProtobufCMessage *again;
             reset(f);
             assert_ok(f, amp_encode(&message.base, (enum amp_encoding)encoding, &f->first, &f->err));
-            enum amp_code code = amp_decode(&amp__message__descriptor, amp_buf_bytes(&f->first), &f->read, &again, &f->err);
+            enum amp_code code =
+                amp_decode(&amp__message__descriptor, amp_buf_bytes(&f->first), &f->read, &again, &f->err);
             /* the message, its list and the part are three */
             assert_int_equal(code, levels + 3 <= AMP_DEPTH_MAX ? AMP_OK : AMP_TOO_DEEP);
         }
@@ -232,7 +247,8 @@ static void test_more_elements_than_allowed_are_refused_in_both_encodings(void *
             message.n_extensions = AMP_MEMBERS_MAX + extra;
             reset(f);
             assert_ok(f, amp_encode(&message.base, (enum amp_encoding)encoding, &f->first, &f->err));
-            enum amp_code code = amp_decode(&amp__message__descriptor, amp_buf_bytes(&f->first), &f->read, &again, &f->err);
+            enum amp_code code =
+                amp_decode(&amp__message__descriptor, amp_buf_bytes(&f->first), &f->read, &again, &f->err);
             assert_int_equal(code, extra ? AMP_TOO_LARGE : AMP_OK);
         }
 }
@@ -242,8 +258,8 @@ static void test_unknown_protobuf_fields_survive(void **state)
     struct fixture *f = *state;
     static const char wire[] = "\x0a\x02hi\xfa\x7f\x03xyz\xf8\x3f\x07";
     ProtobufCMessage *message;
-    assert_ok(f, amp_decode(&amp__part__descriptor, (struct amp_bytes){(const uint8_t *)wire, sizeof(wire) - 1}, &f->read,
-                            &message, &f->err));
+    assert_ok(f, amp_decode(&amp__part__descriptor, (struct amp_bytes){(const uint8_t *)wire, sizeof(wire) - 1},
+                            &f->read, &message, &f->err));
     assert_ok(f, amp_encode(message, AMP_PROTOBUF, &f->first, &f->err));
     assert_int_equal(f->first.len, sizeof(wire) - 1);
     assert_memory_equal(f->first.data, wire, sizeof(wire) - 1);
@@ -253,7 +269,8 @@ static void test_white_space_is_json_only_where_it_is_no_tag(void **state)
 {
     struct fixture *f = *state;
     ProtobufCMessage *message;
-    assert_ok(f, amp_decode(&amp__envelope__descriptor, amp_bytes_of("\n {\"version\":1,\"ping\":{}}"), &f->read, &message, &f->err));
+    assert_ok(f, amp_decode(&amp__envelope__descriptor, amp_bytes_of("\n {\"version\":1,\"ping\":{}}"), &f->read,
+                            &message, &f->err));
     assert_int_equal(((Amp__Envelope *)message)->body_case, AMP__ENVELOPE__BODY_PING);
     static const char wire[] = "\n\x01{";
     assert_ok(f, amp_decode(&amp__part__descriptor, amp_bytes_of(wire), &f->read, &message, &f->err));

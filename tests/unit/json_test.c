@@ -29,7 +29,8 @@ static void assert_canonical(const ProtobufCMessageDescriptor *type, const char 
     amp_arena_done(&arena);
 }
 
-static void assert_refused(const ProtobufCMessageDescriptor *type, const char *json, enum amp_code code, const char *field)
+static void assert_refused(const ProtobufCMessageDescriptor *type, const char *json, enum amp_code code,
+                           const char *field)
 {
     struct amp_arena arena;
     struct amp_error err = {.code = AMP_OK};
@@ -43,7 +44,8 @@ static void assert_refused(const ProtobufCMessageDescriptor *type, const char *j
 
 static void test_both_spellings_are_read_and_one_is_written(void **state)
 {
-    assert_canonical(TYPE(message), "{\"contextId\":\"c\",\"message_id\":\"m\"}", "{\"messageId\":\"m\",\"contextId\":\"c\",\"parts\":[]}");
+    assert_canonical(TYPE(message), "{\"contextId\":\"c\",\"message_id\":\"m\"}",
+                     "{\"messageId\":\"m\",\"contextId\":\"c\",\"parts\":[]}");
     assert_canonical(TYPE(message), "{\"me\\u0073sageId\":\"m\"}", "{\"messageId\":\"m\",\"parts\":[]}");
     assert_canonical(TYPE(message), "{\"message_Id\":\"unknown\",\"MessageId\":1,\"x\":{\"y\":[1]}}", "{\"parts\":[]}");
     assert_refused(TYPE(message), "{\"messageId\":\"m\",\"message_id\":\"m\"}", AMP_MALFORMED, "messageId");
@@ -54,12 +56,14 @@ static void test_null_is_unset_but_a_value_of_json(void **state)
 {
     assert_canonical(TYPE(part), "{\"text\":null,\"url\":\"u\"}", "{\"url\":\"u\"}");
     assert_canonical(TYPE(part), "{\"data\":null}", "{\"data\":null}");
-    assert_canonical(TYPE(agent_skill), "{\"securityRequirements\":[null,{}],\"examples\":null}", "{\"tags\":[],\"securityRequirements\":[null,{}]}");
+    assert_canonical(TYPE(agent_skill), "{\"securityRequirements\":[null,{}],\"examples\":null}",
+                     "{\"tags\":[],\"securityRequirements\":[null,{}]}");
     assert_canonical(TYPE(agent_skill), "{\"securityRequirements\":null}", "{\"tags\":[]}");
     assert_refused(TYPE(event), "{\"time\":null}", AMP_INVALID, "body");
     assert_refused(TYPE(end), "{\"count\":null}", AMP_INVALID, "count");
     assert_refused(TYPE(answer), "{\"message\":null}", AMP_INVALID, "message");
-    assert_canonical(TYPE(answer), "{\"message\":{\"metadata\":null}}", "{\"message\":{\"parts\":[],\"metadata\":null}}");
+    assert_canonical(TYPE(answer), "{\"message\":{\"metadata\":null}}",
+                     "{\"message\":{\"parts\":[],\"metadata\":null}}");
 }
 
 static void test_json_fields_keep_their_text(void **state)
@@ -71,12 +75,19 @@ static void test_json_fields_keep_their_text(void **state)
 
 static void test_numbers_are_exact_or_refused(void **state)
 {
-    assert_canonical(TYPE(death), "{\"exitCode\":-2147483648,\"cpuMs\":\"4294967295\",\"rssMaxBytes\":\"18446744073709551615\"}",
+    assert_canonical(TYPE(death),
+                     "{\"exitCode\":-2147483648,\"cpuMs\":\"4294967295\",\"rssMaxBytes\":\"18446744073709551615\"}",
                      "{\"exitCode\":-2147483648,\"rssMaxBytes\":\"18446744073709551615\",\"cpuMs\":4294967295}");
-    assert_canonical(TYPE(death), "{\"rssMaxBytes\":9007199254740992,\"pid\":-0}", "{\"rssMaxBytes\":\"9007199254740992\",\"pid\":0}");
-    static const char *const bad[] = {"{\"rssMaxBytes\":9007199254740993}", "{\"rssMaxBytes\":\"18446744073709551616\"}",
-                                      "{\"rssMaxBytes\":-1}", "{\"rssMaxBytes\":\"\"}", "{\"rssMaxBytes\":\"01\"}",
-                                      "{\"rssMaxBytes\":1.0}", "{\"rssMaxBytes\":1e3}", "{\"rssMaxBytes\":true}"};
+    assert_canonical(TYPE(death), "{\"rssMaxBytes\":9007199254740992,\"pid\":-0}",
+                     "{\"rssMaxBytes\":\"9007199254740992\",\"pid\":0}");
+    static const char *const bad[] = {"{\"rssMaxBytes\":9007199254740993}",
+                                      "{\"rssMaxBytes\":\"18446744073709551616\"}",
+                                      "{\"rssMaxBytes\":-1}",
+                                      "{\"rssMaxBytes\":\"\"}",
+                                      "{\"rssMaxBytes\":\"01\"}",
+                                      "{\"rssMaxBytes\":1.0}",
+                                      "{\"rssMaxBytes\":1e3}",
+                                      "{\"rssMaxBytes\":true}"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_refused(TYPE(death), bad[i], AMP_INVALID, "rssMaxBytes");
     assert_refused(TYPE(death), "{\"exitCode\":2147483648}", AMP_INVALID, "exitCode");
@@ -109,18 +120,22 @@ static void test_bytes_are_base64_of_either_alphabet(void **state)
 
 static void test_times_are_written_in_one_way(void **state)
 {
-    assert_canonical(TYPE(task_status), "{\"timestamp\":\"2026-01-01T01:00:00+01:00\"}", "{\"timestamp\":\"2026-01-01T00:00:00.000Z\"}");
+    assert_canonical(TYPE(task_status), "{\"timestamp\":\"2026-01-01T01:00:00+01:00\"}",
+                     "{\"timestamp\":\"2026-01-01T00:00:00.000Z\"}");
     assert_refused(TYPE(task_status), "{\"timestamp\":\"yesterday\"}", AMP_INVALID, "timestamp");
     assert_refused(TYPE(task_status), "{\"timestamp\":1}", AMP_INVALID, "timestamp");
 }
 
 static void test_errors_name_the_place(void **state)
 {
-    assert_refused(TYPE(envelope), "{\"version\":1,\"request\":{\"taskId\":\"t\",\"contextId\":\"c\",\"message\":{\"parts\":[{},{},{\"text\":1}]}}}",
+    assert_refused(TYPE(envelope),
+                   "{\"version\":1,\"request\":{\"taskId\":\"t\",\"contextId\":\"c\",\"message\":{\"parts\":[{},{},{"
+                   "\"text\":1}]}}}",
                    AMP_INVALID, "request.message.parts[2].text");
-    assert_refused(TYPE(envelope), "{\"version\":1,\"request\":{\"taskId\":\"t\",\"message\":{}}}", AMP_INVALID, "request.contextId");
-    assert_refused(TYPE(envelope), "{\"version\":1,\"request\":{\"message\":{\"parts\":[{\"text\":\"\\ud800\"}]}}}", AMP_MALFORMED,
-                   "request.message.parts[0].text");
+    assert_refused(TYPE(envelope), "{\"version\":1,\"request\":{\"taskId\":\"t\",\"message\":{}}}", AMP_INVALID,
+                   "request.contextId");
+    assert_refused(TYPE(envelope), "{\"version\":1,\"request\":{\"message\":{\"parts\":[{\"text\":\"\\ud800\"}]}}}",
+                   AMP_MALFORMED, "request.message.parts[0].text");
     assert_refused(TYPE(stream_response), "{\"task\":{},\"message\":{}}", AMP_INVALID, "message");
     assert_refused(TYPE(message), "{\"parts\":{}}", AMP_INVALID, "parts");
     assert_refused(TYPE(message), "{\"parts\":[null]}", AMP_INVALID, "parts[0]");
@@ -131,8 +146,9 @@ static void test_errors_name_the_place(void **state)
 
 static void test_lists_that_a2a_requires_are_written_empty(void **state)
 {
-    assert_canonical(TYPE(agent_card), "{\"name\":\"a\"}",
-                     "{\"name\":\"a\",\"supportedInterfaces\":[],\"defaultInputModes\":[],\"defaultOutputModes\":[],\"skills\":[]}");
+    assert_canonical(
+        TYPE(agent_card), "{\"name\":\"a\"}",
+        "{\"name\":\"a\",\"supportedInterfaces\":[],\"defaultInputModes\":[],\"defaultOutputModes\":[],\"skills\":[]}");
     assert_canonical(TYPE(artifact), "{\"parts\":[]}", "{}");
 }
 
@@ -143,7 +159,10 @@ static void test_strings_are_escaped_as_little_as_possible(void **state)
     struct amp_buf out;
     amp_buf_init(&out, 100);
     assert_int_equal(amp_json_append_string(&out, (struct amp_bytes){(const uint8_t *)"a\xFF\0b", 4}), AMP_OK);
-    assert_memory_equal(out.data, "\"a\xEF\xBF\xBD\xEF\xBF\xBD" "b\"", out.len);
+    assert_memory_equal(out.data,
+                        "\"a\xEF\xBF\xBD\xEF\xBF\xBD"
+                        "b\"",
+                        out.len);
     assert_int_equal(out.len, 10);
     amp_buf_done(&out);
 }

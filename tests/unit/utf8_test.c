@@ -11,10 +11,22 @@
 
 static void test_exactly_the_characters_of_rfc_3629_are_valid(void **state)
 {
-    static const char *const good[] = {"", "a", "\x7f", "\xC2\x80", "\xDF\xBF", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEE\x80\x80",
-                                       "\xEF\xBF\xBF", "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF", "eight by€te boundary é"};
-    static const char *const bad[] = {"\x80", "\xC0\x80", "\xC1\xBF", "\xC2", "\xC2x", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xED\xBF\xBF",
-                                      "\xE2\x82", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xFF", "12345678\xFE"};
+    static const char *const good[] = {"",
+                                       "a",
+                                       "\x7f",
+                                       "\xC2\x80",
+                                       "\xDF\xBF",
+                                       "\xE0\xA0\x80",
+                                       "\xED\x9F\xBF",
+                                       "\xEE\x80\x80",
+                                       "\xEF\xBF\xBF",
+                                       "\xF0\x90\x80\x80",
+                                       "\xF4\x8F\xBF\xBF",
+                                       "eight by€te boundary é"};
+    static const char *const bad[] = {"\x80",     "\xC0\x80",         "\xC1\xBF",         "\xC2",
+                                      "\xC2x",    "\xE0\x9F\xBF",     "\xED\xA0\x80",     "\xED\xBF\xBF",
+                                      "\xE2\x82", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80",
+                                      "\xFF",     "12345678\xFE"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
         assert_true(amp_utf8_is_valid(amp_bytes_of(good[i])));
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
@@ -50,14 +62,22 @@ static void test_what_changes_a_terminal_becomes_visible(void **state)
     assert_sanitized("\x7f\xC2\x9B", false, "\\u{7F}\\u{9B}");
     assert_sanitized("\xE2\x80\xAEgpj.exe", false, "\\u{202E}gpj.exe");
     assert_sanitized("\xE2\x80\xA8\xE2\x81\xA6\xD8\x9C", false, "\\u{2028}\\u{2066}\\u{61C}");
-    assert_sanitized("a\xFF\xFE" "b\xE2\x82", false, "a\xEF\xBF\xBD\xEF\xBF\xBD" "b\xEF\xBF\xBD");
+    assert_sanitized("a\xFF\xFE"
+                     "b\xE2\x82",
+                     false,
+                     "a\xEF\xBF\xBD\xEF\xBF\xBD"
+                     "b\xEF\xBF\xBD");
 }
 
 static void test_a_full_buffer_stops_the_text(void **state)
 {
     struct amp_buf out;
     amp_buf_init(&out, 5);
-    assert_int_equal(amp_text_sanitize(&out, amp_bytes_of("ab\x1b" "cd"), true), AMP_TOO_LARGE);
+    assert_int_equal(amp_text_sanitize(&out,
+                                       amp_bytes_of("ab\x1b"
+                                                    "cd"),
+                                       true),
+                     AMP_TOO_LARGE);
     assert_true(out.len <= 5);
     amp_buf_done(&out);
 }
