@@ -155,6 +155,15 @@ const char *micro_version(const char *version);
 void micro_open(struct sidecar *sidecar);
 void micro_close(struct sidecar *sidecar);
 
+/* ---- worker_exec.c ---------------------------------------------------------------------------------------------- */
+
+struct exec_utf8 { /* the beginning of a character whose rest has not come yet */
+    uint8_t tail[4];
+    size_t n;
+};
+/* Pure: appends `data` to `out` as valid UTF-8 without NUL: what is neither becomes U+FFFD. is_end: nothing follows. */
+void exec_utf8_feed(struct exec_utf8 *state, struct amp_bytes data, bool is_end, struct amp_buf *out);
+
 /* ---- death.c ---------------------------------------------------------------------------------------------------- */
 
 struct death_log {

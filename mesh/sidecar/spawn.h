@@ -33,6 +33,9 @@ struct spawn_handlers {
                                                                   grandchild may hold them open); spawn_free may be called here */
 };
 
+#define SPAWN_PATH_MAX 4096
+/* Where a program is, by PATH unless it has a slash: AMP_NOT_FOUND or AMP_DENIED, with a hint. What spawn_start would do, ahead of time. */
+AMP_MUST_USE enum amp_code spawn_find(const char *program, char ret[SPAWN_PATH_MAX], struct amp_error *reterr);
 /* AMP_NOT_FOUND: no such program (found before fork where possible, else from the child through a pipe), AMP_DENIED: not executable. */
 AMP_MUST_USE enum amp_code spawn_start(struct loop *loop, const struct spawn_options *options, const struct spawn_handlers *handlers, void *ctx, struct spawn **ret,
                                        struct amp_error *reterr);

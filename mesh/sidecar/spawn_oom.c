@@ -1,0 +1,71 @@
+/* Signal 9 alone does not say who sent it. The kernel counts its own kills for memory: per host in /proc/vmstat, per control group in memory.events (v2) or
+ * memory.oom_control (v1). A count that rose while the child lived, and a child that died of signal 9: killed for memory. */
+#include "spawn_private.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TEXT_MAX (32u << 10)
+
+static bool slurp(const char *path, char *ret, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    size_t len = 0;
+    ssize_t got;
+    while (len < size - 1 && (got = read(fd, ret + len, size - 1 - len)) > 0)
+        len += (size_t)got;
+    (void)close(fd);
+    ret[len] = '\0';
+    return len > 0;
+}
+
+uint64_t spawn_oom_parse(const char *text, const char *key)
+{
+    size_t len = strlen(key);
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, key, len) == 0 && line[len] == ' ')
+            return strtoull(line + len + 1, NULL, 10);
+    }
+    return 0;
+}
+
+/* Our group by /proc/self/cgroup: "0::/path" (v2) or "n:memory:/path" (v1). In a container the path may be of the host's view: then the root of what is mounted counts. */
+static uint64_t group_kills(char *text)
+{
+    static const struct {
+        const char *mark, *root, *file;
+    } kinds[] = {{"0::", "/sys/fs/cgroup", "memory.events"}, {":memory:", "/sys/fs/cgroup/memory", "memory.oom_control"}};
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        char group[512] = "", path[768];
+        if (!slurp("/proc/self/cgroup", text, TEXT_MAX))
+            return 0;
+        const char *at = strstr(text, kinds[i].mark);
+        if (at)
+            (void)snprintf(group, sizeof(group), "%.*s", (int)strcspn(at + strlen(kinds[i].mark), "\n"), at + strlen(kinds[i].mark));
+        (void)snprintf(path, sizeof(path), "%s%s/%s", kinds[i].root, group, kinds[i].file);
+        if (at && slurp(path, text, TEXT_MAX))
+            return spawn_oom_parse(text, "oom_kill");
+        (void)snprintf(path, sizeof(path), "%s/%s", kinds[i].root, kinds[i].file);
+        if (slurp(path, text, TEXT_MAX))
+            return spawn_oom_parse(text, "oom_kill");
+    }
+    return 0;
+}
+
+void spawn_oom_read(struct spawn_oom *ret)
+{
+    char text[TEXT_MAX];
+    ret->host = slurp("/proc/vmstat", text, sizeof(text)) ? spawn_oom_parse(text, "oom_kill") : 0;
+    ret->group = group_kills(text);
+}
+
+bool spawn_oom_rose(const struct spawn_oom *before, const struct spawn_oom *after)
+{
+    return after->host > before->host || after->group > before->group;
+}
