@@ -42,7 +42,9 @@ enum amp_code bus_publish(struct bus *bus, const char *subject, const char *repl
         return refuse(AMP_TOO_LARGE);
     if (bus->out_bytes + data.len > BUS_OUT_BYTES_MAX)
         return refuse(AMP_OVERLOADED);
-    natsStatus status = natsConnection_PublishRequest(bus->link->nats, subject, reply, data.data, (int)data.len);
+    natsConnection *nats = bus->link->nats;
+    natsStatus status = reply ? natsConnection_PublishRequest(nats, subject, reply, data.data, (int)data.len)
+                              : natsConnection_Publish(nats, subject, data.data, (int)data.len);
     if (status != NATS_OK) {
         loop_tick_request(bus->tick); /* looks whether the link is alive */
         return refuse(status == NATS_MAX_PAYLOAD ? AMP_TOO_LARGE : AMP_NO_BUS);
@@ -142,9 +144,6 @@ static void deliver(struct bus_sub *sub, natsMsg *nats)
     size_t len = (size_t)natsMsg_GetDataLength(nats);
     counter_add(COUNTER_bus_messages_in, 1);
     counter_add(COUNTER_bus_bytes_in, len);
-    /* A status of the server ("no responders") answers only inboxes. */
-    if (natsMsg_IsNoResponders(nats))
-        return;
     if (!sub->on_msg) {
         counter_add(COUNTER_bus_dropped, 1);
         return;
@@ -155,14 +154,17 @@ static void deliver(struct bus_sub *sub, natsMsg *nats)
     sub->on_msg(sub->ctx, &msg);
 }
 
-static natsMsg *pop(natsSubscription *sub)
+/* False: nothing waits. *ret NULL: it was "no responders", of which the library keeps the subject to itself; that is why each inbox has a
+ * subscription of its own. */
+static bool pop(natsSubscription *sub, natsMsg **ret)
 {
     int waiting = 0;
-    natsMsg *msg = NULL;
+    *ret = NULL;
     /* NextMsg formats an error text when there is none. */
     if (!sub || natsSubscription_GetPending(sub, &waiting, NULL) != NATS_OK || waiting == 0)
-        return NULL;
-    return natsSubscription_NextMsg(&msg, sub, 0) == NATS_OK ? msg : NULL;
+        return false;
+    natsStatus status = natsSubscription_NextMsg(ret, sub, 0);
+    return status == NATS_OK || status == NATS_NO_RESPONDERS;
 }
 
 static void poll_sub(struct bus_sub *sub)
@@ -170,7 +172,9 @@ static void poll_sub(struct bus_sub *sub)
     struct bus *bus = sub->bus;
     bus->polled = sub;
     natsMsg *msg;
-    while (bus->polled && (msg = pop(sub->nats))) {
+    while (bus->polled && pop(sub->nats, &msg)) {
+        if (!msg)
+            continue; /* answers only inboxes */
         deliver(sub, msg);
         natsMsg_Destroy(msg);
     }
@@ -227,6 +231,8 @@ struct bus_inbox *bus_inbox_new(struct bus *bus,
     inbox->serial = ++bus->inbox_serial;
     inbox->on_reply = on_reply;
     inbox->ctx = ctx;
+    if (bus->link)
+        inbox->nats = subscribe(bus, inbox->subject, NULL);
     HASH_ADD_STR(bus->inbox_by_subject, subject, inbox);
     TAILQ_INSERT_TAIL(&bus->inboxes, inbox, entry);
     return inbox;
@@ -253,6 +259,9 @@ void bus_inbox_free(struct bus_inbox *inbox)
     struct bus *bus = inbox->bus;
     if (bus->inbox_next == inbox)
         bus->inbox_next = TAILQ_NEXT(inbox, entry);
+    if (bus->inbox_polled == inbox)
+        bus->inbox_polled = NULL;
+    natsSubscription_Destroy(inbox->nats);
     TAILQ_REMOVE(&bus->inboxes, inbox, entry);
     HASH_DEL(bus->inbox_by_subject, inbox);
     free(inbox->asked);
@@ -271,27 +280,37 @@ static void tell_inboxes(struct bus *bus, const char *asked, enum bus_inbox_kind
     bus->inbox_next = NULL;
 }
 
-static void take_reply(struct bus *bus, natsMsg *nats)
+static void take_reply(struct bus_inbox *inbox, natsMsg *nats)
 {
+    counter_add(COUNTER_bus_messages_in, 1);
+    if (!nats) {
+        inbox->on_reply(inbox->ctx, BUS_INBOX_NO_RESPONDERS, NULL, NULL);
+        return;
+    }
     struct bus_msg msg = {.subject = natsMsg_GetSubject(nats),
                           .reply = natsMsg_GetReply(nats),
                           .data = {.data = (const uint8_t *)natsMsg_GetData(nats), .len = (size_t)natsMsg_GetDataLength(nats)}};
-    if (strcmp(msg.subject, bus->fence_subject) == 0) {
-        uint64_t fence;
-        if (msg.data.len == sizeof fence && memcmp(msg.data.data, &bus->fence_sent, sizeof fence) == 0)
-            fence_came_back(bus);
-        return;
-    }
-    counter_add(COUNTER_bus_messages_in, 1);
     counter_add(COUNTER_bus_bytes_in, msg.data.len);
-    struct bus_inbox *inbox;
-    HASH_FIND_STR(bus->inbox_by_subject, msg.subject, inbox);
-    if (!inbox)
-        return; /* closed: its owner has what it wanted */
-    if (natsMsg_IsNoResponders(nats))
-        inbox->on_reply(inbox->ctx, BUS_INBOX_NO_RESPONDERS, NULL, NULL);
-    else
-        inbox->on_reply(inbox->ctx, BUS_INBOX_MSG, &msg, NULL);
+    inbox->on_reply(inbox->ctx, BUS_INBOX_MSG, &msg, NULL);
+}
+
+static void poll_inbox(struct bus_inbox *inbox)
+{
+    struct bus *bus = inbox->bus;
+    bus->inbox_polled = inbox;
+    natsMsg *msg;
+    while (bus->inbox_polled && pop(inbox->nats, &msg)) {
+        take_reply(inbox, msg);
+        natsMsg_Destroy(msg);
+    }
+    bus->inbox_polled = NULL;
+}
+
+static void take_fence(struct bus *bus, natsMsg *nats)
+{
+    uint64_t fence;
+    if (nats && natsMsg_GetDataLength(nats) == sizeof fence && memcmp(natsMsg_GetData(nats), &bus->fence_sent, sizeof fence) == 0)
+        fence_came_back(bus);
 }
 
 /* ---- turns -------------------------------------------------------------------------------------------- */
@@ -300,21 +319,27 @@ void bus_io_read(struct bus *bus)
 {
     natsConnection_ProcessReadEvent(bus->link->nats);
     walk_subs(bus, poll_sub);
+    for (struct bus_inbox *inbox = TAILQ_FIRST(&bus->inboxes); inbox; inbox = bus->inbox_next) {
+        bus->inbox_next = TAILQ_NEXT(inbox, entry);
+        poll_inbox(inbox);
+    }
+    bus->inbox_next = NULL;
     natsMsg *msg;
-    while ((msg = pop(bus->inbox_sub))) {
-        take_reply(bus, msg);
+    while (pop(bus->fence_sub, &msg)) {
+        take_fence(bus, msg);
         natsMsg_Destroy(msg);
     }
 }
 
 void bus_io_up(struct bus *bus)
 {
-    char all[BUS_INBOX_SIZE];
-    snprintf(all, sizeof all, "%.40s.*", bus->prefix);
-    bus->inbox_sub = subscribe(bus, all, NULL);
+    bus->fence_sub = subscribe(bus, bus->fence_subject, NULL);
     struct bus_sub *sub;
     TAILQ_FOREACH(sub, &bus->subs, entry)
         sub->nats = subscribe(bus, sub->subject, sub->queue);
+    struct bus_inbox *inbox;
+    TAILQ_FOREACH(inbox, &bus->inboxes, entry)
+        inbox->nats = subscribe(bus, inbox->subject, NULL);
 }
 
 static void forget_sub(struct bus_sub *sub)
@@ -328,11 +353,16 @@ static void forget_sub(struct bus_sub *sub)
 
 void bus_io_drop(struct bus *bus)
 {
-    natsSubscription_Destroy(bus->inbox_sub);
-    bus->inbox_sub = NULL;
+    natsSubscription_Destroy(bus->fence_sub);
+    bus->fence_sub = NULL;
     bus->fence_seen = bus->fence_sent = bus->fence_asked;
     bus->out_bytes = 0;
     walk_subs(bus, forget_sub);
+    struct bus_inbox *inbox;
+    TAILQ_FOREACH(inbox, &bus->inboxes, entry) {
+        natsSubscription_Destroy(inbox->nats);
+        inbox->nats = NULL;
+    }
 }
 
 void bus_io_down(struct bus *bus)

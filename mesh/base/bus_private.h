@@ -59,6 +59,7 @@ struct bus_inbox {
     struct bus *bus;
     char subject[BUS_INBOX_SIZE];
     char *asked; /* subject of the last request, or NULL */
+    natsSubscription *nats; /* NULL while the bus is away */
     uint64_t serial;
     void (*on_reply)(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text);
     void *ctx;
@@ -96,10 +97,11 @@ struct bus {
     struct bus_sub *polled;          /* whose messages are being delivered; NULL when it was freed */
     char prefix[BUS_INBOX_SIZE];     /* "_INBOX_<conn>" */
     char fence_subject[BUS_INBOX_SIZE];
-    natsSubscription *inbox_sub;
+    natsSubscription *fence_sub;
     struct bus_inbox *inbox_by_subject;
     struct bus_inboxes inboxes;
     struct bus_inbox *inbox_next;    /* where the walk over inboxes goes on */
+    struct bus_inbox *inbox_polled;  /* whose replies are being delivered; NULL when it was freed */
     uint64_t inbox_serial;
     uint64_t fence_asked, fence_sent, fence_seen;
 

@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#define DEADLINE_MS 20000
+#define DEADLINE_MS 10000
 
 struct world {
     struct nats_server *server;
@@ -222,7 +222,7 @@ static void test_a_request_that_nobody_listens_to_is_told_so(void **state)
 
 static const char permissions[] = "authorization { users = [ { user: u, password: p, permissions: {"
                                   " publish: { allow: [\"open.>\", \"nobody.>\"] },"
-                                  " subscribe: { allow: [\"_INBOX_*.>\", \"open.>\"] } } } ] }\n";
+                                  " subscribe: { deny: [\"closed.>\"] } } } ] }\n";
 
 static void test_a_denied_publish_reaches_the_inboxes_that_asked_there_and_no_other(void **state)
 {
@@ -409,12 +409,13 @@ static void test_a_flood_arrives_whole_or_is_counted(void **state)
         assert_int_equal(bus_publish(sender, "flood", NULL, amp_bytes_of("0123456789abcdef")), AMP_OK);
     run_until(&w, &ear.count, 50000);
     bus_unsubscribe(sub, false); /* the slow consumer gives up */
-    assert_int_equal(ear.count, 50000);
-    bus_free(sender);
+    unsigned heard = ear.count;
+    assert_true(heard < 100000);
+    bus_free(sender); /* all of it is with the server */
     settle(&w);
+    assert_int_equal(ear.count, heard);
     uint64_t counted = counter_get(COUNTER_bus_dropped) - dropped;
-    assert_int_equal(ear.count, 50000);
-    assert_true(counted > 0 && counted <= 50000);
+    assert_true(counted > 0 && heard + counted <= 100000);
     end(&w);
 }
 
@@ -423,6 +424,7 @@ struct member {
     struct bus *bus;
     struct bus_sub *sub;
     uint8_t *seen;
+    unsigned *total;
 };
 
 static void on_numbered(void *ctx, const struct bus_msg *msg)
@@ -433,6 +435,7 @@ static void on_numbered(void *ctx, const struct bus_msg *msg)
     memcpy(&number, msg->data.data, sizeof number);
     member->seen[number]++;
     member->ear.count++;
+    ++*member->total;
     touched(member->ear.w);
 }
 
@@ -444,9 +447,10 @@ static void test_no_message_is_lost_when_members_leave_and_rejoin(void **state)
     begin(&w);
     struct bus *sender = connect_bus(&w, nats_server_url(w.server), false);
     uint8_t *seen = xcalloc(ALL, 1);
+    unsigned total = 0;
     struct member members[2];
     for (int i = 0; i < 2; i++) {
-        members[i] = (struct member){.ear = {.w = &w}, .bus = connect_bus(&w, nats_server_url(w.server), false), .seen = seen};
+        members[i] = (struct member){.ear = {.w = &w}, .bus = connect_bus(&w, nats_server_url(w.server), false), .seen = seen, .total = &total};
         members[i].sub = bus_subscribe(members[i].bus, "work", "amp", on_numbered, &members[i]);
     }
     run_until(&w, &w.ups, 4);
@@ -462,25 +466,15 @@ static void test_no_message_is_lost_when_members_leave_and_rejoin(void **state)
     }
     unsigned next = 0;
     for (unsigned round = 0; round < ROUNDS; round++) {
-        struct member *leaver = &members[0];
+        struct member *leaver = &members[round % 2];
         for (unsigned i = 0; i < PER_ROUND; i++, next++)
             assert_int_equal(bus_publish(sender, "work", NULL, (struct amp_bytes){(const uint8_t *)&next, sizeof next}), AMP_OK);
-        /* Leaves while they are on their way: some turns see none of them, some see part. */
-        unsigned some = leaver->ear.count + round % 4;
-        if (round % 4)
-            run_until(&w, &leaver->ear.count, some);
+        /* Leaves while they are on their way: before the first, or after some. */
+        run_until(&w, &total, total + round % 4);
         bus_unsubscribe(leaver->sub, true);
         leaver->sub = bus_subscribe(leaver->bus, "work", "amp", on_numbered, leaver);
     }
-    unsigned total = members[0].ear.count + members[1].ear.count;
-    while (total < ALL) {
-        unsigned before = members[1].ear.count + members[0].ear.count;
-        struct member *either = &members[total % 2];
-        run_until(&w, &either->ear.count, either->ear.count + (before < ALL ? 0 : 1));
-        settle(&w);
-        total = members[0].ear.count + members[1].ear.count;
-        assert_true(total > before || total == ALL || before < ALL);
-    }
+    run_until(&w, &total, ALL);
     for (unsigned i = 0; i < ALL; i++)
         assert_int_equal(seen[i], 1);
     assert_true(members[0].ear.count > 0 && members[1].ear.count > 0);
@@ -492,8 +486,6 @@ static void test_no_message_is_lost_when_members_leave_and_rejoin(void **state)
     free(seen);
     end(&w);
 }
-
-static void test_a_callback_may_unsubscribe_itself(void **state);
 
 struct quitter {
     struct ear ear;
