@@ -26,7 +26,7 @@ struct amp_fold {
     size_t artifacts_cap, history_cap;
     size_t hot; /* artifact of the last event: streams go to one for a long time */
     size_t bytes, bytes_max;
-    size_t status_cost, metadata_cost;
+    size_t status_cost, metadata_cost, history_cost; /* parts of bytes */
     struct amp_arena arena;
 };
 
@@ -87,10 +87,10 @@ static void artifacts_drop(struct amp_fold *fold)
 
 static void history_drop(struct amp_fold *fold)
 {
-    for (size_t i = 0; i < fold->task.n_history; i++) {
-        fold->bytes -= cost_of(&fold->task.history[i]->base);
+    for (size_t i = 0; i < fold->task.n_history; i++)
         drop(fold->task.history[i]);
-    }
+    fold->bytes -= fold->history_cost;
+    fold->history_cost = 0;
     fold->task.n_history = 0;
 }
 
@@ -163,6 +163,7 @@ static enum amp_code history_add(struct amp_fold *fold, const Amp__Message *mess
         return no_memory(reterr);
     fold->task.history[fold->task.n_history++] = copy;
     fold->bytes += cost;
+    fold->history_cost += cost;
     return AMP_OK;
 }
 
@@ -217,18 +218,23 @@ static void message_inherit(const struct amp_fold *fold, Amp__TaskStatus *status
         status->message = fold->task.status->message;
 }
 
+/* Is there room for this status, and for its question in the history? The end of a task always finds room, or a full
+ * task could never end. */
+static enum amp_code status_room_check(const struct amp_fold *fold, const Amp__TaskStatus *status, bool is_question,
+                                       struct amp_error *reterr)
+{
+    size_t cost = cost_of(&status->base) + (is_question ? cost_of(&status->message->base) : 0);
+    if (amp_task_is_terminal(status->state) || cost <= fold->status_cost)
+        return AMP_OK;
+    return room_check(fold, cost - fold->status_cost, reterr);
+}
+
 static enum amp_code status_replace(struct amp_fold *fold, const Amp__TaskStatus *status, struct amp_error *reterr)
 {
-    size_t cost = cost_of(&status->base);
-    if (cost > fold->status_cost) {
-        enum amp_code code = room_check(fold, cost - fold->status_cost, reterr);
-        /* The end of a task must always find room, or a full task could never end. */
-        if (code != AMP_OK && !amp_task_is_terminal(status->state))
-            return code;
-    }
     Amp__TaskStatus *copy = clone(&status->base);
     if (!copy)
         return no_memory(reterr);
+    size_t cost = cost_of(&status->base);
     drop(fold->task.status);
     fold->task.status = copy;
     fold->bytes = fold->bytes - fold->status_cost + cost;
@@ -245,13 +251,13 @@ static enum amp_code apply_status(struct amp_fold *fold, const Amp__TaskStatusUp
     if (code != AMP_OK)
         return code;
     Amp__TaskStatus status = *update->status;
-    /* A question is part of the conversation: the answer that follows it stands below it. */
-    if (amp_task_is_waiting(status.state) && status.message)
-        code = history_add(fold, status.message, reterr);
-    if (code != AMP_OK)
-        return code;
+    bool is_question = amp_task_is_waiting(status.state) && status.message;
     message_inherit(fold, &status);
-    return status_replace(fold, &status, reterr);
+    code = status_room_check(fold, &status, is_question, reterr);
+    /* A question is part of the conversation: the answer that follows it stands below it. */
+    if (code == AMP_OK && is_question)
+        code = history_add(fold, status.message, reterr);
+    return code == AMP_OK ? status_replace(fold, &status, reterr) : code;
 }
 
 /* ---- artifacts -------------------------------------------------------------------------------------- */
@@ -439,6 +445,16 @@ static enum amp_code metadata_replace(struct amp_fold *fold, const Amp__Json *me
     return AMP_OK;
 }
 
+static size_t snapshot_cost(const Amp__Task *task)
+{
+    size_t cost = cost_of(&task->status->base) + (task->metadata ? cost_of(&task->metadata->base) : 0);
+    for (size_t i = 0; i < task->n_artifacts; i++)
+        cost += cost_of(&task->artifacts[i]->base) + task->artifacts[i]->n_parts * ITEM_COST;
+    for (size_t i = 0; i < task->n_history; i++)
+        cost += cost_of(&task->history[i]->base);
+    return cost;
+}
+
 static enum amp_code snapshot_check(struct amp_fold *fold, const Amp__Task *task, struct amp_error *reterr)
 {
     enum amp_code code = owner_check(fold, task->id, "task.id", reterr);
@@ -452,10 +468,13 @@ static enum amp_code snapshot_check(struct amp_fold *fold, const Amp__Task *task
     }
     if (code == AMP_OK && (task->n_artifacts > AMP_ARTIFACTS_MAX || task->n_history > AMP_MEMBERS_MAX))
         code = amp_error_set(reterr, AMP_TOO_LARGE, "task", "has too many artifacts or messages");
-    if (code == AMP_OK &&
-        cost_of(&task->base) + (task->n_artifacts + task->n_history) * 2 * ITEM_COST > fold->bytes_max)
-        code = amp_error_set(reterr, AMP_TOO_LARGE, "task", "the task would need more than %zu bytes", fold->bytes_max);
-    return code;
+    if (code != AMP_OK)
+        return code;
+    /* Status and metadata are replaced last, so for a moment both stand there. */
+    size_t kept = fold->status_cost + fold->metadata_cost + (task->n_history > 0 ? 0 : fold->history_cost);
+    if (kept + snapshot_cost(task) > fold->bytes_max)
+        return amp_error_set(reterr, AMP_TOO_LARGE, "task", "the task would need more than %zu bytes", fold->bytes_max);
+    return AMP_OK;
 }
 
 /* What the fold holds is replaced by the snapshot. A history that was kept here is not lost to a snapshot without one.
@@ -466,10 +485,10 @@ static enum amp_code apply_task(struct amp_fold *fold, const Amp__Task *task, st
     if (code != AMP_OK)
         return code;
     artifacts_drop(fold);
-    for (size_t i = 0; i < task->n_artifacts && code == AMP_OK; i++)
-        code = artifact_put(fold, artifact_find(fold, task->artifacts[i]->artifact_id), task->artifacts[i], reterr);
     if (task->n_history > 0)
         history_drop(fold);
+    for (size_t i = 0; i < task->n_artifacts && code == AMP_OK; i++)
+        code = artifact_put(fold, artifact_find(fold, task->artifacts[i]->artifact_id), task->artifacts[i], reterr);
     for (size_t i = 0; i < task->n_history && code == AMP_OK; i++)
         code = history_add(fold, task->history[i], reterr);
     if (code == AMP_OK)

@@ -248,6 +248,17 @@ struct draft {
     bool is_text, append, last;
 };
 
+/* The decoder's path begins at the artifact; the agent's at its event. */
+static enum amp_code blame_event(struct amp_error *err, enum amp_code code)
+{
+    char field[sizeof(err->field)];
+    if (!err)
+        return code;
+    (void)snprintf(field, sizeof(field), "event.%.88s", err->field);
+    memcpy(err->field, field, sizeof(field));
+    return code;
+}
+
 static enum amp_code draft_parts(struct draft *draft, const cJSON *parts, struct amp_arena *arena,
                                  struct amp_error *reterr)
 {
@@ -259,11 +270,11 @@ static enum amp_code draft_parts(struct draft *draft, const cJSON *parts, struct
     if (code == AMP_OK)
         code = amp_decode_json(&amp__artifact__descriptor, amp_buf_bytes(&buf), arena, &made, reterr);
     else
-        (void)amp_error_set(reterr, code, "event.parts", "%s", amp_code_info(code)->text);
+        (void)amp_error_set(reterr, code, "parts", "%s", amp_code_info(code)->text);
     amp_buf_done(&buf);
     cJSON_free(printed);
     if (code != AMP_OK)
-        return code;
+        return blame_event(reterr, code);
     draft->artifact.n_parts = ((Amp__Artifact *)made)->n_parts;
     draft->artifact.parts = ((Amp__Artifact *)made)->parts;
     return AMP_OK;

@@ -216,6 +216,7 @@ static void test_a_wrong_member_is_named(void **state)
         {"{\"type\":\"artifact\",\"text\":\"x\",\"data\":1}", "event.parts", AMP_INVALID},
         {"{\"type\":\"artifact\",\"parts\":[]}", "event.parts", AMP_INVALID},
         {"{\"type\":\"artifact\",\"parts\":[{}]}", "event.parts[0]", AMP_INVALID},
+        {"{\"type\":\"artifact\",\"parts\":[{\"raw\":\"AA=5\"}]}", "event.parts[0].raw", AMP_INVALID},
         {"{\"type\":\"artifact\",\"text\":\"x\",\"name\":\"a\\nb\"}", "event.name", AMP_INVALID},
         {"{\"type\":\"artifact\",\"text\":\"x\",\"artifactId\":\"\"}", "event.artifactId", AMP_INVALID},
         {"{\"type\":\"artifact\",\"text\":\"x\",\"append\":1}", "event.append", AMP_INVALID},

@@ -239,6 +239,39 @@ static void test_a_task_that_is_full_takes_no_more_but_can_end(void **state)
     amp_fold_free(small);
 }
 
+/* A question takes its room twice, as status and in the history: it is there in both or in neither. */
+static void test_a_refused_question_leaves_nothing_behind(void **state)
+{
+    struct amp_fold *small = amp_fold_new("t-1", "c-1", 1000);
+    char json[700];
+    int at = sprintf(
+        json,
+        "{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_INPUT_REQUIRED\",\"message\":{\"parts\":[{\"text\":\"");
+    memset(json + at, '?', 500);
+    memcpy(json + at + 500, "\"}]}}}}", 8);
+    assert_int_equal(amp_fold_apply(small, amp_bytes_of(json), NULL), AMP_TOO_LARGE);
+    assert_int_equal(amp_fold_state(small), STATE(SUBMITTED));
+    assert_int_equal(amp_fold_task(small)->n_history, 0);
+    amp_fold_free(small);
+}
+
+static void test_a_refused_snapshot_leaves_what_was_there(void **state)
+{
+    struct amp_fold *small = amp_fold_new("t-1", "c-1", 1200);
+    char json[900];
+    const char *first = "{\"artifactUpdate\":{\"artifact\":{\"artifactId\":\"a\",\"parts\":[{\"text\":\"x\"}]}}}";
+    assert_int_equal(amp_fold_apply(small, amp_bytes_of(first), NULL), AMP_OK);
+    int at = sprintf(
+        json,
+        "{\"task\":{\"status\":{\"state\":\"TASK_STATE_WORKING\"},\"artifacts\":[{\"artifactId\":\"b\",\"parts\":[");
+    for (int i = 0; i < 10; i++)
+        at += sprintf(json + at, "%s{\"text\":\"y\"}", i ? "," : "");
+    (void)sprintf(json + at, "]}]}}");
+    assert_int_equal(amp_fold_apply(small, amp_bytes_of(json), NULL), AMP_TOO_LARGE);
+    assert_string_equal(amp_fold_task(small)->artifacts[0]->artifact_id, "a");
+    amp_fold_free(small);
+}
+
 static void test_replacing_gives_the_room_back(void **state)
 {
     struct amp_fold *small = amp_fold_new("t-1", "c-1", 4096);
@@ -306,6 +339,8 @@ int main(void)
         T(test_what_is_no_event_of_this_task_is_refused),
         T(test_a_fold_without_an_id_takes_the_first_it_hears),
         T(test_a_task_that_is_full_takes_no_more_but_can_end),
+        T(test_a_refused_question_leaves_nothing_behind),
+        T(test_a_refused_snapshot_leaves_what_was_there),
         T(test_replacing_gives_the_room_back),
         T(test_artifacts_and_parts_are_counted),
         T(test_appending_is_linear),
