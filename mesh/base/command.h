@@ -2,6 +2,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 struct command_option {
     const char *name;  /* long name without "--" */
@@ -38,13 +39,20 @@ const char *command_value(const struct command *command, const struct command_ar
 const char **command_values(const struct command *command, const struct command_args *args, const char *name); /* NULL-ended, or NULL */
 bool command_flag(const struct command *command, const struct command_args *args, const char *name);
 
-/* Splits argv, finds the row (longest name first: "task ls" before "task"), prints usage errors (stderr, "did you mean", exit 2), runs it. `tables` is a NULL-ended list of tables, each ended by a
+/* Options: `--name VALUE`, `--name=VALUE`, `-n VALUE`, `-nVALUE`, grouped flags, `--` ends them. They may follow operands, but not in a command whose
+ * `operands` contain "COMMAND" ("[--] COMMAND…"): there the first operand ends them, as what follows may be somebody else's. The common ones may also stand before the command.
+ * A row of the kind "task" whose operands are "COMMAND" only is a group: an operand that is none of its commands is a usage error, no operand prints its help.
+ *
+ * Splits argv, finds the row (longest name first: "task ls" before "task"), prints usage errors (stderr, "did you mean", exit 2), runs it. `tables` is a NULL-ended list of tables, each ended by a
  * row without name. */
 int command_main(const struct command *const *tables, int argc, char **argv);
 /* For help, completion, man. */
 const struct command *command_find(const char *name);
 const struct command *const *command_tables(void);
 const struct command_option *command_common_options(void); /* ended by a row without name */
+
+/* Help made from the row; NULL: the list of all commands. Lines are filled to 80 columns; lines of `details` that begin with a space are kept. */
+void command_print_help(FILE *to, const struct command *command);
 
 /* "30s", "500ms", "2m", "1h", "1.5s", plain number = seconds. False if it is none or over 49 days. */
 bool command_duration_ms(const char *text, unsigned *ret_ms);

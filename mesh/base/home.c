@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -163,8 +162,9 @@ enum amp_code home_lock(const struct home *home, int *ret_fd, struct amp_error *
     if (code != AMP_OK) {
         return code;
     }
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        code = errno == EWOULDBLOCK ? AMP_RUNNING : AMP_INTERNAL;
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(fd, F_OFD_SETLK, &whole) != 0) {
+        code = errno == EAGAIN || errno == EACCES ? AMP_RUNNING : AMP_INTERNAL;
         amp_error_set(reterr, code, "", code == AMP_RUNNING ? "a mesh already runs in %s" : "cannot lock %s", home->path);
         amp_error_hint(reterr, "`amesh down` stops it; AMESH_HOME or --home names another place");
         close(fd);
@@ -174,15 +174,16 @@ enum amp_code home_lock(const struct home *home, int *ret_fd, struct amp_error *
     return AMP_OK;
 }
 
-/* Whoever holds the lock lives; a pid alone may have been given to somebody else. */
+/* Whoever holds the lock lives; a pid alone may have been given to somebody else. Asking takes nothing, so that a reader never stands in
+ * the way of an `up`; that is why the lock is one of fcntl's (of the open file, not of the process) and not flock's. */
 static bool is_locked(const struct home *home)
 {
     int fd;
-    if (open_in_home(home, "lock", O_RDWR, &fd, NULL) != AMP_OK) {
+    if (open_in_home(home, "lock", O_RDONLY, &fd, NULL) != AMP_OK) {
         return false;
     }
-    /* Shared, so that two readers do not take each other for the owner. */
-    bool is_held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    bool is_held = fcntl(fd, F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK;
     close(fd);
     return is_held;
 }

@@ -23,7 +23,7 @@ AMP_MUST_USE enum amp_code home_mesh_read(const struct home *home, struct home_m
 /* Written atomically. */
 AMP_MUST_USE enum amp_code home_mesh_write(const struct home *home, const struct home_mesh *mesh, struct amp_error *reterr);
 void home_mesh_remove(const struct home *home);
-/* Takes the home's lock (flock on <home>/lock, held until the process ends or the descriptor is closed). AMP_RUNNING if another `up` has it. */
+/* Takes the home's lock (an open-file lock of fcntl on <home>/lock, held until the process ends or the descriptor is closed). AMP_RUNNING if another `up` has it. */
 AMP_MUST_USE enum amp_code home_lock(const struct home *home, int *ret_fd, struct amp_error *reterr);
 /* <home>/run/<instance>.sock, the directory made 0700; falls back to a short path under $XDG_RUNTIME_DIR or /tmp when the path would be over 107 bytes. */
 AMP_MUST_USE enum amp_code home_socket_path(const struct home *home, const char *instance, char ret[108], struct amp_error *reterr);
