@@ -360,7 +360,7 @@ void task_finish(struct task *task, const struct task_outcome *outcome)
     assert(task->is_running);
     if (!task->stream.is_ended && outcome->result && outcome->error.code == AMP_OK)
         task_outcome_apply(task, outcome->result, &verdict);
-    else if (!task->stream.is_ended && task->source.is_text_started)
+    else if (!task->stream.is_ended && task->source.is_text_started && verdict.state == AMP__TASK_STATE__TASK_STATE_COMPLETED)
         task_outcome_close_text(task);
     turn_over(task);
     if (task->stream.is_ended) {
