@@ -75,13 +75,18 @@ enum amp_code amp_event_text(struct amp_event_source *source, struct amp_bytes t
     return code;
 }
 
+enum amp_code event_taken(enum amp_code code, struct amp_error *reterr)
+{
+    return code == AMP_OK ? AMP_OK : amp_error_set(reterr, code, "event", "%s", amp_code_info(code)->text);
+}
+
 enum amp_code event_emit(const Amp__StreamResponse *event, const struct amp_event_sink *sink, struct amp_error *reterr)
 {
     struct amp_buf buf;
     amp_buf_init(&buf, AMP_JSON_BYTES_MAX);
     enum amp_code code = amp_encode(&event->base, AMP_JSON, &buf, reterr);
     if (code == AMP_OK)
-        code = sink->emit(sink->ctx, amp_buf_bytes(&buf));
+        code = event_taken(sink->emit(sink->ctx, amp_buf_bytes(&buf)), reterr);
     amp_buf_done(&buf);
     return code;
 }

@@ -5,6 +5,9 @@
 
 #define RESPONSE_ID "response"
 
+/* What the sink said, with an error for the agent if it refused: sinks have a code only. */
+enum amp_code event_taken(enum amp_code code, struct amp_error *reterr);
+
 /* Encodes the event and hands it to the sink. */
 enum amp_code event_emit(const Amp__StreamResponse *event, const struct amp_event_sink *sink, struct amp_error *reterr);
 

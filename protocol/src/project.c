@@ -221,7 +221,7 @@ static enum amp_code project_text(struct amp_event_source *source, const cJSON *
     if (code != AMP_OK)
         return code;
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(local, "text");
-    return amp_event_text(source, amp_bytes_of(value->valuestring), false, sink);
+    return event_taken(amp_event_text(source, amp_bytes_of(value->valuestring), false, sink), reterr);
 }
 
 static enum amp_code project_status(const struct amp_event_source *source, const cJSON *local,

@@ -156,7 +156,13 @@ static void test_a_refused_event_leaves_the_source_as_it_was(void **state)
     seen.refuses = true;
     assert_int_equal(amp_event_text(&source, amp_bytes_of("x"), false, &sink), AMP_OVERLOADED);
     assert_false(source.is_text_started);
-    assert_int_equal(project("{\"type\":\"step\",\"name\":\"a\",\"phase\":\"end\"}", NULL), AMP_OVERLOADED);
+    struct amp_error err = {0};
+    assert_int_equal(project("{\"type\":\"step\",\"name\":\"a\",\"phase\":\"end\"}", &err), AMP_OVERLOADED);
+    assert_int_equal(err.code, AMP_OVERLOADED);
+    err.code = AMP_OK;
+    assert_int_equal(project("{\"type\":\"text\",\"text\":\"a\"}", &err), AMP_OVERLOADED);
+    assert_int_equal(err.code, AMP_OVERLOADED);
+    assert_string_equal(err.field, "event");
 }
 
 static void test_what_A2A_has_no_place_for_goes_into_metadata(void **state)
