@@ -272,7 +272,8 @@ AMP_API AMP_MUST_USE enum amp_code amp_fold_apply(struct amp_fold *fold, struct 
 AMP_API Amp__TaskState amp_fold_state(const struct amp_fold *fold);
 /* Adds a message to the task's history (what was asked, an answer given). */
 AMP_API AMP_MUST_USE enum amp_code amp_fold_message(struct amp_fold *fold, const Amp__Message *message);
-/* The task now. Borrowed until the next call on the fold; metadata is NULL and may be set by the caller on its shallow copy. */
+/* The task now. Borrowed until the next call on the fold; metadata is that of the last snapshot (a `task` event), else NULL, and may be set by the
+ * caller on its shallow copy. A new fold is SUBMITTED. */
 AMP_API const Amp__Task *amp_fold_task(struct amp_fold *fold);
 
 AMP_API const char *amp_version(void); /* "0.1.0" */
