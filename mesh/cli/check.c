@@ -1,0 +1,335 @@
+/* amesh check: each check has a name, a result, a reason and a next step. A check that rests on a failed one is not tried. */
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/timex.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/bus.h"
+#include "base/clock.h"
+#include "base/loop.h"
+#include "cli/observe.h"
+#include "cli/output.h"
+
+#define CHECKS_MAX 16
+#define RETRY_MS 250u
+#define CANARY_KEY "amesh-check"
+
+enum result { RESULT_OK, RESULT_WARNING, RESULT_FAILED };
+
+struct item {
+    const char *name;
+    enum result result;
+    char text[256], hint[256];
+};
+
+struct check {
+    struct cli cli;
+    struct item items[CHECKS_MAX];
+    size_t count;
+    char canary[AMP_ID_SIZE];
+};
+
+static struct item *add(struct check *check, const char *name, enum result result, const char *fmt, ...) AMP_PRINTF(4, 5);
+static struct item *add(struct check *check, const char *name, enum result result, const char *fmt, ...)
+{
+    struct item *item = &check->items[check->count < CHECKS_MAX ? check->count++ : CHECKS_MAX - 1];
+    va_list args;
+    *item = (struct item){.name = name, .result = result};
+    va_start(args, fmt);
+    vsnprintf(item->text, sizeof item->text, fmt, args);
+    va_end(args);
+    return item;
+}
+
+static void hint(struct item *item, const char *text)
+{
+    snprintf(item->hint, sizeof item->hint, "%s", text);
+}
+
+static bool failed_env(struct check *check, const char *name, const struct amp_error *err)
+{
+    if (err->code == AMP_OK)
+        return false;
+    struct item *item = add(check, name, RESULT_FAILED, "%.200s (AMESH-%04d)", err->message[0] != '\0' ? err->message : amp_code_info(err->code)->text,
+                            (int)err->code);
+    hint(item, err->hint[0] != '\0' ? err->hint : "amesh up, or amesh env beside a bus of your own");
+    return true;
+}
+
+static void check_home(struct check *check)
+{
+    const char *path = check->cli.home.path;
+    struct stat info;
+    if (stat(path, &info) != 0) {
+        bool is_named = check->cli.home.bus[0] != '\0';
+        struct item *item = add(check, "home", is_named && errno == ENOENT ? RESULT_WARNING : RESULT_FAILED, "%.200s: %s", path, strerror(errno));
+        hint(item, "amesh up makes it; AMESH_HOME names another");
+        return;
+    }
+    if (access(path, R_OK | W_OK | X_OK) != 0)
+        hint(add(check, "home", RESULT_FAILED, "%.200s is not yours to write", path), "another AMESH_HOME, or give the directory to your user");
+    else if ((info.st_mode & 077) != 0)
+        hint(add(check, "home", RESULT_WARNING, "%.200s can be read by others", path), "chmod 700 that directory");
+    else
+        add(check, "home", RESULT_OK, "%.200s", path);
+}
+
+static bool check_bus(struct check *check)
+{
+    struct cli *cli = &check->cli;
+    struct amp_error err = {0};
+    if (cli->home.bus[0] == '\0') {
+        hint(add(check, "bus", RESULT_FAILED, "no mesh runs in %.200s, and no bus is named", cli->home.path), "amesh up, or --bus URL, or AMESH_BUS");
+        return false;
+    }
+    struct bus_options options = {.url = cli->home.bus, .creds = cli->home.creds[0] == '\0' ? NULL : cli->home.creds, .name = cli->from};
+    if (cli->bus == NULL && bus_new(cli->loop, &options, &cli->bus, &err) != AMP_OK) {
+        cli->bus = NULL;
+        hint(add(check, "bus", RESULT_FAILED, "%.200s", err.message), err.hint[0] != '\0' ? err.hint : "amesh up, or start the nats-server that is named");
+        return false;
+    }
+    if (!bus_is_up(cli->bus)) {
+        hint(add(check, "bus", RESULT_FAILED, "%.200s does not answer", cli->home.bus), "amesh up, or start the nats-server that is named");
+        return false;
+    }
+    const struct bus_info *info = bus_info(cli->bus);
+    add(check, "bus", RESULT_OK, "connected to %.200s", info->url);
+    char size[PRINT_SHORT_SIZE];
+    print_bytes(info->payload_max, size);
+    bool is_old = info->major < 2 || (info->major == 2 && info->minor < 9);
+    struct item *item = add(check, "server", is_old ? RESULT_FAILED : RESULT_OK, "nats-server %s, messages up to %s", info->version, size);
+    if (is_old)
+        hint(item, "a nats-server from 2.9 on");
+    item = add(check, "jetstream", info->has_jetstream ? RESULT_OK : RESULT_WARNING, info->has_jetstream ? "on" : "off: work queues and streams are not there");
+    if (!info->has_jetstream)
+        hint(item, "start nats-server with -js");
+    return true;
+}
+
+static int on_info(void *ctx, const Amp__EnvReply *reply)
+{
+    struct check *check = ctx;
+    const Amp__EnvInfo *info = reply->info;
+    if (info == NULL) {
+        add(check, "environment", RESULT_OK, "answers");
+        return 0;
+    }
+    add(check, "environment", RESULT_OK, "version %.32s, %u tasks, %u open", info->version != NULL ? info->version : "?", info->tasks, info->tasks_open);
+    if (info->journal != NULL && strcmp(info->journal, "ok") != 0)
+        hint(add(check, "journal", RESULT_FAILED, "refuses: %.200s", info->journal), "free the disk or repair it, then restart the environment");
+    return 0;
+}
+
+static bool check_environment(struct check *check)
+{
+    Amp__Ping ping = AMP__PING__INIT;
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    struct amp_error err = {0};
+    request.verb_case = AMP__ENV_REQUEST__VERB_PING;
+    request.ping = &ping;
+    (void)cli_ask_env(&check->cli, &request, on_info, check, &err);
+    if (failed_env(check, "environment", &err))
+        return false;
+    return check->items[check->count - 1].result == RESULT_OK;
+}
+
+static int on_read_back(void *ctx, const Amp__EnvReply *reply)
+{
+    struct check *check = ctx;
+    const Amp__Json *value = reply->n_entries > 0 ? reply->entries[0]->value : NULL;
+    return value != NULL && memmem(value->text.data, value->text.len, check->canary, strlen(check->canary)) != NULL ? 0 : 1;
+}
+
+/* A real write that is committed, read back and removed again. */
+static void check_journal(struct check *check)
+{
+    char key[64], text[64];
+    int64_t start = clock_mono_us();
+    amp_id_new('k', clock_unix_ms(), check->canary);
+    snprintf(key, sizeof key, CANARY_KEY "/%s", check->canary);
+    snprintf(text, sizeof text, "\"%s\"", check->canary);
+    Amp__Json value = AMP__JSON__INIT;
+    Amp__Kv kv = AMP__KV__INIT;
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    struct amp_error err = {0};
+    value.text = (ProtobufCBinaryData){strlen(text), (uint8_t *)text};
+    kv.op = AMP__KV_OP__KV_PUT;
+    kv.scope = AMP__KV_SCOPE__KV_SHARED;
+    kv.key = key;
+    kv.value = &value;
+    request.verb_case = AMP__ENV_REQUEST__VERB_KV;
+    request.kv = &kv;
+    (void)cli_ask_env(&check->cli, &request, NULL, NULL, &err);
+    if (failed_env(check, "journal", &err))
+        return;
+    int64_t committed = clock_mono_us();
+    kv.op = AMP__KV_OP__KV_GET;
+    kv.value = NULL;
+    int differs = cli_ask_env(&check->cli, &request, on_read_back, check, &err);
+    if (failed_env(check, "journal", &err))
+        return;
+    kv.op = AMP__KV_OP__KV_DELETE;
+    (void)cli_ask_env(&check->cli, &request, NULL, NULL, &err);
+    if (failed_env(check, "journal", &err))
+        return;
+    if (differs != 0)
+        hint(add(check, "journal", RESULT_FAILED, "a value that was written is not what was read back"), "amesh task ls; restart the environment; report it");
+    else
+        add(check, "journal", RESULT_OK, "a write was committed in %.1f ms and read back", (double)(committed - start) / 1000);
+}
+
+static int on_agents(void *ctx, const Amp__EnvReply *reply)
+{
+    struct check *check = ctx;
+    size_t instances = 0, lost = 0;
+    const char *who = "";
+    for (size_t i = 0; i < reply->n_agents; i++) {
+        for (size_t j = 0; j < reply->agents[i]->n_instances; j++) {
+            instances++;
+            if (reply->agents[i]->instances[j]->beat->state == AMP__INSTANCE_STATE__INSTANCE_STATE_LOST) {
+                lost++;
+                who = reply->agents[i]->name;
+            }
+        }
+    }
+    if (lost > 0)
+        hint(add(check, "agents", RESULT_WARNING, "%zu of %zu instances are silent, one of \"%.63s\"", lost, instances, who), "amesh show AGENT; start it again");
+    else if (reply->n_agents == 0)
+        hint(add(check, "agents", RESULT_OK, "none yet"), "amesh run --name up -- tr a-z A-Z");
+    else
+        add(check, "agents", RESULT_OK, "%zu agents, %zu instances", reply->n_agents, instances);
+    return 0;
+}
+
+static void check_agents(struct check *check)
+{
+    Amp__AgentQuery query = AMP__AGENT_QUERY__INIT;
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    struct amp_error err = {0};
+    request.verb_case = AMP__ENV_REQUEST__VERB_AGENTS;
+    request.agents = &query;
+    (void)cli_ask_env(&check->cli, &request, on_agents, check, &err);
+    (void)failed_env(check, "agents", &err);
+}
+
+static void check_clock(struct check *check)
+{
+    struct timex state = {.modes = 0};
+    int64_t now = clock_unix_ms();
+    if (now < 1700000000000LL)
+        hint(add(check, "clock", RESULT_FAILED, "this host's clock is years behind"), "set the clock; run an NTP service");
+    else if (adjtimex(&state) < 0)
+        add(check, "clock", RESULT_OK, "plausible; the kernel does not tell more here");
+    else if ((state.status & STA_UNSYNC) != 0)
+        hint(add(check, "clock", RESULT_OK, "plausible, but not synchronised by NTP"), "run an NTP service where several hosts share a mesh");
+    else
+        add(check, "clock", RESULT_OK, "synchronised, off by at most %.1f ms", (double)state.maxerror / 1000);
+}
+
+static bool run_all(struct check *check)
+{
+    check->count = 0;
+    check_home(check);
+    if (check_bus(check) && check_environment(check)) {
+        check_journal(check);
+        check_agents(check);
+    }
+    check_clock(check);
+    for (size_t i = 0; i < check->count; i++) {
+        if (check->items[i].result == RESULT_FAILED)
+            return false;
+    }
+    return true;
+}
+
+static void print_text_form(const struct check *check, bool is_ok)
+{
+    static const char *const utf8[] = {"✓", "!", "✗"}, *const ascii[] = {"ok  ", "warn", "FAIL"};
+    static const enum print_color colors[] = {PRINT_GREEN, PRINT_YELLOW, PRINT_RED};
+    const struct print_style *style = &check->cli.out;
+    for (size_t i = 0; i < check->count; i++) {
+        const struct item *item = &check->items[i];
+        char *text = print_line(item->text, 0);
+        printf("%s%s%s %-12s %s\n", print_on(style, colors[item->result]), style->has_utf8 ? utf8[item->result] : ascii[item->result], print_off(style),
+               item->name, text);
+        if (item->hint[0] != '\0')
+            printf("%s Try: %s\n", style->has_utf8 ? " " : "    ", item->hint);
+        free(text);
+    }
+    if (!is_ok)
+        fprintf(stderr, "the mesh has problems: see above\n");
+}
+
+static void print_json_form(const struct check *check, bool is_ok)
+{
+    static const char *const results[] = {"ok", "warning", "failed"};
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddBoolToObject(json, "ok", is_ok);
+    cJSON *checks = cJSON_AddArrayToObject(json, "checks");
+    for (size_t i = 0; i < check->count; i++) {
+        const struct item *item = &check->items[i];
+        cJSON *object = cJSON_CreateObject();
+        cJSON_AddStringToObject(object, "name", item->name);
+        cJSON_AddBoolToObject(object, "ok", item->result != RESULT_FAILED);
+        cJSON_AddStringToObject(object, "result", results[item->result]);
+        cJSON_AddStringToObject(object, "message", item->text);
+        if (item->hint[0] != '\0')
+            cJSON_AddStringToObject(object, "hint", item->hint);
+        cJSON_AddItemToArray(checks, object);
+    }
+    output_json(stdout, json);
+}
+
+static void on_retry(void *ctx)
+{
+    loop_stop(ctx, 0);
+}
+
+/* Between two rounds the home is read again: `up` may have written it. */
+static void pause_and_reopen(struct check *check)
+{
+    struct cli *cli = &check->cli;
+    struct loop_timer *timer = loop_timer_new(cli->loop, on_retry, cli->loop);
+    loop_timer_set(timer, RETRY_MS);
+    loop_run(cli->loop);
+    loop_timer_free(timer);
+    if (cli->bus != NULL && !bus_is_up(cli->bus)) {
+        bus_free(cli->bus);
+        cli->bus = NULL;
+    }
+    struct home home;
+    if (cli->bus == NULL && home_open(&home, command_value(cli->command, cli->args, "home"), command_value(cli->command, cli->args, "bus"), false, NULL) == AMP_OK)
+        cli->home = home;
+}
+
+int observe_run_check(const struct command *command, struct command_args *args)
+{
+    struct check check = {.count = 0};
+    uint32_t wait_ms = 0;
+    int status = cli_init(&check.cli, command, args);
+    if (status == 0)
+        status = cli_operands(&check.cli, 0, 0);
+    if (status == 0)
+        status = cli_duration(&check.cli, "wait", &wait_ms);
+    if (status == 0) {
+        int64_t end = clock_mono_ms() + wait_ms;
+        check.cli.loop = loop_new();
+        bool is_ok = run_all(&check);
+        while (!is_ok && clock_mono_ms() < end) {
+            pause_and_reopen(&check);
+            is_ok = run_all(&check);
+        }
+        if (check.cli.is_json)
+            print_json_form(&check, is_ok);
+        else
+            print_text_form(&check, is_ok);
+        status = is_ok ? 0 : 3;
+    }
+    cli_done(&check.cli);
+    return status;
+}

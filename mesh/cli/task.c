@@ -1,0 +1,336 @@
+/* amesh task ls, watch, cancel. */
+#include "cli/task.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/envcall.h"
+#include "base/loop.h"
+#include "cli/agents.h"
+#include "cli/answer.h"
+#include "cli/commands.h"
+#include "cli/event.h"
+#include "cli/output.h"
+
+#define LIMIT_DEFAULT 50u
+#define LIMIT_MAX 1000u
+
+void task_target(const Amp__TaskRecord *record, char *ret, size_t size)
+{
+    if (record->agent != NULL && *record->agent != '\0')
+        snprintf(ret, size, "%s", record->agent);
+    else if (record->skill != NULL && *record->skill != '\0')
+        snprintf(ret, size, "skill %s", record->skill);
+    else
+        snprintf(ret, size, "?");
+}
+
+Amp__TaskState task_state(const Amp__TaskRecord *record)
+{
+    return record->task->status != NULL ? record->task->status->state : AMP__TASK_STATE__TASK_STATE_UNSPECIFIED;
+}
+
+char *task_request_text(const Amp__TaskRecord *record, size_t max)
+{
+    for (size_t i = 0; i < record->task->n_history; i++) {
+        if (record->task->history[i]->role != AMP__ROLE__ROLE_USER)
+            continue;
+        char *text = event_message_text(record->task->history[i]);
+        char *line = print_line(text, max);
+        free(text);
+        return line;
+    }
+    return xstrdup("");
+}
+
+/* ---- ls ---------------------------------------------------------------------------------------------- */
+
+static void print_tasks(const struct cli *cli, const Amp__EnvReply *reply)
+{
+    static const char *const columns[] = {"TASK", "STATE", "AGENT", "FROM", "AGE", "TOOK", "TEXT"};
+    struct print_table table;
+    int64_t now = clock_unix_ms();
+    print_table_init(&table, columns, 7);
+    for (size_t i = 0; i < reply->n_tasks; i++) {
+        const Amp__TaskRecord *record = reply->tasks[i];
+        char target[96], age[PRINT_SHORT_SIZE] = "", took[PRINT_SHORT_SIZE] = "";
+        task_target(record, target, sizeof target);
+        if (record->submitted != NULL)
+            print_duration(now - record->submitted->unix_ms, age);
+        if (record->submitted != NULL && record->ended != NULL)
+            print_duration(record->ended->unix_ms - record->submitted->unix_ms, took);
+        char *text = record->waiting != NULL && *record->waiting != '\0' ? xasprintf("(%s)", record->waiting) : task_request_text(record, 60);
+        const char *cells[] = {record->task->id, amp_task_state_short(task_state(record)), target, record->from, age, took, text};
+        print_table_add(&table, cells);
+        free(text);
+    }
+    if (reply->n_tasks == 0)
+        fprintf(stderr, "no tasks. Ask something: amesh ask AGENT TEXT\n");
+    else
+        print_table_write(stdout, &cli->out, &table, 1);
+    if (reply->next_page_token != NULL && *reply->next_page_token != '\0')
+        fprintf(stderr, "%zu of %u tasks. More: --limit N\n", reply->n_tasks, reply->total);
+    print_table_done(&table);
+}
+
+static int on_list(void *ctx, const Amp__EnvReply *reply)
+{
+    struct cli *cli = ctx;
+    if (!cli->is_json) {
+        print_tasks(cli, reply);
+        return 0;
+    }
+    cJSON *json = cJSON_CreateObject(), *tasks = cJSON_AddArrayToObject(json, "tasks");
+    for (size_t i = 0; i < reply->n_tasks; i++)
+        cJSON_AddItemToArray(tasks, agents_message_json(&reply->tasks[i]->task->base));
+    cJSON_AddNumberToObject(json, "totalSize", reply->has_total ? reply->total : (double)reply->n_tasks);
+    output_json(stdout, json);
+    return 0;
+}
+
+static int read_query(const struct cli *cli, Amp__TaskQuery *query)
+{
+    const struct command *command = cli->command;
+    const char *state = command_value(command, cli->args, "state");
+    uint32_t limit = LIMIT_DEFAULT;
+    query->agent = (char *)command_value(command, cli->args, "agent");
+    query->context_id = (char *)command_value(command, cli->args, "context");
+    query->has_open = query->open = command_flag(command, cli->args, "open");
+    int status = cli_number(cli, "limit", 1, LIMIT_MAX, &limit);
+    query->has_page_size = true;
+    query->page_size = limit;
+    if (status == 0 && query->agent != NULL)
+        status = cli_id(cli, "the agent", query->agent);
+    if (status == 0 && query->context_id != NULL)
+        status = cli_id(cli, "the context", query->context_id);
+    if (status != 0 || state == NULL)
+        return status;
+    query->has_state = true;
+    query->state = amp_task_state_parse(state);
+    if (query->state == AMP__TASK_STATE__TASK_STATE_UNSPECIFIED)
+        return cli_usage(cli, "--state must be submitted, working, input-required, auth-required, completed, failed, canceled or rejected, not \"%s\"",
+                         state);
+    return 0;
+}
+
+static int run_list(const struct command *command, struct command_args *args)
+{
+    struct cli cli;
+    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
+    int status = cli_init(&cli, command, args);
+    if (status == 0)
+        status = cli_operands(&cli, 0, 0);
+    if (status == 0)
+        status = read_query(&cli, &query);
+    if (status == 0)
+        status = cli_connect(&cli);
+    if (status == 0) {
+        Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+        request.verb_case = AMP__ENV_REQUEST__VERB_LIST;
+        request.list = &query;
+        status = cli_request(&cli, &request, on_list, &cli);
+    }
+    cli_done(&cli);
+    return status;
+}
+
+/* ---- watch -------------------------------------------------------------------------------------------- */
+
+struct watch {
+    struct cli cli;
+    struct env_watch *watch;
+    struct amp_arena arena;
+    Amp__TaskState state;
+    int status;
+};
+
+static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
+{
+    struct watch *watch = ctx;
+    Amp__StreamResponse *body = NULL;
+    struct amp_error err = {0};
+    amp_arena_reset(&watch->arena);
+    if (event_decode(event, &watch->arena, &body, &err) != AMP_OK) {
+        cli_fail(&watch->cli, &err, NULL); /* the others may be fine: go on */
+        return;
+    }
+    struct event_head head = {.seq = seq, .unix_ms = event->time != NULL ? event->time->unix_ms : 0};
+    if (watch->cli.is_json)
+        event_print_json(stdout, &head, body);
+    else
+        event_print_line(stdout, &watch->cli.out, &head, body);
+    Amp__TaskState state = event_state(body, NULL);
+    if (state != AMP__TASK_STATE__TASK_STATE_UNSPECIFIED)
+        watch->state = state;
+}
+
+static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
+{
+    struct watch *watch = ctx;
+    /* the task's own failure is what was watched, not a failure of watching */
+    bool is_tasks = err->code >= 3000 && err->code < 4000 && err->code != AMP_FRAMES_LOST && err->code != AMP_DEADLINE;
+    if (err->code != AMP_OK && !is_tasks)
+        watch->status = cli_fail(&watch->cli, err, wire);
+    else if (wire != NULL && wire->death != NULL)
+        cli_fail(&watch->cli, err, wire);
+    loop_stop(watch->cli.loop, 0);
+}
+
+static int watch_task(struct watch *watch, const char *task, uint32_t from)
+{
+    static const struct env_watch_handlers handlers = {.on_event = on_event, .on_end = on_end};
+    struct cli *cli = &watch->cli;
+    enum amp_code code = env_watch_start(cli->loop, cli->bus, cli->from, task, from, 0, &handlers, watch, &watch->watch);
+    if (code != AMP_OK)
+        return cli_fail_with(cli, code, "the task %s cannot be watched: %s", task, amp_code_info(code)->text);
+    struct loop_signal *signal = output_stop_on_sigint(cli->loop);
+    int status = loop_run(cli->loop);
+    loop_signal_free(signal);
+    env_watch_free(watch->watch);
+    return status != 0 ? status : watch->status;
+}
+
+static int run_watch(const struct command *command, struct command_args *args)
+{
+    struct watch watch = {0};
+    uint32_t from = 1;
+    int status = cli_init(&watch.cli, command, args);
+    if (status == 0)
+        status = cli_operands(&watch.cli, 1, 1);
+    if (status == 0)
+        status = cli_id(&watch.cli, "the task", args->rest[0]);
+    if (status == 0)
+        status = cli_number(&watch.cli, "from", 1, UINT32_MAX, &from);
+    if (status == 0)
+        status = cli_connect(&watch.cli);
+    if (status == 0) {
+        amp_arena_init(&watch.arena, AMP_ARENA_BYTES_MAX);
+        status = watch_task(&watch, args->rest[0], from);
+        amp_arena_done(&watch.arena);
+    }
+    cli_done(&watch.cli);
+    return status;
+}
+
+/* ---- cancel ------------------------------------------------------------------------------------------- */
+
+static int on_cancelled(void *ctx, const Amp__EnvReply *reply)
+{
+    struct cli *cli = ctx;
+    if (cli->is_json && reply->n_tasks > 0)
+        output_message(stdout, &reply->tasks[0]->task->base);
+    else if (cli->is_json)
+        printf("{\"id\":\"%s\"}\n", cli->args->rest[0]);
+    else
+        fprintf(stderr, "cancel of %s was asked for\n", cli->args->rest[0]);
+    return 0;
+}
+
+static int run_cancel(const struct command *command, struct command_args *args)
+{
+    struct cli cli;
+    int status = cli_init(&cli, command, args);
+    if (status == 0)
+        status = cli_operands(&cli, 1, 1);
+    if (status == 0)
+        status = cli_id(&cli, "the task", args->rest[0]);
+    if (status == 0)
+        status = cli_connect(&cli);
+    if (status == 0) {
+        Amp__Cancel cancel = AMP__CANCEL__INIT;
+        Amp__Control control = AMP__CONTROL__INIT;
+        Amp__TaskCommand task = AMP__TASK_COMMAND__INIT;
+        Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+        cancel.reason = (char *)command_value(command, args, "reason");
+        control.kind_case = AMP__CONTROL__KIND_CANCEL;
+        control.cancel = &cancel;
+        task.id = (char *)args->rest[0];
+        task.control = &control;
+        request.verb_case = AMP__ENV_REQUEST__VERB_COMMAND;
+        request.command = &task;
+        status = cli_request(&cli, &request, on_cancelled, &cli);
+    }
+    cli_done(&cli);
+    return status;
+}
+
+static int run_group(const struct command *command, struct command_args *args)
+{
+    struct cli cli;
+    int status = cli_init(&cli, command, args);
+    if (status == 0)
+        status = args->n_rest > 0 ? cli_usage(&cli, "amesh task has no command \"%s\"", args->rest[0])
+                                  : cli_usage(&cli, "amesh task needs a command: ls, show, watch, cancel, emit or ask");
+    cli_done(&cli);
+    return status;
+}
+
+static const struct command_option list_options[] = {
+    {.name = "state", .arg = "STATE", .help = "only tasks in this state", .complete = "submitted|working|input-required|completed|failed|canceled|rejected"},
+    {.name = "agent", .letter = 'a', .arg = "A", .help = "only tasks of this agent", .complete = "agents"},
+    {.name = "context", .letter = 'c', .arg = "C", .help = "only tasks of this conversation", .complete = "contexts"},
+    {.name = "open", .letter = 'o', .help = "only tasks that have not ended"},
+    {.name = "limit", .letter = 'n', .arg = "N", .help = "at most N tasks, newest first (default 50, at most 1000)"},
+    {0},
+};
+static const struct command_option show_options[] = {
+    {.name = "tree", .help = "only the task and the tasks made inside it, as a tree"},
+    {0},
+};
+static const struct command_option watch_options[] = {
+    {.name = "from", .arg = "SEQ", .help = "first event wanted (default 1)"},
+    {0},
+};
+static const struct command_option cancel_options[] = {
+    {.name = "reason", .arg = "TEXT", .help = "told to the agent"},
+    {0},
+};
+static const struct command_option no_options[] = {{0}};
+
+const struct command task_commands[] = {
+    {.name = "task",
+     .operands = "COMMAND",
+     .summary = "tasks: ls, show, watch, cancel; emit and ask inside of one",
+     .details = "Examples:\n  amesh task ls --open\n  amesh task show t-01hq3c\n  amesh help task watch",
+     .options = no_options,
+     .run = run_group},
+    {.name = "task ls",
+     .operands = "",
+     .summary = "list tasks, newest first",
+     .details = "Durable tasks and direct calls that the environment saw.\n\nExamples:\n  amesh task ls --open\n  amesh task ls --agent up --state failed --json",
+     .options = list_options,
+     .run = run_list},
+    {.name = "task show",
+     .operands = "ID",
+     .summary = "show a task: what was asked, attempts, events, child tasks",
+     .details = "With --json the A2A Task; attempts stand in its metadata under amp/attempts, the parent under amp/parent.\n\nExamples:\n  amesh task show t-01hq3c\n"
+                "  amesh task show t-01hq3c --tree",
+     .options = show_options,
+     .run = task_run_show,
+     .complete = "tasks"},
+    {.name = "task watch",
+     .operands = "ID",
+     .summary = "print the events of a task, from the first one on, until it ends",
+     .details = "With --json one JSON line per event: an A2A StreamResponse and its seq.\n\nExamples:\n  amesh task watch t-01hq3c\n  amesh task watch t-01hq3c --from 17 --json",
+     .options = watch_options,
+     .run = run_watch,
+     .complete = "tasks"},
+    {.name = "task cancel",
+     .operands = "ID",
+     .summary = "cancel a task",
+     .details = "Exit code 8 if it has already ended.\n\nExamples:\n  amesh task cancel t-01hq3c --reason \"no longer needed\"",
+     .options = cancel_options,
+     .run = run_cancel,
+     .complete = "tasks"},
+    {.name = "history",
+     .operands = "CONTEXT",
+     .summary = "show a conversation: what was asked and answered in it",
+     .details = "Examples:\n  amesh history c-01hq3b\n  amesh history c-01hq3b --json",
+     .options = no_options,
+     .run = task_run_history,
+     .complete = "contexts"},
+    {0},
+};

@@ -1,0 +1,318 @@
+/* amesh task show, amesh history: what happened in one task, in one conversation. */
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "cli/agents.h"
+#include "cli/error.h"
+#include "cli/event.h"
+#include "cli/output.h"
+#include "cli/task.h"
+
+#define TREE_TASKS_MAX 500u
+#define HISTORY_TASKS_MAX 1000u
+
+struct show {
+    struct cli cli;
+    struct amp_arena arena; /* of the event in hand */
+    uint32_t shown;         /* tasks of the tree */
+};
+
+static void print_field(const struct cli *cli, const char *name, const char *text)
+{
+    if (text == NULL || *text == '\0')
+        return;
+    char *line = print_line(text, 0);
+    printf("%s%-10s%s %s\n", print_on(&cli->out, PRINT_DIM), name, print_off(&cli->out), line);
+    free(line);
+}
+
+static void print_span(const struct cli *cli, const char *name, const Amp__Timestamp *from, const Amp__Timestamp *to)
+{
+    char text[PRINT_SHORT_SIZE];
+    if (from == NULL || to == NULL)
+        return;
+    print_duration(to->unix_ms - from->unix_ms, text);
+    print_field(cli, name, text);
+}
+
+/* Members of an attempt are shown as they are, so that what a newer environment adds is seen too. */
+static void print_attempts(const struct cli *cli, const Amp__Task *task)
+{
+    cJSON *metadata = NULL, *attempt = NULL;
+    if (task->metadata == NULL ||
+        amp_json_parse((struct amp_bytes){task->metadata->text.data, task->metadata->text.len}, &metadata, NULL) != AMP_OK)
+        return;
+    int number = 0;
+    cJSON_ArrayForEach(attempt, cJSON_GetObjectItemCaseSensitive(metadata, "amp/attempts"))
+    {
+        char *text = xstrdup("");
+        const cJSON *item = NULL;
+        cJSON_ArrayForEach(item, attempt)
+        {
+            char *value = cJSON_IsString(item) ? xstrdup(item->valuestring) : cJSON_PrintUnformatted(item);
+            char *longer = xasprintf("%s%s%s %s", text, *text != '\0' ? ", " : "", item->string, value);
+            free(text);
+            free(value);
+            text = longer;
+        }
+        char name[24];
+        snprintf(name, sizeof name, "attempt %d", ++number);
+        print_field(cli, name, text);
+        free(text);
+    }
+    cJSON_Delete(metadata);
+}
+
+static void print_head(const struct show *show, const Amp__TaskRecord *record)
+{
+    const struct cli *cli = &show->cli;
+    const char *state = amp_task_state_short(task_state(record));
+    char target[96];
+    task_target(record, target, sizeof target);
+    printf("%s%s%s  %s%s%s%s\n", print_on(&cli->out, PRINT_BOLD), record->task->id, print_off(&cli->out),
+           print_on(&cli->out, print_state_color(state)), state, print_off(&cli->out), record->durable ? "  durable" : "");
+    print_field(cli, "agent", target);
+    print_field(cli, "from", record->from);
+    print_field(cli, "context", record->task->context_id);
+    print_field(cli, "parent", record->parent);
+    print_field(cli, "waits", record->waiting);
+    print_span(cli, "waited", record->submitted, record->started);
+    print_span(cli, "ran", record->started, record->ended);
+    char *text = task_request_text(record, 200);
+    print_field(cli, "asked", text);
+    free(text);
+    if (record->incomplete)
+        print_field(cli, "note", "events are missing: this call was seen in part");
+    print_attempts(cli, record->task);
+}
+
+static void print_events(struct show *show, const Amp__TaskRecord *record)
+{
+    if (record->n_events > 0)
+        putchar('\n');
+    for (size_t i = 0; i < record->n_events; i++) {
+        Amp__StreamResponse *body = NULL;
+        const Amp__Event *event = record->events[i];
+        amp_arena_reset(&show->arena);
+        if (event_decode(event, &show->arena, &body, NULL) != AMP_OK)
+            continue;
+        struct event_head head = {.seq = (uint32_t)i + 1, .unix_ms = event->time != NULL ? event->time->unix_ms : 0};
+        event_print_line(stdout, &show->cli.out, &head, body);
+    }
+    if (record->error == NULL || record->error->code == AMP_OK)
+        return;
+    struct amp_error err = {0};
+    amp_error_from_wire(&err, record->error);
+    putchar('\n');
+    error_print(stdout, &show->cli.out, &err, record->error);
+}
+
+/* ---- the tree of child tasks ------------------------------------------------------------------------- */
+
+struct node {
+    char id[AMP_NAME_MAX + 1];
+    char *line;
+};
+struct nodes {
+    struct node *items;
+    size_t count;
+};
+
+static char *tree_line(const struct cli *cli, const Amp__TaskRecord *record)
+{
+    char target[96], took[PRINT_SHORT_SIZE] = "";
+    const char *state = amp_task_state_short(task_state(record));
+    task_target(record, target, sizeof target);
+    int64_t end = record->ended != NULL ? record->ended->unix_ms : clock_unix_ms();
+    if (record->submitted != NULL)
+        print_duration(end - record->submitted->unix_ms, took);
+    char *text = task_request_text(record, 60);
+    char *line = xasprintf("%s%s%s  %s%s%s  %s  %s  %s", print_on(&cli->out, PRINT_BOLD), target, print_off(&cli->out),
+                           print_on(&cli->out, print_state_color(state)), state, print_off(&cli->out), took, record->task->id, text);
+    free(text);
+    return line;
+}
+
+struct children {
+    const struct cli *cli;
+    struct nodes nodes;
+};
+
+/* Newest first on the wire, oldest first for people. */
+static int on_children(void *ctx, const Amp__EnvReply *reply)
+{
+    struct children *children = ctx;
+    children->nodes.items = xcalloc(reply->n_tasks + 1, sizeof *children->nodes.items);
+    for (size_t i = reply->n_tasks; i-- > 0;) {
+        struct node *node = &children->nodes.items[children->nodes.count++];
+        snprintf(node->id, sizeof node->id, "%s", reply->tasks[i]->task->id);
+        node->line = tree_line(children->cli, reply->tasks[i]);
+    }
+    return 0;
+}
+
+static int print_children(struct show *show, const char *parent, const char *indent, unsigned depth)
+{
+    struct children children = {.cli = &show->cli};
+    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    query.parent = (char *)parent;
+    query.has_page_size = true;
+    query.page_size = 100;
+    request.verb_case = AMP__ENV_REQUEST__VERB_LIST;
+    request.list = &query;
+    int status = cli_request(&show->cli, &request, on_children, &children);
+    bool has_utf8 = show->cli.out.has_utf8;
+    for (size_t i = 0; i < children.nodes.count; i++) {
+        struct node *node = &children.nodes.items[i];
+        bool is_last = i + 1 == children.nodes.count;
+        if (status == 0 && show->shown < TREE_TASKS_MAX) {
+            show->shown++;
+            printf("%s%s%s\n", indent, has_utf8 ? (is_last ? "└─ " : "├─ ") : (is_last ? "`- " : "|- "), node->line);
+            char *deeper = xasprintf("%s%s", indent, is_last ? "   " : has_utf8 ? "│  " : "|  ");
+            if (depth < AMP_HOPS_MAX)
+                status = print_children(show, node->id, deeper, depth + 1);
+            free(deeper);
+        }
+        free(node->line);
+    }
+    free(children.nodes.items);
+    return status;
+}
+
+/* ---- show -------------------------------------------------------------------------------------------- */
+
+static int on_task(void *ctx, const Amp__EnvReply *reply)
+{
+    struct show *show = ctx;
+    struct cli *cli = &show->cli;
+    if (reply->n_tasks == 0)
+        return cli_fail_with(cli, AMP_NO_SUCH_TASK, "there is no task %s", cli->args->rest[0]);
+    const Amp__TaskRecord *record = reply->tasks[0];
+    if (cli->is_json)
+        return output_message(stdout, &record->task->base) ? 0 : cli_fail_with(cli, AMP_TOO_LARGE, "the task is too large to be shown");
+    if (command_flag(cli->command, cli->args, "tree")) {
+        char *line = tree_line(cli, record);
+        printf("%s\n", line);
+        free(line);
+        return 0;
+    }
+    print_head(show, record);
+    print_events(show, record);
+    return 0;
+}
+
+int task_run_show(const struct command *command, struct command_args *args)
+{
+    struct show show = {0};
+    int status = cli_init(&show.cli, command, args);
+    if (status == 0)
+        status = cli_operands(&show.cli, 1, 1);
+    if (status == 0)
+        status = cli_id(&show.cli, "the task", args->rest[0]);
+    if (status == 0)
+        status = cli_connect(&show.cli);
+    if (status == 0) {
+        Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
+        Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+        query.id = (char *)args->rest[0];
+        query.has_events = query.events = !show.cli.is_json;
+        request.verb_case = AMP__ENV_REQUEST__VERB_GET;
+        request.get = &query;
+        amp_arena_init(&show.arena, AMP_ARENA_BYTES_MAX);
+        status = cli_request(&show.cli, &request, on_task, &show);
+        if (status == 0 && !show.cli.is_json)
+            status = print_children(&show, args->rest[0], command_flag(command, args, "tree") ? "" : "  ", 1);
+        amp_arena_done(&show.arena);
+    }
+    cli_done(&show.cli);
+    return status;
+}
+
+/* ---- history ----------------------------------------------------------------------------------------- */
+
+static void print_said(const struct cli *cli, const char *who, const char *text)
+{
+    if (*text == '\0')
+        return;
+    printf("%s%s:%s ", print_on(&cli->out, PRINT_BOLD), who, print_off(&cli->out));
+    print_text(stdout, &cli->out, amp_bytes_of(text));
+    if (text[strlen(text) - 1] != '\n')
+        putchar('\n');
+}
+
+static void print_exchange(const struct cli *cli, const Amp__TaskRecord *record)
+{
+    const Amp__Task *task = record->task;
+    const char *state = amp_task_state_short(task_state(record));
+    char target[96], clock[PRINT_SHORT_SIZE];
+    task_target(record, target, sizeof target);
+    print_clock(record->submitted != NULL ? record->submitted->unix_ms : 0, clock);
+    printf("%s%s  %s  %s%s\n", print_on(&cli->out, PRINT_DIM), clock, task->id, state, print_off(&cli->out));
+    for (size_t i = 0; i < task->n_history; i++) {
+        char *text = event_message_text(task->history[i]);
+        bool is_user = task->history[i]->role == AMP__ROLE__ROLE_USER;
+        print_said(cli, is_user ? (record->from != NULL ? record->from : "user") : target, text);
+        free(text);
+    }
+    for (size_t i = 0; i < task->n_artifacts; i++) {
+        const Amp__Artifact *artifact = task->artifacts[i];
+        Amp__Message message = AMP__MESSAGE__INIT;
+        message.n_parts = artifact->n_parts;
+        message.parts = artifact->parts;
+        char *text = event_message_text(&message);
+        print_said(cli, target, text);
+        free(text);
+    }
+    if (task_state(record) != AMP__TASK_STATE__TASK_STATE_COMPLETED && task->status != NULL && task->status->message != NULL) {
+        char *text = event_message_text(task->status->message);
+        print_said(cli, target, text);
+        free(text);
+    }
+}
+
+static int on_history(void *ctx, const Amp__EnvReply *reply)
+{
+    struct cli *cli = ctx;
+    if (reply->n_tasks == 0)
+        return cli_fail_with(cli, AMP_NOT_FOUND, "no task belongs to a conversation %s", cli->args->rest[0]);
+    if (!cli->is_json) {
+        for (size_t i = 0; i < reply->n_tasks; i++)
+            print_exchange(cli, reply->tasks[i]);
+        return 0;
+    }
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddStringToObject(json, "contextId", cli->args->rest[0]);
+    cJSON *tasks = cJSON_AddArrayToObject(json, "tasks");
+    for (size_t i = 0; i < reply->n_tasks; i++)
+        cJSON_AddItemToArray(tasks, agents_message_json(&reply->tasks[i]->task->base));
+    output_json(stdout, json);
+    return 0;
+}
+
+int task_run_history(const struct command *command, struct command_args *args)
+{
+    struct cli cli;
+    int status = cli_init(&cli, command, args);
+    if (status == 0)
+        status = cli_operands(&cli, 1, 1);
+    if (status == 0)
+        status = cli_id(&cli, "the context", args->rest[0]);
+    if (status == 0)
+        status = cli_connect(&cli);
+    if (status == 0) {
+        Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
+        Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+        query.context_id = (char *)args->rest[0];
+        query.has_page_size = true;
+        query.page_size = HISTORY_TASKS_MAX;
+        request.verb_case = AMP__ENV_REQUEST__VERB_HISTORY;
+        request.history = &query;
+        status = cli_request(&cli, &request, on_history, &cli);
+    }
+    cli_done(&cli);
+    return status;
+}
