@@ -199,6 +199,9 @@ enum amp_code answer_outcome(const struct answer *answer, struct amp_error *rete
     const char *text = answer->status_text != NULL ? answer->status_text : "";
     const char *colon = *text != '\0' ? ": " : "";
     const char *agent = answer->agent[0] != '\0' ? answer->agent : "the agent";
+    char line[256]; /* an error is one line: the caller shows the others */
+    snprintf(line, sizeof line, "%.*s", (int)strcspn(text, "\n"), text);
+    text = line;
     switch (answer->state) {
     case AMP__TASK_STATE__TASK_STATE_COMPLETED:
         return AMP_OK;

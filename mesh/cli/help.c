@@ -1,0 +1,121 @@
+/* amesh help, amesh version, and the table of the commands that come from the tables. */
+#include "cli/help.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "cli/output.h"
+
+size_t help_commands_list(const struct command **ret, size_t max)
+{
+    size_t count = 0;
+    for (const struct command *const *tables = command_tables(); *tables != NULL; tables++) {
+        for (const struct command *row = *tables; row->name != NULL && count < max; row++) {
+            if (!row->is_hidden)
+                ret[count++] = row;
+        }
+    }
+    return count;
+}
+
+static int print_overview(const struct cli *cli)
+{
+    const struct command *commands[HELP_COMMANDS_MAX];
+    size_t count = help_commands_list(commands, HELP_COMMANDS_MAX);
+    if (cli->is_json) {
+        cJSON *json = cJSON_CreateObject(), *array = cJSON_AddArrayToObject(json, "commands");
+        for (size_t i = 0; i < count; i++) {
+            cJSON *object = cJSON_CreateObject();
+            cJSON_AddStringToObject(object, "name", commands[i]->name);
+            cJSON_AddStringToObject(object, "operands", commands[i]->operands != NULL ? commands[i]->operands : "");
+            cJSON_AddStringToObject(object, "summary", commands[i]->summary);
+            cJSON_AddItemToArray(array, object);
+        }
+        output_json(stdout, json);
+        return 0;
+    }
+    printf("Usage: amesh COMMAND [OPTIONS] [OPERANDS]\n\nA service mesh for AI agents.\n\n%sCommands%s\n", print_on(&cli->out, PRINT_BOLD), print_off(&cli->out));
+    for (size_t i = 0; i < count; i++)
+        printf("  %-14s %s\n", commands[i]->name, commands[i]->summary);
+    printf("\n%sFirst steps%s\n  amesh up --detach\n  amesh run --name up -- tr a-z A-Z &\n  amesh ask up \"hello\"\n\nMore: amesh help COMMAND\n",
+           print_on(&cli->out, PRINT_BOLD), print_off(&cli->out));
+    return 0;
+}
+
+/* `help X` is `X --help`: one text. */
+static int run_help(const struct command *command, struct command_args *args)
+{
+    struct cli cli;
+    int status = cli_init(&cli, command, args);
+    if (status == 0)
+        status = cli_operands(&cli, 0, 2);
+    if (status == 0 && args->n_rest == 0) {
+        status = print_overview(&cli);
+        cli_done(&cli);
+        return status;
+    }
+    cli_done(&cli);
+    if (status != 0)
+        return status;
+    char *argv[5] = {(char *)"amesh"};
+    int argc = 1;
+    for (size_t i = 0; i < args->n_rest; i++)
+        argv[argc++] = (char *)args->rest[i];
+    argv[argc++] = (char *)"--help";
+    argv[argc] = NULL;
+    return command_main(command_tables(), argc, argv);
+}
+
+static int run_version(const struct command *command, struct command_args *args)
+{
+    struct cli cli;
+    int status = cli_init(&cli, command, args);
+    if (status == 0)
+        status = cli_operands(&cli, 0, 0);
+    if (status == 0 && cli.is_json) {
+        cJSON *json = cJSON_CreateObject();
+        cJSON_AddStringToObject(json, "version", amp_version());
+        cJSON_AddNumberToObject(json, "protocol", AMP_PROTOCOL_VERSION);
+        output_json(stdout, json);
+    } else if (status == 0) {
+        printf("amesh %s (Agent Protocol %u)\n", amp_version(), AMP_PROTOCOL_VERSION);
+    }
+    cli_done(&cli);
+    return status;
+}
+
+static const struct command_option no_options[] = {{0}};
+
+const struct command help_commands[] = {
+    {.name = "version",
+     .operands = "",
+     .summary = "print the version",
+     .details = "Examples:\n  amesh version --json",
+     .options = no_options,
+     .run = run_version},
+    {.name = "completion",
+     .operands = "bash|zsh|fish",
+     .summary = "print the completion script of a shell",
+     .details = "Examples:\n  amesh completion bash > ~/.local/share/bash-completion/completions/amesh\n  amesh completion zsh > \"${fpath[1]}/_amesh\"\n  amesh completion fish > "
+                "~/.config/fish/completions/amesh.fish",
+     .options = no_options,
+     .run = help_run_completion,
+     .complete = "bash|zsh|fish"},
+    {.name = "help",
+     .operands = "[COMMAND]",
+     .summary = "explain a command, or list them",
+     .details = "Examples:\n  amesh help ask",
+     .options = no_options,
+     .run = run_help,
+     .complete = "commands"},
+    {.name = "man", .operands = "", .summary = "print the manual page", .options = no_options, .run = help_run_man, .is_hidden = true},
+    {.name = "__complete",
+     .operands = "WHAT",
+     .summary = "print names for completion: agents, skills, tasks, contexts",
+     .options = no_options,
+     .run = help_run_complete,
+     .is_hidden = true},
+    {0},
+};
