@@ -1,0 +1,1 @@
+"""What an agent's own code may import: the running task, and what can be done with it (spec/local-api.md)."""
