@@ -1,0 +1,2 @@
+/* The connection and the calls of the client library. */
+#include "amesh_client.h"

@@ -1,0 +1,2 @@
+/* Lines in, lines out. */
+#include "amesh_client.h"

@@ -1,0 +1,2 @@
+/* What the files of the client library share. */
+#pragma once

@@ -1,0 +1,2 @@
+/* What an agent says about a task. */
+#include "amesh_client.h"

@@ -1,0 +1,1 @@
+/* The eight behaviours of the contract by the C library. */
