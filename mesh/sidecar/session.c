@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -395,6 +396,16 @@ static void on_readable(void *ctx, int events)
         return;
     }
     session_feed(session, (struct amp_bytes){buffer, (size_t)n});
+}
+
+void session_pump(struct session *session)
+{
+    struct pollfd poll_fd = {.fd = session->fd_in, .events = POLLIN};
+    enter(session);
+    /* Bounded: what a socket holds, not what a writer that still lives may add. */
+    for (size_t i = 0; i < OUT_MAX / READ_SIZE && !is_over(session) && poll(&poll_fd, 1, 0) > 0; i++)
+        on_readable(session, LOOP_READ);
+    leave(session);
 }
 
 /* ---- constructors ------------------------------------------------------------------------------------ */
