@@ -2,9 +2,6 @@
 #include "cli/help.h"
 
 #include <cjson/cJSON.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "cli/commands.h"
 #include "cli/output.h"
 
@@ -20,45 +17,34 @@ size_t help_commands_list(const struct command **ret, size_t max)
     return count;
 }
 
-static int print_overview(const struct cli *cli)
+static int print_list_json(void)
 {
     const struct command *commands[HELP_COMMANDS_MAX];
     size_t count = help_commands_list(commands, HELP_COMMANDS_MAX);
-    if (cli->is_json) {
-        cJSON *json = cJSON_CreateObject(), *array = cJSON_AddArrayToObject(json, "commands");
-        for (size_t i = 0; i < count; i++) {
-            cJSON *object = cJSON_CreateObject();
-            cJSON_AddStringToObject(object, "name", commands[i]->name);
-            cJSON_AddStringToObject(object, "operands", commands[i]->operands != NULL ? commands[i]->operands : "");
-            cJSON_AddStringToObject(object, "summary", commands[i]->summary);
-            cJSON_AddItemToArray(array, object);
-        }
-        output_json(stdout, json);
-        return 0;
+    cJSON *json = cJSON_CreateObject(), *array = cJSON_AddArrayToObject(json, "commands");
+    for (size_t i = 0; i < count; i++) {
+        cJSON *object = cJSON_CreateObject();
+        cJSON_AddStringToObject(object, "name", commands[i]->name);
+        cJSON_AddStringToObject(object, "operands", commands[i]->operands != NULL ? commands[i]->operands : "");
+        cJSON_AddStringToObject(object, "summary", commands[i]->summary);
+        cJSON_AddItemToArray(array, object);
     }
-    printf("Usage: amesh COMMAND [OPTIONS] [OPERANDS]\n\nA service mesh for AI agents.\n\n%sCommands%s\n", print_on(&cli->out, PRINT_BOLD), print_off(&cli->out));
-    for (size_t i = 0; i < count; i++)
-        printf("  %-14s %s\n", commands[i]->name, commands[i]->summary);
-    printf("\n%sFirst steps%s\n  amesh up --detach\n  amesh run --name up -- tr a-z A-Z &\n  amesh ask up \"hello\"\n\nMore: amesh help COMMAND\n",
-           print_on(&cli->out, PRINT_BOLD), print_off(&cli->out));
+    output_json(stdout, json);
     return 0;
 }
 
-/* `help X` is `X --help`: one text. */
+/* `help X` is `X --help`, `help` is `amesh --help`: one text. */
 static int run_help(const struct command *command, struct command_args *args)
 {
     struct cli cli;
     int status = cli_init(&cli, command, args);
     if (status == 0)
         status = cli_operands(&cli, 0, 2);
-    if (status == 0 && args->n_rest == 0) {
-        status = print_overview(&cli);
-        cli_done(&cli);
-        return status;
-    }
     cli_done(&cli);
     if (status != 0)
         return status;
+    if (cli.is_json && args->n_rest == 0)
+        return print_list_json();
     char *argv[5] = {(char *)"amesh"};
     int argc = 1;
     for (size_t i = 0; i < args->n_rest; i++)
