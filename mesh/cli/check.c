@@ -17,6 +17,8 @@
 
 #define CHECKS_MAX 16
 #define RETRY_MS 250u
+#define INFO_MAX_MS 2000 /* what the server is comes shortly after the connection */
+#define INFO_PROBE_MS 5u
 #define CANARY_KEY "amesh-check"
 
 enum result { RESULT_OK, RESULT_WARNING, RESULT_FAILED };
@@ -79,6 +81,41 @@ static void check_home(struct check *check)
         add(check, "home", RESULT_OK, "%.200s", path);
 }
 
+static void on_due(void *ctx)
+{
+    loop_stop(ctx, 0);
+}
+
+static void pause_for(struct cli *cli, uint32_t ms)
+{
+    struct loop_timer *timer = loop_timer_new(cli->loop, on_due, cli->loop);
+    loop_timer_set(timer, ms);
+    loop_run(cli->loop);
+    loop_timer_free(timer);
+}
+
+static void check_server(struct check *check)
+{
+    struct cli *cli = &check->cli;
+    const struct bus_info *info = bus_info(cli->bus);
+    int64_t end = clock_mono_ms() + INFO_MAX_MS;
+    while (info->version[0] == '\0' && clock_mono_ms() < end && bus_is_up(cli->bus))
+        pause_for(cli, INFO_PROBE_MS);
+    if (info->version[0] == '\0') {
+        hint(add(check, "server", RESULT_WARNING, "does not tell its version"), "amesh check again");
+        return;
+    }
+    char size[PRINT_SHORT_SIZE];
+    print_bytes(info->payload_max, size);
+    bool is_old = info->major < 2 || (info->major == 2 && info->minor < 9);
+    struct item *item = add(check, "server", is_old ? RESULT_FAILED : RESULT_OK, "nats-server %s, messages up to %s", info->version, size);
+    if (is_old)
+        hint(item, "a nats-server from 2.9 on");
+    item = add(check, "jetstream", info->has_jetstream ? RESULT_OK : RESULT_WARNING, info->has_jetstream ? "on" : "off: work queues and streams are not there");
+    if (!info->has_jetstream)
+        hint(item, "start nats-server with -js");
+}
+
 static bool check_bus(struct check *check)
 {
     struct cli *cli = &check->cli;
@@ -97,17 +134,8 @@ static bool check_bus(struct check *check)
         hint(add(check, "bus", RESULT_FAILED, "%.200s does not answer", cli->home.bus), "amesh up, or start the nats-server that is named");
         return false;
     }
-    const struct bus_info *info = bus_info(cli->bus);
-    add(check, "bus", RESULT_OK, "connected to %.200s", info->url);
-    char size[PRINT_SHORT_SIZE];
-    print_bytes(info->payload_max, size);
-    bool is_old = info->major < 2 || (info->major == 2 && info->minor < 9);
-    struct item *item = add(check, "server", is_old ? RESULT_FAILED : RESULT_OK, "nats-server %s, messages up to %s", info->version, size);
-    if (is_old)
-        hint(item, "a nats-server from 2.9 on");
-    item = add(check, "jetstream", info->has_jetstream ? RESULT_OK : RESULT_WARNING, info->has_jetstream ? "on" : "off: work queues and streams are not there");
-    if (!info->has_jetstream)
-        hint(item, "start nats-server with -js");
+    add(check, "bus", RESULT_OK, "connected to %.200s", bus_info(cli->bus)->url);
+    check_server(check);
     return true;
 }
 
@@ -285,19 +313,11 @@ static void print_json_form(const struct check *check, bool is_ok)
     output_json(stdout, json);
 }
 
-static void on_retry(void *ctx)
-{
-    loop_stop(ctx, 0);
-}
-
 /* Between two rounds the home is read again: `up` may have written it. */
 static void pause_and_reopen(struct check *check)
 {
     struct cli *cli = &check->cli;
-    struct loop_timer *timer = loop_timer_new(cli->loop, on_retry, cli->loop);
-    loop_timer_set(timer, RETRY_MS);
-    loop_run(cli->loop);
-    loop_timer_free(timer);
+    pause_for(cli, RETRY_MS);
     if (cli->bus != NULL && !bus_is_up(cli->bus)) {
         bus_free(cli->bus);
         cli->bus = NULL;

@@ -4,27 +4,59 @@
 
 #include "cli/help.h"
 
+#define FILL_WIDTH 76
+
+static void print_escaped(char c)
+{
+    if (c == '\\')
+        fputs("\\e", stdout);
+    else if (c == '-')
+        fputs("\\-", stdout);
+    else if (c == '`')
+        fputs("\\(ga", stdout);
+    else if (c == '~')
+        fputs("\\(ti", stdout);
+    else if (c == '^')
+        fputs("\\(ha", stdout);
+    else
+        putchar(c);
+}
+
 /* A text of a table as mdoc text: no line of it is taken for a macro, no backslash for an escape. */
 static void print_words(const char *text, size_t len)
 {
-    bool is_start = true;
-    for (size_t i = 0; i < len; i++) {
-        char c = text[i];
-        if (is_start && (c == '.' || c == '\''))
-            fputs("\\&", stdout);
-        if (c == '\\')
-            fputs("\\e", stdout);
-        else if (c == '-')
-            fputs("\\-", stdout);
-        else if (c == '`')
-            fputs("\\(ga", stdout);
-        else if (c == '~')
-            fputs("\\(ti", stdout);
-        else if (c == '^')
-            fputs("\\(ha", stdout);
-        else
-            putchar(c);
-        is_start = c == '\n';
+    if (len > 0 && (text[0] == '.' || text[0] == '\''))
+        fputs("\\&", stdout);
+    for (size_t i = 0; i < len; i++)
+        print_escaped(text[i]);
+}
+
+/* The same as prose: short lines, and each sentence begins one, as mdoc wants it. */
+static void print_prose(const char *text, size_t len)
+{
+    size_t column = 0;
+    while (len > 0) {
+        size_t word = 0;
+        while (word < len && text[word] != ' ')
+            word++;
+        print_words(text, word);
+        column += word + 1;
+        bool is_end = word > 0 && (text[word - 1] == '.' || text[word - 1] == '?') && word < len;
+        text += word;
+        len -= word;
+        if (len == 0)
+            break;
+        text++;
+        len--;
+        size_t next = 0;
+        while (next < len && text[next] != ' ')
+            next++;
+        if (is_end || column + next > FILL_WIDTH) {
+            putchar('\n');
+            column = 0;
+        } else {
+            putchar(' ');
+        }
     }
 }
 
@@ -47,7 +79,10 @@ static void print_details(const char *text)
             else if (is_literal && !wants_literal)
                 puts(".Pp");
             is_literal = wants_literal;
-            print_words(wants_literal ? line + 2 : line, wants_literal ? len - 2 : len);
+            if (wants_literal)
+                print_words(line + 2, len - 2);
+            else
+                print_prose(line, len);
             putchar('\n');
             is_blank = false;
             is_first = false;
@@ -73,7 +108,7 @@ static void print_options(const struct command_option *options)
         if (option->arg != NULL)
             printf(" Ar %s", option->arg);
         putchar('\n');
-        print_words(option->help, strlen(option->help));
+        print_prose(option->help, strlen(option->help));
         puts(option->is_repeatable ? "; may be repeated" : "");
     }
     puts(".El");
@@ -89,7 +124,7 @@ static void print_command(const struct command *row)
     }
     putchar('\n');
     putchar(row->summary[0] >= 'a' && row->summary[0] <= 'z' ? row->summary[0] - 'a' + 'A' : row->summary[0]);
-    print_words(row->summary + 1, strlen(row->summary + 1));
+    print_prose(row->summary + 1, strlen(row->summary + 1));
     puts(".");
     if (row->details != NULL && *row->details != '\0') {
         if (strncmp(row->details, "  ", 2) != 0)
@@ -135,7 +170,7 @@ int help_run_man(const struct command *command, struct command_args *args)
     size_t count = help_commands_list(commands, HELP_COMMANDS_MAX);
     if (status == 0) {
         puts(".Dd November 24, 2026\n.Dt AMESH 1\n.Os\n.Sh NAME\n.Nm amesh\n.Nd service mesh for AI agents\n.Sh SYNOPSIS\n.Nm\n.Ar command\n.Op Ar options\n.Op Ar operands\n"
-             ".Sh DESCRIPTION\n.Nm\nputs agents on a NATS bus, lets anybody call them by name or by skill, and keeps their tasks.\n.Sh COMMANDS");
+             ".Sh DESCRIPTION\n.Nm\nputs agents on a NATS bus, lets anybody call them by name or by skill,\nand keeps their tasks.\n.Sh COMMANDS");
         for (size_t i = 0; i < count; i++)
             print_command(commands[i]);
         puts(".Ss Options of all commands");
