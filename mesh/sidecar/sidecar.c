@@ -318,6 +318,7 @@ void sidecar_free(struct sidecar *sidecar)
 
 struct loop *sidecar_loop(struct sidecar *sidecar) { return sidecar->loop; }
 struct bus *sidecar_bus(struct sidecar *sidecar) { return sidecar->bus; }
+struct worker *sidecar_worker(struct sidecar *sidecar) { return sidecar->worker; }
 const struct home *sidecar_home(struct sidecar *sidecar) { return sidecar->home; }
 const struct sidecar_options *sidecar_options(struct sidecar *sidecar) { return &sidecar->options; }
 const char *sidecar_agent(struct sidecar *sidecar) { return sidecar->agent; }
