@@ -10,33 +10,35 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { PIPE_SIZE = 64 << 10 };
+enum { PIPE_SIZE = 64 << 10, LINGER_MS = 2000 };
+enum { CLIENT, SERVER };
 
-struct pipe { /* from end `from` to the other */
+struct pipe { /* what was read from one end and is not yet written to the other */
     unsigned char data[PIPE_SIZE];
     size_t start, len;
-    bool is_eof, is_shut;
+    bool is_eof;   /* nothing more will be read */
+    bool is_shut;  /* the other end knows */
 };
 
 struct splice {
     int fd[2];
     struct loop_io *io[2];
-    struct pipe pipe[2]; /* pipe[i]: read from fd[i] */
+    struct pipe pipe[2]; /* by the end it is read from */
+    struct loop_timer *linger;
     void (*on_closed)(void *ctx, struct splice *splice);
     void *ctx;
 };
 
-static bool fill(struct pipe *pipe, int fd)
+static void fill(struct pipe *pipe, int fd)
 {
     if (pipe->is_eof || pipe->len)
-        return true;
+        return;
     ssize_t n = recv(fd, pipe->data, sizeof pipe->data, MSG_DONTWAIT);
-    if (n < 0)
-        return errno == EAGAIN || errno == EINTR;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
     pipe->start = 0;
-    pipe->len = (size_t)n;
-    pipe->is_eof = n == 0;
-    return true;
+    pipe->len = n > 0 ? (size_t)n : 0;
+    pipe->is_eof = n <= 0; /* an error ends this direction as well: what came before it has been read */
 }
 
 static bool drain(struct pipe *pipe, int fd)
@@ -63,18 +65,29 @@ static void want(struct splice *splice, int end)
     loop_io_want(splice->io[end], (!in->is_eof && !in->len ? LOOP_READ : 0) | (out->len ? LOOP_WRITE : 0));
 }
 
+static void on_linger(void *ctx)
+{
+    struct splice *splice = ctx;
+    splice->on_closed(splice->ctx, splice);
+}
+
 static void move(struct splice *splice)
 {
-    bool is_good = true;
-    for (int i = 0; i < 2 && is_good; i++)
-        is_good = fill(&splice->pipe[i], splice->fd[i]) && drain(&splice->pipe[i], splice->fd[!i]);
-    /* The server's side has closed for good once it has said everything: what the client may still send has no reader. */
-    if (!is_good || splice->pipe[1].is_shut) {
+    struct pipe *up = &splice->pipe[CLIENT], *down = &splice->pipe[SERVER];
+    fill(up, splice->fd[CLIENT]);
+    if (!drain(up, splice->fd[SERVER]))
+        up->len = 0; /* the server reads no more; what it answered is still to be delivered */
+    fill(down, splice->fd[SERVER]);
+    bool is_good = drain(down, splice->fd[CLIENT]);
+    if (!is_good || (up->is_eof && down->is_shut)) {
         splice->on_closed(splice->ctx, splice);
         return;
     }
-    want(splice, 0);
-    want(splice, 1);
+    /* Closing with unread bytes of the client would reset the connection and with it destroy the answer: so they are read for a moment. */
+    if (down->is_shut && !loop_timer_is_set(splice->linger))
+        loop_timer_set(splice->linger, LINGER_MS);
+    want(splice, CLIENT);
+    want(splice, SERVER);
 }
 
 static void on_ready(void *ctx, int events)
@@ -89,6 +102,7 @@ struct splice *splice_new(struct loop *loop, int fd_a, int fd_b, void (*on_close
     splice->fd[1] = fd_b;
     splice->on_closed = on_closed;
     splice->ctx = ctx;
+    splice->linger = loop_timer_new(loop, on_linger, splice);
     for (int i = 0; i < 2; i++) {
         splice->io[i] = loop_io_new(loop, splice->fd[i], on_ready, splice);
         want(splice, i);
@@ -104,5 +118,6 @@ void splice_free(struct splice *splice)
         loop_io_free(splice->io[i]);
         close(splice->fd[i]);
     }
+    loop_timer_free(splice->linger);
     free(splice);
 }

@@ -72,7 +72,9 @@ static void say(int fd, const char *line)
 
 static void refuse(struct connection *connection, const char *line)
 {
+    char rest[4096];
     counter_add(COUNTER_local_refused, 1);
+    (void)!recv(connection->fd, rest, sizeof rest, MSG_DONTWAIT); /* closing over unread bytes would reset, and the line be lost */
     say(connection->fd, line);
     connection_free(connection);
 }
