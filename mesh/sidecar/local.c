@@ -22,7 +22,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { CONNECTIONS_MAX = 256, FIRST_BYTE_MS = 10000, ACCEPTS_PER_TURN = 64 };
+enum { CONNECTIONS_MAX = 256, FIRST_BYTE_MS = 10000, ACCEPTS_PER_TURN = 64, ACCEPT_PAUSE_MS = 100 };
 
 struct connection {
     struct local *local;
@@ -39,6 +39,7 @@ struct local {
     char *path;
     int fd;
     struct loop_io *io;
+    struct loop_timer *pause; /* after accept failed for lack of descriptors */
     struct http_server *http;
     LIST_HEAD(, connection) connections;
     unsigned n_connections;
@@ -168,11 +169,23 @@ static void take(struct local *local, int fd)
     local->n_connections++;
 }
 
+static void on_pause_over(void *ctx)
+{
+    struct local *local = ctx;
+    loop_io_want(local->io, LOOP_READ);
+}
+
 static void on_accept(void *ctx, int events)
 {
     struct local *local = ctx;
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
         int fd = accept4(local->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+            /* No descriptor or no memory: the connection stays in the queue, so the loop would spin. */
+            log_event(LOG_WARN, "local.accept_failed", "error", strerror(errno), NULL);
+            loop_io_want(local->io, 0);
+            loop_timer_set(local->pause, ACCEPT_PAUSE_MS);
+        }
         if (fd < 0)
             return;
         take(local, fd);
@@ -259,6 +272,7 @@ enum amp_code local_new(struct sidecar *sidecar, const char *path, struct local 
     local->sidecar = sidecar;
     local->path = xstrdup(path);
     local->fd = -1;
+    local->pause = loop_timer_new(sidecar_loop(sidecar), on_pause_over, local);
     LIST_INIT(&local->connections);
     enum amp_code code = start(local, reterr);
     if (code == AMP_OK)
@@ -273,6 +287,7 @@ void local_free(struct local *local)
     if (!local)
         return;
     loop_io_free(local->io);
+    loop_timer_free(local->pause);
     if (local->fd >= 0) {
         close(local->fd);
         unlink(local->path);

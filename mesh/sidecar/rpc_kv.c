@@ -1,6 +1,7 @@
 /* What the environment keeps for an agent: memory, and who is there. */
 #include "sidecar/rpc_private.h"
 
+#include "base/agent_record.h"
 #include "sidecar/sidecar.h"
 #include "sidecar/task.h"
 
@@ -160,18 +161,10 @@ void rpc_kv_put(struct rpc *rpc, const cJSON *params)
 
 static void on_agents(struct rpc *rpc, const Amp__EnvReply *reply)
 {
-    struct amp_error err = {0};
     cJSON *result = cJSON_CreateObject();
     cJSON *agents = cJSON_AddArrayToObject(result, "agents");
-    for (size_t i = 0; i < reply->n_agents; i++) {
-        cJSON *agent = rpc_json_of(&reply->agents[i]->base, &err);
-        if (!agent) {
-            rpc_fail(rpc, &err);
-            cJSON_Delete(result);
-            return;
-        }
-        cJSON_AddItemToArray(agents, agent);
-    }
+    for (size_t i = 0; i < reply->n_agents; i++)
+        cJSON_AddItemToArray(agents, agent_record_json(reply->agents[i]));
     rpc_done(rpc, result);
     cJSON_Delete(result);
 }
