@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "agent_world.h"
 #include "base/call.h"
@@ -297,6 +299,45 @@ static void test_a_worker_is_refused_where_tasks_go_another_way(void **state)
     agent_world_free(world);
 }
 
+/* ---- shims -------------------------------------------------------------------------------------------------------- */
+
+/* Stands where the interpreter stands: called with the shim's path and the target, it speaks on AMESH_FD itself, so that the sidecar's side is tested without a shim. */
+static const char interpreter[] =
+    "#!/usr/bin/env python3\n"
+    "import json, os, socket, sys\n"
+    "s = socket.socket(fileno=int(os.environ['AMESH_FD'])); r, w = s.makefile('r'), s.makefile('w')\n"
+    "def say(f): w.write(json.dumps(f) + '\\n'); w.flush()\n"
+    "print('this is stdout and no frame')\n"
+    "say({'id': 1, 'method': 'hello', 'params': {'proto': 1, 'concurrency': int(os.environ['AMESH_CONCURRENCY'])}})\n"
+    "for line in r:\n"
+    "    f = json.loads(line)\n"
+    "    if f.get('method') != 'task.run': continue\n"
+    "    if f['params']['text'] == 'die': os._exit(5)\n"
+    "    if f['params']['text'] == 'hang up': s.shutdown(2); w = None; import signal; signal.pause()\n"
+    "    shim, target = sys.argv[1:]\n"
+    "    found = os.path.exists(shim) and os.path.exists(os.path.join(os.environ['PYTHONPATH'].split(':')[0], 'amesh.py'))\n"
+    "    say({'id': f['id'], 'result': '%s %s %s' % (os.path.basename(shim), target, found)})\n";
+
+static void test_a_shim_speaks_on_its_own_descriptor_and_finds_its_files(void **state)
+{
+    char path[] = "/tmp/amesh-python-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, interpreter, sizeof interpreter - 1), (int)sizeof interpreter - 1);
+    assert_int_equal(fchmod(fd, 0700), 0);
+    close(fd);
+    const struct sidecar_options options = {.mode = SIDECAR_SHIM, .target = "dir/app.py:agent", .python = path, .slots = 2};
+    struct agent_world *world = agent_world_new(&options);
+    agent_world_ready(world);
+    expect(world, "x", COMPLETED, "amesh_shim.py dir/app.py:agent True");
+    expect_death(world, "die", 5, 0, "exit code 5");
+    expect(world, "x", COMPLETED, "amesh_shim.py dir/app.py:agent True");
+    expect_death(world, "hang up", 0, 9, "SIGKILL");
+    expect(world, "x", COMPLETED, "amesh_shim.py dir/app.py:agent True");
+    unlink(path);
+    agent_world_free(world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -313,6 +354,7 @@ int main(void)
         cmocka_unit_test(test_a_dialled_agent_that_closes_fails_its_task_with_words),
         cmocka_unit_test(test_a_spawned_dialling_agent_dies_with_its_exit_code),
         cmocka_unit_test(test_a_worker_is_refused_where_tasks_go_another_way),
+        cmocka_unit_test(test_a_shim_speaks_on_its_own_descriptor_and_finds_its_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
