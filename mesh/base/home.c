@@ -120,25 +120,26 @@ static enum amp_code find_bus(struct home *home, const char *bus, struct amp_err
 
 enum amp_code home_open(struct home *home, const char *path, const char *bus, bool create, struct amp_error *reterr)
 {
-    *home = (struct home){.path = ""};
+    struct home made = {.path = ""}; /* `path` and `bus` may point into *home */
     char full[PATH_MAX];
     enum amp_code code = path && *path ? format(full, sizeof full, reterr, "%s", path) : default_path(full, sizeof full, reterr);
     if (code == AMP_OK) {
         code = make_absolute(full, sizeof full, reterr);
     }
     if (code == AMP_OK) {
-        code = format(home->path, sizeof home->path, reterr, "%s", full);
+        code = format(made.path, sizeof made.path, reterr, "%s", full);
     }
     if (code == AMP_OK && create) {
-        code = make_directory(home->path, reterr);
+        code = make_directory(made.path, reterr);
     }
     if (code == AMP_OK) {
-        code = find_bus(home, bus, reterr);
+        code = find_bus(&made, bus, reterr);
     }
     const char *creds = from_environment("AMESH_CREDS");
     if (code == AMP_OK && creds) {
-        code = format(home->creds, sizeof home->creds, reterr, "%s", creds);
+        code = format(made.creds, sizeof made.creds, reterr, "%s", creds);
     }
+    *home = made;
     return code;
 }
 
