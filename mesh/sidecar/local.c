@@ -224,7 +224,7 @@ static enum amp_code listen_at(struct local *local, struct amp_error *reterr)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(local->path) >= sizeof address.sun_path)
         return amp_error_set(reterr, AMP_TOO_LARGE, "socket", "the path of the local socket is too long: %s", local->path);
-    strcpy(address.sun_path, local->path);
+    memcpy(address.sun_path, local->path, strlen(local->path) + 1);
     enum amp_code code = make_directory(local->path, reterr);
     if (code != AMP_OK)
         return code;

@@ -5,7 +5,7 @@
 #include "base/counters.h"
 #include "base/http.h"
 #include "base/loop.h"
-#include "sidecar/rpc.h"
+#include "sidecar/local_http_private.h"
 #include "sidecar/sidecar.h"
 #include "sidecar/task.h"
 #include "sidecar/worker_link.h"
@@ -15,31 +15,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BODY_MAX = 1 << 20, HEADERS_MAX = 16 << 10, OUT_MAX = 4 << 20, IDLE_S = 60, CONNECTIONS_MAX = 256, WAIT_MAX_S = 600, LEASE_MAX_S = 86400, EVENTS_MAX = 1024, COMMENT_MS = 15000 };
-
-enum form { FORM_JSON, FORM_TEXT, FORM_SSE };
-
-struct exchange { /* a request whose answer is being made */
-    struct sidecar *sidecar;
-    struct http_request *request;
-    struct rpc *rpc;
-    struct lease_poll *poll;
-    struct loop_timer *comment; /* SSE: keeps proxies and the client's own timeout quiet */
-    char task[AMP_NAME_MAX + 1];
-    enum form form;
-    bool is_started, is_done;
-};
+enum { BODY_MAX = 1 << 20, HEADERS_MAX = 16 << 10, OUT_MAX = 4 << 20, IDLE_S = 60, CONNECTIONS_MAX = 256, WAIT_MAX_S = 600, LEASE_MAX_S = 86400, EVENTS_MAX = 1024 };
 
 /* ---- answers ----------------------------------------------------------------------------------------------------- */
 
-static void reply_json(struct http_request *request, int status, const cJSON *json)
+void local_reply_json(struct http_request *request, int status, const cJSON *json)
 {
     char *text = cJSON_PrintUnformatted(json);
     http_reply(request, status, "application/json", amp_bytes_of(text ? text : "null"));
     free(text);
 }
 
-static void reply_error(struct http_request *request, enum amp_code code, const char *field, const char *text)
+void local_reply_error(struct http_request *request, enum amp_code code, const char *field, const char *text)
 {
     struct amp_error err = {0};
     amp_error_set(&err, code, field, "%s", text);
@@ -62,7 +49,7 @@ static void on_gone(void *ctx)
     exchange_free(exchange);
 }
 
-static struct exchange *exchange_new(struct sidecar *sidecar, struct http_request *request, enum form form)
+struct exchange *local_exchange_new(struct sidecar *sidecar, struct http_request *request, enum local_form form)
 {
     struct exchange *exchange = xcalloc(1, sizeof *exchange);
     exchange->sidecar = sidecar;
@@ -73,14 +60,14 @@ static struct exchange *exchange_new(struct sidecar *sidecar, struct http_reques
 }
 
 /* The answer is out: the exchange goes as soon as nobody holds it. */
-static void exchange_end(struct exchange *exchange)
+void local_exchange_end(struct exchange *exchange)
 {
     exchange->is_done = true;
     if (exchange->rpc)
         exchange_free(exchange);
 }
 
-static const char *text_of(const cJSON *object, const char *name)
+const char *local_text_of(const cJSON *object, const char *name)
 {
     return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
 }
@@ -94,16 +81,16 @@ static void on_plain_done(void *ctx, const cJSON *result, const struct amp_error
         worker_lease_touch(exchange->sidecar, exchange->task);
     if (err && err->code != AMP_OK)
         http_reply_error(exchange->request, err);
-    else if (exchange->form == FORM_TEXT && text_of(result, "text"))
-        http_reply(exchange->request, 200, "text/plain; charset=utf-8", amp_bytes_of(text_of(result, "text")));
+    else if (exchange->form == FORM_TEXT && local_text_of(result, "text"))
+        http_reply(exchange->request, 200, "text/plain; charset=utf-8", amp_bytes_of(local_text_of(result, "text")));
     else
-        reply_json(exchange->request, 200, result);
-    exchange_end(exchange);
+        local_reply_json(exchange->request, 200, result);
+    local_exchange_end(exchange);
 }
 
 static const struct rpc_handlers plain_handlers = {.on_done = on_plain_done};
 
-static void run_method(struct exchange *exchange, const char *method, cJSON *params, const struct rpc_handlers *handlers)
+void local_exchange_run(struct exchange *exchange, const char *method, cJSON *params, const struct rpc_handlers *handlers)
 {
     struct rpc *rpc = rpc_start(exchange->sidecar, method, params, handlers, exchange);
     cJSON_Delete(params);
@@ -114,11 +101,11 @@ static void run_method(struct exchange *exchange, const char *method, cJSON *par
 
 static void run_plain(struct sidecar *sidecar, struct http_request *request, const char *method, cJSON *params)
 {
-    run_method(exchange_new(sidecar, request, FORM_JSON), method, params, &plain_handlers);
+    local_exchange_run(local_exchange_new(sidecar, request, FORM_JSON), method, params, &plain_handlers);
 }
 
 /* The body as an object of params, or as {<name>: text} when it is text/plain. NULL: answered already. */
-static cJSON *read_params(struct http_request *request, const char *text_name)
+cJSON *local_read_params(struct http_request *request, const char *text_name)
 {
     struct amp_bytes body = http_body(request);
     struct amp_error err = {0};
@@ -127,7 +114,7 @@ static cJSON *read_params(struct http_request *request, const char *text_name)
     bool is_json = !http_is_type(request, "text/plain") && body.len && body.data[0] == '{';
     if (!is_json && text_name) {
         if (!amp_utf8_is_valid(body) || memchr(body.data, '\0', body.len)) {
-            reply_error(request, AMP_INVALID, "body", "the text is not UTF-8");
+            local_reply_error(request, AMP_INVALID, "body", "the text is not UTF-8");
             return NULL;
         }
         params = cJSON_CreateObject();
@@ -146,7 +133,7 @@ static cJSON *read_params(struct http_request *request, const char *text_name)
     return params;
 }
 
-static void set_text(cJSON *params, const char *name, const char *value)
+void local_set_text(cJSON *params, const char *name, const char *value)
 {
     if (!value)
         return;
@@ -155,7 +142,7 @@ static void set_text(cJSON *params, const char *name, const char *value)
 }
 
 /* Query parameter as a number. False: answered already. */
-static bool take_number(struct http_request *request, const char *name, unsigned long most, unsigned long *ret)
+bool local_take_number(struct http_request *request, const char *name, unsigned long most, unsigned long *ret)
 {
     const char *value = http_query(request, name);
     char *end;
@@ -163,184 +150,11 @@ static bool take_number(struct http_request *request, const char *name, unsigned
         return true;
     unsigned long number = strtoul(value, &end, 10);
     if (*end || *value < '0' || *value > '9' || number > most) {
-        reply_error(request, AMP_INVALID, name, "a number in the address is not a number or too large");
+        local_reply_error(request, AMP_INVALID, name, "a number in the address is not a number or too large");
         return false;
     }
     *ret = number;
     return true;
-}
-
-/* ---- send -------------------------------------------------------------------------------------------------------------- */
-
-static void write_sse(struct exchange *exchange, uint32_t seq, struct amp_bytes event)
-{
-    struct amp_buf out;
-    amp_buf_init(&out, AMP_WIRE_BYTES_MAX + 64);
-    if (amp_buf_printf(&out, "id: %u\ndata: ", seq) == AMP_OK && amp_buf_append(&out, event.data, event.len) == AMP_OK && amp_buf_append(&out, "\n\n", 2) == AMP_OK)
-        (void)!http_stream_write(exchange->request, amp_buf_bytes(&out)); /* too slow a reader: closed by the server, on_gone follows */
-    amp_buf_done(&out);
-}
-
-static void start_stream(struct exchange *exchange, const char *type)
-{
-    if (!exchange->is_started)
-        http_stream_start(exchange->request, 200, type);
-    exchange->is_started = true;
-}
-
-static void write_answer_text(struct exchange *exchange, struct amp_bytes event)
-{
-    cJSON *json = cJSON_ParseWithLength((const char *)event.data, event.len);
-    const cJSON *artifact = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(json, "artifactUpdate"), "artifact");
-    const char *id = text_of(artifact, "artifactId");
-    const cJSON *part;
-    if (id && !strcmp(id, "response")) {
-        cJSON_ArrayForEach(part, cJSON_GetObjectItemCaseSensitive(artifact, "parts")) {
-            const char *text = text_of(part, "text");
-            if (!text || !*text)
-                continue;
-            start_stream(exchange, "text/plain; charset=utf-8");
-            (void)!http_stream_write(exchange->request, amp_bytes_of(text));
-        }
-    }
-    cJSON_Delete(json);
-}
-
-static void on_send_event(void *ctx, uint32_t seq, struct amp_bytes event)
-{
-    struct exchange *exchange = ctx;
-    if (exchange->form == FORM_TEXT) {
-        write_answer_text(exchange, event);
-    } else {
-        start_stream(exchange, "text/event-stream");
-        write_sse(exchange, seq, event);
-    }
-}
-
-/* Why a task that ended is not an answer; false if it is one. */
-static bool has_failed(const cJSON *task, struct amp_error *err)
-{
-    const cJSON *status = cJSON_GetObjectItemCaseSensitive(task, "status");
-    const char *name = text_of(status, "state");
-    Amp__TaskState state = name ? amp_task_state_parse(name) : AMP__TASK_STATE__TASK_STATE_UNSPECIFIED;
-    const cJSON *parts = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(status, "message"), "parts");
-    const char *reason = text_of(cJSON_GetArrayItem(parts, 0), "text");
-    const cJSON *wire = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(task, "metadata"), "amp/error");
-    const cJSON *code = cJSON_GetObjectItemCaseSensitive(wire, "code");
-    if (state == AMP__TASK_STATE__TASK_STATE_COMPLETED)
-        return false;
-    enum amp_code own = state == AMP__TASK_STATE__TASK_STATE_CANCELED ? AMP_CANCELED : state == AMP__TASK_STATE__TASK_STATE_REJECTED ? AMP_REJECTED : AMP_TASK_FAILED;
-    if (cJSON_IsNumber(code))
-        own = amp_code_info((enum amp_code)code->valueint)->code;
-    amp_error_set(err, own, "", "%s", reason ? reason : amp_code_info(own)->text);
-    return true;
-}
-
-static void end_sse(struct exchange *exchange, const cJSON *task, const struct amp_error *err)
-{
-    struct amp_buf out;
-    amp_buf_init(&out, 4096);
-    start_stream(exchange, "text/event-stream");
-    if (err && err->code != AMP_OK) {
-        (void)amp_buf_printf(&out, "event: error\ndata: {\"code\":\"AMESH-%u\",\"name\":\"%s\",\"message\":", (unsigned)err->code, amp_code_info(err->code)->name);
-        (void)amp_json_append_string(&out, amp_bytes_of(err->message));
-        (void)amp_buf_append(&out, "}\n\n", 3);
-    } else {
-        const char *state = text_of(cJSON_GetObjectItemCaseSensitive(task, "status"), "state");
-        (void)amp_buf_printf(&out, "event: end\ndata: {\"state\":\"%s\"}\n\n", state ? state : "");
-    }
-    (void)!http_stream_write(exchange->request, amp_buf_bytes(&out));
-    amp_buf_done(&out);
-    http_stream_end(exchange->request);
-}
-
-static void end_text(struct exchange *exchange, const cJSON *task, const struct amp_error *err)
-{
-    struct amp_error own = {0};
-    bool is_bad = err && err->code != AMP_OK;
-    if (is_bad)
-        own = *err;
-    else
-        is_bad = has_failed(task, &own);
-    if (!is_bad) {
-        start_stream(exchange, "text/plain; charset=utf-8");
-        http_stream_end(exchange->request);
-    } else if (exchange->is_started) {
-        http_stream_abort(exchange->request);
-    } else {
-        http_reply_error(exchange->request, &own);
-    }
-}
-
-static void on_send_done(void *ctx, const cJSON *task, const struct amp_error *err)
-{
-    struct exchange *exchange = ctx;
-    bool is_early_error = err && err->code != AMP_OK && !exchange->is_started;
-    if (is_early_error)
-        http_reply_error(exchange->request, err);
-    else if (exchange->form == FORM_SSE)
-        end_sse(exchange, task, err);
-    else if (exchange->form == FORM_TEXT)
-        end_text(exchange, task, err);
-    else
-        reply_json(exchange->request, 200, task);
-    exchange_end(exchange);
-}
-
-static void on_comment(void *ctx)
-{
-    struct exchange *exchange = ctx;
-    loop_timer_set(exchange->comment, COMMENT_MS);
-    if (exchange->is_started)
-        (void)!http_stream_write(exchange->request, amp_bytes_of(": \n\n"));
-}
-
-static void start_send(struct sidecar *sidecar, struct http_request *request, const char *to, const char *skill)
-{
-    static const struct rpc_handlers handlers = {.on_done = on_send_done, .on_event = on_send_event};
-    enum form form = http_accepts(request, "text/plain") ? FORM_TEXT : http_accepts(request, "text/event-stream") ? FORM_SSE : FORM_JSON;
-    unsigned long timeout_ms = 0;
-    if (!take_number(request, "timeout", UINT32_MAX, &timeout_ms))
-        return;
-    cJSON *params = read_params(request, "text");
-    if (!params)
-        return;
-    const char *durable = http_query(request, "durable");
-    set_text(params, "to", to);
-    set_text(params, "skill", skill);
-    set_text(params, "contextId", http_query(request, "context"));
-    set_text(params, "taskId", http_query(request, "task"));
-    set_text(params, "key", http_query(request, "key"));
-    if (timeout_ms) {
-        cJSON_DeleteItemFromObjectCaseSensitive(params, "timeoutMs");
-        cJSON_AddNumberToObject(params, "timeoutMs", (double)timeout_ms);
-    }
-    if (durable && strcmp(durable, "0") != 0) {
-        cJSON_DeleteItemFromObjectCaseSensitive(params, "durable");
-        cJSON_AddTrueToObject(params, "durable");
-    }
-    cJSON_DeleteItemFromObjectCaseSensitive(params, "stream");
-    cJSON_AddBoolToObject(params, "stream", form != FORM_JSON);
-    struct exchange *exchange = exchange_new(sidecar, request, form);
-    if (form == FORM_SSE) {
-        exchange->comment = loop_timer_new(sidecar_loop(sidecar), on_comment, exchange);
-        loop_timer_set(exchange->comment, COMMENT_MS);
-    }
-    run_method(exchange, "send", params, &handlers);
-}
-
-static void post_send(void *ctx, struct http_request *request)
-{
-    start_send(ctx, request, http_segment(request, 0), NULL);
-}
-
-static void post_send_skill(void *ctx, struct http_request *request)
-{
-    const char *skill = http_query(request, "skill");
-    if (skill)
-        start_send(ctx, request, NULL, skill);
-    else
-        reply_error(request, AMP_INVALID, "skill", "name an agent in the path (/v1/send/NAME) or a skill in the query (?skill=S)");
 }
 
 /* ---- work ----------------------------------------------------------------------------------------------------------------- */
@@ -351,7 +165,7 @@ static void on_work(void *ctx, const cJSON *params)
     exchange->poll = NULL;
     exchange->is_done = true;
     if (params)
-        reply_json(exchange->request, 200, params);
+        local_reply_json(exchange->request, 200, params);
     else
         http_reply(exchange->request, 204, NULL, (struct amp_bytes){(const uint8_t *)"", 0});
     if (exchange->is_started) /* else worker_poll has not returned yet */
@@ -364,11 +178,11 @@ static void get_work(void *ctx, struct http_request *request)
     unsigned long wait_s = 30, lease_s = 60;
     struct lease_poll *poll = NULL;
     struct amp_error err = {0};
-    if (!take_number(request, "wait", WAIT_MAX_S, &wait_s) || !take_number(request, "lease", LEASE_MAX_S, &lease_s))
+    if (!local_take_number(request, "wait", WAIT_MAX_S, &wait_s) || !local_take_number(request, "lease", LEASE_MAX_S, &lease_s))
         return;
     if (lease_s == 0)
         lease_s = 1;
-    struct exchange *exchange = exchange_new(ctx, request, FORM_JSON);
+    struct exchange *exchange = local_exchange_new(ctx, request, FORM_JSON);
     if (worker_poll(ctx, (uint32_t)wait_s * 1000, (uint32_t)lease_s * 1000, &handlers, exchange, &poll, &err) != AMP_OK) {
         http_reply_error(request, &err);
         exchange->is_done = true;
@@ -413,7 +227,7 @@ static cJSON *read_events(struct http_request *request, struct amp_error *reterr
     cJSON *json = NULL;
     bool is_lines = http_is_type(request, "application/x-ndjson");
     if (http_is_type(request, "text/plain") || (body.len && !strchr("{[ \t\r\n", body.data[0]))) {
-        cJSON *params = read_params(request, "text");
+        cJSON *params = local_read_params(request, "text");
         if (params)
             cJSON_AddStringToObject(params, "type", "text");
         cJSON *events = params ? cJSON_CreateArray() : NULL;
@@ -445,10 +259,10 @@ static void on_events_done(void *ctx, const cJSON *result, const struct amp_erro
     } else {
         cJSON *json = cJSON_CreateObject();
         cJSON_AddBoolToObject(json, "canceled", is_canceled);
-        reply_json(exchange->request, 200, json);
+        local_reply_json(exchange->request, 200, json);
         cJSON_Delete(json);
     }
-    exchange_end(exchange);
+    local_exchange_end(exchange);
 }
 
 static void post_events(void *ctx, struct http_request *request)
@@ -458,24 +272,24 @@ static void post_events(void *ctx, struct http_request *request)
     cJSON *events = read_events(request, &err);
     if (!events)
         return;
-    struct exchange *exchange = exchange_new(ctx, request, FORM_JSON);
+    struct exchange *exchange = local_exchange_new(ctx, request, FORM_JSON);
     snprintf(exchange->task, sizeof exchange->task, "%s", http_segment(request, 0));
     cJSON *params = cJSON_CreateObject();
     cJSON_AddStringToObject(params, "taskId", http_segment(request, 0));
     cJSON_AddItemToObject(params, "events", events);
-    run_method(exchange, "task.event", params, &handlers);
+    local_exchange_run(exchange, "task.event", params, &handlers);
 }
 
 static void post_ask(void *ctx, struct http_request *request)
 {
-    cJSON *params = read_params(request, "prompt");
+    cJSON *params = local_read_params(request, "prompt");
     if (!params)
         return;
-    struct exchange *exchange = exchange_new(ctx, request, http_accepts(request, "text/plain") ? FORM_TEXT : FORM_JSON);
+    struct exchange *exchange = local_exchange_new(ctx, request, http_accepts(request, "text/plain") ? FORM_TEXT : FORM_JSON);
     snprintf(exchange->task, sizeof exchange->task, "%s", http_segment(request, 0));
-    set_text(params, "taskId", http_segment(request, 0));
+    local_set_text(params, "taskId", http_segment(request, 0));
     worker_lease_hold(ctx, exchange->task); /* the human is slow, not the worker */
-    run_method(exchange, "task.ask", params, &plain_handlers);
+    local_exchange_run(exchange, "task.ask", params, &plain_handlers);
 }
 
 static void post_result(void *ctx, struct http_request *request)
@@ -489,7 +303,7 @@ static void post_result(void *ctx, struct http_request *request)
         return;
     }
     if (!is_json && body.len) {
-        result = read_params(request, "text");
+        result = local_read_params(request, "text");
         if (!result)
             return;
     }
@@ -525,8 +339,8 @@ static cJSON *kv_params(struct http_request *request)
 {
     cJSON *params = cJSON_CreateObject();
     cJSON_AddStringToObject(params, "scope", http_segment(request, 0));
-    set_text(params, "contextId", http_query(request, "context"));
-    set_text(params, "taskId", http_query(request, "task"));
+    local_set_text(params, "contextId", http_query(request, "context"));
+    local_set_text(params, "taskId", http_query(request, "task"));
     if (*http_segment(request, 1))
         cJSON_AddStringToObject(params, "key", http_segment(request, 1));
     const char *version = http_header(request, "If-Match");
@@ -553,7 +367,7 @@ static void delete_kv(void *ctx, struct http_request *request)
 static void list_kv(void *ctx, struct http_request *request)
 {
     cJSON *params = kv_params(request);
-    set_text(params, "key", http_query(request, "prefix"));
+    local_set_text(params, "key", http_query(request, "prefix"));
     run_plain(ctx, request, "kv.list", params);
 }
 
@@ -563,7 +377,7 @@ static void put_kv(void *ctx, struct http_request *request)
     struct amp_bytes body = http_body(request);
     cJSON *value = NULL;
     if (http_is_type(request, "text/plain")) {
-        cJSON *holder = read_params(request, "value");
+        cJSON *holder = local_read_params(request, "value");
         if (!holder)
             return;
         value = cJSON_DetachItemFromObjectCaseSensitive(holder, "value");
@@ -581,14 +395,14 @@ static void put_kv(void *ctx, struct http_request *request)
 static void get_agents(void *ctx, struct http_request *request)
 {
     cJSON *params = cJSON_CreateObject();
-    set_text(params, "name", http_query(request, "name"));
-    set_text(params, "skill", http_query(request, "skill"));
+    local_set_text(params, "name", http_query(request, "name"));
+    local_set_text(params, "skill", http_query(request, "skill"));
     run_plain(ctx, request, "agents.list", params);
 }
 
 static void post_log(void *ctx, struct http_request *request)
 {
-    cJSON *params = read_params(request, "text");
+    cJSON *params = local_read_params(request, "text");
     if (params)
         run_plain(ctx, request, "log", params);
 }
@@ -600,15 +414,15 @@ static void get_health(void *ctx, struct http_request *request)
     cJSON_AddStringToObject(json, "instance", sidecar_instance(ctx));
     cJSON_AddStringToObject(json, "version", amp_version());
     cJSON_AddStringToObject(json, "state", sidecar_state(ctx));
-    reply_json(request, 200, json);
+    local_reply_json(request, 200, json);
     cJSON_Delete(json);
 }
 
 static const struct http_route routes[] = {
     {HTTP_GET, "/v1/health", get_health},
     {HTTP_GET, "/v1/agents", get_agents},
-    {HTTP_POST, "/v1/send", post_send_skill},
-    {HTTP_POST, "/v1/send/{}", post_send},
+    {HTTP_POST, "/v1/send", local_post_send_skill},
+    {HTTP_POST, "/v1/send/{}", local_post_send},
     {HTTP_GET, "/v1/work", get_work},
     {HTTP_POST, "/v1/tasks/{}/events", post_events},
     {HTTP_POST, "/v1/tasks/{}/ask", post_ask},

@@ -171,7 +171,10 @@ static void test_a_failure_is_an_error_for_those_who_want_text(void **state)
 static void test_text_arrives_while_it_is_made(void **state)
 {
     /* The agent goes on only when its first words were seen. */
-    struct agent_world *world = exec_world("printf first; while [ ! -e \"${AMESH_SOCK%/*}/go\" ]; do sleep 0.05; done; printf ' second'");
+    struct agent_world *world = exec_world("printf first; cat \"${AMESH_SOCK%/*}/go\"; printf ' second'");
+    char *fifo = xasprintf("%s/go", world->dir);
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    free(fifo);
     expect_out(world, "api -N -H 'Accept: text/plain' -d x http://x/v1/send/worker | python3 -u -c 'import os,sys\nprint(os.read(0,99)); open(os.path.dirname(os.environ[\"AMESH_SOCK\"])+\"/go\",\"w\"); print(sys.stdin.read())'",
                "b'first'\n second");
     agent_world_free(world);
