@@ -14,9 +14,10 @@ string(REPLACE "-DNDEBUG" "" CMAKE_C_FLAGS_RELWITHDEBINFO "${CMAKE_C_FLAGS_RELWI
 
 add_library(amesh_options INTERFACE)
 target_compile_definitions(amesh_options INTERFACE _GNU_SOURCE)
+# -Wno-unused-result: clang keeps watch over ignored results, and takes "(void)" for an answer; gcc does not.
 target_compile_options(amesh_options INTERFACE
   -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wundef
-  -Wwrite-strings -Wimplicit-fallthrough -Wformat=2 -Wno-unused-parameter
+  -Wwrite-strings -Wimplicit-fallthrough -Wformat=2 -Wno-unused-parameter -Wno-unused-result
   -fstack-protector-strong -ffile-prefix-map=${CMAKE_SOURCE_DIR}/=)
 if(AMESH_WERROR)
   target_compile_options(amesh_options INTERFACE -Werror)

@@ -1,4 +1,5 @@
-/* The environment: tracks every task, keeps history, contexts' memory and the registry of agents. env.c owns and wires; the decisions are pure (engine.h, registry.h). Loop thread only. */
+/* The environment: tracks every task, keeps history, contexts' memory and the registry of agents (amp.md 10). env.c owns and
+ * wires; the decisions are pure (engine.h, registry.h). Loop thread only. */
 #pragma once
 #include <amp/amp.h>
 
@@ -8,14 +9,17 @@ struct env;
 
 struct env_options {
     const char *journal_path;
-    const char *name;  /* sender id of the environment on the bus, e.g. "env" */
+    const char *name; /* sender id of the environment on the bus, e.g. "env" */
 };
 
-AMP_MUST_USE enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_options *options, struct env **ret, struct amp_error *reterr);
-/* Is a task submitted now accepted? (bus up, subscriptions made, journal open) */
+/* Opens the journal and takes up its open tasks. The bus may be away still. Errors: those of journal_open, AMP_INVALID. */
+AMP_MUST_USE enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_options *options, struct env **ret,
+                                   struct amp_error *reterr);
+/* Is a task submitted now accepted? (bus up, subscriptions made, journal sound, not stopping) */
 bool env_is_ready(const struct env *env);
-void env_bus_up(struct env *env);
+void env_bus_up(struct env *env);   /* from bus_options.on_up; also once after env_new if the bus is up already: harmless */
 void env_bus_down(struct env *env);
-/* Stops taking requests, lets the journal commit, then on_stopped. Open tasks stay in the journal and go on when the next environment starts. */
+/* Stops taking requests, lets the journal commit, then on_stopped (never from inside). Open tasks stay in the journal and go on
+ * when the next environment starts. */
 void env_stop(struct env *env, void (*on_stopped)(void *ctx), void *ctx);
-void env_free(struct env *env);
+void env_free(struct env *env); /* allowed without env_stop. NULL is fine */

@@ -100,7 +100,7 @@ static struct world *world_new(char *const *argv, uint32_t slots)
 {
     struct world *world = xcalloc(1, sizeof *world);
     struct amp_error err;
-    log_init(LOG_ERROR, "test");
+    log_init(LOG_DEBUG, "test");
     world->server = nats_server_start(NULL, NULL);
     world->loop = loop_new();
     world->late = loop_timer_new(world->loop, on_late, world);
@@ -314,6 +314,8 @@ static void test_a_flood_arrives_whole(void **state)
 {
     struct world *world = world_new(SH("head -c 20000000 /dev/zero | tr '\\0' x"), 1);
     struct outcome *outcome = call_run(world, "x", 0);
+    if (outcome->err.code != AMP_OK)
+        print_error("%s; DBG dropped %lu refused %lu out %lu in %lu bytes out %lu in %lu reconn %lu\n", outcome->err.message, counter_get(COUNTER_bus_dropped), counter_get(COUNTER_bus_refused), counter_get(COUNTER_bus_messages_out), counter_get(COUNTER_bus_messages_in), counter_get(COUNTER_bus_bytes_out), counter_get(COUNTER_bus_bytes_in), counter_get(COUNTER_bus_reconnects));
     assert_int_equal(outcome->err.code, AMP_OK);
     assert_int_equal(outcome->state, AMP__TASK_STATE__TASK_STATE_COMPLETED);
     assert_int_equal(outcome->n_text, 20000000);

@@ -1,0 +1,105 @@
+/* amp.hb: who is there, with how much room, and how somebody died. */
+#include "env_private.h"
+
+#include "base/bus.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+#include <string.h>
+
+static void keep_death(struct env *env, const Amp__Death *death)
+{
+    struct journal_batch *batch = journal_batch_new(env->journal);
+    struct journal_row *row = journal_batch_add(batch, JOURNAL_DEATH);
+    size_t size = amp__death__get_packed_size(death);
+    uint8_t *packed = amp_arena_alloc(journal_batch_arena(batch), size + 1);
+    if (packed)
+        amp__death__pack(death, packed);
+    row->agent = journal_batch_text(batch, death->agent);
+    row->instance = journal_batch_text(batch, death->instance);
+    row->at_unix_ms = death->at ? death->at->unix_ms : clock_unix_ms();
+    row->body = (struct amp_bytes){.data = packed, .len = packed ? size : 0};
+    if (!packed || journal_write(env->journal, batch, NULL, NULL) != AMP_OK)
+        journal_batch_free(batch);
+}
+
+/* Its names are the subject's: nobody beats for another, or reports another's death. */
+static bool is_own(const struct amp_subject *subject, const Amp__Beat *beat)
+{
+    const Amp__Death *death = beat->death;
+    return strcmp(subject->a, beat->agent) == 0 && strcmp(subject->b, beat->instance) == 0 &&
+           (!death || ((!death->agent || strcmp(death->agent, beat->agent) == 0) &&
+                       (!death->instance || strcmp(death->instance, beat->instance) == 0)));
+}
+
+void beats_on_msg(void *ctx, const struct bus_msg *msg)
+{
+    struct env *env = ctx;
+    struct amp_subject subject;
+    Amp__Envelope *envelope = NULL;
+    enum amp_encoding encoding;
+    amp_arena_reset(&env->arena);
+    if (amp_subject_parse(msg->subject, &subject, NULL) != AMP_OK || subject.kind != AMP_SUBJECT_HB ||
+        amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_BEAT, &env->arena, &envelope, &encoding, NULL) != AMP_OK ||
+        !is_own(&subject, envelope->beat)) {
+        counter_add(COUNTER_malformed_refused, 1);
+        return;
+    }
+    struct registry_change change = {0};
+    Amp__Death *death = envelope->beat->death;
+    if (death && !death->agent)
+        death->agent = envelope->beat->agent;
+    if (death && !death->instance)
+        death->instance = envelope->beat->instance;
+    if (registry_beat(&env->registry, envelope->beat, loop_now_ms(env->loop), clock_unix_ms(), &change) != AMP_OK)
+        return; /* counted by the registry */
+    if (change.has_new_death && death)
+        keep_death(env, death);
+    if (!change.agent->card)
+        beats_ask(env);
+    dispatch_wake(env, change.agent);
+    env_request_tick(env);
+}
+
+void beats_ask(struct env *env)
+{
+    char subject[AMP_SUBJECT_SIZE];
+    int64_t now = loop_now_ms(env->loop);
+    Amp__Envelope envelope = AMP__ENVELOPE__INIT;
+    Amp__Ping ping = AMP__PING__INIT;
+    if (env->asked_ms && now - env->asked_ms < ENV_SWEEP_MS)
+        return; /* everybody answers: not more than once a second */
+    env->asked_ms = now ? now : 1;
+    envelope.from = env->name;
+    envelope.body_case = AMP__ENVELOPE__BODY_PING;
+    envelope.ping = &ping;
+    if (amp_subject_build(AMP_SUBJECT_WHO_ALL, NULL, NULL, NULL, subject, NULL) == AMP_OK)
+        (void)env_publish(env, subject, AMP_PROTOBUF, &envelope);
+}
+
+static void on_lost(void *ctx, const struct registry_instance *instance)
+{
+    log_event(LOG_WARN, "env.instance_lost", "agent", instance->agent->name, "instance", instance->name, NULL);
+}
+
+void beats_sweep(struct env *env)
+{
+    registry_tick(&env->registry, loop_now_ms(env->loop), on_lost, env);
+}
+
+static bool load_death(void *ctx, const struct journal_row *row)
+{
+    struct env *env = ctx;
+    amp_arena_reset(&env->scratch);
+    Amp__Death *death = amp__death__unpack(&env->scratch.allocator, row->body.len, row->body.data);
+    if (death && death->agent)
+        registry_add_old_death(&env->registry, death, loop_now_ms(env->loop));
+    return true;
+}
+
+void beats_load(struct env *env)
+{
+    (void)journal_deaths(env->journal, NULL, JOURNAL_READ_MAX, load_death, env, NULL);
+}

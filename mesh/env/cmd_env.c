@@ -1,0 +1,116 @@
+/* amesh env: the environment alone, on a bus that somebody else runs. */
+#include "commands.h"
+#include "env/env.h"
+
+#include "base/bus.h"
+#include "base/home.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+struct alone {
+    struct loop *loop;
+    struct bus *bus;
+    struct env *env;
+    bool is_ready, is_stopping;
+};
+
+static void say_ready(struct alone *alone)
+{
+    if (alone->is_ready || !alone->env || !env_is_ready(alone->env))
+        return;
+    alone->is_ready = true;
+    printf("ready %s\n", bus_info(alone->bus)->url);
+    fflush(stdout);
+}
+
+static void on_up(void *ctx)
+{
+    struct alone *alone = ctx;
+    if (alone->env)
+        env_bus_up(alone->env);
+    say_ready(alone);
+}
+
+static void on_down(void *ctx)
+{
+    struct alone *alone = ctx;
+    if (alone->env)
+        env_bus_down(alone->env);
+}
+
+static void on_stopped(void *ctx)
+{
+    struct alone *alone = ctx;
+    loop_stop(alone->loop, 0);
+}
+
+static void on_signal(void *ctx, int signo)
+{
+    struct alone *alone = ctx;
+    if (alone->is_stopping)
+        loop_stop(alone->loop, 0);
+    else
+        env_stop(alone->env, on_stopped, alone);
+    alone->is_stopping = true;
+}
+
+static int fail(const struct amp_error *err)
+{
+    fprintf(stderr, "error: %s (AMESH-%04d).%s%s\n", err->message, (int)err->code, err->hint[0] ? " Try: " : "", err->hint);
+    return amp_code_info(err->code)->exit;
+}
+
+static int run_alone(struct alone *alone, const struct home *home)
+{
+    char journal[sizeof home->path + 16];
+    struct amp_error err = {0};
+    struct bus_options bus = {.url = home->bus, .creds = home->creds[0] ? home->creds : NULL, .name = "amesh-env", .wait_first = true, .on_up = on_up, .on_down = on_down, .ctx = alone};
+    struct env_options options = {.journal_path = journal, .name = "env"};
+    snprintf(journal, sizeof journal, "%s/journal.db", home->path);
+    if (bus_new(alone->loop, &bus, &alone->bus, &err) != AMP_OK || env_new(alone->loop, alone->bus, &options, &alone->env, &err) != AMP_OK)
+        return fail(&err);
+    struct loop_signal *on_term = loop_signal_new(alone->loop, SIGTERM, on_signal, alone);
+    struct loop_signal *on_int = loop_signal_new(alone->loop, SIGINT, on_signal, alone);
+    say_ready(alone);
+    int status = loop_run(alone->loop);
+    loop_signal_free(on_term);
+    loop_signal_free(on_int);
+    return status;
+}
+
+static int run_env(const struct command *command, struct command_args *args)
+{
+    struct home home;
+    struct amp_error err = {0};
+    struct alone alone = {0};
+    log_init(log_level_from_env(LOG_INFO), "env");
+    if (home_open(&home, command_value(command, args, "home"), command_value(command, args, "bus"), true, &err) != AMP_OK)
+        return fail(&err);
+    if (!home.bus[0]) {
+        amp_error_set(&err, AMP_NO_BUS, "", "there is no bus");
+        amp_error_hint(&err, "--bus URL, AMESH_BUS, or amesh up");
+        return fail(&err);
+    }
+    alone.loop = loop_new();
+    int status = run_alone(&alone, &home);
+    env_free(alone.env);
+    bus_free(alone.bus);
+    loop_free(alone.loop);
+    return status;
+}
+
+static const struct command_option no_options[] = {{0}};
+
+const struct command env_commands[] = {
+    {.name = "env",
+     .operands = "",
+     .summary = "run the environment alone, on the bus of --bus or AMESH_BUS",
+     .details = "The environment keeps durable tasks, history, memory and the list of agents. `amesh up` runs one; this is for a bus that runs elsewhere. "
+                "Its journal is journal.db in AMESH_HOME; a second environment on the same journal refuses.\n\nPrints `ready <bus url>` when a task would be accepted; SIGTERM ends it in good order.",
+     .options = no_options,
+     .run = run_env},
+    {0},
+};

@@ -1,0 +1,530 @@
+/* Durable tasks meet agents: queues per agent and skill, calls, attempts. What becomes of a task is the engine's decision; this
+ * file does what it says and tells it what happened. */
+#include "env_private.h"
+
+#include "base/alloc.h"
+#include "base/bus.h"
+#include "base/call.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- queues ----------------------------------------------------------------------------------------------------------------- */
+
+static void mark_runnable(struct target *target)
+{
+    if (target->is_runnable)
+        return;
+    target->is_runnable = true;
+    target->next_runnable = target->env->runnable;
+    target->env->runnable = target;
+    env_request_tick(target->env);
+}
+
+static struct target *find_target(struct env *env, char kind, const char *name)
+{
+    char key[sizeof((struct target *)0)->key];
+    snprintf(key, sizeof key, "%c:%s", kind, name);
+    struct target *target;
+    HASH_FIND_STR(env->targets, key, target);
+    return target;
+}
+
+static struct target *make_target(struct etask *task)
+{
+    char kind = task->skill[0] ? 's' : 'a';
+    const char *name = task->skill[0] ? task->skill : task->agent;
+    struct target *target = find_target(task->env, kind, name);
+    if (!target) {
+        target = xcalloc(1, sizeof *target);
+        target->env = task->env;
+        snprintf(target->key, sizeof target->key, "%c:%s", kind, name);
+        HASH_ADD_STR(task->env->targets, key, target);
+    }
+    return target;
+}
+
+static void queue_task(struct etask *task, bool is_first)
+{
+    struct target *target = task->target;
+    struct etask *before = is_first ? NULL : target->last;
+    task->queue_prev = before;
+    task->queue_next = before ? NULL : target->first;
+    *(before ? &before->queue_next : &target->first) = task;
+    *(task->queue_next ? &task->queue_next->queue_prev : &target->last) = task;
+    task->is_queued = true;
+    target->n_queued++;
+}
+
+static void unqueue_task(struct etask *task)
+{
+    struct target *target = task->target;
+    if (!task->is_queued)
+        return;
+    *(task->queue_prev ? &task->queue_prev->queue_next : &target->first) = task->queue_next;
+    *(task->queue_next ? &task->queue_next->queue_prev : &target->last) = task->queue_prev;
+    task->queue_prev = task->queue_next = NULL;
+    task->is_queued = false;
+    target->n_queued--;
+}
+
+/* A name nobody waits for any more is forgotten: senders may ask for any number of names. */
+static void release_target(struct target *target)
+{
+    if (target->n_queued || target->n_untaken || target->is_runnable)
+        return;
+    HASH_DEL(target->env->targets, target);
+    free(target);
+}
+
+const char *dispatch_waiting(const struct etask *task)
+{
+    if (!task->is_queued)
+        return task->engine.phase == ENGINE_BACKOFF ? "the last attempt failed; the next one starts soon" : NULL;
+    return task->target->waiting[0] ? task->target->waiting : "its turn has not come yet";
+}
+
+static struct registry_slots target_slots(const struct target *target)
+{
+    bool is_skill = target->key[0] == 's';
+    return registry_slots(&target->env->registry, is_skill ? NULL : target->key + 2, is_skill ? target->key + 2 : NULL);
+}
+
+static void say_waiting(struct target *target, const struct registry_slots *slots)
+{
+    bool is_skill = target->key[0] == 's';
+    if (!bus_is_up(target->env->bus))
+        snprintf(target->waiting, sizeof target->waiting, "the bus is away");
+    else if (slots->instances == 0)
+        snprintf(target->waiting, sizeof target->waiting,
+                 is_skill ? "no agent with the skill %s is on the mesh" : "no instance of %s is on the mesh", target->key + 2);
+    else
+        snprintf(target->waiting, sizeof target->waiting, "all %u instances of %s are busy", slots->instances, target->key + 2);
+}
+
+/* ---- attempts ----------------------------------------------------------------------------------------------------------------- */
+
+static struct attempt *last_attempt(struct etask *task)
+{
+    return task->n_attempts ? &task->attempts[task->n_attempts - 1] : NULL;
+}
+
+static void begin_attempt(struct etask *task)
+{
+    struct attempt *last = last_attempt(task);
+    if (last && !last->ended_unix_ms)
+        return; /* nobody took it the last time: the same one goes on waiting */
+    if (task->n_attempts == ENV_ATTEMPTS_KEPT)
+        memmove(task->attempts, task->attempts + 1, --task->n_attempts * sizeof *task->attempts);
+    task->attempts = xrealloc(task->attempts, (task->n_attempts + 1) * sizeof *task->attempts);
+    task->attempts[task->n_attempts++] = (struct attempt){
+        .ready_unix_ms = task->n_attempts ? clock_unix_ms() : task->submitted_unix_ms,
+    };
+}
+
+static void end_attempt(struct etask *task, enum amp_code code, Amp__TaskState state)
+{
+    struct attempt *attempt = last_attempt(task);
+    if (!attempt || attempt->ended_unix_ms)
+        return;
+    attempt->ended_unix_ms = clock_unix_ms();
+    attempt->outcome = code;
+    attempt->state = code == AMP_OK ? state : AMP__TASK_STATE__TASK_STATE_UNSPECIFIED;
+    etask_changed(task);
+}
+
+/* ---- the callee's side of a call ------------------------------------------------------------------------------------------------- */
+
+static void forget_held(struct etask *task)
+{
+    free(task->held);
+    task->held = NULL;
+    task->held_state = AMP__TASK_STATE__TASK_STATE_UNSPECIFIED;
+}
+
+static Amp__TaskState terminal_state_of(struct amp_bytes body, struct amp_arena *arena)
+{
+    static const char hint[] = "\"status";
+    ProtobufCMessage *message = NULL;
+    Amp__TaskState state = AMP__TASK_STATE__TASK_STATE_UNSPECIFIED;
+    if (!memmem(body.data, body.len, hint, sizeof hint - 1))
+        return state;
+    amp_arena_reset(arena);
+    if (amp_decode_json(&amp__stream_response__descriptor, body, arena, &message, NULL) != AMP_OK)
+        return state;
+    const Amp__StreamResponse *response = (const Amp__StreamResponse *)message;
+    const Amp__TaskStatus *status = NULL;
+    if (response->payload_case == AMP__STREAM_RESPONSE__PAYLOAD_STATUS_UPDATE)
+        status = response->status_update->status;
+    else if (response->payload_case == AMP__STREAM_RESPONSE__PAYLOAD_TASK)
+        status = response->task->status;
+    return status && amp_task_is_terminal(status->state) ? status->state : state;
+}
+
+/* The event that ends the task waits until the call has ended in good order: after a death another instance may take over. */
+static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
+{
+    struct etask *task = ctx;
+    struct amp_bytes body = {.data = event->body->text.data, .len = event->body->text.len};
+    if (task->is_ended)
+        return;
+    int64_t time_unix_ms = event->time ? event->time->unix_ms : clock_unix_ms();
+    Amp__TaskState state = terminal_state_of(body, &task->env->scratch);
+    if (state != AMP__TASK_STATE__TASK_STATE_UNSPECIFIED) {
+        forget_held(task);
+        task->held = xcalloc(1, body.len + 1);
+        memcpy(task->held, body.data, body.len);
+        task->held_len = body.len;
+        task->held_unix_ms = time_unix_ms;
+        task->held_state = state;
+        return;
+    }
+    if (etask_emit(task, time_unix_ms, body) != AMP_OK)
+        counter_add(COUNTER_events_refused, 1); /* a move that the state machine forbids, or more than a task may hold */
+}
+
+static void on_taken(void *ctx, const char *agent, const char *instance)
+{
+    struct etask *task = ctx;
+    struct attempt *attempt = last_attempt(task);
+    task->target->n_untaken--;
+    registry_taken(&task->env->registry, agent, instance);
+    etask_strcpy(task->instance, instance);
+    etask_strcpy(task->agent, agent);
+    if (attempt) {
+        attempt->number = task->engine.attempt;
+        etask_strcpy(attempt->agent, agent);
+        etask_strcpy(attempt->instance, instance);
+        attempt->started_unix_ms = clock_unix_ms();
+    }
+    if (!task->started_unix_ms)
+        task->started_unix_ms = clock_unix_ms();
+    etask_changed(task);
+    struct engine_event event = {.kind = ENGINE_EV_TAKEN};
+    dispatch_event(task, &event);
+}
+
+/* The error of the last call, for a task that ends by it: kept until the engine has decided. */
+static void keep_error(struct etask *task, const struct amp_error *err, const Amp__Error *wire)
+{
+    free(task->error);
+    task->error = NULL;
+    task->error_len = 0;
+    if (err->code == AMP_OK)
+        return;
+    Amp__Error made;
+    if (!wire) {
+        amp_error_to_wire(err, &made);
+        wire = &made;
+    }
+    task->error_len = amp__error__get_packed_size(wire);
+    task->error = xcalloc(1, task->error_len);
+    amp__error__pack(wire, task->error);
+}
+
+static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
+{
+    struct etask *task = ctx;
+    struct env *env = task->env;
+    struct engine_event event = {.kind = ENGINE_EV_CALL_ENDED, .code = err->code, .state = task->held_state};
+    if (call_instance(task->call)[0])
+        registry_freed(&env->registry, task->agent, task->instance);
+    else
+        task->target->n_untaken--;
+    call_free(task->call);
+    task->call = NULL;
+    mark_runnable(task->target);
+    if (task->is_ended) {
+        etask_release(task);
+        return;
+    }
+    keep_error(task, err, wire);
+    if (task->engine.is_taken)
+        end_attempt(task, err->code, task->held_state);
+    dispatch_event(task, &event);
+}
+
+static void fill_call(struct etask *task, const Amp__Request *request, struct call_options *options)
+{
+    int64_t left_ms = task->engine.deadline_at - loop_now_ms(task->env->loop);
+    *options = (struct call_options){
+        .agent = task->skill[0] ? NULL : task->agent,
+        .skill = task->skill[0] ? task->skill : NULL,
+        .from = task->env->name,
+        .task_id = task->id,
+        .context_id = task->context,
+        .parent = task->parent[0] ? task->parent : NULL,
+        .message = request->message,
+        .timeout_ms = task->engine.deadline_at == ENGINE_NEVER ? 0 : left_ms > 0 ? (uint32_t)left_ms : 1,
+        .attempt = task->engine.attempt,
+        .hops = request->hops,
+        .path = request->path,
+        .n_path = request->n_path,
+        .is_journalled = true,
+        .is_impatient = true,
+    };
+}
+
+static void start_call(struct etask *task)
+{
+    static const struct call_handlers handlers = {.on_event = on_event, .on_taken = on_taken, .on_end = on_end};
+    struct env *env = task->env;
+    struct amp_error err = {0};
+    forget_held(task);
+    begin_attempt(task);
+    amp_arena_reset(&env->scratch);
+    Amp__Submit *submit =
+        task->submit ? amp__submit__unpack(&env->scratch.allocator, task->submit_len, task->submit) : NULL;
+    enum amp_code code = AMP_INTERNAL;
+    if (submit) {
+        struct call_options options;
+        fill_call(task, submit->request, &options);
+        code = call_start(env->loop, env->bus, &options, &handlers, task, &task->call, &err);
+    } else {
+        amp_error_set(&err, code, "", "the request of task %s cannot be read from the journal", task->id);
+    }
+    if (code == AMP_OK) {
+        task->target->n_untaken++;
+        return;
+    }
+    if (err.code == AMP_OK)
+        amp_error_set(&err, code, "", "%s", amp_code_info(code)->text);
+    task->call = NULL;
+    keep_error(task, &err, NULL);
+    struct engine_event event = {.kind = ENGINE_EV_CALL_ENDED, .code = code};
+    dispatch_event(task, &event);
+}
+
+/* ---- what the engine says ---------------------------------------------------------------------------------------------------------- */
+
+static void do_queue(struct etask *task, enum amp_code why)
+{
+    if (!task->target)
+        task->target = make_target(task);
+    /* One that nobody took keeps its place; what waits behind it came later. */
+    queue_task(task, why != AMP_OK);
+    task->instance[0] = '\0';
+    if (why == AMP_OK) {
+        mark_runnable(task->target);
+        return;
+    }
+    struct registry_slots slots = target_slots(task->target);
+    if (why == AMP_NO_SUCH_AGENT || why == AMP_NO_SUCH_SKILL)
+        slots.instances = 0;
+    say_waiting(task->target, &slots);
+    task->target->tried_ms = loop_now_ms(task->env->loop);
+}
+
+static void do_retry(struct etask *task, enum amp_code cause)
+{
+    char metadata[192];
+    const struct amp_code_info *info = amp_code_info(cause);
+    snprintf(metadata, sizeof metadata, "{\"amp/retry\":{\"attempt\":%u,\"cause\":\"%s\",\"code\":\"AMESH-%u\"}}",
+             task->engine.attempt + 1, info->name, (unsigned)info->code);
+    struct attempt *last = last_attempt(task);
+    if (last && !last->ended_unix_ms)
+        end_attempt(task, cause, AMP__TASK_STATE__TASK_STATE_UNSPECIFIED);
+    forget_held(task);
+    const char *text = cause == AMP_INTERRUPTED ? "the environment was restarted; the task is started again" : info->text;
+    if (etask_emit_status(task, AMP__TASK_STATE__TASK_STATE_WORKING, text, metadata) != AMP_OK)
+        counter_add(COUNTER_events_refused, 1);
+}
+
+static void end_with(struct etask *task, Amp__TaskState state, enum amp_code code)
+{
+    struct amp_arena *arena = &task->env->scratch;
+    amp_arena_reset(arena);
+    Amp__Error *cause = task->error ? amp__error__unpack(&arena->allocator, task->error_len, task->error) : NULL;
+    struct amp_error err = {0};
+    Amp__Error wire;
+    if (cause && cause->code == (uint32_t)code) {
+        wire = *cause;
+    } else {
+        amp_error_set(&err, code, "", "%s%s%s", amp_code_info(code)->text, cause ? "; the last time: " : "",
+                      cause ? (cause->message ? cause->message : amp_code_info((enum amp_code)cause->code)->text) : "");
+        amp_error_to_wire(&err, &wire);
+        wire.death = cause ? cause->death : NULL;
+    }
+    char text[sizeof err.message];
+    snprintf(text, sizeof text, "%s", wire.message && wire.message[0] ? wire.message : amp_code_info(code)->text);
+    end_attempt(task, code, state);
+    uint8_t *packed = xcalloc(1, amp__error__get_packed_size(&wire));
+    size_t size = amp__error__pack(&wire, packed);
+    if (etask_emit_status(task, state, text, NULL) != AMP_OK)
+        (void)etask_emit_status(task, state, NULL, NULL);
+    free(task->error);
+    task->error = packed;
+    task->error_len = size;
+    etask_end(task, NULL);
+}
+
+static void keep_end(struct etask *task)
+{
+    struct amp_bytes body = {.data = (const uint8_t *)task->held, .len = task->held_len};
+    if (etask_emit(task, task->held_unix_ms, body) != AMP_OK) {
+        counter_add(COUNTER_events_refused, 1);
+        /* A fold that takes nothing more, or a move it forbids: it still has to end. */
+        if (etask_emit_status(task, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, NULL) != AMP_OK ||
+            etask_emit(task, task->held_unix_ms, body) != AMP_OK) {
+            end_with(task, AMP__TASK_STATE__TASK_STATE_FAILED, AMP_BAD_ANSWER);
+            return;
+        }
+    }
+    forget_held(task);
+    etask_end(task, NULL);
+}
+
+static void do_action(struct etask *task, const struct engine_action *action)
+{
+    switch (action->kind) {
+    case ENGINE_DO_QUEUE:
+        do_queue(task, action->code);
+        break;
+    case ENGINE_DO_UNQUEUE:
+        unqueue_task(task);
+        break;
+    case ENGINE_DO_CALL:
+        start_call(task);
+        break;
+    case ENGINE_DO_CANCEL_CALL:
+        if (task->call)
+            call_cancel(task->call, "the task was cancelled");
+        break;
+    case ENGINE_DO_RETRY:
+        do_retry(task, action->code);
+        break;
+    case ENGINE_DO_KEEP_END:
+        keep_end(task);
+        break;
+    case ENGINE_DO_END:
+        end_with(task, action->state, action->code);
+        break;
+    }
+}
+
+static void on_timer(void *ctx)
+{
+    struct engine_event event = {.kind = ENGINE_EV_TIMER};
+    dispatch_event(ctx, &event);
+}
+
+static void set_timer(struct etask *task)
+{
+    int64_t due = engine_due(&task->engine), left = due - loop_now_ms(task->env->loop);
+    if (due == ENGINE_NEVER) {
+        if (task->timer)
+            loop_timer_stop(task->timer);
+        return;
+    }
+    if (!task->timer)
+        task->timer = loop_timer_new(task->env->loop, on_timer, task);
+    /* Rounded up, so that it is due when it rings. */
+    loop_timer_set(task->timer, left <= 0 ? 0 : left > INT32_MAX ? INT32_MAX : (uint32_t)left + 1);
+}
+
+void dispatch_event(struct etask *task, const struct engine_event *event)
+{
+    struct engine_action actions[ENGINE_ACTIONS_MAX];
+    size_t count = engine_step(&task->engine, event, loop_now_ms(task->env->loop), env_random(), actions);
+    set_timer(task);
+    for (size_t i = 0; i < count; i++)
+        do_action(task, &actions[i]);
+}
+
+void dispatch_drop(struct etask *task)
+{
+    call_free(task->call);
+    if (task->call && task->target && !task->engine.is_taken)
+        task->target->n_untaken--;
+    task->call = NULL;
+    loop_timer_free(task->timer);
+    task->timer = NULL;
+    if (task->target) {
+        unqueue_task(task);
+        mark_runnable(task->target); /* the tick forgets it if it is the last */
+        task->target = NULL;
+    }
+}
+
+/* ---- when somebody is free ----------------------------------------------------------------------------------------------------------- */
+
+void dispatch_wake(struct env *env, const struct registry_agent *agent)
+{
+    struct target *target = find_target(env, 'a', agent->name);
+    if (target && target->n_queued)
+        mark_runnable(target);
+    for (size_t i = 0; agent->card && i < agent->card->n_skills; i++) {
+        const char *skill = agent->card->skills[i]->id;
+        target = skill && amp_id_is_valid(skill) ? find_target(env, 's', skill) : NULL;
+        if (target && target->n_queued)
+            mark_runnable(target);
+    }
+}
+
+/* Starts what the free slots allow; with is_probe one more, whatever the registry thinks. */
+static uint32_t run_target(struct target *target, uint32_t starts_max, bool is_probe)
+{
+    struct engine_event start = {.kind = ENGINE_EV_START};
+    uint32_t started = 0;
+    struct registry_slots slots = target_slots(target);
+    while (target->first && started < starts_max && bus_is_up(target->env->bus)) {
+        if (slots.free <= target->n_untaken && !(is_probe && target->n_untaken == 0))
+            break;
+        struct etask *task = target->first;
+        unqueue_task(task);
+        dispatch_event(task, &start);
+        started++;
+        is_probe = false;
+        slots = target_slots(target);
+    }
+    if (target->first && started < starts_max)
+        say_waiting(target, &slots);
+    else if (!target->first)
+        target->waiting[0] = '\0';
+    return started;
+}
+
+void dispatch_run(struct env *env)
+{
+    struct target *target = env->runnable;
+    uint32_t left = env->is_stopping || journal_failure(env->journal) ? 0 : ENV_STARTS_MAX;
+    env->runnable = NULL;
+    while (target) {
+        struct target *next = target->next_runnable;
+        target->is_runnable = false;
+        left -= run_target(target, left, false);
+        if (left == 0 && target->first && !env->is_stopping)
+            mark_runnable(target); /* next turn */
+        release_target(target);
+        target = next;
+    }
+}
+
+void dispatch_sweep(struct env *env)
+{
+    struct target *target, *next;
+    int64_t now = loop_now_ms(env->loop);
+    if (env->is_stopping || journal_failure(env->journal))
+        return;
+    HASH_ITER(hh, env->targets, target, next) {
+        if (target->first && target->n_untaken == 0 && now - target->tried_ms >= ENV_SLOW_MS) {
+            target->tried_ms = now;
+            (void)run_target(target, 1, true);
+        }
+    }
+}
+
+void dispatch_done(struct env *env)
+{
+    struct target *target, *next;
+    HASH_ITER(hh, env->targets, target, next) {
+        HASH_DEL(env->targets, target);
+        free(target);
+    }
+    env->runnable = NULL;
+}

@@ -1,0 +1,219 @@
+/* Owns and wires the parts of the environment. */
+#include "env_private.h"
+
+#include "base/alloc.h"
+#include "base/bus.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STOP_POLL_MS 10u
+
+uint32_t env_random(void)
+{
+    return randombytes_random();
+}
+
+void env_request_tick(struct env *env)
+{
+    loop_tick_request(env->tick);
+}
+
+static void on_tick(void *ctx)
+{
+    struct env *env = ctx;
+    dispatch_run(env);
+    etask_flush_all(env);
+}
+
+static void on_sweep(void *ctx)
+{
+    struct env *env = ctx;
+    loop_timer_set(env->sweep, ENV_SWEEP_MS);
+    beats_sweep(env);
+    record_sweep(env);
+    dispatch_sweep(env);
+    env_request_tick(env);
+}
+
+static void on_backlog(void *ctx)
+{
+    etask_flush_all(ctx);
+}
+
+/* ---- what the journal has -------------------------------------------------------------------------------------------- */
+
+struct load {
+    struct env *env;
+    uint32_t rows;
+    int64_t last_unix_ms;
+    char last[AMP_NAME_MAX + 1];
+};
+
+static void take_up_durable(struct etask *task, const struct journal_row *row)
+{
+    struct env *env = task->env;
+    struct engine_event event = {.kind = ENGINE_EV_RELOADED};
+    amp_arena_reset(&env->scratch);
+    Amp__Submit *submit = task->submit ? amp__submit__unpack(&env->scratch.allocator, task->submit_len, task->submit) : NULL;
+    bool is_safe = !submit || !submit->retry || strcmp(submit->retry, "never") != 0;
+    int64_t deadline = ENGINE_NEVER;
+    if (submit && submit->request->has_timeout_ms && submit->request->timeout_ms > 0) {
+        int64_t gone_ms = clock_unix_ms() - row->at_unix_ms;
+        deadline = loop_now_ms(env->loop) + submit->request->timeout_ms - (gone_ms > 0 ? gone_ms : 0);
+    }
+    engine_init(&task->engine, is_safe, deadline);
+    task->engine.attempt = row->attempt;
+    task->engine.is_taken = row->attempt > 0;
+    dispatch_event(task, &event);
+}
+
+static bool load_row(void *ctx, const struct journal_row *row)
+{
+    struct load *load = ctx;
+    load->rows++;
+    load->last_unix_ms = row->at_unix_ms;
+    etask_strcpy(load->last, row->task);
+    struct etask *task = etask_load(load->env, row);
+    if (row->is_durable)
+        take_up_durable(task, row);
+    else
+        record_adopt(task);
+    return load->env->n_durable < ENV_OPEN_MAX;
+}
+
+static enum amp_code load_open(struct env *env, struct amp_error *reterr)
+{
+    struct load load = {.env = env};
+    enum amp_code code = AMP_OK;
+    do {
+        struct journal_query query = {.only_open = true, .oldest_first = true, .from_unix_ms = load.last_unix_ms, .from_task = load.last};
+        load.rows = 0;
+        code = journal_tasks(env->journal, &query, load_row, &load, NULL, reterr);
+    } while (code == AMP_OK && load.rows == JOURNAL_READ_MAX);
+    if (code == AMP_OK && HASH_COUNT(env->tasks) > 0)
+        log_event(LOG_INFO, "env.resumed", "open_tasks", log_int((long long)HASH_COUNT(env->tasks)), NULL);
+    return code;
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------------------- */
+
+enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_options *options, struct env **ret, struct amp_error *reterr)
+{
+    if (!amp_id_is_valid(options->name))
+        return amp_error_set(reterr, AMP_INVALID, "name", "\"%s\" is not a valid name", options->name);
+    struct env *env = xcalloc(1, sizeof *env);
+    env->loop = loop;
+    env->bus = bus;
+    etask_strcpy(env->name, options->name);
+    amp_id_new('i', clock_unix_ms(), env->instance);
+    amp_arena_init(&env->arena, AMP_ARENA_BYTES_MAX);
+    amp_arena_init(&env->scratch, AMP_ARENA_BYTES_MAX * 2u);
+    amp_buf_init(&env->out, AMP_WIRE_BYTES_MAX * 2u);
+    registry_init(&env->registry);
+    env->tick = loop_tick_new(loop, on_tick, env);
+    env->sweep = loop_timer_new(loop, on_sweep, env);
+    env->backlog = loop_timer_new(loop, on_backlog, env);
+    env->keepalive = loop_timer_new(loop, watch_keepalive, env);
+    enum amp_code code = journal_open(loop, options->journal_path, &env->journal, reterr);
+    if (code == AMP_OK)
+        beats_load(env);
+    if (code == AMP_OK)
+        code = load_open(env, reterr);
+    if (code != AMP_OK) {
+        env_free(env);
+        return code;
+    }
+    loop_timer_set(env->sweep, ENV_SWEEP_MS);
+    if (bus_is_up(bus))
+        env_bus_up(env);
+    *ret = env;
+    return AMP_OK;
+}
+
+bool env_is_ready(const struct env *env)
+{
+    return env->is_open && !env->is_stopping && bus_is_up(env->bus) && !journal_failure(env->journal);
+}
+
+void env_bus_up(struct env *env)
+{
+    static const struct {
+        enum amp_subject_kind kind;
+        const char *queue;
+        void (*on_msg)(void *ctx, const struct bus_msg *msg);
+    } subs[ENV_SUBS] = {{AMP_SUBJECT_HB, NULL, beats_on_msg}, {AMP_SUBJECT_EVT, NULL, record_on_msg}, {AMP_SUBJECT_ENV, AMP_QUEUE_GROUP_ENV, verbs_on_msg}};
+    char subject[AMP_SUBJECT_SIZE];
+    for (size_t i = 0; i < ENV_SUBS && !env->is_open && !env->is_stopping; i++)
+        if (amp_subject_build(subs[i].kind, "*", "*", NULL, subject, NULL) == AMP_OK)
+            env->subs[i] = bus_subscribe(env->bus, subject, subs[i].queue, subs[i].on_msg, env);
+    env->is_open = !env->is_stopping;
+    env->asked_ms = 0;
+    beats_ask(env);
+    env_request_tick(env);
+}
+
+void env_bus_down(struct env *env)
+{
+    (void)env; /* calls, watchers and beats each see it for themselves */
+}
+
+static void close_subs(struct env *env)
+{
+    for (size_t i = 0; i < ENV_SUBS; i++) {
+        bus_unsubscribe(env->subs[i], false);
+        env->subs[i] = NULL;
+    }
+    env->is_open = false;
+}
+
+static void on_stop_poll(void *ctx)
+{
+    struct env *env = ctx;
+    if (journal_waiting(env->journal) > 0 || env->n_passed > 0) {
+        loop_timer_set(env->stop_timer, STOP_POLL_MS);
+        return;
+    }
+    env->on_stopped(env->stopped_ctx);
+}
+
+void env_stop(struct env *env, void (*on_stopped)(void *ctx), void *ctx)
+{
+    env->is_stopping = true;
+    env->on_stopped = on_stopped;
+    env->stopped_ctx = ctx;
+    close_subs(env);
+    etask_flush_all(env);
+    if (!env->stop_timer)
+        env->stop_timer = loop_timer_new(env->loop, on_stop_poll, env);
+    loop_timer_set(env->stop_timer, 0);
+}
+
+void env_free(struct env *env)
+{
+    struct etask *task, *next;
+    if (!env)
+        return;
+    env->is_stopping = true;
+    close_subs(env);
+    journal_close(env->journal); /* gives the last verdicts: tasks must still be there */
+    watch_done(env);
+    HASH_ITER(hh, env->tasks, task, next)
+        etask_free(task);
+    dispatch_done(env);
+    kv_done(env);
+    registry_done(&env->registry);
+    loop_timer_free(env->sweep);
+    loop_timer_free(env->backlog);
+    loop_timer_free(env->keepalive);
+    loop_timer_free(env->stop_timer);
+    loop_tick_free(env->tick);
+    amp_arena_done(&env->arena);
+    amp_arena_done(&env->scratch);
+    amp_buf_done(&env->out);
+    free(env);
+}

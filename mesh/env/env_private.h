@@ -1,0 +1,276 @@
+/* The parts of the environment, seen by each other. env.c owns and wires them; each part's functions stand under its own
+ * heading. Loop thread only.
+ *
+ * The way of an event: emitted (folded, given its number, held in the task) → at the end of the turn one row of the journal per
+ * task → committed → published on amp.evt and given to watchers. What people see is never ahead of the disk. */
+#pragma once
+#include <amp/amp.h>
+#include <uthash.h>
+
+#include "env/engine.h"
+#include "env/env.h"
+#include "env/journal.h"
+#include "env/registry.h"
+
+struct bus;
+struct bus_inbox;
+struct bus_msg;
+struct bus_sub;
+struct call;
+struct loop;
+struct loop_tick;
+struct loop_timer;
+
+#define ENV_OPEN_MAX 200000u           /* open durable tasks */
+#define ENV_DIRECT_MAX 10000u          /* open direct tasks that are followed */
+#define ENV_DIRECT_BYTES_MAX (256u << 20) /* of their events */
+#define ENV_FLOOD_BYTES_MAX (64u << 20)   /* events of all tasks that wait for the journal */
+#define ENV_WATCHERS_MAX 10000u
+#define ENV_ATTEMPTS_KEPT 32u          /* attempts shown of one task: the last ones */
+#define ENV_REPLIES_MAX 64u            /* who wait for one task's commit */
+#define ENV_PAGE_MAX 200u              /* records in one reply */
+#define ENV_KV_KEYS_MAX 10000u         /* keys of one owner */
+#define ENV_KV_PENDING_MAX 10000u      /* keys whose write is under way */
+#define ENV_KEEPALIVE_MS 5000u
+#define ENV_SLOW_MS 2000u              /* a target that waits is tried anyway */
+#define ENV_SWEEP_MS 1000u
+#define ENV_GONE_GRACE_MS 2000u        /* between an instance's goodbye and the end of its open direct tasks: frames may be on the way */
+#define ENV_BACKLOG_MS 20u             /* until a write that the journal had no room for is tried again */
+#define ENV_PASSED_MAX 1000u           /* control messages on their way to direct tasks */
+#define ENV_CONTROL_MS 5000u
+#define ENV_STARTS_MAX 256u            /* calls started in one turn */
+
+/* ---- etask.c: a task in memory -------------------------------------------------------------------------- */
+
+struct attempt {
+    uint32_t number;
+    char agent[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1];
+    int64_t ready_unix_ms, started_unix_ms, ended_unix_ms;
+    enum amp_code outcome; /* counts when ended */
+    Amp__TaskState state;
+};
+
+struct event_ref {
+    size_t at, len;
+    int64_t time_unix_ms;
+};
+
+struct waiting_reply {
+    struct waiting_reply *next;
+    enum amp_encoding encoding;
+    bool is_duplicate;
+    char subject[];
+};
+
+struct watcher;
+struct target;
+
+struct etask {
+    UT_hash_handle hh;
+    struct env *env;
+    char id[AMP_NAME_MAX + 1], context[AMP_NAME_MAX + 1];
+    char agent[AMP_NAME_MAX + 1], skill[AMP_NAME_MAX + 1]; /* agent: asked for, or who has it */
+    char from[AMP_NAME_MAX + 1], parent[AMP_NAME_MAX + 1];
+    char instance[AMP_NAME_MAX + 1];
+    bool is_durable, is_incomplete;
+    bool is_ended;      /* the last event was emitted */
+    bool is_skill_only; /* `agent` is who has it, not what was asked for */
+    uint8_t *submit;    /* packed Amp__Submit */
+    size_t submit_len;
+    int64_t submitted_unix_ms, started_unix_ms, ended_unix_ms;
+    uint8_t *error;     /* packed Amp__Error, when it ended by one */
+    size_t error_len;
+
+    struct amp_fold *fold; /* NULL: nothing but the submit so far, or in the journal only: etask_fold makes it */
+    uint32_t count;        /* events emitted */
+    uint32_t n_written;    /* handed to the journal */
+    uint32_t n_committed;
+    struct amp_buf bodies; /* of events not handed to the journal yet */
+    struct event_ref *refs;
+    size_t n_refs, cap_refs;
+    bool is_dirty, wants_row, wants_request;
+    struct etask *next_dirty;
+    uint32_t n_in_journal; /* batches under way */
+    size_t bytes;          /* of a direct task's events */
+    struct waiting_reply *replies;
+    uint32_t n_replies;
+    struct watcher *watchers;
+
+    /* durable tasks: dispatch.c */
+    struct engine engine;
+    struct attempt *attempts;
+    size_t n_attempts;
+    struct call *call;
+    struct loop_timer *timer;
+    char *held;            /* the callee's terminal event, until its call has ended in good order */
+    size_t held_len;
+    int64_t held_unix_ms;
+    Amp__TaskState held_state;
+    struct target *target;
+    struct etask *queue_prev, *queue_next;
+    bool is_queued;
+
+    /* direct tasks: record.c */
+    struct amp_stream stream;
+    struct etask *lru_prev, *lru_next;
+    int64_t orphaned_ms;   /* since when its instance is gone; 0: it is there */
+};
+
+struct etask *etask_new(struct env *env, const char *id, const char *context);
+struct etask *etask_find(struct env *env, const char *id);
+/* Gives it up if nothing holds it any more: ended, all committed, no call. */
+void etask_release(struct etask *task);
+void etask_free(struct etask *task); /* no more callbacks; watchers are told that it is gone */
+/* The task so far; NULL if it cannot be had (journal not readable). */
+struct amp_fold *etask_fold(struct etask *task);
+Amp__TaskState etask_state(struct etask *task);
+/* Adds one event. AMP_CONFLICT: the state machine forbids it (nothing was added). */
+AMP_MUST_USE enum amp_code etask_emit(struct etask *task, int64_t time_unix_ms, struct amp_bytes body);
+/* A statusUpdate of our own. */
+AMP_MUST_USE enum amp_code etask_emit_status(struct etask *task, Amp__TaskState state, const char *text, const char *metadata_json);
+/* No event comes after this one. `error` (may be NULL) is copied. */
+void etask_end(struct etask *task, const Amp__Error *error);
+void etask_changed(struct etask *task); /* its summary in the journal is to be written */
+/* An answer that leaves when everything emitted so far is durable. */
+void etask_reply_later(struct etask *task, const char *reply, enum amp_encoding encoding, bool is_duplicate);
+void etask_flush_all(struct env *env); /* the tick */
+void etask_strcpy(char ret[AMP_NAME_MAX + 1], const char *id);
+/* Makes a task of what the journal has: open durable ones at start, open direct ones. */
+struct etask *etask_load(struct env *env, const struct journal_row *row);
+
+/* ---- commit.c: from memory to the journal and out ---------------------------------------------------------- */
+
+/* AMP_OK: everything emitted is on its way to the disk. */
+AMP_MUST_USE enum amp_code commit_flush(struct etask *task);
+/* The submit's own batch, with its key. On failure nothing was taken. */
+AMP_MUST_USE enum amp_code commit_submit(struct etask *task, const char *key, struct amp_bytes digest);
+
+/* ---- record_view.c: a task as Amp__TaskRecord --------------------------------------------------------------- */
+
+enum view_flags { VIEW_ARTIFACTS = 1, VIEW_HISTORY = 2, VIEW_ALL = 3 };
+/* In `arena`; parts are borrowed from the task until the next event. NULL if the task cannot be had. */
+Amp__TaskRecord *view_task(struct etask *task, struct amp_arena *arena, int flags);
+/* The same of a row of the journal, which may be of a task in memory: then memory wins. */
+Amp__TaskRecord *view_row(struct env *env, const struct journal_row *row, struct amp_arena *arena, int flags);
+/* JSON array of the attempts, NUL-ended, in `arena`. */
+char *view_attempts(const struct etask *task, struct amp_arena *arena);
+void view_load_attempts(struct etask *task, const char *json);
+
+/* ---- verbs.c: requests and replies ---------------------------------------------------------------------------- */
+
+struct ask { /* a request that is being answered */
+    struct env *env;
+    char from[AMP_NAME_MAX + 1];
+    const char *reply;
+    enum amp_encoding encoding;
+    const Amp__EnvRequest *request; /* in env->arena */
+};
+
+void verbs_on_msg(void *ctx, const struct bus_msg *msg);
+/* AMP_TOO_LARGE: it does not fit on this bus; nothing was sent. */
+AMP_MUST_USE enum amp_code env_answer(struct env *env, const char *reply, enum amp_encoding encoding, const Amp__EnvReply *answer);
+void env_refuse(struct env *env, const char *reply, enum amp_encoding encoding, const struct amp_error *err);
+void env_refuse_code(const struct ask *ask, enum amp_code code, const char *field, const char *text);
+/* AMP_TOO_LARGE, AMP_NO_BUS, AMP_OVERLOADED as bus_publish. */
+AMP_MUST_USE enum amp_code env_publish(struct env *env, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope);
+size_t env_payload_max(const struct env *env);
+
+void submit_verb(const struct ask *ask);              /* submit.c */
+void submit_done(struct etask *task, enum amp_code code);
+void query_get(const struct ask *ask);                /* query.c */
+void query_list(const struct ask *ask);
+void query_history(const struct ask *ask);
+void query_ping(const struct ask *ask);
+void agents_verb(const struct ask *ask);              /* agents.c */
+void watch_verb(const struct ask *ask);               /* watch.c */
+void control_verb(const struct ask *ask);             /* control.c */
+void kv_verb(const struct ask *ask);                  /* kv.c */
+
+/* ---- watch.c --------------------------------------------------------------------------------------------------- */
+
+void watch_done(struct env *env);
+/* `frame` was committed: to those who wait for just these numbers. */
+void watch_committed(struct etask *task, const Amp__Frame *frame);
+void watch_task_gone(struct etask *task);
+void watch_keepalive(void *ctx); /* of the env; the timer */
+
+/* ---- dispatch.c -------------------------------------------------------------------------------------------------- */
+
+struct target { /* an agent or a skill for which tasks wait */
+    UT_hash_handle hh;
+    char key[AMP_NAME_MAX + 3]; /* "a:<agent>" or "s:<skill>" */
+    struct env *env;
+    struct etask *first, *last;
+    uint32_t n_queued, n_untaken; /* waiting; called and not taken yet */
+    char waiting[128];            /* why they wait; "" if they do not */
+    bool is_runnable;
+    struct target *next_runnable;
+    int64_t tried_ms;
+};
+
+void dispatch_done(struct env *env);
+void dispatch_event(struct etask *task, const struct engine_event *event);
+/* Somebody may be free: agent's queue and those of its skills. */
+void dispatch_wake(struct env *env, const struct registry_agent *agent);
+void dispatch_run(struct env *env); /* the tick */
+void dispatch_sweep(struct env *env);
+/* Its call, timer and place in a queue are given up. */
+void dispatch_drop(struct etask *task);
+const char *dispatch_waiting(const struct etask *task); /* NULL if it does not wait */
+
+/* ---- record.c: direct tasks ----------------------------------------------------------------------------------------- */
+
+void record_on_msg(void *ctx, const struct bus_msg *msg);
+void record_sweep(struct env *env);
+void record_adopt(struct etask *task); /* found in the journal */
+void record_forget(struct etask *task);
+
+/* ---- beats.c ---------------------------------------------------------------------------------------------------------- */
+
+void beats_on_msg(void *ctx, const struct bus_msg *msg);
+void beats_sweep(struct env *env);
+void beats_load(struct env *env); /* old deaths */
+void beats_ask(struct env *env);
+
+/* ---- kv.c --------------------------------------------------------------------------------------------------------------- */
+
+struct kv_pending;
+void kv_done(struct env *env);
+
+/* ---- env.c ---------------------------------------------------------------------------------------------------------------- */
+
+#define ENV_SUBS 3
+
+struct env {
+    struct loop *loop;
+    struct bus *bus;
+    char name[AMP_NAME_MAX + 1], instance[AMP_ID_SIZE];
+    struct journal *journal;
+    struct registry registry;
+    struct bus_sub *subs[ENV_SUBS];
+    bool is_open;     /* subscribed */
+    bool is_stopping;
+    void (*on_stopped)(void *ctx);
+    void *stopped_ctx;
+    struct loop_tick *tick;
+    struct loop_timer *sweep, *backlog, *stop_timer;
+    struct amp_arena arena;   /* of the message at hand */
+    struct amp_arena scratch; /* of one function: reset by who begins to use it */
+    struct amp_buf out;
+    struct etask *tasks, *dirty;
+    uint32_t n_durable, n_direct;
+    size_t direct_bytes, unwritten_bytes;
+    struct etask *lru_first, *lru_last;
+    struct pending_key *keys;
+    struct target *targets, *runnable;
+    struct watcher *pumping;
+    struct watcher *watchers;
+    struct loop_timer *keepalive;
+    uint32_t n_watchers;
+    struct kv_pending *kv;
+    uint32_t n_passed;
+    int64_t asked_ms; /* when everybody was asked to beat */
+};
+
+void env_request_tick(struct env *env);
+uint32_t env_random(void);

@@ -1,0 +1,282 @@
+/* A task in memory: identity, fold, and the events that are not in the journal yet. */
+#include "env_private.h"
+
+#include "base/alloc.h"
+#include "base/call.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/loop.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define TASK_BYTES_MAX ((size_t)AMP_FOLD_BYTES_MAX)
+
+void etask_strcpy(char ret[AMP_NAME_MAX + 1], const char *id)
+{
+    size_t len = id ? strnlen(id, AMP_NAME_MAX) : 0;
+    if (len)
+        memcpy(ret, id, len);
+    ret[len] = '\0';
+}
+
+struct etask *etask_new(struct env *env, const char *id, const char *context)
+{
+    struct etask *task = xcalloc(1, sizeof *task);
+    task->env = env;
+    etask_strcpy(task->id, id);
+    etask_strcpy(task->context, context);
+    amp_buf_init(&task->bodies, TASK_BYTES_MAX);
+    amp_stream_init(&task->stream);
+    HASH_ADD_STR(env->tasks, id, task);
+    return task;
+}
+
+struct etask *etask_find(struct env *env, const char *id)
+{
+    struct etask *task;
+    HASH_FIND_STR(env->tasks, id, task);
+    return task;
+}
+
+static void drop_dirty(struct etask *task)
+{
+    for (struct etask **link = &task->env->dirty; task->is_dirty && *link; link = &(*link)->next_dirty) {
+        if (*link == task) {
+            *link = task->next_dirty;
+            break;
+        }
+    }
+    task->is_dirty = false;
+}
+
+void etask_free(struct etask *task)
+{
+    struct env *env = task->env;
+    watch_task_gone(task);
+    dispatch_drop(task);
+    record_forget(task);
+    drop_dirty(task);
+    HASH_DEL(env->tasks, task);
+    if (task->is_durable)
+        env->n_durable--;
+    env->unwritten_bytes -= task->bodies.len;
+    while (task->replies) {
+        struct waiting_reply *reply = task->replies;
+        task->replies = reply->next;
+        free(reply);
+    }
+    amp_fold_free(task->fold);
+    amp_buf_done(&task->bodies);
+    free(task->refs);
+    free(task->attempts);
+    free(task->held);
+    free(task->submit);
+    free(task->error);
+    free(task);
+}
+
+void etask_release(struct etask *task)
+{
+    if (task->is_ended && !task->call && task->n_in_journal == 0 && task->n_refs == 0 && !task->wants_row && !task->watchers &&
+        !task->replies)
+        etask_free(task);
+}
+
+/* ---- the fold ----------------------------------------------------------------------------------------------------- */
+
+static bool apply_row(void *ctx, const struct journal_row *row)
+{
+    struct etask *task = ctx;
+    ProtobufCMessage *message = NULL;
+    struct amp_arena *arena = &task->env->scratch;
+    amp_arena_reset(arena);
+    if (amp_decode(&amp__frame__descriptor, row->body, arena, &message, NULL) != AMP_OK)
+        return false;
+    const Amp__Frame *frame = (const Amp__Frame *)message;
+    for (size_t i = 0; i < frame->n_events; i++) {
+        const ProtobufCBinaryData *body = &frame->events[i]->body->text;
+        (void)amp_fold_apply(task->fold, (struct amp_bytes){.data = body->data, .len = body->len}, NULL);
+    }
+    task->n_committed = row->seq + row->count - 1;
+    return true;
+}
+
+static void apply_request(struct etask *task)
+{
+    amp_arena_reset(&task->env->scratch);
+    Amp__Submit *submit =
+        task->submit ? amp__submit__unpack(&task->env->scratch.allocator, task->submit_len, task->submit) : NULL;
+    if (submit && submit->request && submit->request->message)
+        (void)amp_fold_message(task->fold, submit->request->message);
+}
+
+struct amp_fold *etask_fold(struct etask *task)
+{
+    if (task->fold)
+        return task->fold;
+    task->fold = amp_fold_new(task->id, task->context, AMP_FOLD_BYTES_MAX);
+    if (!task->fold)
+        return NULL;
+    apply_request(task);
+    /* The fold begins as SUBMITTED, which is all that the first event of a durable task says. */
+    uint32_t committed = task->n_committed;
+    uint32_t from = task->is_durable && committed == 1 ? 2 : 1;
+    while (from <= committed) {
+        task->n_committed = 0;
+        if (journal_events(task->env->journal, task->id, from, apply_row, task, NULL) != AMP_OK || task->n_committed < from)
+            break;
+        from = task->n_committed + 1;
+    }
+    task->n_committed = committed;
+    return task->fold;
+}
+
+Amp__TaskState etask_state(struct etask *task)
+{
+    if (!task->fold && task->is_durable && task->n_committed <= 1)
+        return AMP__TASK_STATE__TASK_STATE_SUBMITTED;
+    struct amp_fold *fold = etask_fold(task);
+    return fold ? amp_fold_state(fold) : AMP__TASK_STATE__TASK_STATE_UNSPECIFIED;
+}
+
+/* ---- events --------------------------------------------------------------------------------------------------------- */
+
+static void mark_dirty(struct etask *task)
+{
+    if (!task->is_dirty) {
+        task->is_dirty = true;
+        task->next_dirty = task->env->dirty;
+        task->env->dirty = task;
+    }
+    env_request_tick(task->env);
+}
+
+void etask_changed(struct etask *task)
+{
+    task->wants_row = true;
+    mark_dirty(task);
+}
+
+static enum amp_code keep_event(struct etask *task, int64_t time_unix_ms, struct amp_bytes body)
+{
+    size_t at = task->bodies.len;
+    if (amp_buf_append(&task->bodies, body.data, body.len) != AMP_OK) {
+        task->bodies.is_full = false; /* this one did not fit; a smaller one may */
+        return AMP_OVERLOADED;
+    }
+    if (task->n_refs == task->cap_refs) {
+        task->cap_refs = task->cap_refs ? task->cap_refs * 2 : 4;
+        task->refs = xrealloc(task->refs, task->cap_refs * sizeof *task->refs);
+    }
+    task->refs[task->n_refs++] = (struct event_ref){.at = at, .len = body.len, .time_unix_ms = time_unix_ms};
+    task->env->unwritten_bytes += body.len;
+    task->count++;
+    mark_dirty(task);
+    return AMP_OK;
+}
+
+enum amp_code etask_emit(struct etask *task, int64_t time_unix_ms, struct amp_bytes body)
+{
+    if (task->is_ended)
+        return AMP_TASK_ENDED;
+    struct amp_fold *fold = etask_fold(task);
+    if (!fold)
+        return AMP_JOURNAL;
+    Amp__TaskState before = amp_fold_state(fold);
+    enum amp_code code = amp_fold_apply(fold, body, NULL);
+    if (code == AMP_OK)
+        code = keep_event(task, time_unix_ms, body);
+    if (code == AMP_OK && amp_fold_state(fold) != before)
+        etask_changed(task);
+    return code;
+}
+
+static enum amp_code on_emit(void *ctx, struct amp_bytes body)
+{
+    return etask_emit(ctx, clock_unix_ms(), body);
+}
+
+enum amp_code etask_emit_status(struct etask *task, Amp__TaskState state, const char *text, const char *metadata_json)
+{
+    struct amp_event_source source = {.task_id = task->id, .context_id = task->context, .now_unix_ms = clock_unix_ms()};
+    struct amp_event_sink sink = {.emit = on_emit, .ctx = task};
+    return amp_event_status(&source, state, text, metadata_json, &sink);
+}
+
+void etask_end(struct etask *task, const Amp__Error *error)
+{
+    task->is_ended = true;
+    task->ended_unix_ms = clock_unix_ms();
+    if (error && error->code != AMP_OK) {
+        task->error_len = amp__error__get_packed_size(error);
+        task->error = xrealloc(task->error, task->error_len);
+        amp__error__pack(error, task->error);
+    }
+    etask_changed(task);
+}
+
+void etask_reply_later(struct etask *task, const char *subject, enum amp_encoding encoding, bool is_duplicate)
+{
+    if (task->n_replies >= ENV_REPLIES_MAX) {
+        struct amp_error err = {0};
+        amp_error_set(&err, AMP_OVERLOADED, "", "too many wait for this task's commit");
+        err.retry_after_ms = 100;
+        env_refuse(task->env, subject, encoding, &err);
+        return;
+    }
+    size_t size = strlen(subject) + 1;
+    struct waiting_reply *reply = xcalloc(1, sizeof *reply + size);
+    memcpy(reply->subject, subject, size);
+    reply->encoding = encoding;
+    reply->is_duplicate = is_duplicate;
+    struct waiting_reply **last = &task->replies;
+    while (*last)
+        last = &(*last)->next;
+    *last = reply;
+    task->n_replies++;
+}
+
+void etask_flush_all(struct env *env)
+{
+    struct etask *task = env->dirty;
+    env->dirty = NULL;
+    while (task) {
+        struct etask *next = task->next_dirty;
+        task->is_dirty = false;
+        enum amp_code code = commit_flush(task);
+        if (code == AMP_OVERLOADED) { /* the journal's queue is full: again soon */
+            task->is_dirty = true;
+            task->next_dirty = env->dirty;
+            env->dirty = task;
+            loop_timer_set(env->backlog, ENV_BACKLOG_MS);
+        }
+        task = next;
+    }
+}
+
+/* ---- from the journal -------------------------------------------------------------------------------------------------- */
+
+struct etask *etask_load(struct env *env, const struct journal_row *row)
+{
+    struct etask *task = etask_new(env, row->task, row->context);
+    etask_strcpy(task->agent, row->agent);
+    etask_strcpy(task->skill, row->skill);
+    etask_strcpy(task->from, row->from);
+    etask_strcpy(task->parent, row->parent);
+    etask_strcpy(task->instance, row->instance);
+    task->is_durable = row->is_durable;
+    task->is_incomplete = row->is_incomplete;
+    task->submitted_unix_ms = row->at_unix_ms;
+    task->started_unix_ms = row->started_unix_ms;
+    task->count = task->n_written = task->n_committed = row->count;
+    if (row->request.len) {
+        task->submit = xcalloc(1, row->request.len);
+        task->submit_len = row->request.len;
+        memcpy(task->submit, row->request.data, row->request.len);
+    }
+    view_load_attempts(task, row->attempts);
+    if (task->is_durable)
+        env->n_durable++;
+    return task;
+}

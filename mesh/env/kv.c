@@ -1,0 +1,224 @@
+/* kv: memory of contexts, agents and of all, in the journal. Each key has a version, 1 on its first put; if_version makes a put or a delete a
+ * compare-and-set. A reply to a write leaves after its commit. (amp.md 10.7) */
+#include "env_private.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LIST_MAX 200u
+
+struct kv_pending { /* a key whose writes are under way: what they will have made of it */
+    UT_hash_handle hh;
+    uint32_t version; /* 0: deleted */
+    uint32_t writes;
+    size_t name_len;
+    char name[]; /* scope, owner, key, each with its NUL */
+};
+
+struct kv_write {
+    struct env *env;
+    struct kv_pending *pending;
+    uint32_t version;
+    enum amp_encoding encoding;
+    char key[AMP_KV_KEY_MAX + 1];
+    char reply[];
+};
+
+static const char *const scopes[] = {[AMP__KV_SCOPE__KV_CONTEXT] = "context", [AMP__KV_SCOPE__KV_AGENT] = "agent", [AMP__KV_SCOPE__KV_SHARED] = "shared"};
+
+struct entries {
+    struct amp_arena *arena;
+    Amp__KvEntry *list[LIST_MAX];
+    size_t count, bytes, room;
+    bool is_cut;
+};
+
+static bool add_entry(void *ctx, const struct journal_row *row)
+{
+    struct entries *entries = ctx;
+    Amp__KvEntry *entry = amp_arena_alloc(entries->arena, sizeof *entry);
+    Amp__Json *value = amp_arena_alloc(entries->arena, sizeof *value);
+    entries->bytes += row->body.len + strlen(row->key) + 32;
+    if (!entry || !value || entries->count == LIST_MAX || (entries->count > 0 && entries->bytes > entries->room)) {
+        entries->is_cut = true;
+        return false;
+    }
+    amp__kv_entry__init(entry);
+    amp__json__init(value);
+    value->text.data = (uint8_t *)amp_arena_strdup(entries->arena, row->body);
+    value->text.len = row->body.len;
+    entry->key = amp_arena_strdup(entries->arena, amp_bytes_of(row->key));
+    entry->value = value;
+    entry->has_version = true;
+    entry->version = row->version;
+    entries->list[entries->count++] = entry;
+    return true;
+}
+
+static void read_keys(const struct ask *ask, const Amp__Kv *kv, const char *owner)
+{
+    struct env *env = ask->env;
+    bool is_list = kv->op == AMP__KV_OP__KV_LIST;
+    struct entries entries = {.arena = &env->scratch, .room = env_payload_max(env) / 2};
+    struct journal_kv_query query = {.scope = scopes[kv->scope], .owner = owner, .key = kv->key ? kv->key : "", .is_prefix = is_list};
+    Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
+    amp_arena_reset(&env->scratch);
+    enum amp_code code = journal_kv(env->journal, &query, add_entry, &entries);
+    if (code != AMP_OK && code != AMP_NOT_FOUND) {
+        env_refuse_code(ask, code, "", NULL);
+    } else if (!is_list && entries.count == 0) {
+        env_refuse_code(ask, AMP_NOT_FOUND, "key", "there is no such key");
+    } else {
+        answer.n_entries = entries.count;
+        answer.entries = entries.list;
+        if (entries.is_cut && entries.count > 0)
+            answer.next_page_token = entries.list[entries.count - 1]->key;
+        if (env_answer(env, ask->reply, ask->encoding, &answer) == AMP_TOO_LARGE)
+            env_refuse_code(ask, AMP_TOO_LARGE, "key", "the value is larger than one message on this bus");
+    }
+}
+
+static bool take_version(void *ctx, const struct journal_row *row)
+{
+    *(uint32_t *)ctx = row->version;
+    return false;
+}
+
+static uint32_t version_now(struct env *env, const struct kv_pending *pending, const Amp__Kv *kv, const char *owner)
+{
+    uint32_t version = 0;
+    struct journal_kv_query query = {.scope = scopes[kv->scope], .owner = owner, .key = kv->key};
+    if (pending)
+        return pending->version;
+    (void)journal_kv(env->journal, &query, take_version, &version);
+    return version;
+}
+
+static size_t make_name(const Amp__Kv *kv, const char *owner, char *name, size_t size)
+{
+    return (size_t)snprintf(name, size, "%s%c%s%c%s", scopes[kv->scope], '\n', owner, '\n', kv->key) + 1;
+}
+
+static void on_written(void *ctx, enum amp_code code)
+{
+    struct kv_write *write = ctx;
+    struct env *env = write->env;
+    Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
+    Amp__KvEntry entry = AMP__KV_ENTRY__INIT, *entries[] = {&entry};
+    if (code == AMP_OK) {
+        entry.key = write->key;
+        entry.has_version = true;
+        entry.version = write->version;
+        answer.n_entries = 1;
+        answer.entries = entries;
+        (void)env_answer(env, write->reply, write->encoding, &answer);
+    } else {
+        struct amp_error err = {0};
+        amp_error_set(&err, code, "", "%s", amp_code_info(code)->text);
+        env_refuse(env, write->reply, write->encoding, &err);
+    }
+    if (--write->pending->writes == 0) {
+        HASH_DEL(env->kv, write->pending);
+        free(write->pending);
+    }
+    free(write);
+}
+
+static struct kv_pending *hold(struct env *env, struct kv_pending *pending, const char *name, size_t name_len)
+{
+    if (!pending) {
+        pending = xcalloc(1, sizeof *pending + name_len);
+        memcpy(pending->name, name, name_len);
+        pending->name_len = name_len;
+        HASH_ADD_KEYPTR(hh, env->kv, pending->name, name_len, pending);
+    }
+    pending->writes++;
+    return pending;
+}
+
+static enum amp_code write_key(const struct ask *ask, const Amp__Kv *kv, const char *owner, struct kv_write *write)
+{
+    struct env *env = ask->env;
+    bool is_put = kv->op == AMP__KV_OP__KV_PUT;
+    struct journal_batch *batch = journal_batch_new(env->journal);
+    struct journal_row *row = journal_batch_add(batch, JOURNAL_KV);
+    row->scope = scopes[kv->scope];
+    row->owner = journal_batch_text(batch, owner);
+    row->key = journal_batch_text(batch, kv->key);
+    row->version = is_put ? write->version : 0;
+    row->at_unix_ms = clock_unix_ms();
+    if (is_put)
+        row->body = journal_batch_bytes(batch, (struct amp_bytes){.data = kv->value->text.data, .len = kv->value->text.len});
+    enum amp_code code = journal_write(env->journal, batch, on_written, write);
+    if (code != AMP_OK)
+        journal_batch_free(batch);
+    return code;
+}
+
+static void change_key(const struct ask *ask, const Amp__Kv *kv, const char *owner)
+{
+    struct env *env = ask->env;
+    char name[16 + AMP_NAME_MAX + AMP_KV_KEY_MAX + 4];
+    size_t name_len = make_name(kv, owner, name, sizeof name), size = strlen(ask->reply) + 1;
+    struct kv_pending *pending;
+    uint32_t keys = 0;
+    HASH_FIND(hh, env->kv, name, name_len, pending);
+    uint32_t version = version_now(env, pending, kv, owner);
+    if (kv->has_if_version && kv->if_version != version) {
+        env_refuse_code(ask, AMP_CONFLICT, "ifVersion", version ? "the key has another version now" : "the key is not there");
+        return;
+    }
+    if (kv->op == AMP__KV_OP__KV_DELETE && version == 0) {
+        env_refuse_code(ask, AMP_NOT_FOUND, "key", "there is no such key");
+        return;
+    }
+    bool is_new = version == 0 && journal_count_keys(env->journal, scopes[kv->scope], owner, &keys) == AMP_OK && keys >= ENV_KV_KEYS_MAX;
+    if (is_new || HASH_COUNT(env->kv) >= ENV_KV_PENDING_MAX) {
+        env_refuse_code(ask, AMP_OVERLOADED, "key", is_new ? "this owner has as many keys as allowed; delete some" : NULL);
+        return;
+    }
+    struct kv_write *write = xcalloc(1, sizeof *write + size);
+    write->env = env;
+    write->encoding = ask->encoding;
+    write->version = kv->op == AMP__KV_OP__KV_PUT ? version + 1 : 0;
+    snprintf(write->key, sizeof write->key, "%s", kv->key);
+    memcpy(write->reply, ask->reply, size);
+    write->pending = hold(env, pending, name, name_len);
+    uint32_t before = write->pending->version;
+    write->pending->version = write->version;
+    enum amp_code code = write_key(ask, kv, owner, write);
+    if (code != AMP_OK) {
+        write->pending->version = before;
+        on_written(write, code);
+    }
+}
+
+void kv_verb(const struct ask *ask)
+{
+    const Amp__Kv *kv = ask->request->kv;
+    const char *owner = kv->scope == AMP__KV_SCOPE__KV_SHARED || !kv->owner ? "" : kv->owner;
+    size_t key_len = kv->key ? strlen(kv->key) : 0;
+    if (kv->scope != AMP__KV_SCOPE__KV_SHARED && !amp_id_is_valid(owner))
+        env_refuse_code(ask, AMP_INVALID, "kv.owner", "name the context or the agent whose memory is meant");
+    else if (key_len > AMP_KV_KEY_MAX || (key_len == 0 && kv->op != AMP__KV_OP__KV_LIST))
+        env_refuse_code(ask, AMP_INVALID, "kv.key", "a key has 1 to 256 bytes");
+    else if (kv->op == AMP__KV_OP__KV_PUT && (!kv->value || kv->value->text.len > AMP_KV_VALUE_MAX))
+        env_refuse_code(ask, kv->value ? AMP_TOO_LARGE : AMP_INVALID, "kv.value", kv->value ? "a value has at most 256 KiB" : "a put needs a value");
+    else if (kv->op == AMP__KV_OP__KV_GET || kv->op == AMP__KV_OP__KV_LIST)
+        read_keys(ask, kv, owner);
+    else
+        change_key(ask, kv, owner);
+}
+
+void kv_done(struct env *env)
+{
+    struct kv_pending *pending, *next;
+    HASH_ITER(hh, env->kv, pending, next) {
+        HASH_DEL(env->kv, pending);
+        free(pending);
+    }
+}

@@ -1,0 +1,241 @@
+/* Direct tasks: nobody handed them to us; what we know of them we hear on amp.evt (amp.md 6.6). Followed in memory while they are open,
+ * within bounds: the one silent longest gives way, and is marked as seen in part. One whose instance left without a word is closed with the reason. */
+#include "env_private.h"
+
+#include "base/alloc.h"
+#include "base/bus.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/loop.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void lru_remove(struct etask *task)
+{
+    struct env *env = task->env;
+    if (!task->lru_prev && !task->lru_next && env->lru_first != task)
+        return;
+    if (task->lru_prev)
+        task->lru_prev->lru_next = task->lru_next;
+    else
+        env->lru_first = task->lru_next;
+    if (task->lru_next)
+        task->lru_next->lru_prev = task->lru_prev;
+    else
+        env->lru_last = task->lru_prev;
+    task->lru_prev = task->lru_next = NULL;
+    env->n_direct--;
+}
+
+static void lru_append(struct etask *task)
+{
+    struct env *env = task->env;
+    task->lru_prev = env->lru_last;
+    if (env->lru_last)
+        env->lru_last->lru_next = task;
+    else
+        env->lru_first = task;
+    env->lru_last = task;
+    env->n_direct++;
+}
+
+void record_adopt(struct etask *task)
+{
+    task->stream.next = task->count + 1;
+    lru_append(task);
+}
+
+void record_forget(struct etask *task)
+{
+    lru_remove(task);
+    task->env->direct_bytes -= task->bytes;
+    task->bytes = 0;
+}
+
+/* Its rows stay in the journal as they are; what comes later makes it anew from there. */
+static void make_room(struct env *env)
+{
+    struct etask *next;
+    for (struct etask *task = env->lru_first; task && (env->n_direct > ENV_DIRECT_MAX || env->direct_bytes > ENV_DIRECT_BYTES_MAX); task = next) {
+        next = task->lru_next;
+        if (task->n_in_journal == 0 && task->n_refs == 0 && !task->wants_row && !task->watchers && !task->replies)
+            etask_free(task);
+    }
+}
+
+static void keep_request(struct etask *task, const Amp__Frame *frame)
+{
+    Amp__Submit submit = AMP__SUBMIT__INIT;
+    Amp__Request request = AMP__REQUEST__INIT;
+    request.task_id = task->id;
+    request.context_id = task->context;
+    request.message = frame->request;
+    submit.agent = task->agent;
+    submit.request = &request;
+    task->submit_len = amp__submit__get_packed_size(&submit);
+    task->submit = xcalloc(1, task->submit_len);
+    amp__submit__pack(&submit, task->submit);
+}
+
+static void begin_attempt(struct etask *task, const Amp__Frame *frame)
+{
+    task->attempts = xcalloc(1, sizeof *task->attempts);
+    task->n_attempts = 1;
+    task->attempts[0].number = frame->has_attempt ? frame->attempt : 1;
+    etask_strcpy(task->attempts[0].agent, task->agent);
+    etask_strcpy(task->attempts[0].instance, task->instance);
+    task->attempts[0].ready_unix_ms = task->attempts[0].started_unix_ms = task->started_unix_ms;
+}
+
+static struct etask *begin(struct env *env, const struct amp_subject *subject, const Amp__Frame *frame)
+{
+    struct etask *task = etask_new(env, subject->b, subject->a);
+    etask_strcpy(task->agent, frame->agent);
+    etask_strcpy(task->instance, frame->instance);
+    etask_strcpy(task->from, frame->from);
+    etask_strcpy(task->parent, frame->parent);
+    const Amp__Timestamp *time = frame->n_events ? frame->events[0]->time : NULL;
+    task->submitted_unix_ms = task->started_unix_ms = time ? time->unix_ms : clock_unix_ms();
+    if (frame->request)
+        keep_request(task, frame);
+    begin_attempt(task, frame);
+    lru_append(task);
+    make_room(env);
+    return task;
+}
+
+struct loaded {
+    struct env *env;
+    struct etask *task;
+    bool is_known;
+};
+
+static bool load(void *ctx, const struct journal_row *row)
+{
+    struct loaded *loaded = ctx;
+    loaded->is_known = true;
+    if (row->is_open && !row->is_durable) {
+        loaded->task = etask_load(loaded->env, row);
+        record_adopt(loaded->task);
+    }
+    return false;
+}
+
+/* The task of a frame: in memory, in the journal, or new. NULL: one that has ended, or is not to be followed from here. */
+static struct etask *find_or_begin(struct env *env, const struct amp_subject *subject, const Amp__Frame *frame)
+{
+    struct etask *task = etask_find(env, subject->b);
+    struct loaded loaded = {.env = env};
+    struct journal_query query = {.task = subject->b, .limit = 1};
+    if (task)
+        return task;
+    if (frame->seq > 1) { /* a first frame is of a new task: ids are not used twice */
+        if (journal_tasks(env->journal, &query, load, &loaded, NULL, NULL) != AMP_OK || loaded.is_known)
+            return loaded.task;
+    }
+    return begin(env, subject, frame);
+}
+
+static void finish(struct etask *task, const Amp__Error *error, enum amp_code code)
+{
+    Amp__TaskState state = etask_state(task);
+    if (!amp_task_is_terminal(state)) {
+        const char *text = error && error->message ? error->message : amp_code_info(code)->text;
+        if (etask_emit_status(task, AMP__TASK_STATE__TASK_STATE_FAILED, text, NULL) != AMP_OK)
+            task->is_incomplete = true;
+        state = AMP__TASK_STATE__TASK_STATE_FAILED;
+    }
+    if (task->n_attempts) {
+        struct attempt *attempt = &task->attempts[task->n_attempts - 1];
+        attempt->ended_unix_ms = clock_unix_ms();
+        attempt->outcome = error ? amp_code_info((enum amp_code)error->code)->code : AMP_OK;
+        attempt->state = state;
+    }
+    etask_end(task, error);
+    record_forget(task);
+}
+
+static void take_events(struct etask *task, const Amp__Frame *frame, size_t skip)
+{
+    for (size_t i = skip; i < frame->n_events; i++) {
+        const ProtobufCBinaryData *body = &frame->events[i]->body->text;
+        int64_t time = frame->events[i]->time ? frame->events[i]->time->unix_ms : clock_unix_ms();
+        enum amp_code code = etask_emit(task, time, (struct amp_bytes){.data = body->data, .len = body->len});
+        if (code != AMP_OK) {
+            task->is_incomplete = true;
+            continue;
+        }
+        task->bytes += body->len;
+        task->env->direct_bytes += body->len;
+    }
+}
+
+static void take_frame(struct env *env, const struct amp_subject *subject, const Amp__Frame *frame)
+{
+    struct etask *task = find_or_begin(env, subject, frame);
+    uint32_t skip = 0;
+    if (!task || task->is_durable || task->is_ended || strcmp(task->context, subject->a) != 0)
+        return;
+    /* The first word of who has it counts: nobody else may add to it. */
+    if (frame->instance && task->instance[0] && strcmp(task->instance, frame->instance) != 0) {
+        counter_add(COUNTER_malformed_refused, 1);
+        return;
+    }
+    if (amp_stream_take(&task->stream, frame, &skip, NULL) != AMP_OK) {
+        task->is_incomplete = true;
+        skip = 0;
+        if (frame->seq < task->stream.next)
+            return;
+        task->stream.next = frame->seq + (uint32_t)frame->n_events;
+    }
+    if (env->unwritten_bytes > ENV_FLOOD_BYTES_MAX) {
+        task->is_incomplete = true; /* history has a hole rather than the environment an end */
+        counter_add(COUNTER_journal_refused, 1);
+    } else {
+        take_events(task, frame, skip);
+    }
+    task->orphaned_ms = 0;
+    if (frame->end)
+        finish(task, frame->end->error, AMP_TASK_FAILED);
+}
+
+void record_on_msg(void *ctx, const struct bus_msg *msg)
+{
+    struct env *env = ctx;
+    struct amp_subject subject;
+    Amp__Envelope *envelope = NULL;
+    enum amp_encoding encoding;
+    amp_arena_reset(&env->arena);
+    if (amp_subject_parse(msg->subject, &subject, NULL) != AMP_OK || subject.kind != AMP_SUBJECT_EVT ||
+        amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_FRAME, &env->arena, &envelope, &encoding, NULL) != AMP_OK ||
+        strcmp(envelope->frame->task_id, subject.b) != 0) {
+        counter_add(COUNTER_malformed_refused, 1);
+        return;
+    }
+    const Amp__Frame *frame = envelope->frame;
+    if (!(frame->has_journalled && frame->journalled) && !env->is_stopping)
+        take_frame(env, &subject, frame);
+}
+
+void record_sweep(struct env *env)
+{
+    int64_t now = loop_now_ms(env->loop);
+    struct etask *next;
+    if (!bus_is_up(env->bus))
+        return;
+    for (struct etask *task = env->lru_first; task; task = next) {
+        next = task->lru_next;
+        if (registry_is_live(registry_instance(&env->registry, task->agent, task->instance))) {
+            task->orphaned_ms = 0;
+        } else if (task->orphaned_ms == 0) {
+            task->orphaned_ms = now ? now : 1;
+        } else if (now - task->orphaned_ms > ENV_GONE_GRACE_MS) {
+            Amp__Error error = AMP__ERROR__INIT;
+            error.code = AMP_INSTANCE_LOST;
+            error.name = (char *)amp_code_info(AMP_INSTANCE_LOST)->name;
+            error.message = (char *)"the instance that had this task left the mesh without an end";
+            finish(task, &error, AMP_INSTANCE_LOST);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+/* A task as people and programs get it: A2A's Task with what the mesh knows in its metadata (amp.md 10.4). */
+#include "env_private.h"
+
+#include "base/alloc.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define METADATA_BYTES_MAX (256u << 10)
+
+static const struct amp_code_info *outcome_of(const struct attempt *attempt)
+{
+    return amp_code_info(attempt->outcome);
+}
+
+static void append_id(struct amp_buf *out, const char *name, const char *id)
+{
+    if (*id)
+        (void)amp_buf_printf(out, ",\"%s\":\"%s\"", name, id);
+}
+
+static void append_time(struct amp_buf *out, const char *name, int64_t unix_ms)
+{
+    char text[AMP_TIME_SIZE];
+    if (unix_ms) {
+        amp_time_format(unix_ms, text);
+        (void)amp_buf_printf(out, ",\"%s\":\"%s\"", name, text);
+    }
+}
+
+/* Ids and code names hold nothing that JSON would escape. */
+static void append_attempt(struct amp_buf *out, const struct attempt *attempt)
+{
+    (void)amp_buf_printf(out, "{\"attempt\":%u", attempt->number);
+    append_id(out, "agent", attempt->agent);
+    append_id(out, "instance", attempt->instance);
+    append_time(out, "readyAt", attempt->ready_unix_ms);
+    append_time(out, "startedAt", attempt->started_unix_ms);
+    append_time(out, "endedAt", attempt->ended_unix_ms);
+    if (attempt->started_unix_ms)
+        (void)amp_buf_printf(out, ",\"waitMs\":%lld", (long long)(attempt->started_unix_ms - attempt->ready_unix_ms));
+    if (attempt->ended_unix_ms) {
+        int64_t from = attempt->started_unix_ms ? attempt->started_unix_ms : attempt->ended_unix_ms;
+        (void)amp_buf_printf(out, ",\"runMs\":%lld", (long long)(attempt->ended_unix_ms - from));
+        bool is_ended_by_agent = attempt->state != AMP__TASK_STATE__TASK_STATE_UNSPECIFIED;
+        append_id(out, "outcome", is_ended_by_agent ? amp_task_state_short(attempt->state) : outcome_of(attempt)->name);
+        if (attempt->outcome != AMP_OK)
+            (void)amp_buf_printf(out, ",\"error\":\"AMESH-%u\"", (unsigned)attempt->outcome);
+    }
+    (void)amp_buf_append(out, "}", 1);
+}
+
+static void append_attempts(struct amp_buf *out, const struct etask *task)
+{
+    (void)amp_buf_append(out, "[", 1);
+    for (size_t i = 0; i < task->n_attempts; i++) {
+        if (i)
+            (void)amp_buf_append(out, ",", 1);
+        append_attempt(out, &task->attempts[i]);
+    }
+    (void)amp_buf_append(out, "]", 1);
+}
+
+char *view_attempts(const struct etask *task, struct amp_arena *arena)
+{
+    struct amp_buf out;
+    amp_buf_init(&out, METADATA_BYTES_MAX);
+    append_attempts(&out, task);
+    char *text = amp_arena_strdup(arena, amp_buf_bytes(&out));
+    amp_buf_done(&out);
+    return text;
+}
+
+static const char *text_of(const cJSON *object, const char *name)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
+    return cJSON_IsString(item) ? item->valuestring : "";
+}
+
+static int64_t time_of(const cJSON *object, const char *name)
+{
+    int64_t unix_ms = 0;
+    return amp_time_parse(text_of(object, name), &unix_ms) == AMP_OK ? unix_ms : 0;
+}
+
+static enum amp_code code_of(const char *text)
+{
+    if (strncmp(text, "AMESH-", 6) != 0)
+        return AMP_OK;
+    return amp_code_info((enum amp_code)strtoul(text + 6, NULL, 10))->code;
+}
+
+static void load_attempt(const cJSON *item, struct attempt *attempt)
+{
+    const cJSON *number = cJSON_GetObjectItemCaseSensitive(item, "attempt");
+    attempt->number = cJSON_IsNumber(number) ? (uint32_t)number->valuedouble : 0;
+    etask_strcpy(attempt->agent, text_of(item, "agent"));
+    etask_strcpy(attempt->instance, text_of(item, "instance"));
+    attempt->ready_unix_ms = time_of(item, "readyAt");
+    attempt->started_unix_ms = time_of(item, "startedAt");
+    attempt->ended_unix_ms = time_of(item, "endedAt");
+    attempt->outcome = code_of(text_of(item, "error"));
+    attempt->state = amp_task_state_parse(text_of(item, "outcome"));
+}
+
+void view_load_attempts(struct etask *task, const char *json)
+{
+    cJSON *array = json && *json ? cJSON_Parse(json) : NULL;
+    int count = cJSON_GetArraySize(array);
+    if (count > 0 && (unsigned)count <= ENV_ATTEMPTS_KEPT) {
+        task->attempts = xcalloc((size_t)count, sizeof *task->attempts);
+        const cJSON *item;
+        cJSON_ArrayForEach(item, array)
+            load_attempt(item, &task->attempts[task->n_attempts++]);
+    }
+    cJSON_Delete(array);
+}
+
+/* Ours first; what the agent put there follows, unless it claims our names. */
+static Amp__Json *make_metadata(const struct etask *task, const Amp__Json *own, struct amp_arena *arena)
+{
+    struct amp_buf out;
+    amp_buf_init(&out, METADATA_BYTES_MAX + (own ? own->text.len : 0));
+    (void)amp_buf_printf(&out, "{\"amp/durable\":%s", task->is_durable ? "true" : "false");
+    append_id(&out, "amp/from", task->from);
+    append_id(&out, "amp/parent", task->parent);
+    if (task->n_attempts) {
+        (void)amp_buf_printf(&out, ",\"amp/attempts\":");
+        append_attempts(&out, task);
+    }
+    if (own && own->text.len > 2 && own->text.data[0] == '{' && !memmem(own->text.data, own->text.len, "\"amp/", 5)) {
+        (void)amp_buf_append(&out, ",", 1);
+        (void)amp_buf_append(&out, own->text.data + 1, own->text.len - 1);
+    } else {
+        (void)amp_buf_append(&out, "}", 1);
+    }
+    Amp__Json *json = amp_arena_alloc(arena, sizeof *json);
+    char *text = amp_arena_strdup(arena, amp_buf_bytes(&out));
+    if (json && text) {
+        amp__json__init(json);
+        json->text = (ProtobufCBinaryData){.len = out.len, .data = (uint8_t *)text};
+    }
+    amp_buf_done(&out);
+    return text ? json : NULL;
+}
+
+static Amp__Timestamp *make_time(int64_t unix_ms, struct amp_arena *arena)
+{
+    Amp__Timestamp *time = unix_ms ? amp_arena_alloc(arena, sizeof *time) : NULL;
+    if (time) {
+        amp__timestamp__init(time);
+        time->unix_ms = unix_ms;
+    }
+    return time;
+}
+
+static char *given(char *id)
+{
+    return id[0] ? id : NULL;
+}
+
+static void trim(Amp__Task *task, int flags)
+{
+    if (!(flags & VIEW_ARTIFACTS))
+        task->n_artifacts = 0;
+    if (!(flags & VIEW_HISTORY))
+        task->n_history = 0;
+}
+
+Amp__TaskRecord *view_task(struct etask *task, struct amp_arena *arena, int flags)
+{
+    struct amp_fold *fold = etask_fold(task);
+    Amp__TaskRecord *record = amp_arena_alloc(arena, sizeof *record);
+    Amp__Task *copy = amp_arena_alloc(arena, sizeof *copy);
+    if (!fold || !record || !copy)
+        return NULL;
+    *copy = *amp_fold_task(fold);
+    copy->metadata = make_metadata(task, copy->metadata, arena);
+    trim(copy, flags);
+    amp__task_record__init(record);
+    record->task = copy;
+    record->agent = given(task->agent);
+    record->skill = given(task->skill);
+    record->from = given(task->from);
+    record->parent = given(task->parent);
+    record->has_durable = true;
+    record->durable = task->is_durable;
+    record->has_events_count = true;
+    record->events_count = task->count;
+    record->submitted = make_time(task->submitted_unix_ms, arena);
+    record->started = make_time(task->started_unix_ms, arena);
+    record->ended = make_time(task->ended_unix_ms, arena);
+    record->has_incomplete = record->incomplete = task->is_incomplete;
+    const char *waiting = dispatch_waiting(task);
+    if (waiting)
+        record->waiting = amp_arena_strdup(arena, amp_bytes_of(waiting));
+    if (task->error)
+        record->error = amp__error__unpack(&arena->allocator, task->error_len, task->error);
+    return record;
+}
+
+/* A closed task is kept as its record; an open one that memory does not have (a direct one that gave way) as its columns. */
+static Amp__TaskRecord *view_closed(const struct journal_row *row, struct amp_arena *arena)
+{
+    if (row->body.len)
+        return amp__task_record__unpack(&arena->allocator, row->body.len, row->body.data);
+    Amp__TaskRecord *record = amp_arena_alloc(arena, sizeof *record);
+    Amp__Task *task = amp_arena_alloc(arena, sizeof *task);
+    Amp__TaskStatus *status = amp_arena_alloc(arena, sizeof *status);
+    if (!record || !task || !status)
+        return NULL;
+    amp__task_record__init(record);
+    amp__task__init(task);
+    amp__task_status__init(status);
+    record->task = task;
+    task->status = status;
+    task->id = amp_arena_strdup(arena, amp_bytes_of(row->task));
+    task->context_id = amp_arena_strdup(arena, amp_bytes_of(row->context));
+    status->has_state = true;
+    status->state = (Amp__TaskState)row->state;
+    record->agent = *row->agent ? amp_arena_strdup(arena, amp_bytes_of(row->agent)) : NULL;
+    record->from = *row->from ? amp_arena_strdup(arena, amp_bytes_of(row->from)) : NULL;
+    record->parent = *row->parent ? amp_arena_strdup(arena, amp_bytes_of(row->parent)) : NULL;
+    record->has_events_count = true;
+    record->events_count = row->count;
+    record->has_incomplete = record->incomplete = true;
+    record->submitted = make_time(row->at_unix_ms, arena);
+    return record;
+}
+
+Amp__TaskRecord *view_row(struct env *env, const struct journal_row *row, struct amp_arena *arena, int flags)
+{
+    struct etask *task = etask_find(env, row->task);
+    if (task)
+        return view_task(task, arena, flags);
+    Amp__TaskRecord *record = view_closed(row, arena);
+    if (record)
+        trim(record->task, flags);
+    return record;
+}

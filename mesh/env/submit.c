@@ -1,0 +1,306 @@
+/* submit: a durable task. Accepted means: its request, its key and its first event are on the disk (amp.md 10.2).
+ *
+ * The request is packed once; that packing is what the journal keeps and what dispatch unpacks. Keys that are on their way to
+ * the disk are held in memory, so that two submits of one turn with one key are one task. */
+#include "env_private.h"
+
+#include "base/alloc.h"
+#include "base/bus.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/loop.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DIGEST_SIZE 32
+
+struct pending_key {
+    UT_hash_handle hh;
+    struct etask *task;
+    uint8_t digest[DIGEST_SIZE];
+    size_t key_len;
+    char key[AMP_NAME_MAX + 1 + AMP_KEY_MAX + 1]; /* "<sender>\n<key>" */
+};
+
+/* What is asked of whom. Ids of task, context and message are not part of it: a sender that lost our answer may have made new
+ * ones for the same request. Nor is the time that it is willing to wait. */
+static void digest_submit(const Amp__Submit *submit, struct amp_arena *arena, uint8_t ret[DIGEST_SIZE])
+{
+    Amp__Message message = *submit->request->message;
+    message.message_id = message.context_id = message.task_id = NULL;
+    Amp__Request request = AMP__REQUEST__INIT;
+    request.task_id = request.context_id = (char *)"";
+    request.message = &message;
+    request.metadata = submit->request->metadata;
+    Amp__Submit asked = AMP__SUBMIT__INIT;
+    asked.agent = submit->agent;
+    asked.skill = submit->skill;
+    asked.retry = submit->retry;
+    asked.request = &request;
+    size_t size = amp__submit__get_packed_size(&asked);
+    uint8_t *packed = amp_arena_alloc(arena, size);
+    if (packed)
+        amp__submit__pack(&asked, packed);
+    (void)crypto_generichash(ret, DIGEST_SIZE, packed, packed ? size : 0, NULL, 0);
+}
+
+/* ---- keys -------------------------------------------------------------------------------------------------------------- */
+
+static size_t join_key(const char *from, const char *key, char *ret, size_t size)
+{
+    return (size_t)snprintf(ret, size, "%s\n%s", from, key);
+}
+
+static struct pending_key *find_pending(struct env *env, const char *from, const char *key)
+{
+    char joined[sizeof((struct pending_key *)0)->key];
+    size_t len = join_key(from, key, joined, sizeof joined);
+    struct pending_key *pending;
+    HASH_FIND(hh, env->keys, joined, len, pending);
+    return pending;
+}
+
+static void add_pending(struct etask *task, const char *key, const uint8_t digest[DIGEST_SIZE])
+{
+    struct pending_key *pending = xcalloc(1, sizeof *pending);
+    pending->task = task;
+    memcpy(pending->digest, digest, DIGEST_SIZE);
+    pending->key_len = join_key(task->from, key, pending->key, sizeof pending->key);
+    HASH_ADD(hh, task->env->keys, key, pending->key_len, pending);
+}
+
+static void drop_pending(struct env *env, const struct etask *task)
+{
+    struct pending_key *pending, *next;
+    HASH_ITER(hh, env->keys, pending, next) {
+        if (pending->task == task) {
+            HASH_DEL(env->keys, pending);
+            free(pending);
+            return;
+        }
+    }
+}
+
+struct known_key {
+    char task[AMP_NAME_MAX + 1];
+    uint8_t digest[DIGEST_SIZE];
+};
+
+static bool on_key(void *ctx, const struct journal_row *row)
+{
+    struct known_key *known = ctx;
+    etask_strcpy(known->task, row->task);
+    if (row->body.len == DIGEST_SIZE)
+        memcpy(known->digest, row->body.data, DIGEST_SIZE);
+    return false;
+}
+
+static bool on_first_task(void *ctx, const struct journal_row *row)
+{
+    const struct ask *ask = ctx;
+    struct env *env = ask->env;
+    amp_arena_reset(&env->scratch);
+    Amp__TaskRecord *record = view_row(env, row, &env->scratch, VIEW_ALL);
+    Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
+    answer.n_tasks = record ? 1 : 0;
+    answer.tasks = &record;
+    answer.has_duplicate = answer.duplicate = true;
+    if (env_answer(env, ask->reply, ask->encoding, &answer) == AMP_TOO_LARGE && record) {
+        record->task->n_artifacts = 0; /* `get` has them */
+        (void)env_answer(env, ask->reply, ask->encoding, &answer);
+    }
+    return false;
+}
+
+static void refuse_conflict(const struct ask *ask, const char *task)
+{
+    struct amp_error err = {0};
+    amp_error_set(&err, AMP_CONFLICT, "key", "this key was used before for another request, which became task %s", task);
+    amp_error_hint(&err, "use a new key for a new request");
+    env_refuse(ask->env, ask->reply, ask->encoding, &err);
+}
+
+/* True if the key is known: then it was answered. */
+static bool answer_known(const struct ask *ask, const char *key, const uint8_t digest[DIGEST_SIZE])
+{
+    struct env *env = ask->env;
+    struct pending_key *pending = find_pending(env, ask->from, key);
+    struct known_key known = {{0}, {0}};
+    if (pending) {
+        if (memcmp(pending->digest, digest, DIGEST_SIZE) != 0) {
+            refuse_conflict(ask, pending->task->id);
+        } else {
+            counter_add(COUNTER_env_duplicates, 1);
+            etask_reply_later(pending->task, ask->reply, ask->encoding, true);
+        }
+        return true;
+    }
+    enum amp_code code = journal_key(env->journal, ask->from, key, on_key, &known);
+    if (code == AMP_NOT_FOUND)
+        return false;
+    if (code != AMP_OK) {
+        env_refuse_code(ask, AMP_JOURNAL, "", "the journal cannot be read");
+    } else if (memcmp(known.digest, digest, DIGEST_SIZE) != 0) {
+        refuse_conflict(ask, known.task);
+    } else {
+        counter_add(COUNTER_env_duplicates, 1);
+        struct journal_query query = {.task = known.task, .limit = 1};
+        if (journal_tasks(env->journal, &query, on_first_task, (void *)ask, NULL, NULL) != AMP_OK)
+            env_refuse_code(ask, AMP_JOURNAL, "", "the journal cannot be read");
+    }
+    return true;
+}
+
+/* ---- the task ------------------------------------------------------------------------------------------------------------ */
+
+static bool on_any(void *ctx, const struct journal_row *row)
+{
+    *(bool *)ctx = true;
+    return false;
+}
+
+static bool is_id_taken(struct env *env, const char *id)
+{
+    bool is_taken = etask_find(env, id) != NULL;
+    struct journal_query query = {.task = id, .limit = 1};
+    if (!is_taken && journal_tasks(env->journal, &query, on_any, &is_taken, NULL, NULL) != AMP_OK)
+        return true;
+    return is_taken;
+}
+
+static enum amp_code check_room(const struct ask *ask, struct amp_error *err)
+{
+    struct env *env = ask->env;
+    const char *failure = journal_failure(env->journal);
+    if (env->is_stopping)
+        return amp_error_set(err, AMP_STOPPING, "", "the environment is stopping");
+    if (failure) {
+        amp_error_set(err, AMP_JOURNAL, "", "the journal refuses to write: %s", failure);
+        amp_error_hint(err, "make room on its disk and restart the environment");
+        return AMP_JOURNAL;
+    }
+    if (env->n_durable >= ENV_OPEN_MAX || journal_waiting(env->journal) >= JOURNAL_QUEUE_MAX / 2) {
+        amp_error_set(err, AMP_OVERLOADED, "", "%u tasks are open, %zu writes wait", env->n_durable, journal_waiting(env->journal));
+        if (err)
+            err->retry_after_ms = 100;
+        return AMP_OVERLOADED;
+    }
+    return AMP_OK;
+}
+
+static enum amp_code check_submit(const struct ask *ask, struct amp_error *err)
+{
+    const Amp__Submit *submit = ask->request->submit;
+    if (submit->agent && submit->skill)
+        return amp_error_set(err, AMP_INVALID, "submit.skill", "an agent or a skill, not both");
+    if (submit->request->task_id[0] && is_id_taken(ask->env, submit->request->task_id))
+        return amp_error_set(err, AMP_CONFLICT, "submit.request.task_id", "there is a task %s already", submit->request->task_id);
+    return check_room(ask, err);
+}
+
+static void pack_submit(struct etask *task, const Amp__Submit *submit)
+{
+    Amp__Request request = *submit->request;
+    request.task_id = task->id;
+    request.context_id = task->context;
+    Amp__Submit kept = *submit;
+    kept.request = &request;
+    task->submit_len = amp__submit__get_packed_size(&kept);
+    task->submit = xcalloc(1, task->submit_len);
+    amp__submit__pack(&kept, task->submit);
+}
+
+static struct etask *make_task(const struct ask *ask, const Amp__Submit *submit)
+{
+    struct env *env = ask->env;
+    int64_t now_unix_ms = clock_unix_ms();
+    char id[AMP_ID_SIZE], context[AMP_ID_SIZE];
+    amp_id_new('t', now_unix_ms, id);
+    amp_id_new('c', now_unix_ms, context);
+    const Amp__Request *request = submit->request;
+    struct etask *task = etask_new(env, request->task_id[0] ? request->task_id : id,
+                                   request->context_id[0] ? request->context_id : context);
+    task->is_durable = true;
+    env->n_durable++;
+    etask_strcpy(task->agent, submit->agent);
+    etask_strcpy(task->skill, submit->skill);
+    etask_strcpy(task->from, ask->from);
+    etask_strcpy(task->parent, request->parent);
+    task->submitted_unix_ms = now_unix_ms;
+    bool has_deadline = request->has_timeout_ms && request->timeout_ms > 0;
+    engine_init(&task->engine, !submit->retry || strcmp(submit->retry, "never") != 0,
+                has_deadline ? loop_now_ms(env->loop) + request->timeout_ms : ENGINE_NEVER);
+    pack_submit(task, submit);
+    return task;
+}
+
+/* The first event, without a fold: a fold begins as SUBMITTED anyway, and most tasks are waited for by nobody yet. */
+static enum amp_code first_event(void *ctx, struct amp_bytes body)
+{
+    struct etask *task = ctx;
+    enum amp_code code = amp_buf_append(&task->bodies, body.data, body.len);
+    if (code != AMP_OK)
+        return code;
+    task->refs = xcalloc(1, sizeof *task->refs);
+    task->refs[0] = (struct event_ref){.len = body.len, .time_unix_ms = task->submitted_unix_ms};
+    task->n_refs = task->cap_refs = 1;
+    task->env->unwritten_bytes += body.len;
+    task->count = 1;
+    return AMP_OK;
+}
+
+static enum amp_code start_task(const struct ask *ask, struct etask *task, const uint8_t digest[DIGEST_SIZE])
+{
+    const char *key = ask->request->submit->key;
+    struct amp_event_source source = {
+        .task_id = task->id, .context_id = task->context, .now_unix_ms = task->submitted_unix_ms};
+    struct amp_event_sink sink = {.emit = first_event, .ctx = task};
+    enum amp_code code = amp_event_status(&source, AMP__TASK_STATE__TASK_STATE_SUBMITTED, NULL, NULL, &sink);
+    if (code == AMP_OK)
+        code = commit_submit(task, key, (struct amp_bytes){.data = digest, .len = DIGEST_SIZE});
+    if (code == AMP_OK && key)
+        add_pending(task, key, digest);
+    return code;
+}
+
+void submit_verb(const struct ask *ask)
+{
+    struct env *env = ask->env;
+    const Amp__Submit *submit = ask->request->submit;
+    struct amp_error err = {0};
+    uint8_t digest[DIGEST_SIZE] = {0};
+    bool has_key = submit->key && submit->key[0];
+    if (has_key)
+        digest_submit(submit, &env->arena, digest);
+    if (has_key && answer_known(ask, submit->key, digest))
+        return;
+    if (check_submit(ask, &err) != AMP_OK) {
+        env_refuse(env, ask->reply, ask->encoding, &err);
+        return;
+    }
+    struct etask *task = make_task(ask, submit);
+    enum amp_code code = start_task(ask, task, digest);
+    if (code != AMP_OK) {
+        etask_free(task);
+        amp_error_set(&err, code, "", "the task could not be written down: %s", amp_code_info(code)->text);
+        env_refuse(env, ask->reply, ask->encoding, &err);
+        return;
+    }
+    etask_reply_later(task, ask->reply, ask->encoding, false);
+}
+
+void submit_done(struct etask *task, enum amp_code code)
+{
+    if (task->env->keys)
+        drop_pending(task->env, task);
+    if (code != AMP_OK) {
+        etask_free(task); /* it was never there */
+        return;
+    }
+    counter_add(COUNTER_env_submits, 1);
+    struct engine_event event = {.kind = ENGINE_EV_COMMITTED};
+    dispatch_event(task, &event);
+}

@@ -1,0 +1,114 @@
+/* amp.env.<verb>.<from>: decodes a request, finds its verb, answers in kind. */
+#include "env_private.h"
+
+#include "base/bus.h"
+#include "base/counters.h"
+#include "base/log.h"
+
+#include <string.h>
+
+static const struct {
+    Amp__EnvRequest__VerbCase verb;
+    const char *name;
+    void (*run)(const struct ask *ask);
+} verbs[] = {
+    {AMP__ENV_REQUEST__VERB_SUBMIT, "submit", submit_verb},    {AMP__ENV_REQUEST__VERB_GET, "get", query_get},
+    {AMP__ENV_REQUEST__VERB_LIST, "list", query_list},         {AMP__ENV_REQUEST__VERB_WATCH, "watch", watch_verb},
+    {AMP__ENV_REQUEST__VERB_COMMAND, "command", control_verb}, {AMP__ENV_REQUEST__VERB_HISTORY, "history", query_history},
+    {AMP__ENV_REQUEST__VERB_KV, "kv", kv_verb},                {AMP__ENV_REQUEST__VERB_AGENTS, "agents", agents_verb},
+    {AMP__ENV_REQUEST__VERB_PING, "ping", query_ping},
+};
+
+size_t env_payload_max(const struct env *env)
+{
+    size_t max = bus_info(env->bus)->payload_max;
+    return max == 0 || max > AMP_WIRE_BYTES_MAX ? AMP_WIRE_BYTES_MAX : max;
+}
+
+enum amp_code env_publish(struct env *env, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope)
+{
+    envelope->version = AMP_PROTOCOL_VERSION;
+    amp_buf_reset(&env->out);
+    enum amp_code code = amp_encode(&envelope->base, encoding, &env->out, NULL);
+    if (code == AMP_OK && env->out.len > env_payload_max(env))
+        code = AMP_TOO_LARGE;
+    if (code == AMP_OK)
+        code = bus_publish(env->bus, subject, NULL, amp_buf_bytes(&env->out));
+    return code;
+}
+
+enum amp_code env_answer(struct env *env, const char *reply, enum amp_encoding encoding, const Amp__EnvReply *answer)
+{
+    Amp__Envelope envelope = AMP__ENVELOPE__INIT;
+    envelope.from = env->name;
+    envelope.body_case = AMP__ENVELOPE__BODY_ENV_REPLY;
+    envelope.env_reply = (Amp__EnvReply *)answer;
+    return env_publish(env, reply, encoding, &envelope);
+}
+
+void env_refuse(struct env *env, const char *reply, enum amp_encoding encoding, const struct amp_error *err)
+{
+    Amp__Error wire;
+    amp_error_to_wire(err, &wire);
+    Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
+    answer.error = &wire;
+    (void)env_answer(env, reply, encoding, &answer); /* a bus that is away: the asker sees that itself */
+}
+
+void env_refuse_code(const struct ask *ask, enum amp_code code, const char *field, const char *text)
+{
+    struct amp_error err = {0};
+    amp_error_set(&err, code, field, "%s", text ? text : amp_code_info(code)->text);
+    env_refuse(ask->env, ask->reply, ask->encoding, &err);
+}
+
+/* The sender stands in the subject, where the server's permissions guard it; what the envelope says must agree. */
+static enum amp_code check_ask(const struct amp_subject *subject, const Amp__Envelope *envelope, struct amp_error *err)
+{
+    if (envelope->from && strcmp(envelope->from, subject->b) != 0)
+        return amp_error_set(err, AMP_DENIED, "from", "the envelope says %s, the subject %s", envelope->from, subject->b);
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
+        if (verbs[i].verb == envelope->env_request->verb_case && strcmp(verbs[i].name, subject->a) != 0)
+            return amp_error_set(err, AMP_INVALID, "env_request", "this is a %s, but it was sent to %s", verbs[i].name, subject->a);
+    }
+    return AMP_OK;
+}
+
+static void run_verb(const struct ask *ask)
+{
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
+        if (verbs[i].verb == ask->request->verb_case) {
+            verbs[i].run(ask);
+            return;
+        }
+    }
+    env_refuse_code(ask, AMP_UNSUPPORTED, "env_request", NULL);
+}
+
+void verbs_on_msg(void *ctx, const struct bus_msg *msg)
+{
+    struct env *env = ctx;
+    struct amp_error err = {0};
+    struct amp_subject subject;
+    counter_add(COUNTER_env_requests, 1);
+    if (!msg->reply || !amp_subject_is_inbox(msg->reply) || amp_subject_parse(msg->subject, &subject, NULL) != AMP_OK ||
+        subject.kind != AMP_SUBJECT_ENV) {
+        counter_add(COUNTER_malformed_refused, 1);
+        return; /* nobody to answer, or somebody who wants us to speak to a third party */
+    }
+    struct ask ask = {.env = env, .reply = msg->reply, .encoding = AMP_PROTOBUF};
+    etask_strcpy(ask.from, subject.b);
+    Amp__Envelope *envelope = NULL;
+    amp_arena_reset(&env->arena);
+    enum amp_code code =
+        amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_ENV_REQUEST, &env->arena, &envelope, &ask.encoding, &err);
+    if (code == AMP_OK)
+        code = check_ask(&subject, envelope, &err);
+    if (code != AMP_OK) {
+        counter_add(COUNTER_malformed_refused, 1);
+        env_refuse(env, ask.reply, ask.encoding, &err);
+        return;
+    }
+    ask.request = envelope->env_request;
+    run_verb(&ask);
+}

@@ -1,0 +1,177 @@
+/* YAML → JSON text → the same mapper and the same checks as a card from the wire. JSON is YAML, so both are read alike. */
+#include "run_card.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <yaml.h>
+
+#define CARD_FILE_MAX (1u << 20)
+
+struct reader {
+    yaml_document_t document;
+    const char *path;
+    unsigned nodes;
+    struct amp_error *reterr;
+};
+
+static cJSON *to_json(struct reader *reader, const yaml_node_t *node, unsigned depth);
+
+static cJSON *scalar(const yaml_node_t *node)
+{
+    const char *text = (const char *)node->data.scalar.value;
+    if (node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE) {
+        char *end;
+        double number = strtod(text, &end);
+        if (strcmp(text, "true") == 0 || strcmp(text, "false") == 0)
+            return cJSON_CreateBool(text[0] == 't');
+        if (strcmp(text, "null") == 0 || strcmp(text, "~") == 0 || !*text)
+            return cJSON_CreateNull();
+        if (*end == '\0' && strspn(text, "0123456789+-.eE") == strlen(text) && strchr(text, '.') == strrchr(text, '.') && (text[0] == '-' || (text[0] >= '0' && text[0] <= '9')))
+            return cJSON_CreateNumber(number);
+    }
+    return cJSON_CreateString(text);
+}
+
+static cJSON *mapping(struct reader *reader, const yaml_node_t *node, unsigned depth)
+{
+    cJSON *object = cJSON_CreateObject();
+    for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top; pair++) {
+        const yaml_node_t *key = yaml_document_get_node(&reader->document, pair->key);
+        cJSON *value = to_json(reader, yaml_document_get_node(&reader->document, pair->value), depth + 1);
+        if (!value || key->type != YAML_SCALAR_NODE || cJSON_HasObjectItem(object, (const char *)key->data.scalar.value)) {
+            amp_error_set(reader->reterr, AMP_MALFORMED, "", "%s:%zu: a key must be text and stand once", reader->path, key->start_mark.line + 1);
+            cJSON_Delete(value);
+            cJSON_Delete(object);
+            return NULL;
+        }
+        cJSON_AddItemToObject(object, (const char *)key->data.scalar.value, value);
+    }
+    return object;
+}
+
+static cJSON *sequence(struct reader *reader, const yaml_node_t *node, unsigned depth)
+{
+    cJSON *array = cJSON_CreateArray();
+    for (yaml_node_item_t *item = node->data.sequence.items.start; item < node->data.sequence.items.top; item++) {
+        cJSON *value = to_json(reader, yaml_document_get_node(&reader->document, *item), depth + 1);
+        if (!value) {
+            cJSON_Delete(array);
+            return NULL;
+        }
+        cJSON_AddItemToArray(array, value);
+    }
+    return array;
+}
+
+/* Aliases can make a small file large: nodes are counted as they are visited. */
+static cJSON *to_json(struct reader *reader, const yaml_node_t *node, unsigned depth)
+{
+    if (!node || depth > AMP_DEPTH_MAX || ++reader->nodes > 16 * AMP_MEMBERS_MAX) {
+        amp_error_set(reader->reterr, AMP_TOO_DEEP, "", "%s: nested too deep, or too many values", reader->path);
+        return NULL;
+    }
+    switch (node->type) {
+    case YAML_SCALAR_NODE: return scalar(node);
+    case YAML_MAPPING_NODE: return mapping(reader, node, depth);
+    case YAML_SEQUENCE_NODE: return sequence(reader, node, depth);
+    default: return cJSON_CreateNull();
+    }
+}
+
+/* The card's members by their JSON names; what is not among them is a slip of the pen. */
+static enum amp_code check_members(const cJSON *json, const char *path, struct amp_error *reterr)
+{
+    static const char *const known[] = {"name", "description", "supportedInterfaces", "provider", "version", "documentationUrl", "capabilities", "securitySchemes",
+                                        "securityRequirements", "defaultInputModes", "defaultOutputModes", "skills", "signatures", "iconUrl"};
+    const cJSON *member;
+    if (!cJSON_IsObject(json))
+        return amp_error_set(reterr, AMP_MALFORMED, "", "%s: a card is a mapping", path);
+    cJSON_ArrayForEach(member, json)
+    {
+        bool is_known = false;
+        for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+            is_known = is_known || strcmp(known[i], member->string) == 0;
+        if (!is_known)
+            return amp_error_set(reterr, AMP_INVALID, member->string, "%s: a card has no member \"%.60s\"", path, member->string);
+    }
+    return AMP_OK;
+}
+
+static enum amp_code map_card(const cJSON *json, const char *path, struct amp_arena *arena, Amp__AgentCard **ret, struct amp_error *reterr)
+{
+    enum amp_code code = check_members(json, path, reterr);
+    char *text = code == AMP_OK ? cJSON_PrintUnformatted(json) : NULL;
+    ProtobufCMessage *message = NULL;
+    if (text)
+        code = amp_decode_json(&amp__agent_card__descriptor, amp_bytes_of(text), arena, &message, reterr);
+    cJSON_free(text);
+    *ret = (Amp__AgentCard *)message;
+    return code;
+}
+
+enum amp_code run_card_read(const char *path, struct amp_arena *arena, Amp__AgentCard **ret, struct amp_error *reterr)
+{
+    struct reader reader = {.path = path, .reterr = reterr};
+    yaml_parser_t parser;
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return amp_error_set(reterr, AMP_NOT_FOUND, "", "%s: %s", path, strerror(errno));
+    enum amp_code code = AMP_OK;
+    if (!yaml_parser_initialize(&parser)) {
+        fclose(file);
+        return amp_error_set(reterr, AMP_NO_MEMORY, "", "%s: out of memory", path);
+    }
+    yaml_parser_set_input_file(&parser, file);
+    if (!yaml_parser_load(&parser, &reader.document)) {
+        code = amp_error_set(reterr, AMP_MALFORMED, "", "%s:%zu: %s", path, parser.problem_mark.line + 1, parser.problem ? parser.problem : "not YAML");
+    } else {
+        cJSON *json = to_json(&reader, yaml_document_get_root_node(&reader.document), 0);
+        code = json ? map_card(json, path, arena, ret, reterr) : reterr->code;
+        cJSON_Delete(json);
+        yaml_document_delete(&reader.document);
+    }
+    yaml_parser_delete(&parser);
+    fclose(file);
+    return code;
+}
+
+enum amp_code run_card_skills(Amp__AgentCard *card, const char **skills, struct amp_arena *arena, struct amp_error *reterr)
+{
+    size_t count = 0;
+    while (skills && skills[count])
+        count++;
+    if (count == 0)
+        return AMP_OK;
+    Amp__AgentSkill **all = amp_arena_alloc(arena, (card->n_skills + count) * sizeof(Amp__AgentSkill *));
+    if (!all)
+        return AMP_NO_MEMORY;
+    if (card->n_skills)
+        memcpy(all, card->skills, card->n_skills * sizeof *all);
+    for (size_t i = 0; i < count; i++) {
+        const char *colon = strchr(skills[i], ':');
+        struct amp_bytes id = {.data = (const uint8_t *)skills[i], .len = colon ? (size_t)(colon - skills[i]) : strlen(skills[i])};
+        Amp__AgentSkill *skill = amp_arena_alloc(arena, sizeof *skill);
+        if (!skill)
+            return AMP_NO_MEMORY;
+        amp__agent_skill__init(skill);
+        skill->id = skill->name = amp_arena_strdup(arena, id);
+        if (!skill->id || !amp_id_is_valid(skill->id)) {
+            amp_error_set(reterr, AMP_INVALID, "skill", "\"%.60s\" is no name of a skill", skills[i]);
+            amp_error_hint(reterr, "use a-z, 0-9, _ and -, at most 63 of them");
+            return AMP_INVALID;
+        }
+        skill->description = amp_arena_strdup(arena, amp_bytes_of(colon ? colon + 1 : skill->id));
+        skill->n_tags = 1;
+        skill->tags = amp_arena_alloc(arena, sizeof *skill->tags);
+        if (!skill->description || !skill->tags)
+            return AMP_NO_MEMORY;
+        skill->tags[0] = skill->id;
+        all[card->n_skills + i] = skill;
+    }
+    card->skills = all;
+    card->n_skills += count;
+    return AMP_OK;
+}

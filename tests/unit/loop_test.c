@@ -1,0 +1,165 @@
+#include "base/loop.h"
+
+#include "base/clock.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct log {
+    struct loop *loop;
+    struct loop_tick *tick;
+    struct loop_timer *timer;
+    struct loop_io *io;
+    int fd;
+    unsigned ticks, dues, reads, signals, stop_at;
+    int64_t due_ms;
+    char order[32];
+};
+
+static void note(struct log *log, const char *what)
+{
+    strcat(log->order, what);
+}
+
+static void on_tick(void *ctx)
+{
+    struct log *log = ctx;
+    log->ticks++;
+    note(log, "t");
+    if (log->ticks == log->stop_at)
+        loop_stop(log->loop, 7);
+}
+
+static void on_tick_again(void *ctx)
+{
+    struct log *log = ctx;
+    on_tick(log);
+    if (log->ticks < log->stop_at)
+        loop_tick_request(log->tick);
+}
+
+static void on_due(void *ctx)
+{
+    struct log *log = ctx;
+    log->dues++;
+    note(log, "d");
+    log->due_ms = clock_mono_us();
+    loop_stop(log->loop, 0);
+}
+
+static void test_a_tick_asked_for_before_the_loop_runs_is_not_missed(void **state)
+{
+    struct log log = {.loop = loop_new(), .stop_at = 1};
+    log.tick = loop_tick_new(log.loop, on_tick, &log);
+    loop_tick_request(log.tick);
+    loop_tick_request(log.tick);
+    assert_int_equal(loop_run(log.loop), 7);
+    assert_int_equal(log.ticks, 1);
+    loop_tick_free(log.tick);
+    loop_free(log.loop);
+}
+
+static void test_a_tick_may_ask_for_itself_and_runs_before_the_loop_waits(void **state)
+{
+    struct log log = {.loop = loop_new(), .stop_at = 5};
+    log.tick = loop_tick_new(log.loop, on_tick_again, &log);
+    loop_tick_request(log.tick);
+    assert_int_equal(loop_run(log.loop), 7); /* nothing else would ever wake it */
+    assert_int_equal(log.ticks, 5);
+    loop_tick_free(log.tick);
+    loop_free(log.loop);
+}
+
+static void on_read(void *ctx, int events)
+{
+    struct log *log = ctx;
+    char byte;
+    assert_int_equal(events, LOOP_READ);
+    assert_int_equal(read(log->fd, &byte, 1), 1);
+    log->reads++;
+    note(log, "r");
+    loop_tick_request(log->tick);
+}
+
+static void test_ticks_run_once_at_the_end_of_the_turn_that_asked(void **state)
+{
+    int a[2], b[2];
+    assert_int_equal(pipe(a) | pipe(b), 0);
+    struct log log = {.loop = loop_new(), .stop_at = 1, .fd = a[0]};
+    log.tick = loop_tick_new(log.loop, on_tick, &log);
+    log.io = loop_io_new(log.loop, a[0], on_read, &log);
+    loop_io_want(log.io, LOOP_READ);
+    assert_int_equal(write(a[1], "xy", 2), 2);
+    loop_run(log.loop);
+    assert_string_equal(log.order, "rt");
+    log.stop_at = 2;
+    loop_run(log.loop);
+    assert_string_equal(log.order, "rtrt");
+    loop_io_free(log.io);
+    loop_tick_free(log.tick);
+    loop_free(log.loop);
+    for (int i = 0; i < 2; i++) {
+        close(a[i]);
+        close(b[i]);
+    }
+}
+
+static void test_a_timer_is_never_early_and_can_be_stopped_and_set_again(void **state)
+{
+    struct log log = {.loop = loop_new()};
+    log.timer = loop_timer_new(log.loop, on_due, &log);
+    loop_timer_set(log.timer, 1);
+    assert_true(loop_timer_is_set(log.timer));
+    loop_timer_stop(log.timer);
+    assert_false(loop_timer_is_set(log.timer));
+    for (unsigned us = 100; us < 5000; us = us * 2 + 1) {
+        int64_t start = clock_mono_us();
+        loop_timer_set_us(log.timer, us);
+        loop_run(log.loop);
+        assert_true(log.due_ms - start >= us);
+        assert_false(loop_timer_is_set(log.timer));
+    }
+    unsigned before = log.dues;
+    loop_timer_set(log.timer, 0);
+    loop_run(log.loop);
+    assert_int_equal(log.dues, before + 1);
+    loop_timer_free(log.timer);
+    loop_free(log.loop);
+}
+
+static void on_signal(void *ctx, int signo)
+{
+    struct log *log = ctx;
+    log->signals++;
+    loop_stop(log->loop, signo);
+}
+
+static void test_a_signal_is_an_event_of_the_loop(void **state)
+{
+    struct log log = {.loop = loop_new()};
+    struct loop_signal *term = loop_signal_new(log.loop, SIGTERM, on_signal, &log);
+    raise(SIGTERM);
+    assert_int_equal(loop_run(log.loop), SIGTERM);
+    assert_int_equal(log.signals, 1);
+    loop_signal_free(term);
+    loop_free(log.loop);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_tick_asked_for_before_the_loop_runs_is_not_missed),
+        cmocka_unit_test(test_a_tick_may_ask_for_itself_and_runs_before_the_loop_waits),
+        cmocka_unit_test(test_ticks_run_once_at_the_end_of_the_turn_that_asked),
+        cmocka_unit_test(test_a_timer_is_never_early_and_can_be_stopped_and_set_again),
+        cmocka_unit_test(test_a_signal_is_an_event_of_the_loop),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
