@@ -1,1 +1,195 @@
-"""What an agent's own code may import: the running task, and what can be done with it (spec/local-api.md)."""
+"""What an agent's own code may import: the running task, and what can be done with it (spec/local-api.md). Standard library, Python >= 3.9.
+
+    def agent(text, task):                  async def agent(text, task):
+        return task.ask("Which colour?")        return await task.ask("Which colour?")
+
+One rule for every call that waits (ask, send, kv_*, sleep): inside of a running event loop it gives an awaitable, elsewhere it blocks. The others
+(emit, status, tool, step, artifact, log) never wait for an answer. Any thread may call. A task that was cancelled raises Canceled once, out of the
+call that waits or at the next call. A value that is no JSON becomes its model_dump(), dataclasses.asdict(), a list, or str().
+"""
+import asyncio
+import base64
+import concurrent.futures
+import contextlib
+import contextvars
+import itertools
+import mimetypes
+import os
+import threading
+
+_running = contextvars.ContextVar("amesh_task", default=None)
+_TYPES = {"text", "reasoning", "tool_call", "tool_result", "step", "artifact", "status", "usage", "log", "custom"}
+current = _running.get  # current() → the Task in which this code runs, or None; in coroutines, the shim's threads and asyncio.to_thread()
+
+
+class Canceled(asyncio.CancelledError):
+    """The caller took the task back. No Exception, so that `except Exception` does not swallow it."""
+
+
+class Error(Exception):
+    """The mesh refused: .code (`AMESH-2001`), .name (`no_such_agent`), .hint (what to do, or None), .task (of a send: the A2A Task, or None)."""
+
+    def __init__(self, message, code=None, name=None, hint=None, task=None):
+        super().__init__(message + (f" ({hint})" if hint else ""))
+        self.code, self.name, self.hint, self.task = code, name, hint, task
+
+
+class TaskFailed(Error):
+    """A task that was sent did not complete, or could not be sent."""
+
+
+class Result(str):
+    """The answer's text, with the whole A2A Task in .task"""
+
+    def __new__(cls, task):
+        status, wire = task.get("status", {}), task.get("metadata", {}).get("amp/error", {})
+        if status.get("state") != "TASK_STATE_COMPLETED":
+            reason = "".join(p.get("text", "") for p in (status.get("message") or {}).get("parts", [])) or wire.get("message") or str(status.get("state"))
+            raise TaskFailed(reason, f"AMESH-{wire['code']}" if "code" in wire else None, wire.get("name"), wire.get("hint"), task)
+        self = super().__new__(cls, "".join(p.get("text", "") for a in task.get("artifacts", []) if a["artifactId"] == "response" for p in a.get("parts", [])))
+        self.task, self.text = task, str(self)
+        return self
+
+
+class _Tool:
+    """A call of a tool. `with task.tool("add", a=1, b=2) as call: call.result(3)`; an exception inside becomes the result, marked as an error."""
+
+    def __init__(self, task, name, args):
+        self.task, self.name, self.id, self.is_open = task, name, task.tool_call(name, args), True
+
+    def result(self, output, is_error=False):
+        if self.is_open:
+            self.is_open = False
+            self.task.tool_result(self.id, output, self.name, is_error)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.result(f"{kind.__name__}: {error}" if kind else None, kind is not None)
+
+
+class Task:
+    """id, context, text, message (A2A), attempt (from 1), sender, skill, parent, timeout_ms, meta; resume: {text, message} after input-required."""
+
+    def __init__(self, link, params):
+        self._link, self._canceled, self._told, self._waiting, self._numbers = link, threading.Event(), False, set(), itertools.count(1)
+        self.id, self.context, self.text, self.message = params["taskId"], params.get("contextId"), params.get("text", ""), params.get("message")
+        self.attempt, self.sender, self.skill, self.parent = params.get("attempt", 1), params.get("from"), params.get("skill"), params.get("parent")
+        self.timeout_ms, self.meta, self.resume, self.streamed = params.get("timeoutMs"), params.get("meta") or {}, params.get("resume"), False
+        self.canceled = False
+
+    def _cancel(self):
+        self.canceled, waiting = True, list(self._waiting)
+        self._told = self._told or bool(waiting)
+        self._canceled.set()
+        for future in waiting:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):  # answered at this moment
+                future.set_exception(Canceled("the task was cancelled"))
+
+    def raise_if_canceled(self):
+        if self.canceled:
+            self._told = True
+            raise Canceled("the task was cancelled")
+
+    def _check(self):  # raises once: what cleans up after a Canceled can still tell about it
+        if not self._told:
+            self.raise_if_canceled()
+
+    def emit(self, event):
+        """Text of the answer, or an event: {"type": …}, local-api.md 4."""
+        self._check()
+        if isinstance(event, dict) and event.get("type") == "text" and isinstance(event.get("text"), str):
+            event = event["text"]
+        if isinstance(event, str):
+            self.streamed = self.streamed or event != ""
+            for piece in self._link.split(event):
+                self._link.notify("task.event", {"taskId": self.id, "event": {"type": "text", "text": piece}})
+        elif isinstance(event, dict) and event.get("type") in _TYPES:
+            self._link.notify("task.event", {"taskId": self.id, "event": event})
+        else:
+            raise ValueError(f"an event is a text, or a dict with a type of {', '.join(sorted(_TYPES))}; not {event!r:.80}")
+
+    def status(self, text):
+        self.emit({"type": "status", "text": text})
+
+    def log(self, level, text):
+        self.emit({"type": "log", "level": level, "text": text})
+
+    def tool(self, name, /, **args):
+        return _Tool(self, name, args)
+
+    def tool_call(self, name, args=None, call_id=None):
+        call_id = call_id or f"c{next(self._numbers)}"
+        self.emit({"type": "tool_call", "callId": call_id, "name": name, "args": {} if args is None else args})
+        return call_id
+
+    def tool_result(self, call_id, output, name=None, is_error=False):
+        self.emit({"type": "tool_result", "callId": call_id, "output": output, "isError": is_error, **({"name": name} if name else {})})
+
+    @contextlib.contextmanager
+    def step(self, name):
+        self.emit({"type": "step", "name": name, "phase": "start"})
+        try:
+            yield
+        finally:
+            self.emit({"type": "step", "name": name, "phase": "end"})
+
+    def artifact(self, name, text=None, data=None, bytes=None, path=None, media_type=None, filename=None):
+        """A result beside the answer: a text of any length, or JSON data, bytes, a file, which must fit a line of 1 MiB."""
+        if path is not None:
+            with open(path, "rb") as file:
+                bytes, filename = file.read(), filename or os.path.basename(path)
+        media_type = media_type or (mimetypes.guess_type(filename)[0] if filename else None)
+        about = {k: v for k, v in (("filename", filename), ("mediaType", media_type)) if v}
+        if bytes is not None:
+            bodies = [{"parts": [{"raw": base64.b64encode(bytes).decode(), **about}]}]
+        else:
+            bodies = [{"data": data, **about}] if text is None else [{"text": piece, **about} for piece in self._link.split(text) or [""]]
+        for i, body in enumerate(bodies):
+            self.emit({"type": "artifact", "artifactId": name, "name": name, **body, "append": i > 0, "last": i == len(bodies) - 1})
+
+    def ask(self, prompt, options=None, schema=None, expires_ms=None):
+        """→ the text that the caller, or who watches over it, answers. The task is INPUT_REQUIRED until then."""
+        return self._request("task.ask", {"prompt": prompt, "options": options, "schema": schema, "expiresMs": expires_ms}, lambda r: r["text"])
+
+    def send(self, agent, text, skill=None, context=None, timeout_ms=None, durable=None, key=None):
+        """→ Result of a task given to another agent (None: to whoever has the skill); raises TaskFailed."""
+        return self._request("send", {"to": agent, "text": text, "skill": skill, "contextId": context, "timeoutMs": timeout_ms, "durable": durable, "key": key}, Result)
+
+    def kv_get(self, key, default=None, scope="context"):
+        return self._request("kv.get", {"key": key, "scope": scope}, lambda r: r["value"], {"value": default})
+
+    def kv_put(self, key, value, scope="context", if_version=None):
+        """→ the new version. With if_version (0: there is none yet) another version is an Error of the name `conflict`."""
+        return self._request("kv.put", {"key": key, "scope": scope, "ifVersion": if_version}, lambda r: r["version"], value=value)
+
+    def kv_delete(self, key, scope="context"):
+        return self._request("kv.del", {"key": key, "scope": scope}, lambda r: None, {})
+
+    def kv_list(self, scope="context", prefix=""):
+        """→ [{key, value, version}, …]"""
+        return self._request("kv.list", {"key": prefix, "scope": scope}, lambda r: r["entries"])
+
+    def sleep(self, seconds):
+        """A pause that ends with Canceled when the task is cancelled."""
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            return asyncio.sleep(seconds)
+        return self._canceled.wait(seconds) and self._check()
+
+    def _request(self, method, params, then, absent=None, **raw):
+        self._check()
+        future = self._link.request(method, {"taskId": self.id, **{k: v for k, v in params.items() if v is not None}, **raw}, absent)
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+        if self.canceled and not self._told:
+            self._cancel()  # it came after the check
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return then(future.result())
+
+        async def later():
+            return then(await asyncio.wrap_future(future))
+        return later()
