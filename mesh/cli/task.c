@@ -28,7 +28,7 @@ void task_target(const Amp__TaskRecord *record, char *ret, size_t size)
         snprintf(ret, size, "?");
 }
 
-Amp__TaskState task_state(const Amp__TaskRecord *record)
+Amp__TaskState cli_task_state(const Amp__TaskRecord *record)
 {
     return record->task->status != NULL ? record->task->status->state : AMP__TASK_STATE__TASK_STATE_UNSPECIFIED;
 }
@@ -63,7 +63,7 @@ static void print_tasks(const struct cli *cli, const Amp__EnvReply *reply)
         if (record->submitted != NULL && record->ended != NULL)
             print_duration(record->ended->unix_ms - record->submitted->unix_ms, took);
         char *text = record->waiting != NULL && *record->waiting != '\0' ? xasprintf("(%s)", record->waiting) : task_request_text(record, 60);
-        const char *cells[] = {record->task->id, amp_task_state_short(task_state(record)), target, record->from, age, took, text};
+        const char *cells[] = {record->task->id, amp_task_state_short(cli_task_state(record)), target, record->from, age, took, text};
         print_table_add(&table, cells);
         free(text);
     }

@@ -6,6 +6,6 @@ int task_run_show(const struct command *command, struct command_args *args);
 int task_run_history(const struct command *command, struct command_args *args);
 /* "agent up", "skill shout", "?" in a caller's buffer. */
 void task_target(const Amp__TaskRecord *record, char *ret, size_t size);
-Amp__TaskState task_state(const Amp__TaskRecord *record);
+Amp__TaskState cli_task_state(const Amp__TaskRecord *record);
 /* What was asked, on one line. The caller's. */
 char *task_request_text(const Amp__TaskRecord *record, size_t max);

@@ -69,7 +69,7 @@ static void print_attempts(const struct cli *cli, const Amp__Task *task)
 static void print_head(const struct show *show, const Amp__TaskRecord *record)
 {
     const struct cli *cli = &show->cli;
-    const char *state = amp_task_state_short(task_state(record));
+    const char *state = amp_task_state_short(cli_task_state(record));
     char target[96];
     task_target(record, target, sizeof target);
     printf("%s%s%s  %s%s%s%s\n", print_on(&cli->out, PRINT_BOLD), record->task->id, print_off(&cli->out),
@@ -124,7 +124,7 @@ struct nodes {
 static char *tree_line(const struct cli *cli, const Amp__TaskRecord *record)
 {
     char target[96], took[PRINT_SHORT_SIZE] = "";
-    const char *state = amp_task_state_short(task_state(record));
+    const char *state = amp_task_state_short(cli_task_state(record));
     task_target(record, target, sizeof target);
     int64_t end = record->ended != NULL ? record->ended->unix_ms : clock_unix_ms();
     if (record->submitted != NULL)
@@ -247,7 +247,7 @@ static void print_said(const struct cli *cli, const char *who, const char *text)
 static void print_exchange(const struct cli *cli, const Amp__TaskRecord *record)
 {
     const Amp__Task *task = record->task;
-    const char *state = amp_task_state_short(task_state(record));
+    const char *state = amp_task_state_short(cli_task_state(record));
     char target[96], clock[PRINT_SHORT_SIZE];
     task_target(record, target, sizeof target);
     print_clock(record->submitted != NULL ? record->submitted->unix_ms : 0, clock);
@@ -267,7 +267,7 @@ static void print_exchange(const struct cli *cli, const Amp__TaskRecord *record)
         print_said(cli, target, text);
         free(text);
     }
-    if (task_state(record) != AMP__TASK_STATE__TASK_STATE_COMPLETED && task->status != NULL && task->status->message != NULL) {
+    if (cli_task_state(record) != AMP__TASK_STATE__TASK_STATE_COMPLETED && task->status != NULL && task->status->message != NULL) {
         char *text = event_message_text(task->status->message);
         print_said(cli, target, text);
         free(text);
