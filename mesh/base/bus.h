@@ -1,4 +1,4 @@
-/* The bus: nats.c in event-loop mode behind our types. bus.c is the only user of nats.h.
+/* The bus: nats.c in event-loop mode behind our types. bus*.c are the only users of nats.h.
  *
  * One connection per program. Subscriptions are polled on the loop right after its socket was read; publishes of one loop turn leave in
  * one write at its end. Reconnects for ever with full jitter (50 ms … 2 s), pings every second, two missed = reconnect. While the bus is
@@ -17,7 +17,7 @@ struct bus_options {
     const char *creds; /* path of a NATS credentials file, or NULL */
     const char *name;  /* shown by the server's monitoring */
     bool wait_first;   /* true: a bus that is not there yet is waited for (on_up comes later); false: bus_new fails with AMP_NO_BUS */
-    void (*on_up)(void *ctx);   /* connected or connected again; subscriptions are restored already. May be NULL */
+    void (*on_up)(void *ctx);   /* connected or connected again; subscriptions are restored already. From the loop, never from inside bus_new. May be NULL */
     void (*on_down)(void *ctx); /* connection lost. May be NULL */
     void *ctx;
 };
@@ -45,15 +45,23 @@ const struct bus_info *bus_info(const struct bus *bus); /* filled anew after eac
 
 /* queue: NULL for a plain subscription. `on_msg` borrows the message. Aborts only on a subject that amp_subject_build did not make valid. */
 struct bus_sub *bus_subscribe(struct bus *bus, const char *subject, const char *queue, void (*on_msg)(void *ctx, const struct bus_msg *msg), void *ctx);
-/* After return `on_msg` is not called again for it (what was already on its way is dropped and counted, unless `deliver_pending`: then it is delivered
- * from this call, before it returns). NULL is fine. */
+/* Tells the server at the end of this turn; the handle is gone on return. NULL is fine.
+ * deliver_pending false: `on_msg` is not called again; what was on its way is dropped and counted (bus_dropped).
+ * deliver_pending true: nothing that the server gave to this subscription is lost. `on_msg` may still be called, from later turns, until the server has
+ * confirmed (one round trip; at the latest when the connection is lost or in bus_free): `ctx` must live that long, bus_is_leaving tells. Whoever leaves a
+ * queue group must be ready to refuse such a message. Beyond one server (cluster, leaf): what another server sent to ours for the group while we left,
+ * and we were its last member here, is lost in the servers. */
 void bus_unsubscribe(struct bus_sub *sub, bool deliver_pending);
 
-/* Publishes at the end of this turn. AMP_TOO_LARGE over the server's limit, AMP_NO_BUS when it is away, AMP_OVERLOADED when over 64 MiB wait to be written. */
+/* Do messages still come for subscriptions with this `ctx` that were left with deliver_pending? */
+bool bus_is_leaving(const struct bus *bus, const void *ctx);
+
+/* Publishes at the end of this turn. AMP_INVALID for a subject or reply with white space in it (a peer's text must not become a command), AMP_TOO_LARGE over the server's limit, AMP_NO_BUS when it is away,
+ * AMP_OVERLOADED when over 64 MiB wait to be written. */
 AMP_MUST_USE enum amp_code bus_publish(struct bus *bus, const char *subject, const char *reply, struct amp_bytes data);
 
 /* An inbox receives the replies to one request: any number of them, until closed. Its subject is under this connection's own prefix
- * (`_INBOX_<conn>.<token>`, one subscription for all). */
+ * (`_INBOX_<conn>.<token>`). Each has a subscription of its own: nats.c does not tell to which subject "no responders" came. */
 enum bus_inbox_kind {
     BUS_INBOX_MSG,           /* `msg` is set */
     BUS_INBOX_NO_RESPONDERS, /* nobody listens on the subject that was asked */

@@ -139,6 +139,15 @@ void bus_unsubscribe(struct bus_sub *sub, bool deliver_pending)
     loop_tick_request(bus->tick);
 }
 
+bool bus_is_leaving(const struct bus *bus, const void *ctx)
+{
+    const struct bus_sub *sub;
+    TAILQ_FOREACH(sub, &bus->subs, entry)
+        if (sub->is_leaving && sub->on_msg && sub->ctx == ctx)
+            return true;
+    return false;
+}
+
 static void deliver(struct bus_sub *sub, natsMsg *nats)
 {
     size_t len = (size_t)natsMsg_GetDataLength(nats);

@@ -41,13 +41,15 @@ struct call_handlers {
 /* Starts it. Errors at once: AMP_INVALID, AMP_HOPS, AMP_LOOP (callee is in path), AMP_TOO_LARGE. Everything else comes through on_end, never from inside call_start. */
 AMP_MUST_USE enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_options *options, const struct call_handlers *handlers, void *ctx,
                                       struct call **ret, struct amp_error *reterr);
-/* Asks the callee to cancel; the stream goes on to its end (CANCELED, or what was reached first). Before it was taken: ends with AMP_CANCELED. After 10 s without an end: AMP_CANCELED. */
+/* Asks the callee to cancel; the stream goes on to its end (CANCELED, or what was reached first). Before it was taken: ends with AMP_CANCELED; right after
+ * the request went out, as soon as the first answer says whether there is anybody to tell. After 10 s without an end: AMP_CANCELED. */
 void call_cancel(struct call *call, const char *reason);
-/* Answers a question. input_id NULL: the only one open. */
+/* Answers a question. input_id NULL: the only one open. AMP_NO_QUESTION before it was taken. What the callee says to it is not told: who needs that uses control_send. */
 AMP_MUST_USE enum amp_code call_answer(struct call *call, const char *input_id, const Amp__Message *message, struct amp_error *reterr);
 const char *call_instance(const struct call *call); /* "" until taken */
 void call_free(struct call *call); /* no callback after this; the callee is not told. NULL is fine */
 
-/* A control message to an instance's task outside of a call (environment, `--task`). on_done once: AMP_OK, NO_SUCH_TASK, INSTANCE_LOST (no responders), DEADLINE, or what the reply says. */
+/* A control message to an instance's task outside of a call (environment, `--task`). timeout_ms 0: 5 s. Errors at once: AMP_INVALID and those of bus_publish. on_done once, not from
+ * inside: AMP_OK, NO_SUCH_TASK, INSTANCE_LOST (no responders), DEADLINE, or what the reply says. */
 AMP_MUST_USE enum amp_code control_send(struct loop *loop, struct bus *bus, const char *instance, const char *task_id, const Amp__Control *control, uint32_t timeout_ms,
                                         void (*on_done)(void *ctx, const struct amp_error *err), void *ctx);

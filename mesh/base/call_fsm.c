@@ -145,7 +145,7 @@ static void on_frame(struct step *step)
     bool is_first = fsm->phase != CALL_TAKEN;
     fsm->phase = CALL_TAKEN;
     fsm->ping_at = step->now + CALL_PING_EVERY_MS;
-    fsm->pings_open = 0;
+    fsm->pings_open = fsm->ended_pongs = 0;
     fsm->was_down = fsm->is_down;
     if (is_first) {
         push(step, CALL_DO_TAKEN, CALL_WHY_NONE);
@@ -225,6 +225,8 @@ static void on_pong(struct step *step)
         end(step, CALL_WHY_GONE);
     } else if (step->event->kind == CALL_EV_PONG_UNKNOWN) {
         end(step, fsm->was_down ? CALL_WHY_MISSED_END : CALL_WHY_UNKNOWN);
+    } else if (step->event->kind == CALL_EV_PONG_ENDED && ++fsm->ended_pongs >= CALL_ENDED_PONGS_MAX) {
+        end(step, CALL_WHY_MISSED_END);
     }
 }
 
@@ -339,6 +341,7 @@ static void dispatch(struct step *step)
         break;
     case CALL_EV_PONG:
     case CALL_EV_PONG_UNKNOWN:
+    case CALL_EV_PONG_ENDED:
     case CALL_EV_PONG_NONE:
         on_pong(step);
         break;

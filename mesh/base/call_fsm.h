@@ -10,6 +10,7 @@
 #define CALL_SILENCE_MS 2000u     /* a request without any answer for this long is lost */
 #define CALL_WHO_EVERY_MS 1000u   /* while waiting: is the agent still there? */
 #define CALL_PING_EVERY_MS 1000u  /* of silence after it was taken */
+#define CALL_ENDED_PONGS_MAX 2u   /* "it has ended" in a row: the end marker is not merely on its way */
 #define CALL_PINGS_OPEN_MAX 10u   /* unanswered in a row: the sidecar hangs */
 #define CALL_CANCEL_MAX_MS 10000u /* a cancelled task has this long to end */
 #define CALL_DOWN_MAX_MS 10000u   /* the bus may be away for this long */
@@ -32,7 +33,7 @@ enum call_event_kind {
     CALL_EV_START,
     CALL_EV_NOT_PUBLISHED, /* the action `action` could not be carried out: `code` */
     CALL_EV_NO_RESPONDERS, /* to the request */
-    CALL_EV_BOUNCED,       /* the request met a full instance */
+    CALL_EV_BOUNCED,       /* the request met an instance that is full or leaving, which did not take it */
     CALL_EV_REPLY_ERROR,   /* the request was refused for another reason */
     CALL_EV_DENIED,        /* the bus forbids a subject that this call needs */
     CALL_EV_BAD_ANSWER,    /* what came is no answer */
@@ -42,6 +43,7 @@ enum call_event_kind {
     CALL_EV_WHO_THERE,
     CALL_EV_PONG,          /* the callee knows the task */
     CALL_EV_PONG_UNKNOWN,  /* the callee does not know it (any more) */
+    CALL_EV_PONG_ENDED,    /* the callee says that the task has ended */
     CALL_EV_PONG_NONE,     /* the callee is gone */
     CALL_EV_BUS_DOWN,
     CALL_EV_BUS_UP,
@@ -67,7 +69,7 @@ enum call_why {
     CALL_WHY_STREAM,     /* the end marker came: its error, or none */
     CALL_WHY_REPLY,      /* the error of the reply */
     CALL_WHY_GAP,        /* events are missing */
-    CALL_WHY_MISSED_END, /* the task ended while the bus was away */
+    CALL_WHY_MISSED_END, /* the task ended, and its end marker did not arrive */
     CALL_WHY_BAD_ANSWER,
     CALL_WHY_NOBODY,
     CALL_WHY_BUSY,
@@ -102,7 +104,7 @@ struct call_fsm {
     bool is_impatient, is_cancelling, is_down;
     bool has_said_busy, has_said_down; /* each is told once */
     bool was_down;                     /* since the last frame */
-    uint32_t bounces, pings_open, backoff_ms, random;
+    uint32_t bounces, pings_open, ended_pongs, backoff_ms, random;
     int64_t deadline_at, cancel_by, down_since; /* INT64_MAX: none */
     int64_t sent_at, asked_at, retry_at, ping_at;
 };

@@ -309,7 +309,7 @@ static void take_reply(struct call *call, const Amp__Reply *reply)
 {
     if (!reply->error) {
         bad_answer(call, "neither a frame nor an error");
-    } else if (reply->error->code == AMP_BUSY) {
+    } else if (reply->error->code == AMP_BUSY || (reply->error->code == AMP_STOPPING && !call->instance)) {
         counter_add(COUNTER_calls_bounced, 1);
         call_feed(call, CALL_EV_BOUNCED);
     } else {
@@ -421,14 +421,15 @@ static void on_ctl_reply(void *ctx, enum bus_inbox_kind kind, const struct bus_m
     amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
     Amp__Envelope *envelope;
     enum amp_encoding encoding;
-    bool is_known = true;
+    enum call_event_kind event = CALL_EV_PONG;
     if (amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_REPLY, &arena, &envelope, &encoding, NULL) != AMP_OK) {
         counter_add(COUNTER_malformed_refused, 1);
     } else {
-        is_known = !envelope->reply->error || envelope->reply->error->code != AMP_NO_SUCH_TASK;
+        uint32_t code = envelope->reply->error ? envelope->reply->error->code : AMP_OK;
+        event = code == AMP_NO_SUCH_TASK ? CALL_EV_PONG_UNKNOWN : code == AMP_TASK_ENDED ? CALL_EV_PONG_ENDED : CALL_EV_PONG;
     }
     amp_arena_done(&arena);
-    call_feed(call, is_known ? CALL_EV_PONG : CALL_EV_PONG_UNKNOWN);
+    call_feed(call, event);
 }
 
 static void on_timer(void *ctx)
@@ -439,7 +440,7 @@ static void on_timer(void *ctx)
         call->is_end_due = false;
         finish(call, &call->end);
     } else {
-        if (call->waiting_due != CALL_WHY_NONE && call->fsm.phase == CALL_WAITING) {
+        if (call->waiting_due != CALL_WHY_NONE && call->fsm.phase == CALL_WAITING && !bus_is_up(call->bus)) {
             say_waiting(call, call->waiting_due);
         }
         if (!call->is_dead && call->fsm.is_down && bus_is_up(call->bus)) {

@@ -83,7 +83,7 @@ static void lost(enum call_why why, const struct call_names *names, struct amp_e
         amp_error_set(err, AMP_INSTANCE_LOST, "", "sidecar %s of agent %s has not answered for %u s while it worked on task %s", instance, agent,
                       CALL_PINGS_OPEN_MAX * CALL_PING_EVERY_MS / 1000, names->task_id);
     } else {
-        amp_error_set(err, AMP_FRAMES_LOST, "", "task %s ended on %s while the bus was away: its last events were missed", names->task_id, instance);
+        amp_error_set(err, AMP_FRAMES_LOST, "", "task %s ended on %s, but its last events did not arrive", names->task_id, instance);
         amp_error_hint(err, "look at `amesh task show %s`", names->task_id);
     }
 }

@@ -7,7 +7,7 @@ struct bus;
 struct env_call;
 
 /* Sends `request` on amp.env.<verb>.<from>; the verb follows from its oneof. on_reply exactly once, never from inside: `reply` is NULL when `err->code` is not AMP_OK (NO_ENV at
- * once when nobody listens, DEADLINE, DENIED, NO_BUS, or the error in the reply). *ret may be used to cancel until then. */
+ * once when nobody listens, DEADLINE, DENIED, NO_BUS, or the error in the reply). *ret (ret may be NULL) may be used to cancel until then. timeout_ms 0: 10 s. */
 AMP_MUST_USE enum amp_code env_call(struct loop *loop, struct bus *bus, const char *from, const Amp__EnvRequest *request, uint32_t timeout_ms,
                                     void (*on_reply)(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err), void *ctx, struct env_call **ret);
 void env_call_cancel(struct env_call *call); /* no callback after this. NULL is fine */

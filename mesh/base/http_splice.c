@@ -78,13 +78,15 @@ static void move(struct splice *splice)
     if (!drain(up, splice->fd[SERVER]))
         up->len = 0; /* the server reads no more; what it answered is still to be delivered */
     fill(down, splice->fd[SERVER]);
+    size_t left = down->len;
     bool is_good = drain(down, splice->fd[CLIENT]);
     if (!is_good || (up->is_eof && down->is_shut)) {
         splice->on_closed(splice->ctx, splice);
         return;
     }
-    /* Closing with unread bytes of the client would reset the connection and with it destroy the answer: so they are read for a moment. */
-    if (down->is_shut && !loop_timer_is_set(splice->linger))
+    /* The server is done. The client gets a moment to read the rest, and what it still sends is read too: closing over unread bytes would reset the
+     * connection and with it destroy the answer. */
+    if (down->is_eof && (!loop_timer_is_set(splice->linger) || down->len < left))
         loop_timer_set(splice->linger, LINGER_MS);
     want(splice, CLIENT);
     want(splice, SERVER);

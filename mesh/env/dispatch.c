@@ -76,7 +76,7 @@ static void unqueue_task(struct etask *task)
 /* A name nobody waits for any more is forgotten: senders may ask for any number of names. */
 static void release_target(struct target *target)
 {
-    if (target->n_queued || target->n_untaken || target->is_runnable)
+    if (target->n_tasks || target->n_untaken || target->is_runnable)
         return;
     HASH_DEL(target->env->targets, target);
     free(target);
@@ -304,8 +304,10 @@ static void start_call(struct etask *task)
 
 static void do_queue(struct etask *task, enum amp_code why)
 {
-    if (!task->target)
+    if (!task->target) {
         task->target = make_target(task);
+        task->target->n_tasks++;
+    }
     /* One that nobody took keeps its place; what waits behind it came later. */
     queue_task(task, why != AMP_OK);
     task->instance[0] = '\0';
@@ -446,6 +448,7 @@ void dispatch_drop(struct etask *task)
     task->timer = NULL;
     if (task->target) {
         unqueue_task(task);
+        task->target->n_tasks--;
         mark_runnable(task->target); /* the tick forgets it if it is the last */
         task->target = NULL;
     }

@@ -201,7 +201,8 @@ struct target { /* an agent or a skill for which tasks wait */
     char key[AMP_NAME_MAX + 3]; /* "a:<agent>" or "s:<skill>" */
     struct env *env;
     struct etask *first, *last;
-    uint32_t n_queued, n_untaken; /* waiting; called and not taken yet */
+    uint32_t n_tasks;             /* tasks that point here */
+    uint32_t n_queued, n_untaken; /* of them: waiting; called and not taken yet */
     char waiting[128];            /* why they wait; "" if they do not */
     bool is_runnable;
     struct target *next_runnable;

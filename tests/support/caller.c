@@ -109,7 +109,7 @@ static void on_request(void *ctx, const struct bus_msg *msg)
     caller->requests++;
     if (caller->bounces_left > 0) {
         caller->bounces_left--;
-        world_send_reply(caller->world.far, msg->reply, AMP_BUSY, "full");
+        world_send_reply(caller->world.far, msg->reply, caller->bounce ? caller->bounce : AMP_BUSY, "full");
     } else if (caller->refusal != AMP_OK) {
         world_send_reply(caller->world.far, msg->reply, caller->refusal, "not now");
     } else if (caller->on_request) {

@@ -20,7 +20,7 @@ struct caller {
     /* The callee's. */
     struct bus_sub *req, *who, *ctl;
     unsigned requests, asked, controls, bounces_left;
-    enum amp_code refusal;
+    enum amp_code refusal, bounce; /* bounce: AMP_OK = AMP_BUSY */
     char inbox[128], control_reply[128], cancel_reason[64], input_id[64];
     uint32_t timeouts[8];
     Amp__Control__KindCase last_control;

@@ -322,6 +322,16 @@ static void test_a_task_that_ended_while_the_bus_was_away_is_lost_frames_and_no_
     assert_ends(&machine, CALL_WHY_MISSED_END);
 }
 
+static void test_an_ended_task_whose_end_marker_stays_out_is_lost_frames(void **state)
+{
+    struct machine machine;
+    bring_to(&machine, TAKEN, 0, false);
+    say(&machine, CALL_EV_PONG_ENDED); /* the marker may be right behind */
+    assert_int_equal(machine.fsm.phase, CALL_TAKEN);
+    say(&machine, CALL_EV_PONG_ENDED);
+    assert_ends(&machine, CALL_WHY_MISSED_END);
+}
+
 static void test_a_request_that_nobody_took_goes_out_when_the_bus_is_back(void **state)
 {
     struct machine machine;
@@ -428,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_a_cancelled_task_that_does_not_end_is_let_go_after_ten_seconds),
         cmocka_unit_test(test_a_short_loss_of_the_bus_is_survived_and_a_long_one_is_an_error),
         cmocka_unit_test(test_a_task_that_ended_while_the_bus_was_away_is_lost_frames_and_no_lost_instance),
+        cmocka_unit_test(test_an_ended_task_whose_end_marker_stays_out_is_lost_frames),
         cmocka_unit_test(test_a_request_that_nobody_took_goes_out_when_the_bus_is_back),
         cmocka_unit_test(test_random_events_never_send_a_taken_request_again_nor_act_after_the_one_end),
         cmocka_unit_test(test_every_call_with_a_deadline_ends_by_its_timers_alone),

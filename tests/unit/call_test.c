@@ -188,11 +188,25 @@ static void test_a_refusal_is_passed_on_as_it_came(void **state)
     struct caller caller;
     struct call_options options = caller_options();
     caller_begin(&caller, true);
-    caller.refusal = AMP_STOPPING;
+    caller.refusal = AMP_CONFLICT;
     caller_start(&caller, &options);
-    caller_wait_end(&caller, AMP_STOPPING);
+    caller_wait_end(&caller, AMP_CONFLICT);
     assert_true(caller.has_wire);
     assert_string_equal(caller.err.message, "not now");
+    caller_end(&caller);
+}
+
+static void test_an_instance_that_leaves_passes_the_call_on_to_the_others(void **state)
+{
+    struct caller caller;
+    struct call_options options = caller_options();
+    caller_begin(&caller, true);
+    caller.on_request = caller_finish;
+    caller.bounces_left = 1;
+    caller.bounce = AMP_STOPPING;
+    caller_start(&caller, &options);
+    caller_wait_end(&caller, AMP_OK);
+    assert_int_equal(caller.requests, 2);
     caller_end(&caller);
 }
 
@@ -223,6 +237,7 @@ int main(void)
         cmocka_unit_test(test_a_named_instance_that_is_full_is_busy),
         cmocka_unit_test(test_the_impatient_get_busy_with_the_load),
         cmocka_unit_test(test_a_refusal_is_passed_on_as_it_came),
+        cmocka_unit_test(test_an_instance_that_leaves_passes_the_call_on_to_the_others),
         cmocka_unit_test(test_a_forbidden_subject_is_denied_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

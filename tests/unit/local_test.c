@@ -180,6 +180,28 @@ static void test_text_arrives_while_it_is_made(void **state)
     agent_world_free(world);
 }
 
+static void test_a_failure_after_the_first_words_breaks_the_answer_off(void **state)
+{
+    struct agent_world *world = exec_world("printf words; exit 3");
+    expect_out(world, "api -H 'Accept: text/plain' -d x http://x/v1/send/worker 2>/dev/null; echo \" exit $?\"", "words exit 18");
+    expect_out(world, "api http://x/v1/health", "worker");
+    agent_world_free(world);
+}
+
+static void test_a_reader_that_does_not_read_is_closed_and_counted(void **state)
+{
+    struct agent_world *world = exec_world("head -c 40000000 /dev/zero | tr '\\0' a");
+    uint64_t overflows = counter_get(COUNTER_local_overflows);
+    expect_out(world,
+               "python3 -c 'import socket,os,time; s=socket.socket(socket.AF_UNIX); s.connect(os.environ[\"AMESH_SOCK\"])\n"
+               "s.sendall(b\"POST /v1/send/worker HTTP/1.1\\r\\nAccept: text/plain\\r\\nContent-Length: 1\\r\\n\\r\\nx\")\n"
+               "import select; p=select.poll(); p.register(s, select.POLLHUP); print(p.poll(15000)!=[])'",
+               "True");
+    assert_int_equal(counter_get(COUNTER_local_overflows) - overflows, 1);
+    expect_out(world, "api http://x/v1/health", "worker");
+    agent_world_free(world);
+}
+
 static void test_a_client_that_leaves_cancels_its_call(void **state)
 {
     struct agent_world *world = exec_world("printf working; exec tail -f /dev/null");
@@ -310,6 +332,8 @@ int main(void)
         cmocka_unit_test(test_send_answers_in_the_form_that_is_wanted),
         cmocka_unit_test(test_a_failure_is_an_error_for_those_who_want_text),
         cmocka_unit_test(test_text_arrives_while_it_is_made),
+        cmocka_unit_test(test_a_failure_after_the_first_words_breaks_the_answer_off),
+        cmocka_unit_test(test_a_reader_that_does_not_read_is_closed_and_counted),
         cmocka_unit_test(test_a_client_that_leaves_cancels_its_call),
         cmocka_unit_test(test_a_program_run_per_task_speaks_with_curl),
         cmocka_unit_test(test_what_the_environment_does_says_that_there_is_none),
