@@ -31,6 +31,8 @@ enum { SEGMENTS_MAX = 4, SEGMENT_SIZE = 520, WRITE_TIMEOUT_S = 60, NAME_MAX_HERE
 
 struct carried {
     struct http_server *server;
+    struct sockaddr_un name; /* of our end, by which evhttp's end finds back */
+    socklen_t name_len;
     struct splice *splice;
     LIST_ENTRY(carried) entry;
 };
@@ -97,11 +99,37 @@ static struct evhttp_request *let_go(struct http_request *request)
     return ev;
 }
 
+static void drop_carried(struct carried *carried)
+{
+    LIST_REMOVE(carried, entry);
+    carried->server->n_carried--;
+    splice_free(carried->splice);
+    free(carried);
+}
+
+/* The socket that carries this request: cut, so that the client sees the end although it does not read. */
+static void cut(struct http_request *request)
+{
+    struct sockaddr_un name;
+    socklen_t len = sizeof name;
+    struct carried *carried;
+    int fd = bufferevent_getfd(evhttp_connection_get_bufferevent(evhttp_request_get_connection(request->ev)));
+    if (getpeername(fd, (struct sockaddr *)&name, &len) != 0)
+        return;
+    LIST_FOREACH(carried, &request->server->carried, entry) {
+        if (carried->name_len == len && !memcmp(&carried->name, &name, len)) {
+            drop_carried(carried);
+            return;
+        }
+    }
+}
+
 static void on_overflow(void *ctx)
 {
     struct http_request *request = ctx;
     if (request->server->options.on_overflow)
         request->server->options.on_overflow(request->server->ctx);
+    cut(request);
     evhttp_connection_free(evhttp_request_get_connection(request->ev)); /* → on_connection_closed */
 }
 
@@ -275,14 +303,6 @@ enum amp_code http_server_new(struct loop *loop, const struct http_options *opti
     return AMP_OK;
 }
 
-static void drop_carried(struct carried *carried)
-{
-    LIST_REMOVE(carried, entry);
-    carried->server->n_carried--;
-    splice_free(carried->splice);
-    free(carried);
-}
-
 void http_server_free(struct http_server *server)
 {
     if (!server)
@@ -299,17 +319,18 @@ void http_server_free(struct http_server *server)
 
 static void on_splice_closed(void *ctx, struct splice *splice)
 {
-    struct carried *carried = ctx;
-    struct http_server *server = carried->server;
-    drop_carried(carried);
-    if (server->options.on_closed)
-        server->options.on_closed(server->ctx, (int)server->n_carried);
+    drop_carried(ctx);
 }
 
 enum amp_code http_server_adopt(struct http_server *server, int fd)
 {
     int own = server->n_carried < server->options.connections_max ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
-    if (own < 0 || connect(own, (struct sockaddr *)&server->address, sizeof server->address) != 0) {
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    socklen_t name_len = sizeof name;
+    /* The kernel picks the name. Nobody can connect to it: the socket does not listen. */
+    bool is_connected = own >= 0 && bind(own, (struct sockaddr *)&name, sizeof(sa_family_t)) == 0 && getsockname(own, (struct sockaddr *)&name, &name_len) == 0 &&
+                        connect(own, (struct sockaddr *)&server->address, sizeof server->address) == 0;
+    if (!is_connected) {
         close(fd);
         if (own >= 0)
             close(own);
@@ -317,6 +338,8 @@ enum amp_code http_server_adopt(struct http_server *server, int fd)
     }
     struct carried *carried = xcalloc(1, sizeof *carried);
     carried->server = server;
+    carried->name = name;
+    carried->name_len = name_len;
     LIST_INSERT_HEAD(&server->carried, carried, entry);
     server->n_carried++;
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);

@@ -18,7 +18,6 @@ struct http_options {
     unsigned idle_s;    /* an idle connection, or one that does not finish its request, is closed after it */
     unsigned connections_max;
     void (*on_overflow)(void *ctx); /* a slow reader was closed; for counters. May be NULL */
-    void (*on_closed)(void *ctx, int n_open); /* an adopted connection ended. May be NULL */
 };
 
 enum http_method { HTTP_GET = 1, HTTP_POST = 2, HTTP_PUT = 4, HTTP_DELETE = 8 };

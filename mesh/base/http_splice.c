@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { PIPE_SIZE = 64 << 10, LINGER_MS = 2000 };
+enum { PIPE_SIZE = 64 << 10, LINGER_MS = 2000, STALL_MS = 60000 };
 enum { CLIENT, SERVER };
 
 struct pipe { /* what was read from one end and is not yet written to the other */
@@ -65,6 +65,18 @@ static void want(struct splice *splice, int end)
     loop_io_want(splice->io[end], (!in->is_eof && !in->len ? LOOP_READ : 0) | (out->len ? LOOP_WRITE : 0));
 }
 
+/* A client that reads nothing is not waited for for ever. When the server is done it gets a moment to read the rest, and what it still sends is read too: closing over
+ * unread bytes would reset the connection and with it destroy the answer. */
+static void limit(struct splice *splice, bool has_progress)
+{
+    const struct pipe *down = &splice->pipe[SERVER];
+    bool is_needed = down->is_eof || down->len;
+    if (!is_needed)
+        loop_timer_stop(splice->linger);
+    else if (has_progress || !loop_timer_is_set(splice->linger))
+        loop_timer_set(splice->linger, down->is_eof ? LINGER_MS : STALL_MS);
+}
+
 static void on_linger(void *ctx)
 {
     struct splice *splice = ctx;
@@ -84,10 +96,7 @@ static void move(struct splice *splice)
         splice->on_closed(splice->ctx, splice);
         return;
     }
-    /* The server is done. The client gets a moment to read the rest, and what it still sends is read too: closing over unread bytes would reset the
-     * connection and with it destroy the answer. */
-    if (down->is_eof && (!loop_timer_is_set(splice->linger) || down->len < left))
-        loop_timer_set(splice->linger, LINGER_MS);
+    limit(splice, down->len < left);
     want(splice, CLIENT);
     want(splice, SERVER);
 }
