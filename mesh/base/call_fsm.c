@@ -21,6 +21,7 @@ void call_fsm_init(struct call_fsm *fsm, uint32_t timeout_ms, bool is_impatient,
         .deadline_at = timeout_ms ? now_ms + timeout_ms : INT64_MAX,
         .cancel_by = INT64_MAX,
         .asked_at = INT64_MIN,
+        .up_at = INT64_MIN,
     };
 }
 
@@ -111,6 +112,7 @@ static void go_up(struct step *step)
     }
     fsm->is_down = false;
     /* Silence while the bus was away says nothing about the other side. */
+    fsm->up_at = step->now;
     fsm->sent_at = step->now;
     fsm->ping_at = step->now;
     fsm->pings_open = 0;
@@ -202,12 +204,20 @@ static void on_not_taken(struct step *step)
     }
 }
 
+/* A bus that was started anew is found again by everybody in their own time. */
+static bool is_just_back(const struct step *step)
+{
+    return step->fsm->up_at != INT64_MIN && step->now - step->fsm->up_at < CALL_RETURN_MS;
+}
+
 static void on_who(struct step *step)
 {
     if (step->fsm->phase != CALL_ASKING) {
         return;
     }
-    if (step->event->kind == CALL_EV_WHO_NONE) {
+    if (step->event->kind == CALL_EV_WHO_NONE && is_just_back(step)) {
+        back_off(step);
+    } else if (step->event->kind == CALL_EV_WHO_NONE) {
         end(step, CALL_WHY_NOBODY);
     } else {
         wait_busy(step);
@@ -219,6 +229,9 @@ static void on_pong(struct step *step)
     struct call_fsm *fsm = step->fsm;
     if (fsm->phase != CALL_TAKEN) {
         return;
+    }
+    if (step->event->kind == CALL_EV_PONG_NONE && is_just_back(step)) {
+        return; /* as if it had not answered */
     }
     fsm->pings_open = 0;
     if (step->event->kind == CALL_EV_PONG_NONE) {

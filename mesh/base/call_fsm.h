@@ -15,6 +15,7 @@
 #define CALL_CANCEL_MAX_MS 10000u /* a cancelled task has this long to end */
 #define CALL_DOWN_MAX_MS 10000u   /* the bus may be away for this long */
 #define CALL_DOWN_POLL_MS 50u
+#define CALL_RETURN_MS 5000u      /* after the bus came back others may still be on their way: absence says nothing yet */
 #define CALL_BOUNCES_MAX 3u       /* full instances met in a row before the agent counts as busy */
 #define CALL_BACKOFF_MIN_MS 5u
 #define CALL_BACKOFF_MAX_MS 250u
@@ -107,6 +108,7 @@ struct call_fsm {
     uint32_t bounces, pings_open, ended_pongs, backoff_ms, random;
     int64_t deadline_at, cancel_by, down_since; /* INT64_MAX: none */
     int64_t sent_at, asked_at, retry_at, ping_at;
+    int64_t up_at; /* the bus came back; INT64_MIN: was never away */
 };
 
 /* timeout_ms 0: none. `seed` makes the jitter. */

@@ -46,6 +46,12 @@ void world_wait(struct world *world, const unsigned *flag, unsigned at_least)
     }
 }
 
+void world_wait_down(struct world *world)
+{
+    world_wait(world, &world->downs, 1);
+    assert_false(bus_is_up(world->near));
+}
+
 struct settle {
     struct world *world;
     unsigned done;
@@ -67,11 +73,18 @@ void world_settle(struct world *world, struct bus *bus)
     bus_inbox_free(inbox);
 }
 
+static void on_down(void *ctx)
+{
+    struct world *world = ctx;
+    world->downs++;
+    world_touch(world);
+}
+
 static void connect_bus(struct world *world, const char *user, struct bus **ret)
 {
     char url[128];
     snprintf(url, sizeof url, "nats://%s%s127.0.0.1:%d", user, *user ? ":x@" : "", nats_server_port(world->server));
-    struct bus_options options = {.url = url, .name = "test"};
+    struct bus_options options = {.url = url, .name = "test", .on_down = ret == &world->near ? on_down : NULL, .ctx = world};
     struct amp_error err = {.code = AMP_OK};
     if (bus_new(world->loop, &options, ret, &err) != AMP_OK) {
         fail_msg("%s", err.message);

@@ -5,6 +5,7 @@
 struct bus;
 struct bus_inbox;
 struct loop;
+struct loop_timer;
 struct nats_server;
 
 struct world {
@@ -12,6 +13,7 @@ struct world {
     struct loop *loop;
     struct bus *near, *far; /* caller and callee */
     struct loop_timer *guard;
+    unsigned downs; /* of near */
 };
 
 /* config: as nats_server_start. Users "near" and "far" (password "x") are used if the configuration has them. */
@@ -22,6 +24,9 @@ void world_wait(struct world *world, const unsigned *flag, unsigned at_least);
 void world_touch(struct world *world);
 /* Until everything that was published by `bus` has been read by the server and everything subscribed is known to it. */
 void world_settle(struct world *world, struct bus *bus);
+
+/* Until `near` knows that the server is gone. */
+void world_wait_down(struct world *world);
 
 /* Publishes an envelope to a subject. */
 void world_send(struct bus *bus, const char *subject, const Amp__Envelope *envelope);

@@ -127,6 +127,7 @@ static const struct row {
     {"somebody, but busy, no patience", ASKING, true, {.kind = CALL_EV_WHO_THERE}, DOES(END), CALL_ENDED, CALL_WHY_BUSY},
     {"a frame of an earlier try is an answer", ASKING, false, {.kind = CALL_EV_FRAME}, DOES(TAKEN) | DOES(DELIVER), CALL_TAKEN, 0},
     {"a cancel while asking ends", ASKING, false, {.kind = CALL_EV_CANCEL}, DOES(END), CALL_ENDED, CALL_WHY_CANCELED},
+    {"the bus goes with the question: to be sent again", ASKING, false, {.kind = CALL_EV_BUS_DOWN}, DOES(SAY_WAITING), CALL_WAITING, 0},
     {"a cancel while waiting ends", WAITING, false, {.kind = CALL_EV_CANCEL}, DOES(END), CALL_ENDED, CALL_WHY_CANCELED},
     {"frames are delivered", TAKEN, false, {.kind = CALL_EV_FRAME}, DOES(DELIVER), CALL_TAKEN, 0},
     {"the last frame ends", TAKEN, false, {.kind = CALL_EV_FRAME, .is_last = true}, DOES(DELIVER) | DOES(END), CALL_ENDED, CALL_WHY_STREAM},
@@ -322,6 +323,35 @@ static void test_a_task_that_ended_while_the_bus_was_away_is_lost_frames_and_no_
     assert_ends(&machine, CALL_WHY_MISSED_END);
 }
 
+static void test_absence_right_after_the_bus_came_back_is_not_believed(void **state)
+{
+    struct machine machine;
+    bring_to(&machine, TAKEN, 0, false);
+    say(&machine, CALL_EV_BUS_DOWN);
+    say(&machine, CALL_EV_BUS_UP);
+    int64_t back = machine.now;
+    while (machine.fsm.phase != CALL_ENDED) {
+        assert_true(machine.now - back < CALL_RETURN_MS + CALL_PING_EVERY_MS);
+        wait_for_timer(&machine);
+        say(&machine, CALL_EV_PONG_NONE);
+    }
+    assert_ends(&machine, CALL_WHY_GONE);
+    assert_true(machine.now - back >= CALL_RETURN_MS);
+
+    bring_to(&machine, ASKING, 0, false);
+    say(&machine, CALL_EV_BUS_DOWN);
+    say(&machine, CALL_EV_BUS_UP);
+    say(&machine, CALL_EV_NO_RESPONDERS);
+    machine.now += CALL_WHO_EVERY_MS;
+    say(&machine, CALL_EV_TIMER);
+    if (machine.fsm.phase == CALL_SENT) {
+        say(&machine, CALL_EV_NO_RESPONDERS);
+    }
+    assert_int_equal(machine.fsm.phase, CALL_ASKING);
+    say(&machine, CALL_EV_WHO_NONE);
+    assert_int_equal(machine.fsm.phase, CALL_WAITING);
+}
+
 static void test_an_ended_task_whose_end_marker_stays_out_is_lost_frames(void **state)
 {
     struct machine machine;
@@ -438,6 +468,7 @@ int main(void)
         cmocka_unit_test(test_a_cancelled_task_that_does_not_end_is_let_go_after_ten_seconds),
         cmocka_unit_test(test_a_short_loss_of_the_bus_is_survived_and_a_long_one_is_an_error),
         cmocka_unit_test(test_a_task_that_ended_while_the_bus_was_away_is_lost_frames_and_no_lost_instance),
+        cmocka_unit_test(test_absence_right_after_the_bus_came_back_is_not_believed),
         cmocka_unit_test(test_an_ended_task_whose_end_marker_stays_out_is_lost_frames),
         cmocka_unit_test(test_a_request_that_nobody_took_goes_out_when_the_bus_is_back),
         cmocka_unit_test(test_random_events_never_send_a_taken_request_again_nor_act_after_the_one_end),

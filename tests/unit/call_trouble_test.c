@@ -181,6 +181,23 @@ static void test_frames_missed_while_the_bus_was_away_are_lost_frames(void **sta
     caller_end(&caller);
 }
 
+static void test_a_call_made_while_the_bus_is_away_goes_out_when_it_is_back(void **state)
+{
+    struct caller caller;
+    struct call_options options = caller_options();
+    caller_begin(&caller, true);
+    caller.on_request = caller_finish;
+    nats_server_kill(caller.world.server);
+    world_wait_down(&caller.world);
+    caller_start(&caller, &options);
+    assert_int_equal(caller.waits, 0); /* nothing from inside */
+    world_wait(&caller.world, &caller.waits, 1);
+    assert_non_null(strstr(caller.reason, "the bus is away"));
+    nats_server_restart(caller.world.server);
+    caller_wait_end(&caller, AMP_OK);
+    caller_end(&caller);
+}
+
 /* ---- the caller's own doing -------------------------------------------------------------------------------------------- */
 
 static void test_what_can_be_known_at_once_is_said_at_once(void **state)
@@ -262,6 +279,7 @@ int main(void)
         cmocka_unit_test(test_the_deadline_cancels_the_callee_and_says_that_it_was_working),
         cmocka_unit_test(test_the_deadline_of_one_that_waits_says_so),
         cmocka_unit_test(test_frames_missed_while_the_bus_was_away_are_lost_frames),
+        cmocka_unit_test(test_a_call_made_while_the_bus_is_away_goes_out_when_it_is_back),
         cmocka_unit_test(test_what_can_be_known_at_once_is_said_at_once),
         cmocka_unit_test(test_nothing_is_called_back_from_inside_start_or_cancel),
         cmocka_unit_test(test_a_call_may_be_freed_inside_of_its_own_event),
