@@ -53,7 +53,9 @@ const char *command_guess(const char *word, const char *const *words, size_t cou
             continue;
         }
         unsigned edits = distance(word, words[i]);
-        if (edits < best_edits && edits * 2 <= strlen(words[i])) {
+        /* Of two that are as close the one with the same first letter: fingers slip later in a word. */
+        bool is_closer = edits < best_edits || (best && edits == best_edits && *best != *word && *words[i] == *word);
+        if (is_closer && edits * 2 <= strlen(words[i])) {
             best = words[i];
             best_edits = edits;
         }

@@ -199,6 +199,7 @@ static void test_what_is_not_understood_is_a_usage_error_that_guesses(void **sta
         const char *message, *guess;
     } rows[] = {
         {{"aks"}, "unknown command aks", "did you mean ask?"},
+        {{"tsk"}, "unknown command tsk", "did you mean task?"},
         {{"frobnicate"}, "unknown command frobnicate", NULL},
         {{"task", "lss"}, "unknown command task lss", "did you mean task ls?"},
         {{"task"}, "missing", NULL},
