@@ -4,7 +4,6 @@ import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import net from "node:net";
 import { basename, resolve } from "node:path";
-import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 
@@ -172,8 +171,9 @@ function outcome(task, result) {
 }
 
 async function serve(fn, id, params) {
-  const task = new Task(params), run = { task }, work = call(fn, task);
+  const task = new Task(params), run = { task };
   runs.set(task.id, run);
+  const work = call(fn, task);
   // Nobody can stop a function that does not look: it is left alone, and what it still says is dropped.
   const left = new Promise((_, fail) => task.signal.addEventListener("abort", () => setTimeout(fail, ABANDON_MS, task.signal.reason).unref()));
   try {
@@ -240,7 +240,11 @@ const fn = await load(process.argv[2]);
 socket = fd ? new net.Socket({ fd: Number(fd), readable: true, writable: true }) : net.connect(path);
 socket.setMaxListeners(0);
 socket.on("error", stop).on("close", stop);
-createInterface({ input: socket, crlfDelay: Infinity }).on("line", (line) => take(fn, line)).on("close", stop);
+let rest = []; // of a line; not readline, for which U+2028 ends one
+socket.on("data", (chunk) => {
+  for (let at; (at = chunk.indexOf(10)) >= 0; chunk = chunk.subarray(at + 1), rest = []) take(fn, Buffer.concat([...rest, chunk.subarray(0, at)]).toString());
+  if (chunk.length) rest.push(chunk);
+});
 process.on("SIGTERM", stop).on("SIGINT", stop);
 request("hello", { proto: 1, role: "worker", concurrency, framework: "javascript", features: ["text", "events", "ask", "cancel", "drain"] })
   .catch((e) => refuse(`the sidecar does not take this agent: ${e.message}`, 1));
