@@ -75,8 +75,9 @@ static int read_target(struct ask *ask)
 {
     const char **rest = ask->cli.args->rest;
     bool has_target = ask->skill != NULL || ask->answered_task != NULL;
-    size_t names = has_target ? 0 : 1;
     size_t texts = ask->files != NULL ? 0 : 1;
+    /* The task has its agent already; scripts that name it all the same mean no harm. */
+    size_t names = !has_target || (ask->answered_task != NULL && ask->cli.args->n_rest == 2) ? 1 : 0;
     if (ask->skill != NULL && ask->answered_task != NULL)
         return cli_usage(&ask->cli, "--skill and --task exclude each other: the task already has its agent");
     if (ask->cli.args->n_rest == 0 && names + texts > 0)

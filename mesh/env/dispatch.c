@@ -244,8 +244,12 @@ static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wir
         return;
     }
     keep_error(task, err, wire);
-    if (task->engine.is_taken)
+    if (task->engine.is_taken) {
+        struct attempt *attempt = last_attempt(task);
+        if (attempt && err->code != AMP_OK)
+            snprintf(attempt->reason, sizeof attempt->reason, "%.*s", (int)amp_utf8_cut(amp_bytes_of(err->message), sizeof attempt->reason - 1), err->message);
         end_attempt(task, err->code, task->held_state);
+    }
     dispatch_event(task, &event);
 }
 

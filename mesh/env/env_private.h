@@ -48,6 +48,7 @@ struct attempt {
     int64_t ready_unix_ms, started_unix_ms, ended_unix_ms;
     enum amp_code outcome; /* counts when ended */
     Amp__TaskState state;
+    char reason[256]; /* why it ended, for people */
 };
 
 struct event_ref {

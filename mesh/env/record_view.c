@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 
 #include <cjson/cJSON.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +48,10 @@ static void append_attempt(struct amp_buf *out, const struct attempt *attempt)
         append_id(out, "outcome", is_ended_by_agent ? amp_task_state_short(attempt->state) : outcome_of(attempt)->name);
         if (attempt->outcome != AMP_OK)
             (void)amp_buf_printf(out, ",\"error\":\"AMESH-%u\"", (unsigned)attempt->outcome);
+        if (attempt->reason[0]) {
+            (void)amp_buf_printf(out, ",\"reason\":");
+            (void)amp_json_append_string(out, amp_bytes_of(attempt->reason));
+        }
     }
     (void)amp_buf_append(out, "}", 1);
 }
@@ -102,6 +107,7 @@ static void load_attempt(const cJSON *item, struct attempt *attempt)
     attempt->ended_unix_ms = time_of(item, "endedAt");
     attempt->outcome = code_of(text_of(item, "error"));
     attempt->state = amp_task_state_parse(text_of(item, "outcome"));
+    snprintf(attempt->reason, sizeof attempt->reason, "%s", text_of(item, "reason"));
 }
 
 void view_load_attempts(struct etask *task, const char *json)

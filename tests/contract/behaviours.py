@@ -6,7 +6,7 @@ import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
-from meshtest import BUILD, Mesh, Tap, check  # noqa: E402
+from meshtest import Mesh, Tap, check  # noqa: E402
 
 AGENTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "agents")
 
@@ -104,7 +104,6 @@ WAYS = [
     ("py-async-generator", [shim + ":async_generator_agent"]),
     ("js", [os.path.join(AGENTS, "shim.mjs") + ":agent"]),
     ("js-async-generator", [os.path.join(AGENTS, "shim.mjs") + ":generatorAgent"]),
-    ("c-client", ["--mode", "dial", "--", os.path.join(BUILD, "tests/contract_agent_c")]),
 ]
 
 

@@ -148,6 +148,7 @@ def child_tasks(mesh):
 def tap_command(mesh):
     watcher = mesh.spawn("tap", "--count", "2", "--json")
     answered = until(lambda: mesh.run("ask", "upper", "tapped").ok() and watcher.child.poll() is not None, "tap ends after --count")
+    watcher.wait()
     lines = [json.loads(l) for l in watcher.out]
     check(answered and len(lines) == 2, "two lines", lines)
 

@@ -171,8 +171,8 @@ def too_large(mesh):
     mesh.agent("sink", "--", "sh", "-c", "wc -c")
     r = mesh.run("ask", "sink", "-", text="x" * 900000).ok()
     check(r.out.strip() == "900000", "under the limit it goes through", r.out)
-    r = mesh.run("ask", "sink", "-", text="x" * 1100000)
-    check(r.status == 2 and "AMESH-1003" in r.err and "1048576" in r.err.replace(",", ""), "over the server's limit it is refused with both numbers", r.status, r.err)
+    r = mesh.run("ask", "sink", "-", text="x" * 8500000)
+    check(r.status == 2 and "AMESH-1003" in r.err and "8388608" in r.err.replace(",", ""), "over the server's limit it is refused with the limit", r.status, r.err)
 
 
 def bad_envelopes(mesh):

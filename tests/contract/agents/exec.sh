@@ -5,7 +5,7 @@ text=$(cat)
 case "$text" in
   "echo "*) printf '%s' "${text#echo }" ;;
   stream) printf 'one '; "$AMESH" task emit text 'two '; printf 'three ' ; "$AMESH" task emit step reading; printf 'four' ;;
-  tool) "$AMESH" task emit tool add '{"a":1,"b":2}' --id c1; "$AMESH" task emit tool-result add 3 --id c1; printf 'sum 3' ;;
+  tool) "$AMESH" task emit tool add '{"a":1,"b":2}' --call c1; "$AMESH" task emit tool-result add 3 --call c1; printf 'sum 3' ;;
   "remember "*) "$AMESH" kv put --context "$AMESH_CONTEXT" word "\"${text#remember }\"" >/dev/null; printf 'noted' ;;
   recall) printf 'you said %s' "$("$AMESH" kv get --context "$AMESH_CONTEXT" word | tr -d '"')" ;;
   ask) colour=$("$AMESH" task ask 'Which colour?'); printf 'painted %s' "$colour" ;;
