@@ -281,6 +281,7 @@ void bus_free(struct bus *bus)
 {
     if (!bus)
         return;
+    bus_io_silence(bus); /* those who left may be gone by now */
     settle(bus);
     if (bus->link)
         drop_link(bus);

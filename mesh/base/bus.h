@@ -48,12 +48,11 @@ struct bus_sub *bus_subscribe(struct bus *bus, const char *subject, const char *
 /* Tells the server at the end of this turn; the handle is gone on return. NULL is fine.
  * deliver_pending false: `on_msg` is not called again; what was on its way is dropped and counted (bus_dropped).
  * deliver_pending true: nothing that the server gave to this subscription is lost. `on_msg` may still be called, from later turns, until the server has
- * confirmed (one round trip; at the latest when the connection is lost or in bus_free): `ctx` must live that long, bus_is_leaving tells. Whoever leaves a
- * queue group must be ready to refuse such a message. Beyond one server (cluster, leaf): what another server sent to ours for the group while we left,
- * and we were its last member here, is lost in the servers. */
+ * confirmed (one round trip) or the connection is lost: `ctx` must live that long (bus_is_leaving), or until bus_free, which calls nobody and drops and
+ * counts what still comes. Whoever leaves a queue group must be ready to refuse such a message. Beyond one server (cluster, leaf): what another server
+ * sent to ours for the group while we, its last member here, left is lost between the servers. */
 void bus_unsubscribe(struct bus_sub *sub, bool deliver_pending);
-
-/* Do messages still come for subscriptions with this `ctx` that were left with deliver_pending? */
+/* May messages still come for subscriptions with this `ctx` (NULL: any) that were left with deliver_pending? */
 bool bus_is_leaving(const struct bus *bus, const void *ctx);
 
 /* Publishes at the end of this turn. AMP_INVALID for a subject or reply with white space in it (a peer's text must not become a command), AMP_TOO_LARGE over the server's limit, AMP_NO_BUS when it is away,

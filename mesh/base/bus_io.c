@@ -17,6 +17,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+void bus_io_silence(struct bus *bus)
+{
+    struct bus_sub *sub;
+    TAILQ_FOREACH(sub, &bus->subs, entry)
+        if (sub->is_leaving)
+            sub->on_msg = NULL;
+}
+
 /* ---- writing ------------------------------------------------------------------------------------------ */
 
 /* nats.c would pass on a line break, which is a second command to the server. */
@@ -143,7 +151,7 @@ bool bus_is_leaving(const struct bus *bus, const void *ctx)
 {
     const struct bus_sub *sub;
     TAILQ_FOREACH(sub, &bus->subs, entry)
-        if (sub->is_leaving && sub->on_msg && sub->ctx == ctx)
+        if (sub->is_leaving && sub->on_msg && (!ctx || sub->ctx == ctx))
             return true;
     return false;
 }

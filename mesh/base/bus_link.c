@@ -246,6 +246,8 @@ static void on_connected(void *ctx, int events)
 {
     struct connector *connector = ctx;
     struct bus *bus = connector->bus;
+    if (atomic_load(&connector->state) != DONE) /* orders the thread's writes before our reads */
+        return;
     bus->connector = NULL;
     loop_io_free(connector->io);
     connector->on_done(bus, connector->link, &connector->error);

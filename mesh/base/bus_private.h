@@ -129,6 +129,7 @@ void connector_free(struct connector *connector); /* the thread, if it still run
 void bus_io_up(struct bus *bus);    /* bus->link is new: subscribes everything */
 void bus_io_down(struct bus *bus);  /* bus->link is lost: forgets its subscriptions, tells the inboxes */
 void bus_io_drop(struct bus *bus);  /* the part of it without callbacks */
+void bus_io_silence(struct bus *bus); /* what comes for those that left is dropped and counted from now on */
 void bus_io_flush(struct bus *bus); /* writes what waits */
 void bus_io_read(struct bus *bus);  /* reads once and delivers */
 void bus_io_error(struct bus *bus, const char *text); /* an asynchronous error of the server */

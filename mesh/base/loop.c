@@ -104,7 +104,7 @@ static void run_ticks(struct loop *loop)
 int loop_run(struct loop *loop)
 {
     while (!loop->is_stopped) {
-        int flags = TAILQ_EMPTY(&loop->asked) ? EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY : EVLOOP_NONBLOCK;
+        int flags = TAILQ_EMPTY(&loop->asked) ? EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY : EVLOOP_ONCE | EVLOOP_NONBLOCK;
         loop->now_ms = 0;
         int result = event_base_loop(loop->base, flags);
         assert(result >= 0);

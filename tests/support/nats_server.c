@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -17,9 +18,20 @@
 #define START_MS 10000
 
 struct nats_server {
+    LIST_ENTRY(nats_server) entry;
     char dir[64], url[64], binary[256];
     int port, pid;
 };
+
+/* Those of tests that failed in their middle are stopped at exit, but not by a child of the test. */
+static LIST_HEAD(, nats_server) running = LIST_HEAD_INITIALIZER(running);
+static int owner_pid;
+
+static void stop_all(void)
+{
+    while (getpid() == owner_pid && !LIST_EMPTY(&running))
+        nats_server_stop(LIST_FIRST(&running));
+}
 
 static void die(const char *what)
 {
@@ -57,8 +69,8 @@ static bool answers(int port)
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_in address = loopback(port);
     char line[4];
-    bool is_ready = connect(fd, (struct sockaddr *)&address, sizeof address) == 0 && recv(fd, line, sizeof line, MSG_WAITALL) == sizeof line &&
-                    memcmp(line, "INFO", sizeof line) == 0;
+    bool is_ready = connect(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
+                    recv(fd, line, sizeof line, MSG_WAITALL) == sizeof line && memcmp(line, "INFO", sizeof line) == 0;
     close(fd);
     return is_ready;
 }
@@ -108,6 +120,10 @@ struct nats_server *nats_server_start(const char *binary, const char *config)
     snprintf(server->dir, sizeof server->dir, "/tmp/amesh-nats-XXXXXX");
     if (!mkdtemp(server->dir))
         die("mkdtemp");
+    if (!owner_pid)
+        atexit(stop_all);
+    owner_pid = getpid();
+    LIST_INSERT_HEAD(&running, server, entry);
     server->port = free_port();
     snprintf(server->url, sizeof server->url, "nats://127.0.0.1:%d", server->port);
     char path[96];
@@ -141,6 +157,7 @@ void nats_server_stop(struct nats_server *server)
 {
     if (!server)
         return;
+    LIST_REMOVE(server, entry);
     nats_server_kill(server);
     char remove[128];
     snprintf(remove, sizeof remove, "rm -rf '%s'", server->dir);

@@ -111,6 +111,32 @@ static void test_ticks_run_once_at_the_end_of_the_turn_that_asked(void **state)
     }
 }
 
+static void on_endless(void *ctx, int events)
+{
+    struct log *log = ctx;
+    if (++log->reads == 1000)
+        loop_io_want(log->io, 0);
+}
+
+static void test_a_descriptor_that_is_always_ready_does_not_hold_up_ticks(void **state)
+{
+    int a[2];
+    assert_int_equal(pipe(a), 0);
+    struct log log = {.loop = loop_new(), .stop_at = 5};
+    log.tick = loop_tick_new(log.loop, on_tick_again, &log);
+    log.io = loop_io_new(log.loop, a[0], on_endless, &log);
+    loop_io_want(log.io, LOOP_READ);
+    assert_int_equal(write(a[1], "x", 1), 1);
+    loop_tick_request(log.tick);
+    assert_int_equal(loop_run(log.loop), 7);
+    assert_in_range(log.reads, 4, 5);
+    loop_io_free(log.io);
+    loop_tick_free(log.tick);
+    loop_free(log.loop);
+    close(a[0]);
+    close(a[1]);
+}
+
 static void test_a_timer_is_never_early_and_can_be_stopped_and_set_again(void **state)
 {
     struct log log = {.loop = loop_new()};
@@ -158,6 +184,7 @@ int main(void)
         cmocka_unit_test(test_a_tick_asked_for_before_the_loop_runs_is_not_missed),
         cmocka_unit_test(test_a_tick_may_ask_for_itself_and_runs_before_the_loop_waits),
         cmocka_unit_test(test_ticks_run_once_at_the_end_of_the_turn_that_asked),
+        cmocka_unit_test(test_a_descriptor_that_is_always_ready_does_not_hold_up_ticks),
         cmocka_unit_test(test_a_timer_is_never_early_and_can_be_stopped_and_set_again),
         cmocka_unit_test(test_a_signal_is_an_event_of_the_loop),
     };
