@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -134,7 +135,7 @@ static void commit_group(struct journal *journal, void **items, size_t count, st
     memcpy(verdict->failure, last->failure, sizeof verdict->failure);
     /* There are never more verdicts than batches, and the box has room for as many. */
     while (!mailbox_post(journal->verdicts, verdict))
-        usleep(100);
+        (void)poll(NULL, 0, 1);
 }
 
 static void *work(void *ctx)

@@ -1,5 +1,5 @@
 /* kv: memory of contexts, agents and of all, in the journal. Each key has a version, 1 on its first put; if_version makes a put or a delete a
- * compare-and-set. A reply to a write leaves after its commit. (amp.md 10.7) */
+ * compare-and-set. A reply to a write leaves after its commit. (amp.md 10.6) */
 #include "env_private.h"
 
 #include "base/alloc.h"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # An outside project builds against what `make install` puts down: shared and static, through pkg-config, as C and as C++.
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 n=0 status=0
 tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
 claim() { # claim, command…

@@ -38,11 +38,12 @@ class Far:
                "PYTHONPATH": os.path.dirname(PY_SHIM), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
         argv = ["node" if is_js else python, shim, target]
         if dial:
-            path = os.path.join(home, f"far-{id(self)}.sock")
+            path = os.path.join(home, f"far-{len(os.listdir(home))}.sock")
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(path)
                 listener.listen()
                 self.process = Process(argv, {**env, "AMESH_SOCK": path}, target)
+                listener.settimeout(WAIT)
                 self.sock = listener.accept()[0]
         else:
             self.sock, theirs = socket.socketpair()

@@ -1,2 +1,0 @@
-/* Lines in, lines out. */
-#include "amesh_client.h"

@@ -1,2 +1,0 @@
-/* What the files of the client library share. */
-#pragma once

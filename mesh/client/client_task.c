@@ -1,2 +1,0 @@
-/* What an agent says about a task. */
-#include "amesh_client.h"

@@ -1,1 +1,0 @@
-/* The eight behaviours of the contract by the C library. */
