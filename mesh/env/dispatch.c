@@ -121,9 +121,10 @@ static void begin_attempt(struct etask *task)
         return; /* nobody took it the last time: the same one goes on waiting */
     if (task->n_attempts == ENV_ATTEMPTS_KEPT)
         memmove(task->attempts, task->attempts + 1, --task->n_attempts * sizeof *task->attempts);
-    int64_t ready_unix_ms = last ? clock_unix_ms() : task->submitted_unix_ms;
     task->attempts = xrealloc(task->attempts, (task->n_attempts + 1) * sizeof *task->attempts);
-    task->attempts[task->n_attempts++] = (struct attempt){.ready_unix_ms = ready_unix_ms};
+    task->attempts[task->n_attempts++] = (struct attempt){
+        .ready_unix_ms = task->n_attempts ? clock_unix_ms() : task->submitted_unix_ms,
+    };
 }
 
 static void end_attempt(struct etask *task, enum amp_code code, Amp__TaskState state)
@@ -322,8 +323,7 @@ static void do_queue(struct etask *task, enum amp_code why)
     if (why == AMP_NO_SUCH_AGENT || why == AMP_NO_SUCH_SKILL)
         slots.instances = 0;
     say_waiting(task->target, &slots);
-    /* What the registry thinks is not so: a beat will tell, or the sweep tries again. */
-    task->target->tried_ms = task->target->refused_ms = loop_now_ms(task->env->loop);
+    task->target->tried_ms = loop_now_ms(task->env->loop);
 }
 
 static void do_retry(struct etask *task, enum amp_code cause)
@@ -444,9 +444,9 @@ void dispatch_event(struct etask *task, const struct engine_event *event)
 
 void dispatch_drop(struct etask *task)
 {
-    if (task->call && task->target && !call_instance(task->call)[0])
-        task->target->n_untaken--;
     call_free(task->call);
+    if (task->call && task->target && !task->engine.is_taken)
+        task->target->n_untaken--;
     task->call = NULL;
     loop_timer_free(task->timer);
     task->timer = NULL;
@@ -460,21 +460,16 @@ void dispatch_drop(struct etask *task)
 
 /* ---- when somebody is free ----------------------------------------------------------------------------------------------------------- */
 
-static void wake_target(struct target *target)
-{
-    if (!target || !target->n_queued)
-        return;
-    target->refused_ms = 0;
-    mark_runnable(target);
-}
-
 void dispatch_wake(struct env *env, const struct registry_agent *agent)
 {
-    wake_target(find_target(env, 'a', agent->name));
+    struct target *target = find_target(env, 'a', agent->name);
+    if (target && target->n_queued)
+        mark_runnable(target);
     for (size_t i = 0; agent->card && i < agent->card->n_skills; i++) {
         const char *skill = agent->card->skills[i]->id;
-        if (skill && amp_id_is_valid(skill))
-            wake_target(find_target(env, 's', skill));
+        target = skill && amp_id_is_valid(skill) ? find_target(env, 's', skill) : NULL;
+        if (target && target->n_queued)
+            mark_runnable(target);
     }
 }
 
@@ -484,8 +479,7 @@ static uint32_t run_target(struct target *target, uint32_t starts_max, bool is_p
     struct engine_event start = {.kind = ENGINE_EV_START};
     uint32_t started = 0;
     struct registry_slots slots = target_slots(target);
-    bool may_run = bus_is_up(target->env->bus) && (is_probe || !target->refused_ms);
-    while (may_run && target->first && started < starts_max) {
+    while (target->first && started < starts_max && bus_is_up(target->env->bus)) {
         if (slots.free <= target->n_untaken && !(is_probe && target->n_untaken == 0))
             break;
         struct etask *task = target->first;
@@ -493,10 +487,9 @@ static uint32_t run_target(struct target *target, uint32_t starts_max, bool is_p
         dispatch_event(task, &start);
         started++;
         is_probe = false;
-        may_run = !target->refused_ms;
         slots = target_slots(target);
     }
-    if (target->first && started < starts_max && !target->refused_ms)
+    if (target->first && started < starts_max)
         say_waiting(target, &slots);
     else if (!target->first)
         target->waiting[0] = '\0';
@@ -506,14 +499,13 @@ static uint32_t run_target(struct target *target, uint32_t starts_max, bool is_p
 void dispatch_run(struct env *env)
 {
     struct target *target = env->runnable;
-    bool may_start = !env->is_stopping && !journal_failure(env->journal);
-    uint32_t left = may_start ? ENV_STARTS_MAX : 0;
+    uint32_t left = env->is_stopping || journal_failure(env->journal) ? 0 : ENV_STARTS_MAX;
     env->runnable = NULL;
     while (target) {
         struct target *next = target->next_runnable;
         target->is_runnable = false;
         left -= run_target(target, left, false);
-        if (left == 0 && target->first && may_start)
+        if (left == 0 && target->first && !env->is_stopping)
             mark_runnable(target); /* next turn */
         release_target(target);
         target = next;
@@ -529,7 +521,6 @@ void dispatch_sweep(struct env *env)
     HASH_ITER(hh, env->targets, target, next) {
         if (target->first && target->n_untaken == 0 && now - target->tried_ms >= ENV_SLOW_MS) {
             target->tried_ms = now;
-            target->refused_ms = 0;
             (void)run_target(target, 1, true);
         }
     }

@@ -75,6 +75,7 @@ struct etask {
     char instance[AMP_NAME_MAX + 1];
     bool is_durable, is_incomplete;
     bool is_ended;      /* the last event was emitted */
+    bool is_skill_only; /* `agent` is who has it, not what was asked for */
     uint8_t *submit;    /* packed Amp__Submit */
     size_t submit_len;
     int64_t submitted_unix_ms, started_unix_ms, ended_unix_ms;
@@ -188,9 +189,7 @@ void kv_verb(const struct ask *ask);                  /* kv.c */
 
 /* ---- watch.c --------------------------------------------------------------------------------------------------- */
 
-void watch_pump(struct env *env); /* the tick */
-void watch_keepalive(struct env *env);
-void watch_drop_all(struct env *env);
+void watch_done(struct env *env);
 /* `frame` was committed: to those who wait for just these numbers. */
 void watch_committed(struct etask *task, const Amp__Frame *frame);
 void watch_task_gone(struct etask *task);
@@ -208,8 +207,7 @@ struct target { /* an agent or a skill for which tasks wait */
     char waiting[128];            /* why they wait; "" if they do not */
     bool is_runnable;
     struct target *next_runnable;
-    int64_t tried_ms;             /* the last probe */
-    int64_t refused_ms;           /* since when the registry's free slots are not believed; 0: they are */
+    int64_t tried_ms;
 };
 
 void dispatch_done(struct env *env);
@@ -267,8 +265,8 @@ struct env {
     struct etask *lru_first, *lru_last;
     struct pending_key *keys;
     struct target *targets, *runnable;
+    struct watcher *pumping;
     struct watcher *watchers;
-    bool is_pumping; /* somebody watches what is not live yet */
     struct loop_timer *keepalive;
     uint32_t n_watchers;
     struct kv_pending *kv;

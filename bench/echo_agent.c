@@ -1,1 +1,0 @@
-/* An agent that answers each task with its text. */

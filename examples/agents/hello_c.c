@@ -1,1 +1,0 @@
-/* The smallest complete agent in C. */

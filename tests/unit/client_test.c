@@ -1,2 +1,0 @@
-/* The client library against a sidecar that is this test. */
-int main(void) { return 0; }
