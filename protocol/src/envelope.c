@@ -463,6 +463,7 @@ enum amp_code amp_envelope_decode(struct amp_bytes wire, uint32_t allowed, struc
     if (code != AMP_OK)
         return code;
     *ret = envelope;
-    *ret_encoding = codec_is_json(&amp__envelope__descriptor, wire.data[0]) ? AMP_JSON : AMP_PROTOBUF;
+    if (ret_encoding)
+        *ret_encoding = codec_is_json(&amp__envelope__descriptor, wire.data[0]) ? AMP_JSON : AMP_PROTOBUF;
     return AMP_OK;
 }

@@ -1,0 +1,4 @@
+// Counts words.
+export async function counter(text) {
+  return `${text.trim().split(/\s+/).length} words`;
+}
