@@ -75,6 +75,7 @@ struct etask {
     char instance[AMP_NAME_MAX + 1];
     bool is_durable, is_incomplete;
     bool is_ended;      /* the last event was emitted */
+    bool is_skill_only; /* `agent` is who has it, not what was asked for */
     uint8_t *submit;    /* packed Amp__Submit */
     size_t submit_len;
     int64_t submitted_unix_ms, started_unix_ms, ended_unix_ms;
@@ -188,9 +189,7 @@ void kv_verb(const struct ask *ask);                  /* kv.c */
 
 /* ---- watch.c --------------------------------------------------------------------------------------------------- */
 
-void watch_pump(struct env *env); /* the tick */
-void watch_keepalive(struct env *env);
-void watch_drop_all(struct env *env);
+void watch_done(struct env *env);
 /* `frame` was committed: to those who wait for just these numbers. */
 void watch_committed(struct etask *task, const Amp__Frame *frame);
 void watch_task_gone(struct etask *task);
@@ -267,8 +266,8 @@ struct env {
     struct etask *lru_first, *lru_last;
     struct pending_key *keys;
     struct target *targets, *runnable;
+    struct watcher *pumping;
     struct watcher *watchers;
-    bool is_pumping; /* somebody watches what is not live yet */
     struct loop_timer *keepalive;
     uint32_t n_watchers;
     struct kv_pending *kv;
