@@ -39,6 +39,7 @@ function request(method, params) {
 
 function answered({ id, result, error }) {
   const asked = waiting.get(id);
+  if (id === null) process.stderr.write(`amesh: the sidecar did not understand a line: ${error?.message}\n`);
   waiting.delete(id);
   if (!asked || !error) return asked?.done(result);
   const { code, name, hint } = error.data ?? {};
@@ -135,7 +136,7 @@ class Task {
   async send(to, text, { skill, context, timeoutMs, durable, key } = {}) {
     return new Result(await this.#ask("send", { to: to ?? undefined, skill, text, contextId: context, timeoutMs, durable, key }));
   }
-  sleep(ms) { return sleep(ms, undefined, { signal: this.signal }); }
+  sleep(ms) { return sleep(ms, undefined, { signal: this.signal }).catch((e) => { this.#told ||= this.canceled; throw e; }); }
 }
 
 // ---- running one

@@ -29,8 +29,8 @@ def strict(pairs):
 class Far:
     """The sidecar's end. `with Far(target) as far: far.run("text")` → (events, result or None, error or None)."""
 
-    def __init__(self, target, python=sys.executable, slots=4, env=None, dial=False):
-        self.kv, self.tasks, self.n, self.hello, self.closed = {}, {}, 0, None, threading.Event()
+    def __init__(self, target, python=sys.executable, slots=4, env=None, dial=False, greets=True):
+        self.greets, self.kv, self.tasks, self.n, self.hello, self.closed = greets, {}, {}, 0, None, threading.Event()
         self.came, self.lock, self.asked = threading.Condition(), threading.Lock(), []
         is_js = ".mjs" in target or ".cjs" in target or ".js" in target
         shim = JS_SHIM if is_js else PY_SHIM
@@ -87,6 +87,8 @@ class Far:
         method, number = frame.get("method"), frame.get("id")
         if method == "hello":
             self.hello = p
+            if self.greets is not True:
+                return self.greets(self)
             self.write(id=number, result={"proto": 1, "agent": "far", "instance": "i1", "version": "1", "slots": 4})
         elif method == "task.event":
             check(p["taskId"] in self.tasks and "reply" not in self.tasks[p["taskId"]], "events belong to a task in hand", p)
@@ -462,6 +464,12 @@ def endings(target, hang="hang"):
         far.event(name, lambda e: e.get("text") == "working", "working")
         far.sock.shutdown(socket.SHUT_RDWR)
         check(far.process.wait(WAIT) == 0, "the sidecar's end is the shim's", far.process.err)
+    with Far(target, greets=lambda far: far.sock.shutdown(socket.SHUT_RDWR)) as far:
+        check(far.process.wait(WAIT) == 0, "so it is before hello is answered", far.process.err)
+    with Far(target, greets=lambda far: far.process.signal(signal.SIGTERM)) as far:
+        check(far.process.wait(WAIT) == 0, "and SIGTERM then", far.process.err)
+    with Far(target, greets=lambda far: far.write(id=1, error={"code": -32000, "message": "version 1 only"})) as far:
+        check(far.process.wait(WAIT) != 0 and "version 1 only" in far.process.err[-1], "refused: the reason is its last word", far.process.err)
     with Far(target, dial=True) as far:
         check(said(*far.run("echo dialled")[:2]) == "dialled", "without AMESH_FD it dials AMESH_SOCK")
 
