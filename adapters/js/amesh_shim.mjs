@@ -9,6 +9,7 @@ import { pathToFileURL } from "node:url";
 
 const LINE_MAX = 1 << 20, PIECE = 48 << 10, ABANDON_MS = 3000, CANCELED = -32800;
 const TYPES = ["text", "reasoning", "tool_call", "tool_result", "step", "artifact", "status", "usage", "log", "custom"];
+const ENDS = { TASK_STATE_FAILED: [3001, "task_failed"], TASK_STATE_REJECTED: [3002, "rejected"], TASK_STATE_CANCELED: [3003, "canceled"] };
 const OUTCOME = ["state", "text", "data", "parts", "artifacts", "message"];
 const runs = new Map(), waiting = new Map();
 let socket, numbers = 0, isDraining = false, isStopping = false;
@@ -39,6 +40,7 @@ function request(method, params) {
 
 function answered({ id, result, error }) {
   const asked = waiting.get(id);
+  if (id === null) process.stderr.write(`amesh: the sidecar did not understand a line: ${error?.message}\n`);
   waiting.delete(id);
   if (!asked || !error) return asked?.done(result);
   const { code, name, hint } = error.data ?? {};
@@ -52,7 +54,8 @@ class Result {
     const wire = task.metadata?.["amp/error"], texts = (parts) => (parts ?? []).map((p) => p.text ?? "").join("");
     if (task.status?.state !== "TASK_STATE_COMPLETED") {
       const error = new Error(texts(task.status?.message?.parts) || wire?.message || task.status?.state);
-      throw Object.assign(error, { name: "TaskFailed", code: wire && `AMESH-${wire.code}`, reason: wire?.name, hint: wire?.hint, task });
+      const [code, reason] = wire?.code ? [wire.code, wire.name] : ENDS[task.status?.state] ?? [];
+      throw Object.assign(error, { name: "TaskFailed", code: code && `AMESH-${code}`, reason, hint: wire?.hint, task });
     }
     this.text = (task.artifacts ?? []).filter((a) => a.artifactId === "response").map((a) => texts(a.parts)).join("");
     this.task = task;
@@ -135,7 +138,7 @@ class Task {
   async send(to, text, { skill, context, timeoutMs, durable, key } = {}) {
     return new Result(await this.#ask("send", { to: to ?? undefined, skill, text, contextId: context, timeoutMs, durable, key }));
   }
-  sleep(ms) { return sleep(ms, undefined, { signal: this.signal }); }
+  sleep(ms) { return sleep(ms, undefined, { signal: this.signal }).catch((e) => { this.#told ||= this.canceled; throw e; }); }
 }
 
 // ---- running one

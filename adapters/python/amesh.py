@@ -19,6 +19,7 @@ import threading
 
 _running = contextvars.ContextVar("amesh_task", default=None)
 _TYPES = {"text", "reasoning", "tool_call", "tool_result", "step", "artifact", "status", "usage", "log", "custom"}
+_ENDS = {"TASK_STATE_FAILED": (3001, "task_failed"), "TASK_STATE_REJECTED": (3002, "rejected"), "TASK_STATE_CANCELED": (3003, "canceled")}
 current = _running.get  # current() → the Task in which this code runs, or None; in coroutines, the shim's threads and asyncio.to_thread()
 
 
@@ -45,7 +46,8 @@ class Result(str):
         status, wire = task.get("status", {}), task.get("metadata", {}).get("amp/error", {})
         if status.get("state") != "TASK_STATE_COMPLETED":
             reason = "".join(p.get("text", "") for p in (status.get("message") or {}).get("parts", [])) or wire.get("message") or str(status.get("state"))
-            raise TaskFailed(reason, f"AMESH-{wire['code']}" if "code" in wire else None, wire.get("name"), wire.get("hint"), task)
+            code, name = (wire["code"], wire.get("name")) if "code" in wire else _ENDS.get(status.get("state"), (None, None))
+            raise TaskFailed(reason, f"AMESH-{code}" if code else None, name, wire.get("hint"), task)
         self = super().__new__(cls, "".join(p.get("text", "") for a in task.get("artifacts", []) if a["artifactId"] == "response" for p in a.get("parts", [])))
         self.task, self.text = task, str(self)
         return self

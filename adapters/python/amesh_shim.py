@@ -25,8 +25,10 @@ OUTCOME = {"state", "text", "data", "parts", "artifacts", "message"}
 
 
 def refuse(reason):
+    """Ends the process. The reason is the last line of stderr, which is what the sidecar shows."""
     print("amesh: " + " ".join(reason.split()), file=sys.stderr, flush=True)
-    sys.exit(2)
+    sys.stdout.flush()
+    os._exit(2)  # threads that the module has started would keep the process
 
 
 def describe(error):
@@ -36,6 +38,8 @@ def describe(error):
 def plain(value):
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
+    if hasattr(value, "tolist"):  # numpy
+        return value.tolist()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return list(value) if isinstance(value, (set, frozenset)) else str(value)
@@ -81,6 +85,8 @@ class Link:
     def answered(self, frame):
         future, absent, failure = self.waiting.pop(frame.get("id"), (futures.Future(), None, amesh.Error))
         error = frame.get("error") or {}
+        if frame.get("id") is None:
+            sys.stderr.write(f"amesh: the sidecar did not understand a line: {error.get('message')}\n")
         data = error.get("data") or {}
         with contextlib.suppress(futures.InvalidStateError):  # nobody waits any more
             if not error:
@@ -101,6 +107,8 @@ class Run:
         self.is_threaded, self.handle = False, shim.loop.create_task(self.serve())
 
     def cancel(self):
+        if self.task.canceled:  # once: a second time would break into its cleaning up
+            return
         self.task._cancel()
         if not self.is_threaded:  # a thread learns of it at its next call
             self.task._told = True
@@ -139,6 +147,7 @@ class Run:
     async def call(self):
         result = self.shim.invoke(self.task) if self.shim.is_async else await self.in_thread(self.shim.invoke, self.task)
         if inspect.isawaitable(result):
+            self.task._check()
             result = await result
         if isinstance(result, Iterator):
             return await self.in_thread(self.drain, result)
@@ -178,7 +187,7 @@ class Run:
 
 class Shim:
     def __init__(self, loop, link, target):
-        self.loop, self.link, self.runs, self.is_draining, self.is_stopping, self.status = loop, link, {}, False, False, 0
+        self.loop, self.link, self.runs, self.is_draining, self.is_stopping = loop, link, {}, False, False
         self.slots = max(1, int(os.environ.get("AMESH_CONCURRENCY") or 1))
         self.pool, self.ended = futures.ThreadPoolExecutor(self.slots, "amesh"), loop.create_future()
         self.is_async, self.invoke = entry(load(target), target)
@@ -197,10 +206,10 @@ class Shim:
         if not self.ended.done():
             self.ended.set_result(None)
 
-    def stop(self, status=0):
+    def stop(self):
         if self.is_stopping:
             return
-        self.is_stopping, self.status = True, status
+        self.is_stopping = True
         for run in list(self.runs.values()):
             run.cancel()
         self.loop.call_later(STOP_S if self.runs else 0, self.end)
@@ -236,12 +245,12 @@ class Shim:
             self.loop.add_signal_handler(number, self.stop)
         reader = threading.Thread(target=self.read, daemon=True)
         reader.start()
-        try:
-            await asyncio.wrap_future(self.link.request("hello", {"proto": 1, "role": "worker", "concurrency": self.slots, "framework": "python",
-                                                                  "features": ["text", "events", "ask", "cancel", "drain"]}))
-            await self.ended
-        except amesh.Error as e:
-            refuse(f"the sidecar does not take this agent: {e}")
+        hello = asyncio.wrap_future(self.link.request("hello", {"proto": 1, "role": "worker", "concurrency": self.slots, "framework": "python",
+                                                                "features": ["text", "events", "ask", "cancel", "drain"]}))
+        await asyncio.wait({hello, self.ended}, return_when=asyncio.FIRST_COMPLETED)
+        if hello.done() and hello.exception():
+            refuse(f"the sidecar does not take this agent: {hello.exception()}")
+        await self.ended
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

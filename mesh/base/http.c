@@ -27,7 +27,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { SEGMENTS_MAX = 4, SEGMENT_SIZE = 520, WRITE_TIMEOUT_S = 60, NAME_MAX_HERE = 71 };
+enum { SEGMENTS_MAX = 4, SEGMENT_SIZE = 520, WRITE_TIMEOUT_S = 60, NAME_MAX_HERE = 71, FLUSH_PIECES = 64 };
 
 struct carried {
     struct http_server *server;
@@ -474,14 +474,31 @@ enum amp_code http_stream_write(struct http_request *request, struct amp_bytes d
 
 void http_stream_end(struct http_request *request)
 {
+    if (loop_timer_is_set(request->overflow)) { /* what did not fit is missing: this is no good end */
+        request->on_gone = NULL;
+        on_overflow(request);
+        return;
+    }
     struct evhttp_request *ev = let_go(request);
     evhttp_send_reply_end(ev);
     request_free(request);
 }
 
+/* What was written so far, as much as the socket takes: evhttp_connection_free throws it away. */
+static void flush_now(struct evhttp_connection *connection)
+{
+    struct bufferevent *bev = evhttp_connection_get_bufferevent(connection);
+    struct evbuffer_iovec pieces[FLUSH_PIECES];
+    int n = evbuffer_peek(bufferevent_get_output(bev), -1, NULL, pieces, FLUSH_PIECES);
+    for (int i = 0; i < n && i < FLUSH_PIECES; i++)
+        if (send(bufferevent_getfd(bev), pieces[i].iov_base, pieces[i].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)pieces[i].iov_len)
+            return;
+}
+
 void http_stream_abort(struct http_request *request)
 {
     struct evhttp_connection *connection = evhttp_request_get_connection(request->ev);
+    flush_now(connection);
     request->on_gone = NULL;
     evhttp_connection_free(connection); /* → on_connection_closed, which frees the request */
 }

@@ -29,8 +29,8 @@ def strict(pairs):
 class Far:
     """The sidecar's end. `with Far(target) as far: far.run("text")` → (events, result or None, error or None)."""
 
-    def __init__(self, target, python=sys.executable, slots=4, env=None, dial=False):
-        self.kv, self.tasks, self.n, self.hello, self.closed = {}, {}, 0, None, threading.Event()
+    def __init__(self, target, python=sys.executable, slots=4, env=None, dial=False, greets=True):
+        self.greets, self.kv, self.tasks, self.n, self.hello, self.closed = greets, {}, {}, 0, None, threading.Event()
         self.came, self.lock, self.asked = threading.Condition(), threading.Lock(), []
         is_js = ".mjs" in target or ".cjs" in target or ".js" in target
         shim = JS_SHIM if is_js else PY_SHIM
@@ -87,6 +87,8 @@ class Far:
         method, number = frame.get("method"), frame.get("id")
         if method == "hello":
             self.hello = p
+            if self.greets is not True:
+                return self.greets(self)
             self.write(id=number, result={"proto": 1, "agent": "far", "instance": "i1", "version": "1", "slots": 4})
         elif method == "task.event":
             check(p["taskId"] in self.tasks and "reply" not in self.tasks[p["taskId"]], "events belong to a task in hand", p)
@@ -117,7 +119,9 @@ class Far:
             self.write(id=number, result={"id": "t9", "status": {"state": "TASK_STATE_COMPLETED"}, "artifacts": [{"artifactId": "response", "parts": [{"text": "sub "}, {"text": p["text"]}]}]})
         elif method == "send" and p.get("to") == "bad":
             self.write(id=number, result={"id": "t9", "status": {"state": "TASK_STATE_FAILED", "message": {"parts": [{"text": "no luck"}]}},
-                                          "metadata": {"amp/error": {"code": 3001, "name": "agent_failed", "hint": "try again"}}})
+                                          "metadata": {"amp/error": {"code": 3004, "name": "agent_died", "hint": "try again"}}})
+        elif method == "send" and p.get("to") == "failing":
+            self.write(id=number, result={"id": "t9", "status": {"state": "TASK_STATE_REJECTED", "message": {"parts": [{"text": "not mine"}]}}})
         elif method == "send":
             self.write(id=number, error={"code": -32000, "message": "no such agent", "data": {"code": "AMESH-2001", "name": "no_such_agent", "hint": "amesh ls"}})
 
@@ -187,7 +191,7 @@ def eight(target, python):
 # ---- what else a user may do, in both languages
 
 PY = '''
-import amesh, asyncio, contextvars, dataclasses, os, subprocess, sys, threading
+import amesh, asyncio, dataclasses, gc, os, subprocess, sys, threading
 barrier = threading.Barrier(20)
 arrived, go = 0, None
 
@@ -197,6 +201,7 @@ class Point:
 
 def agent(text, task):
     if text == "barrier": barrier.wait(20); return "together"
+    if text == "tasks": gc.collect(); return str(sum(isinstance(o, amesh.Task) for o in gc.get_objects()))
     if text == "long": return "ab\\x01é😀" * 200000
     if text == "long stream": task.emit("ab\\x01é😀" * 200000); return "ignored"
     if text == "long dict": return {"text": "x" * 1000000, "data": {"n": 1}}
@@ -219,7 +224,7 @@ def agent(text, task):
     if text == "send":
         r = task.send("good", "x")
         return {"data": [r, r.text, r.task["id"]]}
-    if text in ("send bad", "send none"):
+    if text in ("send bad", "send none", "send failing"):
         try: task.send(text[5:], "x")
         except amesh.TaskFailed as e: return {"data": [str(e), e.code, e.name, e.hint]}
     if text == "tool error":
@@ -313,7 +318,7 @@ export async function agent(text, task) {
   }
   if (text === "kv") return { data: [await task.kv.get("none") ?? null, await task.kv.get("none", "shared") ?? 5, await task.kv.put("k", null), await task.kv.get("k"), await task.kv.delete("zz") ?? null, await task.kv.list()] };
   if (text === "send") { const r = await task.send("good", "x"); return { data: [String(r), r.text, r.task.id] }; }
-  if (text === "send bad" || text === "send none") try { await task.send(text.slice(5), "x"); } catch (e) { return { data: [e.message, e.code, e.reason, e.hint] }; }
+  if (["send bad", "send none", "send failing"].includes(text)) try { await task.send(text.slice(5), "x"); } catch (e) { return { data: [e.message, e.code, e.reason, e.hint] }; }
   if (text === "tool error") {
     await task.tool("t", { name: "n" }, () => { throw new RangeError("k"); }).catch(() => {});
     await task.step("s", () => { task.status("going"); task.log("info", "x"); });
@@ -375,8 +380,9 @@ def outcomes(target):
         check(events[2]["data"] == {"k": [1]}, "data", events[2])
         check(far.run("kv")[1]["data"] == [None, 5, 7, None, None, [{"key": "k", "value": None, "version": 7}]], "memory", far.tasks)
         check(far.run("send")[1]["data"] == ["sub x", "sub x", "t9"], "send", far.asked)
-        check(far.run("send bad")[1]["data"][1:] == ["AMESH-3001", "agent_failed", "try again"] and "no luck" in far.tasks[f"t{far.n}"]["reply"]["result"]["data"][0], "a task that failed")
+        check(far.run("send bad")[1]["data"][1:] == ["AMESH-3004", "agent_died", "try again"] and "no luck" in far.tasks[f"t{far.n}"]["reply"]["result"]["data"][0], "a task that failed")
         check(far.run("send none")[1]["data"][1:] == ["AMESH-2001", "no_such_agent", "amesh ls"], "a task that could not be sent")
+        check(far.run("send failing")[1]["data"] == ["not mine", "AMESH-3002", "rejected", None], "a task that was rejected in good order")
         events = far.run("tool error")[0]
         check([e["type"] for e in events] == ["tool_call", "tool_result", "step", "status", "log", "step"] and events[0]["args"] == {"name": "n"}, "a tool and a step", events)
         check(events[1]["isError"] is True and events[5]["phase"] == "end", "an exception in a tool is its result", events)
@@ -418,6 +424,9 @@ def python_only():
         for text, reason in (("nan", "not JSON compliant"), ("stop", "StopIteration"), ("exit", "bye")):
             check(reason in far.run(text)[2]["message"], text, far.tasks)
         far.process.wait_line("Traceback", stream="err")
+        for name in [far.start("none") for _ in range(200)]:
+            far.finish(name)
+        check(int(far.run("tasks")[1]) <= 5, "no task is kept after its end, beside the last of each thread", far.tasks[f"t{far.n}"])
         check(far.run("current")[1]["data"] == [True, True, False], "current() in a thread, and in a loop of its own", far.tasks)
     with Far(extra_py + ":coroutine") as far:
         check(far.run("current")[1]["data"] == [True, True], "current() in a coroutine and below it", far.tasks)
@@ -462,6 +471,12 @@ def endings(target, hang="hang"):
         far.event(name, lambda e: e.get("text") == "working", "working")
         far.sock.shutdown(socket.SHUT_RDWR)
         check(far.process.wait(WAIT) == 0, "the sidecar's end is the shim's", far.process.err)
+    with Far(target, greets=lambda far: far.sock.shutdown(socket.SHUT_RDWR)) as far:
+        check(far.process.wait(WAIT) == 0, "so it is before hello is answered", far.process.err)
+    with Far(target, greets=lambda far: far.process.signal(signal.SIGTERM)) as far:
+        check(far.process.wait(WAIT) == 0, "and SIGTERM then", far.process.err)
+    with Far(target, greets=lambda far: far.write(id=1, error={"code": -32000, "message": "version 1 only"})) as far:
+        check(far.process.wait(WAIT) != 0 and "version 1 only" in far.process.err[-1], "refused: the reason is its last word", far.process.err)
     with Far(target, dial=True) as far:
         check(said(*far.run("echo dialled")[:2]) == "dialled", "without AMESH_FD it dials AMESH_SOCK")
 

@@ -33,7 +33,7 @@ static struct agent_world *world_of(enum sidecar_mode mode, char *const *argv, u
 
 static struct agent_world *exec_world(const char *script)
 {
-    static char *argv[] = {"sh", "-c", NULL, NULL}; /* borrowed for the sidecar's life */
+    static char *argv[] = {(char *)"sh", (char *)"-c", NULL, NULL}; /* borrowed for the sidecar's life */
     argv[2] = (char *)script;
     struct agent_world *world = world_of(SIDECAR_EXEC, argv, 4);
     agent_world_ready(world);
@@ -43,7 +43,7 @@ static struct agent_world *exec_world(const char *script)
 static struct agent_program *shell(struct agent_world *world, const char *script)
 {
     char *whole = xasprintf("api() { curl -sS --max-time 20 --unix-socket \"$AMESH_SOCK\" \"$@\"; }\n%s", script);
-    char *argv[] = {"sh", "-c", whole, NULL};
+    char *argv[] = {(char *)"sh", (char *)"-c", whole, NULL};
     struct agent_program *program = agent_program_new(world, argv);
     free(whole);
     return program;

@@ -36,7 +36,7 @@ static const char client[] =
 
 static struct agent_world *world_new(const char *script)
 {
-    static char *argv[] = {"sh", "-c", NULL, NULL}; /* borrowed for the sidecar's life */
+    static char *argv[] = {(char *)"sh", (char *)"-c", NULL, NULL}; /* borrowed for the sidecar's life */
     argv[2] = (char *)script;
     const struct sidecar_options options = {.mode = SIDECAR_EXEC, .argv = argv, .slots = 4};
     struct agent_world *world = agent_world_new(&options);
@@ -47,7 +47,7 @@ static struct agent_world *world_new(const char *script)
 static struct agent_program *python(struct agent_world *world, const char *script)
 {
     char *whole = xasprintf("%s%s", client, script);
-    char *argv[] = {"python3", "-u", "-c", whole, NULL};
+    char *argv[] = {(char *)"python3", (char *)"-u", (char *)"-c", whole, NULL};
     struct agent_program *program = agent_program_new(world, argv);
     free(whole);
     return program;
@@ -178,8 +178,8 @@ static void test_a_question_is_answered_by_the_human(void **state)
     assert_non_null(strstr(call->events, "Which colour?"));
     Amp__Part part = AMP__PART__INIT, *parts[] = {&part};
     Amp__Message message = AMP__MESSAGE__INIT;
-    part.text = "blue";
-    message.message_id = "m-1";
+    part.text = (char *)"blue";
+    message.message_id = (char *)"m-1";
     message.has_role = true;
     message.role = AMP__ROLE__ROLE_USER;
     message.n_parts = 1;

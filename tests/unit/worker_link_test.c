@@ -54,7 +54,7 @@ static const char jsonl_agent[] =
     "    elif t == 'pid': say({'id': i, 'result': str(os.getpid())})\n"
     "    else: say({'id': i, 'result': {'text': t.upper()}})\n";
 
-static char *jsonl_argv[] = {"python3", "-u", "-c", (char *)jsonl_agent, NULL};
+static char *jsonl_argv[] = {(char *)"python3", (char *)"-u", (char *)"-c", (char *)jsonl_agent, NULL};
 
 static struct agent_world *jsonl_world(uint32_t slots)
 {
@@ -170,7 +170,7 @@ static void test_a_cancel_reaches_the_agent(void **state)
 
 static void test_an_agent_that_ignores_a_cancel_is_killed(void **state)
 {
-    char *argv[] = {"python3", "-u", "-c", "import sys, json\nfor l in sys.stdin:\n  f = json.loads(l)\n  if f['method'] == 'task.run': print(json.dumps({'method': 'task.event', 'params': {'taskId': f['params']['taskId'], 'event': {'type': 'text', 'text': 'deaf'}}}))\n", NULL};
+    char *argv[] = {(char *)"python3", (char *)"-u", (char *)"-c", (char *)"import sys, json\nfor l in sys.stdin:\n  f = json.loads(l)\n  if f['method'] == 'task.run': print(json.dumps({'method': 'task.event', 'params': {'taskId': f['params']['taskId'], 'event': {'type': 'text', 'text': 'deaf'}}}))\n", NULL};
     const struct sidecar_options options = {.mode = SIDECAR_JSONL, .argv = argv, .slots = 1};
     struct agent_world *world = agent_world_new(&options);
     agent_world_ready(world);
@@ -218,7 +218,7 @@ static const char dial_agent[] =
 
 static struct agent_program *dial(struct agent_world *world, const char *name, const char *slots)
 {
-    char *argv[] = {"python3", "-u", "-c", (char *)dial_agent, (char *)name, (char *)slots, NULL};
+    char *argv[] = {(char *)"python3", (char *)"-u", (char *)"-c", (char *)dial_agent, (char *)name, (char *)slots, NULL};
     struct agent_program *program = agent_program_new(world, argv);
     agent_world_wait_count(world, &program->n_out, 1);
     return program;
@@ -277,7 +277,7 @@ static void test_a_dialled_agent_that_closes_fails_its_task_with_words(void **st
 
 static void test_a_spawned_dialling_agent_dies_with_its_exit_code(void **state)
 {
-    char *argv[] = {"python3", "-u", "-c", (char *)dial_agent, "spawned", "1", NULL};
+    char *argv[] = {(char *)"python3", (char *)"-u", (char *)"-c", (char *)dial_agent, (char *)"spawned", (char *)"1", NULL};
     const struct sidecar_options options = {.mode = SIDECAR_DIAL, .argv = argv, .slots = 1};
     struct agent_world *world = agent_world_new(&options);
     agent_world_ready(world);
