@@ -65,20 +65,6 @@ static void cancel(const struct ask *ask, struct etask *task)
     etask_changed(task); /* so that the reply leaves, also when the callee must be told first */
 }
 
-static void answer_question(const struct ask *ask, struct etask *task, const Amp__Answer *answer)
-{
-    struct amp_error err = {0};
-    enum amp_code code = AMP_NO_QUESTION;
-    if (task->call)
-        code = call_answer(task->call, answer->input_id, answer->message, &err);
-    else
-        amp_error_set(&err, code, "id", "the task is not with an agent now; nobody waits for an answer");
-    if (code == AMP_OK)
-        answer_with_task(ask->env, task, ask->reply, ask->encoding);
-    else
-        env_refuse(ask->env, ask->reply, ask->encoding, &err);
-}
-
 static bool is_there(void *ctx, const struct journal_row *row)
 {
     *(bool *)ctx = true;
@@ -98,12 +84,12 @@ void control_verb(const struct ask *ask)
         struct journal_query query = {.task = command->id, .limit = 1};
         (void)journal_tasks(ask->env->journal, &query, is_there, &is_known, NULL, NULL);
         env_refuse_code(ask, task || is_known ? AMP_TASK_ENDED : AMP_NO_SUCH_TASK, "id", NULL);
-    } else if (!task->is_durable) {
-        pass_on(ask, task, command->control);
-    } else if (command->control->kind_case == AMP__CONTROL__KIND_CANCEL) {
+    } else if (task->is_durable && command->control->kind_case == AMP__CONTROL__KIND_CANCEL) {
         cancel(ask, task);
+    } else if (!task->is_durable || task->instance[0]) {
+        pass_on(ask, task, command->control); /* the callee's own word on it is the answer */
     } else if (command->control->kind_case == AMP__CONTROL__KIND_ANSWER) {
-        answer_question(ask, task, command->control->answer);
+        env_refuse_code(ask, AMP_NO_QUESTION, "id", "the task is not with an agent now; nobody waits for an answer");
     } else {
         answer_with_task(ask->env, task, ask->reply, ask->encoding);
     }

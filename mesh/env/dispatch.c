@@ -121,10 +121,9 @@ static void begin_attempt(struct etask *task)
         return; /* nobody took it the last time: the same one goes on waiting */
     if (task->n_attempts == ENV_ATTEMPTS_KEPT)
         memmove(task->attempts, task->attempts + 1, --task->n_attempts * sizeof *task->attempts);
+    int64_t ready_unix_ms = last ? clock_unix_ms() : task->submitted_unix_ms;
     task->attempts = xrealloc(task->attempts, (task->n_attempts + 1) * sizeof *task->attempts);
-    task->attempts[task->n_attempts++] = (struct attempt){
-        .ready_unix_ms = task->n_attempts ? clock_unix_ms() : task->submitted_unix_ms,
-    };
+    task->attempts[task->n_attempts++] = (struct attempt){.ready_unix_ms = ready_unix_ms};
 }
 
 static void end_attempt(struct etask *task, enum amp_code code, Amp__TaskState state)
@@ -323,7 +322,8 @@ static void do_queue(struct etask *task, enum amp_code why)
     if (why == AMP_NO_SUCH_AGENT || why == AMP_NO_SUCH_SKILL)
         slots.instances = 0;
     say_waiting(task->target, &slots);
-    task->target->tried_ms = loop_now_ms(task->env->loop);
+    /* What the registry thinks is not so: a beat will tell, or the sweep tries again. */
+    task->target->tried_ms = task->target->refused_ms = loop_now_ms(task->env->loop);
 }
 
 static void do_retry(struct etask *task, enum amp_code cause)
@@ -444,9 +444,9 @@ void dispatch_event(struct etask *task, const struct engine_event *event)
 
 void dispatch_drop(struct etask *task)
 {
-    call_free(task->call);
-    if (task->call && task->target && !task->engine.is_taken)
+    if (task->call && task->target && !call_instance(task->call)[0])
         task->target->n_untaken--;
+    call_free(task->call);
     task->call = NULL;
     loop_timer_free(task->timer);
     task->timer = NULL;
@@ -460,16 +460,21 @@ void dispatch_drop(struct etask *task)
 
 /* ---- when somebody is free ----------------------------------------------------------------------------------------------------------- */
 
+static void wake_target(struct target *target)
+{
+    if (!target || !target->n_queued)
+        return;
+    target->refused_ms = 0;
+    mark_runnable(target);
+}
+
 void dispatch_wake(struct env *env, const struct registry_agent *agent)
 {
-    struct target *target = find_target(env, 'a', agent->name);
-    if (target && target->n_queued)
-        mark_runnable(target);
+    wake_target(find_target(env, 'a', agent->name));
     for (size_t i = 0; agent->card && i < agent->card->n_skills; i++) {
         const char *skill = agent->card->skills[i]->id;
-        target = skill && amp_id_is_valid(skill) ? find_target(env, 's', skill) : NULL;
-        if (target && target->n_queued)
-            mark_runnable(target);
+        if (skill && amp_id_is_valid(skill))
+            wake_target(find_target(env, 's', skill));
     }
 }
 
@@ -479,7 +484,8 @@ static uint32_t run_target(struct target *target, uint32_t starts_max, bool is_p
     struct engine_event start = {.kind = ENGINE_EV_START};
     uint32_t started = 0;
     struct registry_slots slots = target_slots(target);
-    while (target->first && started < starts_max && bus_is_up(target->env->bus)) {
+    bool may_run = bus_is_up(target->env->bus) && (is_probe || !target->refused_ms);
+    while (may_run && target->first && started < starts_max) {
         if (slots.free <= target->n_untaken && !(is_probe && target->n_untaken == 0))
             break;
         struct etask *task = target->first;
@@ -487,9 +493,10 @@ static uint32_t run_target(struct target *target, uint32_t starts_max, bool is_p
         dispatch_event(task, &start);
         started++;
         is_probe = false;
+        may_run = !target->refused_ms;
         slots = target_slots(target);
     }
-    if (target->first && started < starts_max)
+    if (target->first && started < starts_max && !target->refused_ms)
         say_waiting(target, &slots);
     else if (!target->first)
         target->waiting[0] = '\0';
@@ -499,13 +506,14 @@ static uint32_t run_target(struct target *target, uint32_t starts_max, bool is_p
 void dispatch_run(struct env *env)
 {
     struct target *target = env->runnable;
-    uint32_t left = env->is_stopping || journal_failure(env->journal) ? 0 : ENV_STARTS_MAX;
+    bool may_start = !env->is_stopping && !journal_failure(env->journal);
+    uint32_t left = may_start ? ENV_STARTS_MAX : 0;
     env->runnable = NULL;
     while (target) {
         struct target *next = target->next_runnable;
         target->is_runnable = false;
         left -= run_target(target, left, false);
-        if (left == 0 && target->first && !env->is_stopping)
+        if (left == 0 && target->first && may_start)
             mark_runnable(target); /* next turn */
         release_target(target);
         target = next;
@@ -521,6 +529,7 @@ void dispatch_sweep(struct env *env)
     HASH_ITER(hh, env->targets, target, next) {
         if (target->first && target->n_untaken == 0 && now - target->tried_ms >= ENV_SLOW_MS) {
             target->tried_ms = now;
+            target->refused_ms = 0;
             (void)run_target(target, 1, true);
         }
     }

@@ -207,7 +207,8 @@ struct target { /* an agent or a skill for which tasks wait */
     char waiting[128];            /* why they wait; "" if they do not */
     bool is_runnable;
     struct target *next_runnable;
-    int64_t tried_ms;
+    int64_t tried_ms;             /* the last probe */
+    int64_t refused_ms;           /* since when the registry's free slots are not believed; 0: they are */
 };
 
 void dispatch_done(struct env *env);

@@ -130,10 +130,9 @@ static struct etask *find_or_begin(struct env *env, const struct amp_subject *su
     struct journal_query query = {.task = subject->b, .limit = 1};
     if (task)
         return task;
-    if (frame->seq > 1) { /* a first frame is of a new task: ids are not used twice */
-        if (journal_tasks(env->journal, &query, load, &loaded, NULL, NULL) != AMP_OK || loaded.is_known)
-            return loaded.task;
-    }
+    /* A first frame too: an id used twice must not write over the numbers that are in the journal. */
+    if (journal_tasks(env->journal, &query, load, &loaded, NULL, NULL) != AMP_OK || loaded.is_known)
+        return loaded.task;
     return begin(env, subject, frame);
 }
 
