@@ -43,7 +43,7 @@ char *task_request_text(const Amp__TaskRecord *record, size_t max)
         free(text);
         return line;
     }
-    return xstrdup("");
+    return print_line(record->asked != NULL ? record->asked : "", max);
 }
 
 /* ---- ls ---------------------------------------------------------------------------------------------- */

@@ -38,31 +38,38 @@ static void print_span(const struct cli *cli, const char *name, const Amp__Times
     print_field(cli, name, text);
 }
 
-/* Members of an attempt are shown as they are, so that what a newer environment adds is seen too. */
+static const char *member(const cJSON *attempt, const char *name)
+{
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(attempt, name));
+    return text != NULL ? text : "";
+}
+
+/* "i-01… agent_died after 3 ms, having waited 53 ms: the process was killed" */
+static void print_attempt(const struct cli *cli, const cJSON *attempt)
+{
+    const cJSON *number = cJSON_GetObjectItemCaseSensitive(attempt, "attempt"), *ran = cJSON_GetObjectItemCaseSensitive(attempt, "runMs");
+    const cJSON *waited = cJSON_GetObjectItemCaseSensitive(attempt, "waitMs");
+    const char *reason = member(attempt, "reason"), *outcome = member(attempt, "outcome"), *instance = member(attempt, "instance");
+    char name[24], wait_text[PRINT_SHORT_SIZE] = "0 ms", run_text[PRINT_SHORT_SIZE] = "";
+    snprintf(name, sizeof name, "attempt %d", cJSON_IsNumber(number) ? number->valueint : 0);
+    if (cJSON_IsNumber(waited))
+        print_duration((int64_t)waited->valuedouble, wait_text);
+    if (cJSON_IsNumber(ran))
+        print_duration((int64_t)ran->valuedouble, run_text);
+    char *text = xasprintf("%s %s%s%s, having waited %s%s%s", *instance != '\0' ? instance : "nobody took it:", *outcome != '\0' ? outcome : "running",
+                           *run_text != '\0' ? " after " : "", run_text, wait_text, *reason != '\0' ? ": " : "", reason);
+    print_field(cli, name, text);
+    free(text);
+}
+
 static void print_attempts(const struct cli *cli, const Amp__Task *task)
 {
     cJSON *metadata = NULL, *attempt = NULL;
     if (task->metadata == NULL ||
         amp_json_parse((struct amp_bytes){task->metadata->text.data, task->metadata->text.len}, &metadata, NULL) != AMP_OK)
         return;
-    int number = 0;
     cJSON_ArrayForEach(attempt, cJSON_GetObjectItemCaseSensitive(metadata, "amp/attempts"))
-    {
-        char *text = xstrdup("");
-        const cJSON *item = NULL;
-        cJSON_ArrayForEach(item, attempt)
-        {
-            char *value = cJSON_IsString(item) ? xstrdup(item->valuestring) : cJSON_PrintUnformatted(item);
-            char *longer = xasprintf("%s%s%s %s", text, *text != '\0' ? ", " : "", item->string, value);
-            free(text);
-            free(value);
-            text = longer;
-        }
-        char name[24];
-        snprintf(name, sizeof name, "attempt %d", ++number);
-        print_field(cli, name, text);
-        free(text);
-    }
+        print_attempt(cli, attempt);
     cJSON_Delete(metadata);
 }
 
@@ -130,8 +137,9 @@ static char *tree_line(const struct cli *cli, const Amp__TaskRecord *record)
     if (record->submitted != NULL)
         print_duration(end - record->submitted->unix_ms, took);
     char *text = task_request_text(record, 60);
-    char *line = xasprintf("%s%s%s  %s%s%s  %s  %s  %s", print_on(&cli->out, PRINT_BOLD), target, print_off(&cli->out),
-                           print_on(&cli->out, print_state_color(state)), state, print_off(&cli->out), took, record->task->id, text);
+    char *line = xasprintf("%s%s%s  %s%s%s  %s  %s%s%s", print_on(&cli->out, PRINT_BOLD), target, print_off(&cli->out),
+                           print_on(&cli->out, print_state_color(state)), state, print_off(&cli->out), took, record->task->id,
+                           *text != '\0' ? "  " : "", text);
     free(text);
     return line;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define METADATA_BYTES_MAX (256u << 10)
+#define ASKED_BYTES_MAX 200u
 
 static const struct amp_code_info *outcome_of(const struct attempt *attempt)
 {
@@ -166,6 +167,21 @@ static char *given(char *id)
     return id[0] ? id : NULL;
 }
 
+/* The beginning of the first message's text: a list without histories can say what was asked. */
+static char *asked_of(const Amp__Task *task, struct amp_arena *arena)
+{
+    const Amp__Message *first = task->n_history ? task->history[0] : NULL;
+    for (size_t i = 0; first && i < first->n_parts; i++) {
+        const char *text = first->parts[i]->text;
+        size_t len = text ? strnlen(text, ASKED_BYTES_MAX) : 0;
+        while (len && ((unsigned char)text[len] & 0xC0) == 0x80)
+            len--; /* whole characters only */
+        if (len)
+            return amp_arena_strdup(arena, (struct amp_bytes){(const uint8_t *)text, len});
+    }
+    return NULL;
+}
+
 static void trim(Amp__Task *task, int flags)
 {
     if (!(flags & VIEW_ARTIFACTS))
@@ -183,8 +199,9 @@ Amp__TaskRecord *view_task(struct etask *task, struct amp_arena *arena, int flag
         return NULL;
     *copy = *amp_fold_task(fold);
     copy->metadata = make_metadata(task, copy->metadata, arena);
-    trim(copy, flags);
     amp__task_record__init(record);
+    record->asked = asked_of(copy, arena);
+    trim(copy, flags);
     record->task = copy;
     record->agent = given(task->agent);
     record->skill = given(task->skill);
