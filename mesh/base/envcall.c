@@ -78,7 +78,7 @@ static void take_reply(struct env_call *call, const struct bus_msg *msg)
     const Amp__EnvReply *reply = NULL;
     if (amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_ENV_REPLY, &arena, &envelope, &encoding, &malformed) != AMP_OK) {
         counter_add(COUNTER_malformed_refused, 1);
-        amp_error_set(&err, AMP_BAD_ANSWER, "", "the environment's answer is none: %s", malformed.message);
+        amp_error_set(&err, AMP_BAD_ANSWER, "", "the environment's answer is none: %s: %s", malformed.field, malformed.message);
     } else if (envelope->env_reply->error) {
         amp_error_from_wire(&err, envelope->env_reply->error);
     } else {

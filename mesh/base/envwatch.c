@@ -199,7 +199,7 @@ static void take_message(struct env_watch *watch, const struct bus_msg *msg)
     struct amp_error err = {.code = AMP_OK}, malformed;
     if (amp_envelope_decode(msg->data, allowed, &arena, &envelope, &encoding, &malformed) != AMP_OK) {
         counter_add(COUNTER_malformed_refused, 1);
-        amp_error_set(&err, AMP_BAD_ANSWER, "", "the environment's answer is none: %s", malformed.message);
+        amp_error_set(&err, AMP_BAD_ANSWER, "", "the environment's answer is none: %s: %s", malformed.field, malformed.message);
         finish(watch, &err, NULL);
     } else if (envelope->body_case == AMP__ENVELOPE__BODY_FRAME) {
         take_frame(watch, envelope->frame);

@@ -98,8 +98,9 @@ static void fill_frame(struct etask *task, struct journal_batch *batch, size_t f
     amp__frame__init(frame);
     frame->task_id = task->id;
     frame->context_id = task->context;
-    frame->agent = task->agent[0] ? task->agent : NULL;
-    frame->instance = task->instance[0] ? task->instance : NULL;
+    /* Copies: the task may be another instance's, or nobody's, by the time that this is durable and published. */
+    frame->agent = task->agent[0] ? (char *)journal_batch_text(batch, task->agent) : NULL;
+    frame->instance = task->instance[0] ? (char *)journal_batch_text(batch, task->instance) : NULL;
     frame->has_attempt = task->engine.attempt > 0;
     frame->attempt = task->engine.attempt;
     frame->has_journalled = frame->journalled = task->is_durable;
