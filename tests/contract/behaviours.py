@@ -6,7 +6,7 @@ import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
-from meshtest import Mesh, Tap, check  # noqa: E402
+from meshtest import BUILD, Mesh, Process, Tap, check, until  # noqa: E402
 
 AGENTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "agents")
 
@@ -93,6 +93,7 @@ BEHAVIOURS = [("echo", echo), ("token stream", stream), ("tool call", tool), ("t
               ("input required", input_required), ("cancel", cancel), ("failure", failure), ("artifact", artifact)]
 
 shim = os.path.join(AGENTS, "shim.py")
+c_agent = os.path.join(BUILD, "tests/contract_agent_c")
 WAYS = [
     ("exec", ["--", os.path.join(AGENTS, "exec.sh")]),
     ("jsonl", ["--mode", "jsonl", "--", sys.executable, os.path.join(AGENTS, "jsonl.py")]),
@@ -104,7 +105,21 @@ WAYS = [
     ("py-async-generator", [shim + ":async_generator_agent"]),
     ("js", [os.path.join(AGENTS, "shim.mjs") + ":agent"]),
     ("js-async-generator", [os.path.join(AGENTS, "shim.mjs") + ":generatorAgent"]),
+    ("c-client", ["--mode", "dial", "--", c_agent]),
+    ("c-client-fd", ["--mode", "dial", "--", os.path.join(AGENTS, "inherit.py"), c_agent]),
+    ("c-client-outside", ["--mode", "dial"]),
 ]
+OUTSIDE = {"c-client-outside": [c_agent]}  # programs that nobody spawns: they are running and dial
+
+
+def join(mesh, agent, args, outside, processes):
+    sock = os.path.join(mesh.home, agent + ".sock")
+    processes.append(mesh.spawn("run", "--name", agent, "--concurrency", "2", "--sock", sock, *args))
+    if outside:
+        until(lambda: os.path.exists(sock), "the sidecar listens")
+        processes.append(Process(outside, dict(mesh.env, AMESH_SOCK=sock), agent + "'s program"))
+        mesh.processes.append(processes[1])
+    processes[0].wait_line("ready ")
 
 
 def main():
@@ -115,14 +130,15 @@ def main():
                 continue
             agent = "b-" + way
             processes = []
-            if not tap.run(f"{way}: joins the mesh", lambda: processes.append(mesh.agent(agent, "--concurrency", "2", *args))):
+            if not tap.run(f"{way}: joins the mesh", join, mesh, agent, args, OUTSIDE.get(way), processes):
                 continue
             for name, behaviour in BEHAVIOURS:
                 tap.run(f"{way}: {name}", behaviour, mesh, agent)
 
             def leave():
                 processes[0].signal(signal.SIGTERM)
-                check(processes[0].wait() == 0, "exit code 0", processes[0].err[-10:])
+                for process in processes:
+                    check(process.wait() == 0, "exit code 0", process.name, process.err[-10:])
             tap.run(f"{way}: leaves on SIGTERM", leave)
     tap.done()
 
