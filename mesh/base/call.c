@@ -113,6 +113,8 @@ static enum amp_code encode_request(struct call *call, const struct call_options
     request.skill = (char *)options->skill;
     request.has_ack_ms = true;
     request.ack_ms = CALL_ACK_MS;
+    request.has_window_bytes = true;
+    request.window_bytes = CALL_WINDOW_BYTES;
     Amp__Envelope envelope = AMP__ENVELOPE__INIT;
     envelope.version = AMP_PROTOCOL_VERSION;
     envelope.from = (char *)options->from;
@@ -193,6 +195,13 @@ void call_cancel(struct call *call, const char *reason)
     call->in_api++;
     call_feed(call, CALL_EV_CANCEL);
     call->in_api--;
+}
+
+void call_hold(struct call *call, bool is_held)
+{
+    call->is_held = is_held;
+    if (!call->is_dead && call->fsm.phase == CALL_TAKEN)
+        call_io_confirm(call);
 }
 
 enum amp_code call_answer(struct call *call, const char *input_id, const Amp__Message *message, struct amp_error *reterr)

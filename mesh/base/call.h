@@ -8,6 +8,8 @@ struct loop;
 struct bus;
 struct call;
 
+#define CALL_WINDOW_BYTES (1u << 20) /* of frames that may be on their way */
+
 struct call_options {
     const char *agent;    /* one of agent, skill */
     const char *skill;
@@ -41,6 +43,8 @@ struct call_handlers {
 /* Starts it. Errors at once: AMP_INVALID, AMP_HOPS, AMP_LOOP (callee is in path), AMP_TOO_LARGE. Everything else comes through on_end, never from inside call_start. */
 AMP_MUST_USE enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_options *options, const struct call_handlers *handlers, void *ctx,
                                       struct call **ret, struct amp_error *reterr);
+/* Holds the callee back: nothing more is confirmed (amp.md 6.2.3), so that at most CALL_WINDOW_BYTES still come, until it is called with false. */
+void call_hold(struct call *call, bool is_held);
 /* Asks the callee to cancel; the stream goes on to its end (CANCELED, or what was reached first). Before it was taken: ends with AMP_CANCELED; right after
  * the request went out, as soon as the first answer says whether there is anybody to tell. After 10 s without an end: AMP_CANCELED. */
 void call_cancel(struct call *call, const char *reason);

@@ -79,6 +79,8 @@ static enum amp_code publish_request(struct call *call)
 static enum amp_code publish_ping(struct call *call, struct bus_inbox *inbox, const char *subject)
 {
     Amp__Ping ping = AMP__PING__INIT;
+    ping.has_received_bytes = call->received_bytes > 0;
+    ping.received_bytes = call->is_held ? call->confirmed_bytes : call->received_bytes;
     Amp__Control control = AMP__CONTROL__INIT;
     control.kind_case = AMP__CONTROL__KIND_PING;
     control.ping = &ping;
@@ -128,6 +130,20 @@ static enum amp_code publish_cancel(struct call *call, enum call_why why)
         cancel.reason = (char *)"the caller lost track of the task";
     }
     return bus_control_request(call_ctl_inbox(call), call->ctl_subject, call->from, &control);
+}
+
+void call_io_confirm(struct call *call)
+{
+    if (call->is_held || call->received_bytes - call->confirmed_bytes < CALL_WINDOW_BYTES / 4)
+        return;
+    Amp__Ping ping = AMP__PING__INIT;
+    Amp__Control control = AMP__CONTROL__INIT;
+    control.kind_case = AMP__CONTROL__KIND_PING;
+    control.ping = &ping;
+    ping.has_received_bytes = true;
+    ping.received_bytes = call->received_bytes;
+    if (bus_control_publish(call->bus, call->ctl_subject, call->from, &control) == AMP_OK)
+        call->confirmed_bytes = call->received_bytes; /* else with the next frame or ping */
 }
 
 static void say_taken(struct call *call)
@@ -279,7 +295,7 @@ static bool take_names(struct call *call, const Amp__Frame *frame)
     return true;
 }
 
-static void take_frame(struct call *call, const Amp__Frame *frame)
+static void take_frame(struct call *call, const Amp__Frame *frame, size_t size)
 {
     if (strcmp(frame->task_id, call->task_id) != 0) {
         bad_answer(call, "a frame of another task");
@@ -298,7 +314,10 @@ static void take_frame(struct call *call, const Amp__Frame *frame)
     if (code == AMP_OK) {
         call->frame = frame;
         call->error = frame->end ? frame->end->error : NULL;
+        call->received_bytes += size;
         feed(call, (struct call_event){.kind = CALL_EV_FRAME, .is_last = call->stream.is_ended});
+        if (!call->is_dead && call->fsm.phase == CALL_TAKEN)
+            call_io_confirm(call);
     } else if (code != AMP_TASK_ENDED) {
         snprintf(call->detail, sizeof call->detail, "%s", err.message);
         call_feed(call, CALL_EV_FRAME_GAP);
@@ -353,7 +372,7 @@ static void on_reply(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *
     if (amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_FRAME | 1u << AMP__ENVELOPE__BODY_REPLY, &arena, &envelope, &encoding, &err) != AMP_OK) {
         bad_answer(call, err.message);
     } else if (envelope->body_case == AMP__ENVELOPE__BODY_FRAME) {
-        take_frame(call, envelope->frame);
+        take_frame(call, envelope->frame, msg->data.len);
     } else {
         take_reply(call, envelope->reply);
     }

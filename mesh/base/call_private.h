@@ -17,7 +17,8 @@ struct call {
     struct bus_inbox *inbox, *who, *ctl;
     struct amp_buf wire; /* the request, until it was taken */
     uint32_t timeout_ms;
-    bool was_sent;
+    uint64_t received_bytes, confirmed_bytes; /* of frames */
+    bool was_sent, is_held;
 
     char *agent, *skill, *instance; /* asked for */
     char *from, *task_id;
@@ -43,6 +44,7 @@ struct call {
 void call_feed(struct call *call, enum call_event_kind kind);
 void call_io_open(struct call *call);  /* its timer and its inbox */
 void call_io_close(struct call *call); /* nothing is called back any more */
+void call_io_confirm(struct call *call); /* what was received, when enough of it is not confirmed */
 struct bus_inbox *call_ctl_inbox(struct call *call);
 
 /* Between enter and leave the call may be freed by its owner; its memory stays until the last leave. */

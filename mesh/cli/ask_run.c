@@ -12,6 +12,7 @@
 #include "base/envcall.h"
 #include "base/loop.h"
 #include "cli/event.h"
+#include "cli/output.h"
 
 #define ANSWER_LINE_MAX 65536u /* of what is typed at a question */
 
@@ -244,8 +245,17 @@ static void on_sigint(void *ctx, int signo)
 
 /* ---- runs ---------------------------------------------------------------------------------------- */
 
+/* The reader of our stdout is slow: hold the agent back. */
+static void on_output_full(void *ctx, bool is_full)
+{
+    struct ask *ask = ctx;
+    if (ask->call != NULL)
+        call_hold(ask->call, is_full);
+}
+
 static void run_init(struct ask *ask)
 {
+    output_queue_begin(ask->cli.loop, on_output_full, ask);
     answer_init(&ask->answer, ask->task_id, ask->context_id, ask->form);
     ask->answer.is_verbose = ask->is_verbose;
     ask->answer.out_style = ask->cli.out;
@@ -260,6 +270,7 @@ static void run_done(struct ask *ask)
     env_watch_free(ask->watch);
     call_free(ask->call);
     loop_signal_free(ask->on_sigint);
+    output_queue_end();
     answer_done(&ask->answer);
 }
 

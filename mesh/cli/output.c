@@ -1,9 +1,18 @@
 #include "cli/output.h"
 
 #include <cjson/cJSON.h>
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "base/loop.h"
+
+#define QUEUE_MAX (256u << 20)  /* then it is waited for after all */
+#define PIECE_PIPE 4096u        /* PIPE_BUF: what a pipe that polls writable takes without blocking */
+#define PIECE_TERMINAL 256u
 
 void output_json(FILE *to, cJSON *json)
 {
@@ -34,4 +43,112 @@ static void on_stop(void *ctx, int signo)
 struct loop_signal *output_stop_on_sigint(struct loop *loop)
 {
     return loop_signal_new(loop, SIGINT, on_stop, loop);
+}
+
+/* ---- a stdout that does not block ------------------------------------------------------------------- */
+
+static struct {
+    struct loop *loop;
+    struct loop_io *io;  /* while something waits */
+    FILE *before;
+    struct amp_buf waiting;
+    size_t start;        /* written already */
+    size_t piece;
+    bool is_full, is_broken;
+    void (*on_full)(void *ctx, bool is_full);
+    void *ctx;
+} queue;
+
+static size_t queue_len(void)
+{
+    return queue.waiting.len - queue.start;
+}
+
+/* is_patient: until nothing waits. */
+static void queue_write(bool is_patient)
+{
+    while (queue_len() > 0 && !queue.is_broken) {
+        struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+        if (!is_patient && poll(&out, 1, 0) == 0)
+            return;
+        size_t len = queue_len() < queue.piece ? queue_len() : queue.piece;
+        ssize_t n = write(STDOUT_FILENO, queue.waiting.data + queue.start, len);
+        if (n < 0 && errno == EAGAIN)
+            (void)poll(&out, 1, is_patient ? -1 : 0);
+        if (n < 0 && errno == EAGAIN && !is_patient)
+            return;
+        queue.is_broken = n < 0 && errno != EINTR && errno != EAGAIN;
+        queue.start += n > 0 ? (size_t)n : 0;
+    }
+    amp_buf_reset(&queue.waiting);
+    queue.start = 0;
+}
+
+static void on_writable(void *ctx, int events);
+
+static void queue_look(void)
+{
+    if (queue_len() > 0 && queue.io == NULL)
+        queue.io = loop_io_new(queue.loop, STDOUT_FILENO, on_writable, NULL);
+    if (queue.io != NULL)
+        loop_io_want(queue.io, queue_len() > 0 ? LOOP_WRITE : 0);
+    bool is_full = queue.is_full ? queue_len() > 0 : queue_len() > OUTPUT_FULL_BYTES;
+    if (is_full == queue.is_full)
+        return;
+    queue.is_full = is_full;
+    queue.on_full(queue.ctx, is_full);
+}
+
+static void on_writable(void *ctx, int events)
+{
+    queue_write(false);
+    queue_look();
+}
+
+static ssize_t take(void *cookie, const char *data, size_t len)
+{
+    if (queue.is_broken)
+        return 0;
+    if (queue.start > 0 && queue.waiting.len + len > queue.waiting.cap && queue.start >= queue_len()) {
+        memmove(queue.waiting.data, queue.waiting.data + queue.start, queue_len());
+        queue.waiting.len = queue_len();
+        queue.start = 0;
+    }
+    if (amp_buf_append(&queue.waiting, data, len) != AMP_OK) {
+        queue.waiting.is_full = false;
+        queue_write(true);
+        if (amp_buf_append(&queue.waiting, data, len) != AMP_OK)
+            return 0;
+    }
+    queue_write(false);
+    queue_look();
+    return (ssize_t)len;
+}
+
+void output_queue_begin(struct loop *loop, void (*on_full)(void *ctx, bool is_full), void *ctx)
+{
+    fflush(stdout);
+    FILE *file = fopencookie(NULL, "w", (cookie_io_functions_t){.write = take});
+    if (file == NULL)
+        abort();
+    queue.loop = loop;
+    queue.before = stdout;
+    queue.piece = isatty(STDOUT_FILENO) == 1 ? PIECE_TERMINAL : PIECE_PIPE;
+    queue.is_full = queue.is_broken = false;
+    queue.on_full = on_full;
+    queue.ctx = ctx;
+    amp_buf_init(&queue.waiting, QUEUE_MAX);
+    queue.start = 0;
+    stdout = file;
+}
+
+void output_queue_end(void)
+{
+    fclose(stdout);
+    stdout = queue.before;
+    loop_io_free(queue.io);
+    queue.io = NULL;
+    signal(SIGINT, SIG_DFL);
+    queue_write(true);
+    amp_buf_done(&queue.waiting);
 }

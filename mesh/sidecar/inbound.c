@@ -121,6 +121,7 @@ static enum amp_code control_apply(struct sidecar *sidecar, const char *id, cons
     struct task *task = task_lookup(sidecar, id);
     if (!task)
         return amp_error_set(reterr, AMP_NO_SUCH_TASK, "", "instance %s does not work on task %s", sidecar->instance, id);
+    task_heard(task, control->kind_case == AMP__CONTROL__KIND_PING ? control->ping : NULL);
     switch (control->kind_case) {
     case AMP__CONTROL__KIND_PING: return AMP_OK;
     case AMP__CONTROL__KIND_CANCEL:

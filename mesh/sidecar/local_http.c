@@ -36,6 +36,7 @@ void local_reply_error(struct http_request *request, enum amp_code code, const c
 static void exchange_free(struct exchange *exchange)
 {
     rpc_free(exchange->rpc);
+    task_room_cancel(&exchange->room);
     worker_poll_cancel(exchange->poll);
     loop_timer_free(exchange->comment);
     free(exchange);
@@ -248,12 +249,26 @@ static cJSON *read_events(struct http_request *request, struct amp_error *reterr
     return json;
 }
 
+static void on_events_done(void *ctx, const cJSON *result, const struct amp_error *err);
+
+static void on_room(void *ctx)
+{
+    on_events_done(ctx, NULL, NULL);
+}
+
+/* The answer comes when the caller has read on, so that who posts faster is held back. */
 static void on_events_done(void *ctx, const cJSON *result, const struct amp_error *err)
 {
     struct exchange *exchange = ctx;
     struct task *task = task_find(exchange->sidecar, exchange->task);
     bool is_canceled = (err && err->code == AMP_TASK_ENDED) || (task && task_is_canceled(task));
     worker_lease_touch(exchange->sidecar, exchange->task);
+    if (task && task_is_full(task)) {
+        worker_lease_hold(exchange->sidecar, exchange->task);
+        exchange->room = (struct task_room){.on_room = on_room, .ctx = exchange};
+        task_room_wait(task, &exchange->room);
+        return;
+    }
     if (err && err->code != AMP_OK && err->code != AMP_TASK_ENDED) {
         http_reply_error(exchange->request, err);
     } else {

@@ -3,6 +3,7 @@
 #include <amp/amp.h>
 
 #include "sidecar/rpc.h"
+#include "sidecar/task.h"
 
 struct cJSON;
 struct http_request;
@@ -19,6 +20,7 @@ struct exchange { /* a request whose answer is being made */
     struct lease_poll *poll;
     struct loop_timer *comment; /* SSE: keeps proxies and the client's own timeout quiet */
     char task[AMP_NAME_MAX + 1];
+    struct task_room room;      /* the answer waits for it */
     enum local_form form;
     bool is_started, is_done;
 };

@@ -6,6 +6,7 @@
 #include "sidecar/rpc.h"
 #include "sidecar/session.h"
 #include "sidecar/sidecar.h"
+#include "sidecar/task.h"
 #include "sidecar/worker_link.h"
 
 #include <cjson/cJSON.h>
@@ -33,6 +34,7 @@ struct peer {
     pid_t pid;
     LIST_HEAD(, asked) open;
     unsigned n_open;
+    struct task_room room; /* waits while nothing more is read */
 };
 
 static void reply_error(struct peer *peer, const cJSON *id, const char *method, const struct amp_error *err)
@@ -152,13 +154,40 @@ static void take_hello(struct peer *peer, const cJSON *params, const cJSON *id)
 
 /* ---- session -------------------------------------------------------------------------------------------- */
 
+static void pause_peer(struct peer *peer, bool is_paused)
+{
+    if (peer->handlers.on_pause)
+        peer->handlers.on_pause(peer->ctx, is_paused);
+    else
+        session_pause(peer->session, is_paused);
+}
+
+static void on_room(void *ctx)
+{
+    pause_peer(ctx, false);
+}
+
+/* An agent faster than its caller is not read for a while: its write blocks, which loses nothing. */
+static void brake(struct peer *peer, const cJSON *params)
+{
+    const char *id = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(params, "taskId"));
+    struct task *task = id ? task_find(peer->sidecar, id) : NULL;
+    if (!task || peer->room.task || !task_is_full(task))
+        return;
+    task_room_wait(task, &peer->room);
+    pause_peer(peer, true);
+}
+
 static void on_request(void *ctx, const char *method, const cJSON *params, const cJSON *id)
 {
     struct peer *peer = ctx;
-    if (!strcmp(method, "hello"))
+    if (!strcmp(method, "hello")) {
         take_hello(peer, params, id);
-    else
-        start_rpc(peer, method, params, id);
+        return;
+    }
+    start_rpc(peer, method, params, id);
+    if (!strcmp(method, "task.event"))
+        brake(peer, params);
 }
 
 static void on_reply(void *ctx, uint64_t number, const cJSON *result, const cJSON *error)
@@ -195,6 +224,7 @@ static struct peer *make(struct sidecar *sidecar, pid_t pid, const struct peer_h
     peer->handlers = *handlers;
     peer->ctx = ctx;
     peer->pid = pid;
+    peer->room = (struct task_room){.on_room = on_room, .ctx = peer};
     LIST_INIT(&peer->open);
     return peer;
 }
@@ -220,6 +250,7 @@ void peer_free(struct peer *peer)
         return;
     while (!LIST_EMPTY(&peer->open))
         asked_free(LIST_FIRST(&peer->open));
+    task_room_cancel(&peer->room);
     session_free(peer->session);
     free(peer);
 }

@@ -16,6 +16,8 @@ struct peer_handlers {
     /* Once, after everything else; peer_free may be called here. */
     void (*on_closed)(void *ctx, struct peer *peer, const char *reason);
     void (*on_text)(void *ctx, struct amp_bytes line); /* jsonl: a line of its log; or NULL */
+    /* jsonl: feed no more until it is called with false, as a task of this peer waits for its caller; or NULL */
+    void (*on_pause)(void *ctx, bool is_paused);
 };
 
 /* Takes the descriptor over. `pid`: who is at the other end, 0 if unknown. */

@@ -398,6 +398,12 @@ static void on_readable(void *ctx, int events)
     session_feed(session, (struct amp_bytes){buffer, (size_t)n});
 }
 
+void session_pause(struct session *session, bool is_paused)
+{
+    if (session->in)
+        loop_io_want(session->in, is_paused ? 0 : LOOP_READ);
+}
+
 void session_pump(struct session *session)
 {
     struct pollfd poll_fd = {.fd = session->fd_in, .events = POLLIN};

@@ -22,6 +22,8 @@ struct session *session_new(struct loop *loop, int fd_in, int fd_out, bool allow
 /* Without descriptors: bytes come through session_feed and leave through `write` (jsonl on a spawned child's stdio). */
 struct session *session_new_fed(struct loop *loop, bool allows_text, const struct session_handlers *handlers, enum amp_code (*write)(void *ctx, struct amp_bytes data), void *ctx);
 void session_feed(struct session *session, struct amp_bytes data); /* len 0: end of file */
+/* Reads nothing more until it is called with false; the peer's writes will block. Only for sessions with descriptors. */
+void session_pause(struct session *session, bool is_paused);
 void session_pump(struct session *session); /* reads all that has arrived by now: before the end of the process behind it is judged */
 void session_free(struct session *session); /* what is queued is written once more, without waiting. Allowed inside every callback; NULL is fine */
 /* Ends the connection as if the peer had: on_closed with `reason`, from the end of this turn. */

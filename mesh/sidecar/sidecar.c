@@ -155,6 +155,7 @@ void sidecar_bus_up(struct sidecar *sidecar)
 {
     if (sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_GONE)
         return;
+    sidecar->up_ms = loop_now_ms(sidecar->loop);
     if (!sidecar->is_open) {
         sidecar->is_open = true;
         member_open(sidecar);

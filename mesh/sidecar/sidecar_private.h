@@ -26,7 +26,8 @@ struct loop_timer;
 #define SIDECAR_WAITING_MAX 256u     /* tasks between two turns (INPUT_REQUIRED), which hold no slot */
 #define SIDECAR_LINGERING_MAX 256u   /* ended tasks whose last frames wait for the bus */
 #define SIDECAR_QUESTIONS_MAX 16u    /* open questions of one task */
-#define SIDECAR_UNSENT_MAX (1u << 20) /* bytes of events of one task that wait for the bus */
+#define SIDECAR_BRAKE_BYTES (512u << 10) /* of events of one task that wait: from here on its agent is held back */
+#define SIDECAR_UNSENT_MAX (16u << 20)   /* what an agent that cannot be held back in time may make wait */
 #define SIDECAR_FRAME_EVENTS_MAX 64u
 #define SIDECAR_POOL_MAX 8u          /* tasks kept for reuse */
 
@@ -66,7 +67,7 @@ void inbound_who(struct sidecar *sidecar, const struct bus_msg *msg);
 /* Reply{error} (err NULL or AMP_OK: done) to an inbox, in that encoding. */
 void inbound_reply(struct sidecar *sidecar, const char *inbox, enum amp_encoding encoding, const struct amp_error *err);
 
-/* ---- task.c ------------------------------------------------------------------------------------------------------ */
+/* ---- task.c, task_table.c, task_question.c ----------------------------------------------------------------------- */
 
 struct task_table {
     struct task *by_id;       /* uthash */
@@ -105,8 +106,8 @@ void task_resume_waiting(struct sidecar *sidecar);
 void task_close(struct task *task, Amp__TaskState state, const struct amp_error *err);
 /* Ends every open task that way. only_waiting: those between turns. */
 void task_close_all(struct sidecar *sidecar, bool only_waiting, const struct amp_error *err);
-/* Too much waits for the bus: a worker that can hold its agent back should. */
-bool task_is_full(const struct task *task);
+/* The caller said something: it is still there, and (with `ping`) received this much. */
+void task_heard(struct task *task, const Amp__Ping *ping);
 /* Appends the ids of at most `max` tasks in flight. */
 size_t task_ids(struct sidecar *sidecar, char **ret, size_t max);
 
@@ -183,6 +184,7 @@ struct sidecar {
     Amp__InstanceState state;
     uint32_t slots, inflight;      /* inflight: tasks that hold a slot */
     int64_t last_progress_unix_ms;
+    int64_t up_ms;                 /* loop time at which the bus last came up */
     pid_t agent_pid;
     bool is_open, is_ready, was_up, is_stopped, is_freeing;
     struct loop_tick *tick;

@@ -15,8 +15,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 
-#define FLUSH_EARLY_BYTES (SIDECAR_UNSENT_MAX / 2) /* a turn that makes more than this sends before its end */
-#define RETRY_MS 20u
+#define CALLER_SILENT_MS 10000u                    /* a caller that reads on, or waits, is heard of each second (amp.md 5.5.2) */
 #define OVERDUE_MS (SIDECAR_CANCEL_MS + 1000u)     /* the worker had its 5 s and a kill; the caller waits no longer */
 
 /* ---- what the worker may know -------------------------------------------------------------------------------- */
@@ -36,20 +35,38 @@ struct amp_arena *task_arena(struct task *task) { return &task->arena; }
 
 bool task_is_full(const struct task *task)
 {
-    return task->is_blocked && task->stream.bodies.len > FLUSH_EARLY_BYTES;
+    return task->is_blocked && !task->stream.is_ended && !task->is_canceled && task->stream.bodies.len > SIDECAR_BRAKE_BYTES;
 }
 
-struct task *task_lookup(struct sidecar *sidecar, const char *id)
+void task_room_wait(struct task *task, struct task_room *room)
 {
-    struct task *task;
-    HASH_FIND_STR(sidecar->tasks.by_id, id, task);
-    return task;
+    room->task = task;
+    LIST_INSERT_HEAD(&task->rooms, room, entry);
 }
 
-struct task *task_find(struct sidecar *sidecar, const char *id)
+void task_room_cancel(struct task_room *room)
 {
-    struct task *task = task_lookup(sidecar, id);
-    return task && task->is_running ? task : NULL;
+    if (room->task)
+        LIST_REMOVE(room, entry);
+    room->task = NULL;
+}
+
+void task_room_call(struct task *task)
+{
+    struct task_room *room;
+    while ((room = LIST_FIRST(&task->rooms))) {
+        task_room_cancel(room);
+        room->on_room(room->ctx);
+    }
+}
+
+enum amp_code task_flush_now(struct task *task)
+{
+    enum amp_code code = task_stream_flush(task);
+    task->is_blocked = code != AMP_OK;
+    if (code == AMP_BUSY && !loop_timer_is_set(task->silent))
+        loop_timer_set(task->silent, CALLER_SILENT_MS);
+    return code;
 }
 
 void task_mark_dirty(struct task *task)
@@ -63,31 +80,9 @@ void task_mark_dirty(struct task *task)
     sidecar_touch(task->sidecar);
 }
 
-/* ---- questions --------------------------------------------------------------------------------------------------- */
-
-static void question_done(struct question *question, enum amp_code code, const Amp__Message *answer)
-{
-    struct task *task = question->task;
-    struct question **at = &task->questions;
-    while (*at != question)
-        at = &(*at)->next;
-    *at = question->next;
-    task->n_questions--;
-    loop_timer_free(question->expiry);
-    question->on_answer(question->ctx, code, answer);
-    free(question->prompt);
-    free(question);
-}
-
-static void questions_drop(struct task *task)
-{
-    while (task->questions)
-        question_done(task->questions, AMP_CANCELED, NULL);
-}
-
 /* ---- the end ------------------------------------------------------------------------------------------------------- */
 
-static enum amp_code status(struct task *task, Amp__TaskState state, const char *text, const char *metadata)
+enum amp_code task_status(struct task *task, Amp__TaskState state, const char *text, const char *metadata)
 {
     struct amp_event_sink sink = task_stream_sink(task);
     enum amp_code code = amp_event_status(&task->source, state, text, metadata, &sink);
@@ -113,11 +108,11 @@ static void count_end(struct task *task, Amp__TaskState state)
 static void conclude(struct task *task, Amp__TaskState state, const char *reason, const struct amp_error *err, const Amp__Death *death)
 {
     if (!amp_task_may_move(task->state, state))
-        (void)status(task, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, NULL);
+        (void)task_status(task, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, NULL);
     if (!reason && err->code != AMP_OK)
         reason = err->message[0] ? err->message : amp_code_info(err->code)->text;
-    if (status(task, state, reason, NULL) != AMP_OK) /* a reason too long for this bus, or no memory for it */
-        (void)status(task, state, NULL, NULL);
+    if (task_status(task, state, reason, NULL) != AMP_OK) /* a reason too long for this bus, or no memory for it */
+        (void)task_status(task, state, NULL, NULL);
     task->state = state;
     Amp__Error wire;
     amp_error_to_wire(err, &wire);
@@ -131,6 +126,7 @@ static void conclude(struct task *task, Amp__TaskState state, const char *reason
     loop_timer_stop(task->ack);
     loop_timer_stop(task->deadline);
     loop_timer_stop(task->overdue);
+    task_mark_dirty(task); /* whoever waits for room is told */
 }
 
 static void leave_waiting(struct task *task)
@@ -146,7 +142,7 @@ void task_close(struct task *task, Amp__TaskState state, const struct amp_error 
         return;
     leave_waiting(task);
     conclude(task, state, NULL, err, NULL);
-    questions_drop(task);
+    task_questions_drop(task);
 }
 
 static void tell_worker(struct task *task, const char *reason)
@@ -202,6 +198,58 @@ static void on_overdue(void *ctx)
     task_close(task, AMP__TASK_STATE__TASK_STATE_CANCELED, &none);
 }
 
+/* Nothing goes out, and the caller has not said for long that it is still there: nobody reads this any more. */
+static void on_silent(void *ctx)
+{
+    struct task *task = ctx;
+    struct amp_error err;
+    int64_t heard_ms = task->heard_ms > task->sidecar->up_ms ? task->heard_ms : task->sidecar->up_ms;
+    int64_t passed_ms = loop_now_ms(task->sidecar->loop) - heard_ms;
+    if (!task_stream_is_waiting(task))
+        return;
+    if (!bus_is_up(task->sidecar->bus) || passed_ms < CALLER_SILENT_MS) {
+        loop_timer_set(task->silent, CALLER_SILENT_MS);
+        return;
+    }
+    log_event(LOG_WARN, "task.caller_lost", "task", task_id(task), "from", task->from, NULL);
+    task_stream_give_up(task);
+    (void)amp_error_set(&err, AMP_INSTANCE_LOST, "", "the caller took no more events and was not heard of for %u s", CALLER_SILENT_MS / 1000);
+    (void)fail(task, &err, NULL);
+    task_mark_dirty(task);
+}
+
+void task_heard(struct task *task, const Amp__Ping *ping)
+{
+    task->heard_ms = loop_now_ms(task->sidecar->loop);
+    if (ping && ping->has_received_bytes && task_stream_received(task, ping->received_bytes))
+        task_mark_dirty(task);
+}
+
+void task_timers_new(struct task *task)
+{
+    struct loop *loop = task->sidecar->loop;
+    task->ack = loop_timer_new(loop, on_ack, task);
+    task->deadline = loop_timer_new(loop, on_deadline, task);
+    task->overdue = loop_timer_new(loop, on_overdue, task);
+    task->silent = loop_timer_new(loop, on_silent, task);
+}
+
+void task_timers_stop(struct task *task)
+{
+    loop_timer_stop(task->ack);
+    loop_timer_stop(task->deadline);
+    loop_timer_stop(task->overdue);
+    loop_timer_stop(task->silent);
+}
+
+void task_timers_free(struct task *task)
+{
+    loop_timer_free(task->ack);
+    loop_timer_free(task->deadline);
+    loop_timer_free(task->overdue);
+    loop_timer_free(task->silent);
+}
+
 void task_cancel(struct task *task, const char *reason)
 {
     struct amp_error none = {.code = AMP_OK};
@@ -213,26 +261,26 @@ void task_cancel(struct task *task, const char *reason)
         return;
     }
     loop_timer_set(task->overdue, OVERDUE_MS);
-    questions_drop(task);
+    task_mark_dirty(task); /* whoever waits for room is told */
+    task_questions_drop(task);
     tell_worker(task, reason && reason[0] ? reason : "cancelled by the caller");
 }
 
 /* ---- what the agent says --------------------------------------------------------------------------------------------- */
 
 /* May the agent still say something, and is there room for it? */
-static enum amp_code say_check(struct task *task, struct amp_error *reterr)
+enum amp_code task_say_check(struct task *task, struct amp_error *reterr)
 {
     if (task->stream.is_ended || task->is_canceled)
         return amp_error_set(reterr, AMP_TASK_ENDED, "", "task %s %s", task_id(task), task->is_canceled ? "was cancelled" : "has ended");
-    if (task->stream.bodies.len <= FLUSH_EARLY_BYTES)
+    if (task->stream.bodies.len <= SIDECAR_BRAKE_BYTES)
         return AMP_OK;
-    enum amp_code code = task_stream_flush(task);
-    task->is_blocked = code != AMP_OK;
+    enum amp_code code = task_flush_now(task);
     if (code == AMP_OK || task->stream.bodies.len <= SIDECAR_UNSENT_MAX)
         return AMP_OK;
     struct amp_error err;
     counter_add(COUNTER_events_refused, 1);
-    (void)amp_error_set(&err, AMP_OVERLOADED, "", "%zu bytes of events wait for the bus; at most %u may", task->stream.bodies.len, SIDECAR_UNSENT_MAX);
+    (void)amp_error_set(&err, AMP_OVERLOADED, "", "%zu bytes of events wait for the caller or the bus; at most %u may", task->stream.bodies.len, SIDECAR_UNSENT_MAX);
     return fail(task, &err, reterr);
 }
 
@@ -254,7 +302,7 @@ static enum amp_code said(struct task *task, enum amp_code code, struct amp_erro
 
 enum amp_code task_event(struct task *task, const struct cJSON *local, struct amp_error *reterr)
 {
-    enum amp_code code = say_check(task, reterr);
+    enum amp_code code = task_say_check(task, reterr);
     if (code != AMP_OK)
         return code;
     struct amp_event_sink sink = task_stream_sink(task);
@@ -265,7 +313,7 @@ enum amp_code task_text(struct task *task, struct amp_bytes text, struct amp_err
 {
     size_t most = task_stream_text_max(task);
     while (text.len > 0) {
-        enum amp_code code = say_check(task, reterr);
+        enum amp_code code = task_say_check(task, reterr);
         if (code != AMP_OK)
             return code;
         struct amp_event_sink sink = task_stream_sink(task);
@@ -313,10 +361,11 @@ void task_start(struct task *task, const struct task_origin *origin)
     task->state = AMP__TASK_STATE__TASK_STATE_SUBMITTED;
     task->source = (struct amp_event_source){.task_id = request->task_id, .context_id = request->context_id};
     task->started_us = clock_mono_us();
+    task->heard_ms = loop_now_ms(sidecar->loop);
     task_stream_start(task, origin);
     HASH_ADD_KEYPTR(hh, sidecar->tasks.by_id, request->task_id, strlen(request->task_id), task);
     counter_add(COUNTER_tasks_taken, 1);
-    if (status(task, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, NULL) == AMP_OK)
+    if (task_status(task, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, NULL) == AMP_OK)
         task->stream.is_held = true;
     uint32_t ack_ms = request->has_ack_ms ? request->ack_ms : SIDECAR_ACK_MS;
     loop_timer_set(task->ack, ack_ms);
@@ -332,7 +381,7 @@ static void turn_over(struct task *task)
     task->resume = NULL;
     task->sidecar->last_progress_unix_ms = clock_unix_ms();
     sidecar_slot_release(task->sidecar);
-    questions_drop(task);
+    task_questions_drop(task);
     task_mark_dirty(task);
 }
 
@@ -345,7 +394,7 @@ static void wait_for_answer(struct task *task, const char *question)
         conclude(task, AMP__TASK_STATE__TASK_STATE_FAILED, NULL, &err, NULL);
         return;
     }
-    if (status(task, AMP__TASK_STATE__TASK_STATE_INPUT_REQUIRED, question, NULL) != AMP_OK) {
+    if (task_status(task, AMP__TASK_STATE__TASK_STATE_INPUT_REQUIRED, question, NULL) != AMP_OK) {
         (void)amp_error_set(&err, AMP_TOO_LARGE, "message", "the question is too large");
         conclude(task, AMP__TASK_STATE__TASK_STATE_FAILED, NULL, &err, NULL);
         return;
@@ -379,240 +428,4 @@ void task_finish(struct task *task, const struct task_outcome *outcome)
     else
         conclude(task, verdict.state, verdict.reason, &verdict.error, verdict.death);
     free(verdict.text);
-}
-
-/* ---- asking and answering -------------------------------------------------------------------------------------------------- */
-
-static void on_expired(void *ctx)
-{
-    struct question *question = ctx;
-    struct task *task = question->task;
-    if (!task->stream.is_ended)
-        (void)status(task, AMP__TASK_STATE__TASK_STATE_WORKING, "the question was not answered in time", NULL);
-    question_done(question, AMP_DEADLINE, NULL);
-}
-
-enum amp_code task_ask(struct task *task, const struct task_question *ask, void (*on_answer)(void *ctx, enum amp_code code, const Amp__Message *answer), void *ctx,
-                       struct amp_error *reterr)
-{
-    enum amp_code code = say_check(task, reterr);
-    if (code != AMP_OK)
-        return code;
-    if (!ask->prompt || !ask->prompt[0])
-        return amp_error_set(reterr, AMP_INVALID, "prompt", "a question needs a text");
-    if (task->n_questions >= SIDECAR_QUESTIONS_MAX)
-        return amp_error_set(reterr, AMP_OVERLOADED, "", "%u questions of this task are open already", task->n_questions);
-    struct question *question = xcalloc(1, sizeof *question);
-    amp_id_new('q', clock_unix_ms(), question->id);
-    char *metadata = task_question_metadata(question->id, ask, clock_unix_ms());
-    code = metadata ? status(task, AMP__TASK_STATE__TASK_STATE_INPUT_REQUIRED, ask->prompt, metadata) : AMP_TOO_LARGE;
-    free(metadata);
-    if (code != AMP_OK) {
-        free(question);
-        return amp_error_set(reterr, code, "prompt", "the question cannot be sent: %s", amp_code_info(code)->text);
-    }
-    question->task = task;
-    question->prompt = xstrdup(ask->prompt);
-    question->on_answer = on_answer;
-    question->ctx = ctx;
-    question->next = task->questions;
-    task->questions = question;
-    task->n_questions++;
-    if (ask->expires_ms > 0) {
-        question->expiry = loop_timer_new(task->sidecar->loop, on_expired, question);
-        loop_timer_set(question->expiry, ask->expires_ms);
-    }
-    return AMP_OK;
-}
-
-static struct question *question_pick(struct task *task, const char *id, struct amp_error *reterr)
-{
-    if (id && id[0]) {
-        for (struct question *question = task->questions; question; question = question->next)
-            if (strcmp(question->id, id) == 0)
-                return question;
-        (void)amp_error_set(reterr, AMP_NO_QUESTION, "answer.inputId", "task %s has no open question %s", task_id(task), id);
-        return NULL;
-    }
-    if (task->n_questions == 1)
-        return task->questions;
-    (void)amp_error_set(reterr, AMP_NO_QUESTION, "answer.inputId", "task %s has %u open questions", task_id(task), task->n_questions);
-    if (task->n_questions > 1)
-        amp_error_hint(reterr, "say which one, e.g. %s", task->questions->id);
-    return NULL;
-}
-
-/* Between two turns the answer begins the next one, as soon as a slot is free. */
-static enum amp_code answer_turn(struct task *task, const Amp__Message *message, struct amp_error *reterr)
-{
-    if (task->wants_turn)
-        return amp_error_set(reterr, AMP_NO_QUESTION, "", "task %s has been answered already", task_id(task));
-    task->resume = task_message_copy(task, message);
-    if (!task->resume)
-        return amp_error_set(reterr, AMP_TOO_LARGE, "answer.message", "the answers to this task are too large");
-    (void)status(task, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, NULL);
-    task->wants_turn = true;
-    sidecar_touch(task->sidecar);
-    return AMP_OK;
-}
-
-enum amp_code task_answer(struct task *task, const Amp__Answer *answer, struct amp_error *reterr)
-{
-    if (task->is_waiting && !(answer->input_id && answer->input_id[0]))
-        return answer_turn(task, answer->message, reterr);
-    struct question *question = question_pick(task, answer->input_id, reterr);
-    if (!question)
-        return AMP_NO_QUESTION;
-    char metadata[AMP_ID_SIZE + 32];
-    (void)snprintf(metadata, sizeof(metadata), "{\"amp/answer\":{\"id\":\"%s\"}}", question->id);
-    const struct question *other = task->questions == question ? question->next : task->questions;
-    if (other)
-        (void)status(task, AMP__TASK_STATE__TASK_STATE_INPUT_REQUIRED, other->prompt, metadata);
-    else
-        (void)status(task, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, metadata);
-    question_done(question, AMP_OK, answer->message);
-    return AMP_OK;
-}
-
-/* ---- the table --------------------------------------------------------------------------------------------------------------- */
-
-static void task_free(struct task *task)
-{
-    loop_timer_free(task->ack);
-    loop_timer_free(task->deadline);
-    loop_timer_free(task->overdue);
-    amp_arena_done(&task->arena);
-    amp_buf_done(&task->stream.bodies);
-    free(task->stream.refs);
-    free(task);
-}
-
-static struct task *task_new(struct sidecar *sidecar)
-{
-    struct task *task = xcalloc(1, sizeof *task);
-    task->sidecar = sidecar;
-    task->ack = loop_timer_new(sidecar->loop, on_ack, task);
-    task->deadline = loop_timer_new(sidecar->loop, on_deadline, task);
-    task->overdue = loop_timer_new(sidecar->loop, on_overdue, task);
-    amp_arena_init(&task->arena, AMP_ARENA_BYTES_MAX);
-    task_stream_init(task);
-    return task;
-}
-
-struct task *task_blank(struct sidecar *sidecar)
-{
-    struct task_table *table = &sidecar->tasks;
-    struct task *task = table->pool;
-    if (!task)
-        return task_new(sidecar);
-    table->pool = task->next_pool;
-    table->n_pool--;
-    return task;
-}
-
-/* Not in the table (any more): for reuse. */
-void task_discard(struct task *task)
-{
-    struct task_table *table = &task->sidecar->tasks;
-    loop_timer_stop(task->ack);
-    loop_timer_stop(task->deadline);
-    loop_timer_stop(task->overdue);
-    if (table->n_pool >= SIDECAR_POOL_MAX) {
-        task_free(task);
-        return;
-    }
-    amp_arena_reset(&task->arena);
-    task_stream_reset(task);
-    task->is_running = task->is_canceled = task->is_blocked = task->is_waiting = task->wants_turn = task->is_lingering = false;
-    task->resume = NULL;
-    task->request = NULL;
-    task->next_pool = table->pool;
-    table->pool = task;
-    table->n_pool++;
-}
-
-static void task_release(struct task *task)
-{
-    struct task_table *table = &task->sidecar->tasks;
-    if (task->is_lingering)
-        table->n_lingering--;
-    HASH_DEL(table->by_id, task);
-    task_discard(task);
-}
-
-static void task_flush(struct task *task)
-{
-    struct task_table *table = &task->sidecar->tasks;
-    enum amp_code code = task_stream_flush(task);
-    task->is_blocked = code != AMP_OK;
-    if (code == AMP_OVERLOADED && !loop_timer_is_set(table->retry))
-        loop_timer_set(table->retry, RETRY_MS);
-    if (!task->stream.is_ended || task->is_running)
-        return;
-    if (code == AMP_OK) {
-        task_release(task);
-    } else if (!task->is_lingering) {
-        task->is_lingering = true;
-        if (++table->n_lingering > SIDECAR_LINGERING_MAX) {
-            counter_add(COUNTER_events_refused, task->stream.n_refs);
-            log_event(LOG_ERROR, "task.end_lost", "task", task_id(task), "reason", "too many ended tasks wait for the bus", NULL);
-            task_release(task);
-        }
-    }
-}
-
-void task_flush_dirty(struct sidecar *sidecar)
-{
-    struct task *task;
-    while ((task = sidecar->tasks.dirty)) {
-        sidecar->tasks.dirty = task->next_dirty;
-        task->is_dirty = false;
-        task_flush(task);
-    }
-}
-
-void task_flush_all(struct sidecar *sidecar)
-{
-    struct task *task, *next;
-    HASH_ITER(hh, sidecar->tasks.by_id, task, next)
-        task_mark_dirty(task);
-}
-
-size_t task_ids(struct sidecar *sidecar, char **ret, size_t max)
-{
-    struct task *task, *next;
-    size_t n = 0;
-    HASH_ITER(hh, sidecar->tasks.by_id, task, next) {
-        if (n == max)
-            break;
-        if (!task->stream.is_ended)
-            ret[n++] = task->request->task_id;
-    }
-    return n;
-}
-
-static void on_retry(void *ctx)
-{
-    task_flush_all(ctx);
-}
-
-void task_table_init(struct sidecar *sidecar)
-{
-    sidecar->tasks.retry = loop_timer_new(sidecar->loop, on_retry, sidecar);
-}
-
-void task_table_done(struct sidecar *sidecar)
-{
-    struct task_table *table = &sidecar->tasks;
-    struct task *task, *next;
-    HASH_ITER(hh, table->by_id, task, next) {
-        questions_drop(task);
-        HASH_DEL(table->by_id, task);
-        task_free(task);
-    }
-    while ((task = table->pool)) {
-        table->pool = task->next_pool;
-        task_free(task);
-    }
-    loop_timer_free(table->retry);
 }

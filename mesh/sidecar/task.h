@@ -1,7 +1,8 @@
-/* One task in this sidecar, between the bus and the worker. task.c numbers and batches its events (one frame per loop turn), sends them to the
+/* One task in this sidecar, between the bus and the worker. It numbers and batches its events (one frame per loop turn), sends them to the
  * caller's inbox and, unless the caller journals, to amp.evt; keeps the state machine; holds open questions. Loop thread only. */
 #pragma once
 #include <amp/amp.h>
+#include <sys/queue.h>
 
 struct cJSON;
 struct sidecar;
@@ -33,6 +34,17 @@ void *task_data(const struct task *task);
 /* A local event (local-api.md 4). An invalid one is counted, and *reterr says why; the task goes on. After cancel or end: AMP_TASK_ENDED. */
 AMP_MUST_USE enum amp_code task_event(struct task *task, const struct cJSON *local, struct amp_error *reterr);
 AMP_MUST_USE enum amp_code task_text(struct task *task, struct amp_bytes text, struct amp_error *reterr);
+
+/* Too much of this task waits for the caller or the bus: whoever brings its events should be read no further until there is room. */
+bool task_is_full(const struct task *task);
+struct task_room {                /* one who waits for room; memory is the waiter's */
+    void (*on_room)(void *ctx);   /* once: there is room, or the task is over. From the end of a turn; may wait again */
+    void *ctx;
+    struct task *task;            /* NULL: does not wait */
+    LIST_ENTRY(task_room) entry;
+};
+void task_room_wait(struct task *task, struct task_room *room);
+void task_room_cancel(struct task_room *room); /* fine for one that does not wait */
 
 struct task_question {
     const char *prompt;

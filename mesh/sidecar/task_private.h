@@ -22,6 +22,8 @@ struct task_lane {
     bool is_open;          /* this lane exists */
     bool wants_request;    /* the next frame carries what was asked */
     bool is_end_sent;
+    uint64_t window;       /* bytes that may be on their way to a reader that has not confirmed them; 0: it does not confirm */
+    uint64_t sent_bytes, received_bytes;
 };
 
 struct task_event_ref {
@@ -54,12 +56,33 @@ struct task {
     struct task_stream stream;
     struct question *questions;
     uint32_t n_questions;
-    struct loop_timer *ack, *deadline, *overdue; /* overdue: cancel was not obeyed */
+    struct loop_timer *ack, *deadline;
+    struct loop_timer *overdue;    /* cancel was not obeyed */
+    struct loop_timer *silent;     /* the caller confirms nothing */
+    int64_t heard_ms;              /* when the caller last sent a control */
+    LIST_HEAD(, task_room) rooms;
     int64_t started_us;
     const Amp__Message *resume;    /* the answer that a new turn begins with, in the arena */
     void *data;
     bool is_in_table, is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering;
 };
+
+/* ---- task.c ------------------------------------------------------------------------------------------------- */
+
+void task_timers_new(struct task *task);
+void task_timers_stop(struct task *task);
+void task_timers_free(struct task *task);
+/* A statusUpdate; without an error the state moves. */
+enum amp_code task_status(struct task *task, Amp__TaskState state, const char *text, const char *metadata);
+/* May the agent still say something, and is there room for it? */
+AMP_MUST_USE enum amp_code task_say_check(struct task *task, struct amp_error *reterr);
+/* task_stream_flush, with what follows from it for the brakes. */
+enum amp_code task_flush_now(struct task *task);
+void task_room_call(struct task *task); /* tells everybody who waits for room */
+
+/* ---- task_question.c --------------------------------------------------------------------------------------- */
+
+void task_questions_drop(struct task *task);
 
 /* ---- task_stream.c ---------------------------------------------------------------------------------------- */
 
@@ -72,8 +95,12 @@ struct amp_event_sink task_stream_sink(struct task *task);
 size_t task_stream_text_max(const struct task *task);
 /* Nothing comes after. `wire` is copied. */
 void task_stream_end(struct task *task, const Amp__Error *wire);
-/* Sends what it can. AMP_OK: nothing is left to send now. */
+/* Sends what it can. AMP_OK: nothing is left to send now. AMP_BUSY: the caller has to confirm first (task_stream_received). AMP_NO_BUS, AMP_OVERLOADED: the bus takes nothing. */
 enum amp_code task_stream_flush(struct task *task);
+/* The caller has received so many bytes of frames in all. True: more may go out now. */
+bool task_stream_received(struct task *task, uint64_t bytes);
+bool task_stream_is_waiting(const struct task *task); /* for the caller's confirmation */
+void task_stream_give_up(struct task *task);          /* nothing goes to the caller any more */
 void task_mark_dirty(struct task *task);
 
 /* ---- task_outcome.c ------------------------------------------------------------------------------------------ */

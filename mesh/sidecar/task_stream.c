@@ -69,7 +69,7 @@ void task_stream_start(struct task *task, const struct task_origin *origin)
 {
     struct task_stream *stream = &task->stream;
     struct task_lane *caller = &stream->lanes[LANE_CALLER], *evt = &stream->lanes[LANE_EVT];
-    *caller = (struct task_lane){.encoding = origin->encoding, .is_open = true};
+    *caller = (struct task_lane){.encoding = origin->encoding, .is_open = true, .window = task->request->window_bytes};
     (void)snprintf(caller->subject, sizeof(caller->subject), "%s", origin->reply);
     *evt = (struct task_lane){.encoding = AMP_JSON, .is_open = !task->request->journalled, .wants_request = true};
     if (evt->is_open && amp_subject_build(AMP_SUBJECT_EVT, task->request->context_id, task->request->task_id, NULL, evt->subject, NULL) != AMP_OK)
@@ -207,10 +207,17 @@ static bool lane_is_done(const struct task_stream *stream, const struct task_lan
     return !lane->is_open || (lane->sent == stream->count && (!stream->is_ended || lane->is_end_sent));
 }
 
+static bool lane_is_waiting(const struct task_lane *lane)
+{
+    return lane->is_open && lane->window > 0 && lane->sent_bytes - lane->received_bytes >= lane->window;
+}
+
 /* What a frame of the lane may hold, with the request in it. */
 static size_t lane_room(const struct task *task, const struct task_lane *lane)
 {
     size_t max = payload_max(task), request = 0;
+    if (lane->window > 0 && lane->window < max)
+        max = lane->window;
     if (lane->wants_request)
         request = 2 * amp__message__get_packed_size(task->request->message);
     return request + 2 * FRAME_HEAD_MAX < max ? max - request : FRAME_HEAD_MAX;
@@ -221,6 +228,8 @@ static enum amp_code lane_flush(struct task *task, struct task_lane *lane)
     const struct task_stream *stream = &task->stream;
     struct frame frame;
     while (!lane_is_done(stream, lane)) {
+        if (lane_is_waiting(lane))
+            return AMP_BUSY;
         frame_fill(&frame, task, lane, lane_room(task, lane));
         enum amp_code code = frame_send(task, lane, &frame);
         if (code == AMP_TOO_LARGE)
@@ -231,11 +240,35 @@ static enum amp_code lane_flush(struct task *task, struct task_lane *lane)
             counter_add(COUNTER_events_refused, frame.wire.n_events);
             log_event(LOG_ERROR, "task.frame_lost", "task", task_id(task), "reason", amp_code_info(code)->text, NULL);
         }
+        if (code == AMP_OK)
+            lane->sent_bytes += task->sidecar->out.len;
         lane->sent += (uint32_t)frame.wire.n_events;
         lane->wants_request = false;
         lane->is_end_sent = frame.wire.end != NULL;
     }
     return AMP_OK;
+}
+
+/* What every lane has sent is not needed any more. */
+static void drop_sent(struct task_stream *stream)
+{
+    uint32_t sent = stream->count;
+    for (size_t i = 0; i < LANES; i++)
+        if (stream->lanes[i].is_open && stream->lanes[i].sent < sent)
+            sent = stream->lanes[i].sent;
+    size_t n = sent - stream->base;
+    if (n == 0)
+        return;
+    size_t cut = n < stream->n_refs ? stream->refs[n].at : stream->bodies.len;
+    stream->base = sent;
+    stream->n_refs -= n;
+    stream->bodies.len -= cut;
+    if (stream->n_refs == 0)
+        return;
+    memmove(stream->refs, stream->refs + n, stream->n_refs * sizeof *stream->refs);
+    memmove(stream->bodies.data, stream->bodies.data + cut, stream->bodies.len);
+    for (size_t i = 0; i < stream->n_refs; i++)
+        stream->refs[i].at -= cut;
 }
 
 enum amp_code task_stream_flush(struct task *task)
@@ -244,12 +277,30 @@ enum amp_code task_stream_flush(struct task *task)
     if (stream->is_held)
         return AMP_OK;
     enum amp_code code = AMP_OK;
-    for (size_t i = 0; i < LANES && code == AMP_OK; i++)
-        code = lane_flush(task, &stream->lanes[i]);
-    if (code == AMP_OK) {
-        stream->base = stream->count;
-        stream->n_refs = 0;
-        amp_buf_reset(&stream->bodies);
+    for (size_t i = 0; i < LANES; i++) { /* one that must wait does not hold up the other */
+        enum amp_code own = lane_flush(task, &stream->lanes[i]);
+        if (own != AMP_OK && (code == AMP_OK || code == AMP_BUSY))
+            code = own;
     }
+    drop_sent(stream);
     return code;
+}
+
+bool task_stream_is_waiting(const struct task *task)
+{
+    return lane_is_waiting(&task->stream.lanes[LANE_CALLER]);
+}
+
+bool task_stream_received(struct task *task, uint64_t bytes)
+{
+    struct task_lane *lane = &task->stream.lanes[LANE_CALLER];
+    bool was_waiting = lane_is_waiting(lane);
+    if (bytes > lane->received_bytes && bytes <= lane->sent_bytes) /* anything else is old, or a lie */
+        lane->received_bytes = bytes;
+    return was_waiting && !lane_is_waiting(lane);
+}
+
+void task_stream_give_up(struct task *task)
+{
+    task->stream.lanes[LANE_CALLER].is_open = false;
 }

@@ -10,7 +10,6 @@
 #include "base/alloc.h"
 #include "base/loop.h"
 
-#define BRAKE_MS 10u       /* how often a braked process is looked at */
 #define REASON_LINES 10u   /* of stderr in the reason of a failure */
 #define READ_MAX (64u << 10)
 
@@ -20,7 +19,8 @@ struct job {
     struct worker_exec *worker;
     struct task *task;
     struct spawn *spawn;
-    struct loop_timer *kill, *brake;
+    struct loop_timer *kill;
+    struct task_room room;  /* waits while the process is not read */
     struct exec_utf8 utf8;
     size_t bytes;
 };
@@ -108,7 +108,7 @@ static void job_free(struct job *job)
     *at = job->next;
     spawn_free(job->spawn);
     loop_timer_free(job->kill);
-    loop_timer_free(job->brake);
+    task_room_cancel(&job->room);
     free(job);
     sidecar_set_agent_pid(worker->base.sidecar, worker->jobs ? spawn_pid(worker->jobs->spawn) : 0);
 }
@@ -117,7 +117,7 @@ static void job_terminate(struct job *job)
 {
     spawn_kill(job->spawn, SIGTERM);
     spawn_pause(job->spawn, false);
-    loop_timer_stop(job->brake);
+    task_room_cancel(&job->room);
     if (!loop_timer_is_set(job->kill))
         loop_timer_set(job->kill, SIDECAR_CANCEL_MS);
 }
@@ -143,19 +143,16 @@ static void on_stdout(void *ctx, struct amp_bytes data)
         spawn_kill(job->spawn, SIGKILL);
     }
     job_text(job, data, data.len == 0);
-    if (task_is_full(job->task) && !task_is_over(job->task) && !task_is_canceled(job->task)) {
+    if (task_is_full(job->task) && !job->room.task) {
         spawn_pause(job->spawn, true);
-        loop_timer_set(job->brake, BRAKE_MS);
+        task_room_wait(job->task, &job->room);
     }
 }
 
-static void on_brake(void *ctx)
+static void on_room(void *ctx)
 {
     struct job *job = ctx;
-    if (task_is_full(job->task) && !task_is_over(job->task) && !task_is_canceled(job->task))
-        loop_timer_set(job->brake, BRAKE_MS);
-    else
-        spawn_pause(job->spawn, false);
+    spawn_pause(job->spawn, false);
 }
 
 static void on_kill(void *ctx)
@@ -257,7 +254,7 @@ static void exec_run(struct worker *base, struct task *task)
     struct job *job = xcalloc(1, sizeof *job);
     *job = (struct job){.next = worker->jobs, .worker = worker, .task = task};
     job->kill = loop_timer_new(loop, on_kill, job);
-    job->brake = loop_timer_new(loop, on_brake, job);
+    job->room = (struct task_room){.on_room = on_room, .ctx = job};
     worker->jobs = job;
     task_set_data(task, job);
     struct task_outcome outcome = {.state = AMP__TASK_STATE__TASK_STATE_FAILED};

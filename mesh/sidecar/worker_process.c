@@ -61,7 +61,15 @@ static void on_text(void *ctx, struct amp_bytes line)
     free(text);
 }
 
+static void on_pause(void *ctx, bool is_paused)
+{
+    struct link *link = ctx;
+    if (link->spawn)
+        spawn_pause(link->spawn, is_paused);
+}
+
 static const struct peer_handlers own_handlers = {.on_closed = on_own_closed, .on_text = on_text};
+static const struct peer_handlers fed_handlers = {.on_closed = on_own_closed, .on_text = on_text, .on_pause = on_pause};
 
 static enum amp_code write_stdin(void *ctx, struct amp_bytes data)
 {
@@ -267,7 +275,7 @@ static enum amp_code start_command(struct link *link, struct amp_error *reterr)
     enum amp_code code = spawn_it(link, link->argv, -1, NULL, reterr);
     if (code != AMP_OK || link->mode != WORKER_JSONL)
         return code;
-    link->own = peer_new_fed(link->base.sidecar, write_stdin, spawn_pid(link->spawn), &own_handlers, link);
+    link->own = peer_new_fed(link->base.sidecar, write_stdin, spawn_pid(link->spawn), &fed_handlers, link);
     link_seat_add(link, link->own, sidecar_options(link->base.sidecar)->slots, true);
     return AMP_OK;
 }

@@ -1,0 +1,167 @@
+/* All tasks of one sidecar: found by id, sent at the end of each turn, given back for reuse. Memory is given back only here, so that no task dies under a callback. */
+#include "task_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/counters.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+#define RETRY_MS 20u
+
+/* ---- finding ------------------------------------------------------------------------------------------------- */
+
+struct task *task_lookup(struct sidecar *sidecar, const char *id)
+{
+    struct task *task;
+    HASH_FIND_STR(sidecar->tasks.by_id, id, task);
+    return task;
+}
+
+struct task *task_find(struct sidecar *sidecar, const char *id)
+{
+    struct task *task = task_lookup(sidecar, id);
+    return task && task->is_running ? task : NULL;
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------------------- */
+
+static void task_free(struct task *task)
+{
+    task_room_call(task);
+    task_timers_free(task);
+    amp_arena_done(&task->arena);
+    amp_buf_done(&task->stream.bodies);
+    free(task->stream.refs);
+    free(task);
+}
+
+static struct task *task_new(struct sidecar *sidecar)
+{
+    struct task *task = xcalloc(1, sizeof *task);
+    task->sidecar = sidecar;
+    task_timers_new(task);
+    amp_arena_init(&task->arena, AMP_ARENA_BYTES_MAX);
+    task_stream_init(task);
+    return task;
+}
+
+struct task *task_blank(struct sidecar *sidecar)
+{
+    struct task_table *table = &sidecar->tasks;
+    struct task *task = table->pool;
+    if (!task)
+        return task_new(sidecar);
+    table->pool = task->next_pool;
+    table->n_pool--;
+    return task;
+}
+
+/* Not in the table (any more): for reuse. */
+void task_discard(struct task *task)
+{
+    struct task_table *table = &task->sidecar->tasks;
+    task_timers_stop(task);
+    task_room_call(task);
+    if (table->n_pool >= SIDECAR_POOL_MAX) {
+        task_free(task);
+        return;
+    }
+    amp_arena_reset(&task->arena);
+    task_stream_reset(task);
+    task->is_running = task->is_canceled = task->is_blocked = task->is_waiting = task->wants_turn = task->is_lingering = false;
+    task->resume = NULL;
+    task->request = NULL;
+    task->next_pool = table->pool;
+    table->pool = task;
+    table->n_pool++;
+}
+
+static void task_release(struct task *task)
+{
+    struct task_table *table = &task->sidecar->tasks;
+    if (task->is_lingering)
+        table->n_lingering--;
+    HASH_DEL(table->by_id, task);
+    task_discard(task);
+}
+
+static void task_flush(struct task *task)
+{
+    struct task_table *table = &task->sidecar->tasks;
+    enum amp_code code = task_flush_now(task);
+    if (code == AMP_OVERLOADED && !loop_timer_is_set(table->retry))
+        loop_timer_set(table->retry, RETRY_MS);
+    if (!task_is_full(task))
+        task_room_call(task);
+    if (!task->stream.is_ended || task->is_running)
+        return;
+    if (code == AMP_OK) {
+        task_release(task);
+    } else if (!task->is_lingering) {
+        task->is_lingering = true;
+        if (++table->n_lingering > SIDECAR_LINGERING_MAX) {
+            counter_add(COUNTER_events_refused, task->stream.n_refs);
+            log_event(LOG_ERROR, "task.end_lost", "task", task_id(task), "reason", "too many ended tasks wait for the bus", NULL);
+            task_release(task);
+        }
+    }
+}
+
+void task_flush_dirty(struct sidecar *sidecar)
+{
+    struct task *task;
+    while ((task = sidecar->tasks.dirty)) {
+        sidecar->tasks.dirty = task->next_dirty;
+        task->is_dirty = false;
+        task_flush(task);
+    }
+}
+
+void task_flush_all(struct sidecar *sidecar)
+{
+    struct task *task, *next;
+    HASH_ITER(hh, sidecar->tasks.by_id, task, next)
+        task_mark_dirty(task);
+}
+
+size_t task_ids(struct sidecar *sidecar, char **ret, size_t max)
+{
+    struct task *task, *next;
+    size_t n = 0;
+    HASH_ITER(hh, sidecar->tasks.by_id, task, next) {
+        if (n == max)
+            break;
+        if (!task->stream.is_ended)
+            ret[n++] = task->request->task_id;
+    }
+    return n;
+}
+
+static void on_retry(void *ctx)
+{
+    task_flush_all(ctx);
+}
+
+void task_table_init(struct sidecar *sidecar)
+{
+    sidecar->tasks.retry = loop_timer_new(sidecar->loop, on_retry, sidecar);
+}
+
+void task_table_done(struct sidecar *sidecar)
+{
+    struct task_table *table = &sidecar->tasks;
+    struct task *task, *next;
+    HASH_ITER(hh, table->by_id, task, next) {
+        task_questions_drop(task);
+        HASH_DEL(table->by_id, task);
+        task_free(task);
+    }
+    while ((task = table->pool)) {
+        table->pool = task->next_pool;
+        task_free(task);
+    }
+    loop_timer_free(table->retry);
+}
