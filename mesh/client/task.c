@@ -155,13 +155,11 @@ const char *amesh_task_meta_json(struct amesh_task *task)
 
 /* ---- ended ----------------------------------------------------------------------------------------------------------------- */
 
-static enum amp_code begin_result(struct amesh_job *job, struct amp_buf **ret)
+static struct amp_buf *begin_reply(struct amesh_job *job)
 {
-    if (job->is_finished)
-        return AMP_TASK_ENDED;
-    *ret = amesh_link_begin(&job->task.mesh->link);
-    amp_buf_printf(*ret, "{\"id\":%s", job->id_json);
-    return AMP_OK;
+    struct amp_buf *out = amesh_link_begin(&job->task.mesh->link);
+    amp_buf_printf(out, "{\"id\":%s", job->id_json);
+    return out;
 }
 
 enum amp_code amesh_job_end(struct amesh_job *job)
@@ -181,10 +179,9 @@ enum amp_code amesh_job_end(struct amesh_job *job)
 static AMP_PRINTF(3, 0) enum amp_code end_with(struct amesh_task *task, const char *state, const char *fmt, va_list args)
 {
     char text[8 << 10] = "";
-    struct amp_buf *out;
-    enum amp_code code = begin_result(amesh_job_of(task), &out);
-    if (code != AMP_OK)
-        return code;
+    if (amesh_job_of(task)->is_finished)
+        return AMP_TASK_ENDED;
+    struct amp_buf *out = begin_reply(amesh_job_of(task));
     int len = fmt ? vsnprintf(text, sizeof text, fmt, args) : 0;
     size_t kept = len < 0 ? 0 : (size_t)len < sizeof text ? (size_t)len : sizeof text - 1;
     amesh_put_open(out, "result");
@@ -199,7 +196,6 @@ enum amp_code amesh_task_complete(struct amesh_task *task, const char *text)
 {
     struct amesh_job *job = amesh_job_of(task);
     size_t len = text ? strlen(text) : 0;
-    struct amp_buf *out;
     enum amp_code code = job->is_finished ? AMP_TASK_ENDED : AMP_OK;
     if (job->is_text_written)
         text = NULL;
@@ -209,7 +205,7 @@ enum amp_code amesh_task_complete(struct amesh_task *task, const char *text)
     }
     if (code != AMP_OK)
         return code;
-    (void)begin_result(job, &out);
+    struct amp_buf *out = begin_reply(job);
     if (text)
         amesh_put_bytes(out, "result", (struct amp_bytes){(const uint8_t *)text, len});
     else
@@ -246,11 +242,10 @@ enum amp_code amesh_task_require_input(struct amesh_task *task, const char *fmt,
 
 enum amp_code amesh_task_finish_json(struct amesh_task *task, const char *outcome_json, struct amp_error *reterr)
 {
-    struct amp_buf *out;
-    enum amp_code code = begin_result(amesh_job_of(task), &out);
-    if (code != AMP_OK)
-        return amp_error_set(reterr, code, "", "the task is finished already");
-    code = amesh_put_json(out, "result", outcome_json, reterr);
+    if (amesh_job_of(task)->is_finished)
+        return amp_error_set(reterr, AMP_TASK_ENDED, "", "the task is finished already");
+    struct amp_buf *out = begin_reply(amesh_job_of(task));
+    enum amp_code code = amesh_put_json(out, "result", outcome_json, reterr);
     if (code != AMP_OK)
         return code;
     code = amesh_job_end(amesh_job_of(task));
