@@ -51,8 +51,8 @@ static void publish_frame(struct etask *task, Amp__Frame *frame)
 static void answer_replies(struct etask *task, enum amp_code code)
 {
     struct env *env = task->env;
-    amp_arena_reset(&env->scratch);
-    Amp__TaskRecord *record = code == AMP_OK && task->replies ? view_task(task, &env->scratch, VIEW_ALL) : NULL;
+    struct amp_arena *arena = env_answer_arena(env);
+    Amp__TaskRecord *record = code == AMP_OK && task->replies ? view_task(task, arena, VIEW_ALL) : NULL;
     while (task->replies) {
         struct waiting_reply *reply = task->replies;
         task->replies = reply->next;
@@ -62,7 +62,7 @@ static void answer_replies(struct etask *task, enum amp_code code)
             answer.n_tasks = 1;
             answer.tasks = &record;
             answer.has_duplicate = answer.duplicate = reply->is_duplicate;
-            (void)env_answer(env, reply->subject, reply->encoding, &answer);
+            env_answer_record(env, reply->subject, reply->encoding, &answer);
         } else {
             struct amp_error err = {0};
             amp_error_set(&err, AMP_JOURNAL, "", "the journal refuses to write: %s",

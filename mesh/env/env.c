@@ -113,6 +113,7 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
     amp_id_new('i', clock_unix_ms(), env->instance);
     amp_arena_init(&env->arena, AMP_ARENA_BYTES_MAX);
     amp_arena_init(&env->scratch, AMP_ARENA_BYTES_MAX * 2u);
+    amp_arena_init(&env->answer, AMP_ARENA_BYTES_MAX * 2u);
     amp_buf_init(&env->out, AMP_WIRE_BYTES_MAX * 2u);
     registry_init(&env->registry);
     env->tick = loop_tick_new(loop, on_tick, env);
@@ -214,6 +215,7 @@ void env_free(struct env *env)
     loop_tick_free(env->tick);
     amp_arena_done(&env->arena);
     amp_arena_done(&env->scratch);
+    amp_arena_done(&env->answer);
     amp_buf_done(&env->out);
     free(env);
 }

@@ -119,6 +119,8 @@ struct etask {
 
 struct etask *etask_new(struct env *env, const char *id, const char *context);
 struct etask *etask_find(struct env *env, const char *id);
+/* Has it ended, and is all of that on the disk? */
+bool etask_is_over(const struct etask *task);
 /* Gives it up if nothing holds it any more: ended, all committed, no call. */
 void etask_release(struct etask *task);
 void etask_free(struct etask *task); /* no more callbacks; watchers are told that it is gone */
@@ -148,11 +150,13 @@ AMP_MUST_USE enum amp_code commit_submit(struct etask *task, const char *key, st
 
 /* ---- record_view.c: a task as Amp__TaskRecord --------------------------------------------------------------- */
 
-enum view_flags { VIEW_ARTIFACTS = 1, VIEW_HISTORY = 2, VIEW_ALL = 3 };
+enum view_flags { VIEW_ARTIFACTS = 1, VIEW_HISTORY = 2, VIEW_ALL = 3, VIEW_REQUEST = 4 /* the first message of the history */ };
 /* In `arena`; parts are borrowed from the task until the next event. NULL if the task cannot be had. */
 Amp__TaskRecord *view_task(struct etask *task, struct amp_arena *arena, int flags);
-/* The same of a row of the journal, which may be of a task in memory: then memory wins. */
+/* The same of a row of the journal, which may be of a task in memory: then memory wins, but for an end that is not on the disk yet. */
 Amp__TaskRecord *view_row(struct env *env, const struct journal_row *row, struct amp_arena *arena, int flags);
+/* Leaves these out of the record, whose metadata then says so: "amp/omitted". */
+void view_omit(Amp__TaskRecord *record, int flags, struct amp_arena *arena);
 /* JSON array of the attempts, NUL-ended, in `arena`. */
 char *view_attempts(const struct etask *task, struct amp_arena *arena);
 void view_load_attempts(struct etask *task, const char *json);
@@ -170,6 +174,10 @@ struct ask { /* a request that is being answered */
 void verbs_on_msg(void *ctx, const struct bus_msg *msg);
 /* AMP_TOO_LARGE: it does not fit on this bus; nothing was sent. */
 AMP_MUST_USE enum amp_code env_answer(struct env *env, const char *reply, enum amp_encoding encoding, const Amp__EnvReply *answer);
+/* An answer with one record (or none): it leaves out of it what does not fit, and says so. */
+void env_answer_record(struct env *env, const char *reply, enum amp_encoding encoding, Amp__EnvReply *answer);
+/* Emptied: for what the answer at hand is made of. Nothing else is kept there. */
+struct amp_arena *env_answer_arena(struct env *env);
 void env_refuse(struct env *env, const char *reply, enum amp_encoding encoding, const struct amp_error *err);
 void env_refuse_code(const struct ask *ask, enum amp_code code, const char *field, const char *text);
 /* AMP_TOO_LARGE, AMP_NO_BUS, AMP_OVERLOADED as bus_publish. */
@@ -259,6 +267,7 @@ struct env {
     struct loop_timer *sweep, *backlog, *stop_timer;
     struct amp_arena arena;   /* of the message at hand */
     struct amp_arena scratch; /* of one function: reset by who begins to use it */
+    struct amp_arena answer;  /* of the answer at hand */
     struct amp_buf out;
     struct etask *tasks, *dirty;
     uint32_t n_durable, n_direct;

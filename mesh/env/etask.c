@@ -76,10 +76,14 @@ void etask_free(struct etask *task)
     free(task);
 }
 
+bool etask_is_over(const struct etask *task)
+{
+    return task->is_ended && task->n_in_journal == 0 && task->n_refs == 0 && !task->wants_row;
+}
+
 void etask_release(struct etask *task)
 {
-    if (task->is_ended && !task->call && task->n_in_journal == 0 && task->n_refs == 0 && !task->wants_row && !task->watchers &&
-        !task->replies)
+    if (etask_is_over(task) && !task->call && !task->watchers && !task->replies)
         etask_free(task);
 }
 

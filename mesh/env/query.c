@@ -1,8 +1,7 @@
 /* get, list, history, ping: what is known of tasks, from memory where it is newer than the journal. Replies are cut to what one
- * message on this bus carries; the rest is asked for with the token. */
+ * message on this bus carries; the rest is asked for with the token: "<submitted>:<task>" behind the last record, which what is
+ * submitted in between does not move, or the number of the next event. */
 #include "env_private.h"
-
-#include "base/log.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,57 +11,69 @@
 
 #define PAGE_DEFAULT 50u
 #define TOKEN_SIZE 96
+#define LIST_REQUEST_MAX 4096u /* bytes of what was asked, in a list */
+
+/* ---- many tasks ---------------------------------------------------------------------------------------------------------- */
 
 struct page { /* records being gathered */
     const struct ask *ask;
     struct amp_arena *arena;
     Amp__TaskRecord *records[ENV_PAGE_MAX];
+    int64_t at_unix_ms[ENV_PAGE_MAX];
     size_t n_records, max, bytes, room;
     int flags;
-    char token[TOKEN_SIZE];
     bool is_cut;
+    char unreadable[AMP_NAME_MAX + 1]; /* a task that stands in the way, if there is one */
 };
-
-static void page_init(struct page *page, const struct ask *ask, uint32_t wanted, int flags)
-{
-    *page = (struct page){.ask = ask, .arena = &ask->env->scratch, .flags = flags};
-    page->max = wanted == 0 ? PAGE_DEFAULT : wanted > ENV_PAGE_MAX ? ENV_PAGE_MAX : wanted;
-    page->room = env_payload_max(ask->env) / 2; /* JSON is larger than what we measure */
-    amp_arena_reset(page->arena);
-}
 
 static bool add_row(void *ctx, const struct journal_row *row)
 {
     struct page *page = ctx;
-    if (page->n_records == page->max) {
-        page->is_cut = true;
+    page->is_cut = page->n_records == page->max;
+    if (page->is_cut)
         return false;
-    }
     Amp__TaskRecord *record = view_row(page->ask->env, row, page->arena, page->flags);
-    if (!record)
-        return true;
-    size_t size = amp__task_record__get_packed_size(record);
-    if (page->bytes + size > page->room && page->n_records > 0) {
-        page->is_cut = true;
+    if (!record) {
+        page->is_cut = true; /* for the next page, if this one has any */
+        etask_strcpy(page->unreadable, row->task);
         return false;
     }
-    page->bytes += size;
+    if (page->flags == VIEW_REQUEST && record->task->n_history &&
+        amp__message__get_packed_size(record->task->history[0]) > LIST_REQUEST_MAX)
+        view_omit(record, VIEW_HISTORY, page->arena);
+    page->bytes += amp__task_record__get_packed_size(record);
+    page->is_cut = page->bytes > page->room && page->n_records > 0;
+    if (page->is_cut)
+        return false;
+    page->at_unix_ms[page->n_records] = row->at_unix_ms;
     page->records[page->n_records++] = record;
-    snprintf(page->token, sizeof page->token, "%" PRId64 ":%s", row->at_unix_ms, row->task);
     return true;
 }
 
-static void page_answer(struct page *page, uint32_t total)
+/* As many as fit: JSON may be larger than what was measured. */
+static void answer_page(struct page *page, uint32_t total)
 {
     const struct ask *ask = page->ask;
+    char token[TOKEN_SIZE];
     Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
     answer.n_tasks = page->n_records;
     answer.tasks = page->records;
     answer.has_total = true;
     answer.total = total;
-    answer.next_page_token = page->is_cut ? page->token : NULL;
-    if (env_answer(ask->env, ask->reply, ask->encoding, &answer) == AMP_TOO_LARGE)
-        env_refuse_code(ask, AMP_TOO_LARGE, "", "a task is larger than one message on this bus; watch it instead");
+    for (;;) {
+        size_t count = answer.n_tasks;
+        if (count && (page->is_cut || count < page->n_records)) {
+            snprintf(token, sizeof token, "%" PRId64 ":%s", page->at_unix_ms[count - 1], page->records[count - 1]->task->id);
+            answer.next_page_token = token;
+        }
+        if (count <= 1) {
+            env_answer_record(ask->env, ask->reply, ask->encoding, &answer);
+            return;
+        }
+        if (env_answer(ask->env, ask->reply, ask->encoding, &answer) != AMP_TOO_LARGE)
+            return;
+        answer.n_tasks = count / 2;
+    }
 }
 
 static bool parse_token(const char *token, struct journal_query *query)
@@ -83,22 +94,27 @@ static void query_page(const struct ask *ask, const Amp__TaskQuery *wanted, bool
                                   .parent = wanted->parent,
                                   .state = wanted->has_state ? (int32_t)wanted->state : 0,
                                   .only_open = wanted->has_open && wanted->open,
-                                  .oldest_first = is_history,
-                                  .limit = ENV_PAGE_MAX + 1};
-    struct page page;
+                                  .oldest_first = is_history};
+    struct page page = {.ask = ask, .arena = env_answer_arena(ask->env), .flags = is_history ? VIEW_ALL : VIEW_REQUEST};
     struct amp_error err = {0};
     uint32_t total = 0;
-    page_init(&page, ask, wanted->page_size, is_history ? VIEW_ALL : 0);
+    page.max = wanted->page_size == 0 ? PAGE_DEFAULT : wanted->page_size > ENV_PAGE_MAX ? ENV_PAGE_MAX : wanted->page_size;
+    page.room = env_payload_max(ask->env);
+    query.limit = (uint32_t)page.max + 1;
     if (!parse_token(wanted->page_token, &query)) {
         env_refuse_code(ask, AMP_INVALID, "pageToken", "this is not a page token of ours");
         return;
     }
-    if (journal_tasks(ask->env->journal, &query, add_row, &page, &total, &err) != AMP_OK)
+    if (journal_tasks(ask->env->journal, &query, add_row, &page, &total, &err) != AMP_OK) {
         env_refuse(ask->env, ask->reply, ask->encoding, &err);
-    else if (is_history && total == 0)
+    } else if (is_history && total == 0) {
         env_refuse_code(ask, AMP_NOT_FOUND, "contextId", "there is no task in this context");
-    else
-        page_answer(&page, total);
+    } else if (page.n_records == 0 && page.unreadable[0]) {
+        amp_error_set(&err, AMP_JOURNAL, "", "the record of task %s cannot be read, or is too large to be", page.unreadable);
+        env_refuse(ask->env, ask->reply, ask->encoding, &err);
+    } else {
+        answer_page(&page, total);
+    }
 }
 
 void query_list(const struct ask *ask)
@@ -116,74 +132,98 @@ void query_history(const struct ask *ask)
 struct events { /* of the record, from a number on */
     struct amp_arena *arena;
     Amp__TaskRecord *record;
-    uint32_t from, next;
+    uint32_t next;
     size_t bytes, room, cap;
-    bool is_cut;
+    bool is_cut, is_broken;
 };
 
 static bool add_events(void *ctx, const struct journal_row *row)
 {
     struct events *events = ctx;
     Amp__Frame *frame = amp__frame__unpack(&events->arena->allocator, row->body.len, row->body.data);
+    events->is_broken = !frame;
     for (size_t i = 0; frame && i < frame->n_events; i++) {
         if (row->seq + i < events->next)
             continue;
-        size_t size = frame->events[i]->body->text.len + 64;
-        if (events->record->n_events == events->cap || (events->bytes + size > events->room && events->record->n_events)) {
-            events->is_cut = true;
+        events->bytes += frame->events[i]->body->text.len + 64;
+        events->is_cut = events->record->n_events == events->cap || (events->bytes > events->room && events->record->n_events);
+        if (events->is_cut)
             return false;
-        }
-        events->bytes += size;
         events->record->events[events->record->n_events++] = frame->events[i];
         events->next = row->seq + (uint32_t)i + 1;
     }
     return frame != NULL;
 }
 
-static bool take_row(void *ctx, const struct journal_row *row)
+/* Those that are committed, as many as one message carries. */
+static enum amp_code read_events(struct env *env, struct events *events)
 {
-    struct page *page = ctx;
-    return add_row(page, row) && false;
+    uint32_t before = 0;
+    events->record->events = amp_arena_alloc(events->arena, events->cap * sizeof *events->record->events);
+    while (events->record->events && !events->is_cut && before != events->next) {
+        before = events->next;
+        enum amp_code code = journal_events(env->journal, events->record->task->id, events->next, add_events, events, NULL);
+        if (code != AMP_OK || events->is_broken)
+            return AMP_JOURNAL;
+    }
+    return events->record->events ? AMP_OK : AMP_NO_MEMORY;
 }
 
-static void find_record(struct page *page, const char *id)
+/* With events the reply may lack artifacts and history, which the events have too: it says so. */
+static void answer_one(const struct ask *ask, Amp__TaskRecord *record)
 {
-    struct env *env = page->ask->env;
-    struct journal_query query = {.task = id, .limit = 1};
-    struct etask *task = etask_find(env, id);
-    Amp__TaskRecord *record = task ? view_task(task, page->arena, page->flags) : NULL;
-    if (record)
-        page->records[page->n_records++] = record;
-    else
-        (void)journal_tasks(env->journal, &query, take_row, page, NULL, NULL);
+    const Amp__TaskQuery *wanted = ask->request->get;
+    Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
+    char token[TOKEN_SIZE];
+    answer.n_tasks = 1;
+    answer.tasks = &record;
+    answer.has_total = true;
+    answer.total = 1;
+    if (wanted->has_events && wanted->events) {
+        size_t used = amp__task_record__get_packed_size(record), room = env_payload_max(ask->env) / 2;
+        uint32_t from = wanted->page_token ? (uint32_t)strtoul(wanted->page_token, NULL, 10) : 1;
+        struct events events = {.arena = &ask->env->answer, .record = record, .next = from ? from : 1, .cap = JOURNAL_READ_MAX,
+                                .room = used < room ? room - used : 0};
+        enum amp_code code = read_events(ask->env, &events);
+        if (code != AMP_OK) {
+            env_refuse_code(ask, code, "", "the events of the task cannot be read");
+            return;
+        }
+        snprintf(token, sizeof token, "%" PRIu32, events.next);
+        answer.next_page_token = events.is_cut ? token : NULL;
+    }
+    env_answer_record(ask->env, ask->reply, ask->encoding, &answer);
+}
+
+struct found {
+    const struct ask *ask;
+    Amp__TaskRecord *record;
+    bool is_known;
+};
+
+static bool on_found(void *ctx, const struct journal_row *row)
+{
+    struct found *found = ctx;
+    found->is_known = true;
+    found->record = view_row(found->ask->env, row, &found->ask->env->answer, VIEW_ALL);
+    return false;
 }
 
 void query_get(const struct ask *ask)
 {
-    const Amp__TaskQuery *wanted = ask->request->get;
-    struct page page;
-    page_init(&page, ask, 1, VIEW_ALL);
-    find_record(&page, wanted->id);
-    if (page.n_records == 0) {
-        env_refuse_code(ask, AMP_NO_SUCH_TASK, "id", NULL);
-        return;
-    }
-    if (wanted->has_events && wanted->events) {
-        uint32_t from = wanted->page_token ? (uint32_t)strtoul(wanted->page_token, NULL, 10) : 1;
-        size_t used = amp__task_record__get_packed_size(page.records[0]);
-        struct events events = {.arena = page.arena, .record = page.records[0], .next = from ? from : 1, .cap = JOURNAL_READ_MAX,
-                                .room = used < page.room ? page.room - used : 0};
-        events.record->events = amp_arena_alloc(page.arena, events.cap * sizeof *events.record->events);
-        uint32_t before = 0;
-        while (events.record->events && !events.is_cut && before != events.next) {
-            before = events.next;
-            if (journal_events(ask->env->journal, wanted->id, events.next, add_events, &events, NULL) != AMP_OK)
-                break;
-        }
-        page.is_cut = events.is_cut;
-        snprintf(page.token, sizeof page.token, "%" PRIu32, events.next);
-    }
-    page_answer(&page, 1);
+    struct env *env = ask->env;
+    struct found found = {.ask = ask};
+    struct amp_error err = {0};
+    struct journal_query query = {.task = ask->request->get->id, .limit = 1};
+    (void)env_answer_arena(env);
+    if (journal_tasks(env->journal, &query, on_found, &found, NULL, &err) != AMP_OK)
+        env_refuse(env, ask->reply, ask->encoding, &err);
+    else if (!found.is_known)
+        env_refuse_code(ask, AMP_NO_SUCH_TASK, "id", NULL); /* one that is not written down was not accepted */
+    else if (!found.record)
+        env_refuse_code(ask, AMP_JOURNAL, "", "the record of the task cannot be read, or is too large to be");
+    else
+        answer_one(ask, found.record);
 }
 
 void query_ping(const struct ask *ask)

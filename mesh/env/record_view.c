@@ -187,7 +187,43 @@ static void trim(Amp__Task *task, int flags)
     if (!(flags & VIEW_ARTIFACTS))
         task->n_artifacts = 0;
     if (!(flags & VIEW_HISTORY))
-        task->n_history = 0;
+        task->n_history = (flags & VIEW_REQUEST) && task->n_history ? 1 : 0;
+}
+
+void view_omit(Amp__TaskRecord *record, int flags, struct amp_arena *arena)
+{
+    static const struct {
+        int flag;
+        const char *name;
+    } parts[] = {{VIEW_ARTIFACTS, "artifacts"}, {VIEW_HISTORY, "history"}};
+    Amp__Task *task = record->task;
+    Amp__Json *old = task->metadata, *json = amp_arena_alloc(arena, sizeof *json);
+    struct amp_buf out;
+    bool is_new = true;
+    /* What an earlier call left out stands at the end. */
+    const char *said = old ? memmem(old->text.data, old->text.len, ",\"amp/omitted\"", 14) : NULL;
+    size_t said_len = said ? old->text.len - (size_t)(said - (const char *)old->text.data) : 0;
+    size_t kept = said ? (size_t)(said - (const char *)old->text.data) : old && old->text.len > 1 ? old->text.len - 1 : 0;
+    amp_buf_init(&out, 2 * (size_t)AMP_FOLD_BYTES_MAX);
+    if (kept > 0)
+        (void)amp_buf_append(&out, old->text.data, kept);
+    (void)amp_buf_printf(&out, "%s\"amp/omitted\":[", kept > 1 ? "," : kept ? "" : "{");
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        size_t count = parts[i].flag == VIEW_ARTIFACTS ? task->n_artifacts : task->n_history;
+        if (!(flags & parts[i].flag) || (count == 0 && !(said && memmem(said, said_len, parts[i].name, strlen(parts[i].name)))))
+            continue;
+        (void)amp_buf_printf(&out, "%s\"%s\"", is_new ? "" : ",", parts[i].name);
+        is_new = false;
+    }
+    (void)amp_buf_printf(&out, "]}");
+    char *text = amp_arena_strdup(arena, amp_buf_bytes(&out));
+    if (json && text) {
+        amp__json__init(json);
+        json->text = (ProtobufCBinaryData){.len = out.len, .data = (uint8_t *)text};
+        task->metadata = json;
+    }
+    amp_buf_done(&out);
+    trim(task, VIEW_ALL & ~flags);
 }
 
 Amp__TaskRecord *view_task(struct etask *task, struct amp_arena *arena, int flags)
@@ -243,20 +279,40 @@ static Amp__TaskRecord *view_closed(const struct journal_row *row, struct amp_ar
     status->has_state = true;
     status->state = (Amp__TaskState)row->state;
     record->agent = *row->agent ? amp_arena_strdup(arena, amp_bytes_of(row->agent)) : NULL;
+    record->skill = *row->skill ? amp_arena_strdup(arena, amp_bytes_of(row->skill)) : NULL;
     record->from = *row->from ? amp_arena_strdup(arena, amp_bytes_of(row->from)) : NULL;
     record->parent = *row->parent ? amp_arena_strdup(arena, amp_bytes_of(row->parent)) : NULL;
+    record->has_durable = true;
+    record->durable = row->is_durable;
     record->has_events_count = true;
     record->events_count = row->count;
-    record->has_incomplete = record->incomplete = true;
+    record->has_incomplete = record->incomplete = !row->is_durable;
     record->submitted = make_time(row->at_unix_ms, arena);
+    return record;
+}
+
+/* What people were told must not be undone by a crash: an end counts when it is written down. */
+static Amp__TaskRecord *view_unended(Amp__TaskRecord *record, const struct journal_row *row, struct amp_arena *arena)
+{
+    Amp__TaskStatus *status = amp_arena_alloc(arena, sizeof *status);
+    if (!status)
+        return NULL;
+    amp__task_status__init(status);
+    status->has_state = true;
+    status->state = (Amp__TaskState)row->state;
+    record->task->status = status;
+    record->ended = NULL;
+    record->error = NULL;
     return record;
 }
 
 Amp__TaskRecord *view_row(struct env *env, const struct journal_row *row, struct amp_arena *arena, int flags)
 {
     struct etask *task = etask_find(env, row->task);
-    if (task)
-        return view_task(task, arena, flags);
+    if (task) {
+        Amp__TaskRecord *open = view_task(task, arena, flags);
+        return open && task->is_ended && row->is_open && !etask_is_over(task) ? view_unended(open, row, arena) : open;
+    }
     Amp__TaskRecord *record = view_closed(row, arena);
     if (record)
         trim(record->task, flags);

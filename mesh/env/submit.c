@@ -102,16 +102,12 @@ static bool on_first_task(void *ctx, const struct journal_row *row)
 {
     const struct ask *ask = ctx;
     struct env *env = ask->env;
-    amp_arena_reset(&env->scratch);
-    Amp__TaskRecord *record = view_row(env, row, &env->scratch, VIEW_ALL);
+    Amp__TaskRecord *record = view_row(env, row, env_answer_arena(env), VIEW_ALL);
     Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
     answer.n_tasks = record ? 1 : 0;
     answer.tasks = &record;
     answer.has_duplicate = answer.duplicate = true;
-    if (env_answer(env, ask->reply, ask->encoding, &answer) == AMP_TOO_LARGE && record) {
-        record->task->n_artifacts = 0; /* `get` has them */
-        (void)env_answer(env, ask->reply, ask->encoding, &answer);
-    }
+    env_answer_record(env, ask->reply, ask->encoding, &answer);
     return false;
 }
 
@@ -255,6 +251,8 @@ static enum amp_code first_event(void *ctx, struct amp_bytes body)
 static enum amp_code start_task(const struct ask *ask, struct etask *task, const uint8_t digest[DIGEST_SIZE])
 {
     const char *key = ask->request->submit->key;
+    if (key && !*key)
+        key = NULL;
     struct amp_event_source source = {
         .task_id = task->id, .context_id = task->context, .now_unix_ms = task->submitted_unix_ms};
     struct amp_event_sink sink = {.emit = first_event, .ctx = task};

@@ -46,6 +46,29 @@ enum amp_code env_answer(struct env *env, const char *reply, enum amp_encoding e
     return env_publish(env, reply, encoding, &envelope);
 }
 
+struct amp_arena *env_answer_arena(struct env *env)
+{
+    amp_arena_reset(&env->answer);
+    return &env->answer;
+}
+
+void env_answer_record(struct env *env, const char *reply, enum amp_encoding encoding, Amp__EnvReply *answer)
+{
+    static const int less[] = {VIEW_ARTIFACTS, VIEW_ALL}; /* what is left out, first try first */
+    Amp__TaskRecord *record = answer->n_tasks ? answer->tasks[0] : NULL;
+    enum amp_code code = env_answer(env, reply, encoding, answer);
+    for (size_t i = 0; i < sizeof less / sizeof less[0] && record && code == AMP_TOO_LARGE; i++) {
+        view_omit(record, less[i], &env->answer);
+        code = env_answer(env, reply, encoding, answer);
+    }
+    if (code != AMP_TOO_LARGE)
+        return;
+    struct amp_error err = {0};
+    amp_error_set(&err, code, "", "the answer is larger than the %zu bytes that a message on this bus may have", env_payload_max(env));
+    amp_error_hint(&err, "watch the task instead, or raise max_payload of the server");
+    env_refuse(env, reply, encoding, &err);
+}
+
 void env_refuse(struct env *env, const char *reply, enum amp_encoding encoding, const struct amp_error *err)
 {
     Amp__Error wire;

@@ -10,6 +10,7 @@
 #define TRACEPARENT_LEN 55u /* of version 00; later versions may be longer */
 #define TRACEPARENT_MAX 128u
 #define LABEL_MAX 255u
+#define TOKEN_MAX AMP_KV_KEY_MAX /* a page of keys ends with a key */
 #define REASON_MAX (64u << 10)
 #define TEXT_MAX (64u << 10)
 #define DEATHS_MAX 64u
@@ -247,18 +248,20 @@ static const struct rule submit_rules[] = {
     ONE(Submit, retry, RULE_RETRY, 0),
 };
 static const struct rule query_rules[] = {
-    ID(TaskQuery, id),     ID(TaskQuery, context_id), ID(TaskQuery, agent), LABEL(TaskQuery, page_token, LABEL_MAX),
+    ID(TaskQuery, id),     ID(TaskQuery, context_id), ID(TaskQuery, agent), LABEL(TaskQuery, page_token, TOKEN_MAX),
     ID(TaskQuery, parent),
 };
 static const struct rule watch_rules[] = {ID_GIVEN(Watch, id)};
 static const struct rule command_rules[] = {ID_GIVEN(TaskCommand, id), CHILD(TaskCommand, control)};
 static const struct rule control_rules[] = {ONE(Control, kind_case, RULE_CHOICE, 0)};
 static const struct rule env_request_rules[] = {ONE(EnvRequest, verb_case, RULE_CHOICE, 0)};
-static const struct rule kv_rules[] = {LABEL(Kv, key, AMP_KV_KEY_MAX), ONE(Kv, value, RULE_JSON, AMP_KV_VALUE_MAX)};
+static const struct rule kv_rules[] = {LABEL(Kv, key, AMP_KV_KEY_MAX), ONE(Kv, value, RULE_JSON, AMP_KV_VALUE_MAX),
+                                       LABEL(Kv, page_token, TOKEN_MAX)};
 static const struct rule entry_rules[] = {LABEL(KvEntry, key, AMP_KV_KEY_MAX),
                                           ONE(KvEntry, value, RULE_JSON, AMP_KV_VALUE_MAX)};
 static const struct rule agents_rules[] = {ID(AgentQuery, name), ID(AgentQuery, skill),
-                                           MANY(AgentQuery, tags, RULE_LABELS, AMP_TAGS_MAX, LABEL_MAX)};
+                                           MANY(AgentQuery, tags, RULE_LABELS, AMP_TAGS_MAX, LABEL_MAX),
+                                           LABEL(AgentQuery, page_token, TOKEN_MAX)};
 static const struct rule task_rules[] = {ID_GIVEN(Task, id), ID(Task, context_id), OBJECT(Task, metadata)};
 static const struct rule record_rules[] = {
     CHILD(TaskRecord, task),
@@ -284,7 +287,7 @@ static const struct rule env_reply_rules[] = {
     CHILDREN(EnvReply, tasks, AMP_MEMBERS_MAX),
     CHILDREN(EnvReply, agents, AMP_MEMBERS_MAX),
     CHILDREN(EnvReply, entries, AMP_MEMBERS_MAX),
-    LABEL(EnvReply, next_page_token, LABEL_MAX),
+    LABEL(EnvReply, next_page_token, TOKEN_MAX),
     CHILD(EnvReply, info),
 };
 
