@@ -1,4 +1,5 @@
-/* agents: the registry, for `amesh ls` and `amesh show`, by name and in pages; the token is the last name of a page. */
+/* agents: the registry, for `amesh ls` and `amesh show`, by name. In pages for who sends a token, "" for the first; the token is the last
+ * name of a page. Who sends none gets all, or is told that it is too much. */
 #include "env_private.h"
 
 #include <stdlib.h>
@@ -96,6 +97,10 @@ static void answer_agents(const struct ask *ask, Amp__EnvReply *answer, bool is_
     for (;;) {
         size_t count = answer->n_agents;
         Amp__AgentRecord *first = count ? answer->agents[0] : NULL;
+        if (!ask->request->agents->page_token && (is_cut || count < all)) {
+            env_refuse_code(ask, AMP_TOO_LARGE, "", "there are more agents than one message on this bus can name; ask by name, skill or tag, or in pages");
+            return;
+        }
         answer->next_page_token = count && (is_cut || count < all) ? answer->agents[count - 1]->name : NULL;
         if (env_answer(ask->env, ask->reply, ask->encoding, answer) != AMP_TOO_LARGE)
             return;

@@ -18,6 +18,7 @@ struct commit { /* in the batch's arena */
     struct etask *task;
     Amp__Frame *frames; /* what was written, to be published */
     size_t n_frames;
+    size_t bytes; /* of its events */
     bool is_submit;
 };
 
@@ -64,11 +65,7 @@ static void answer_replies(struct etask *task, enum amp_code code)
             answer.has_duplicate = answer.duplicate = reply->is_duplicate;
             env_answer_record(env, reply->subject, reply->encoding, &answer);
         } else {
-            struct amp_error err = {0};
-            amp_error_set(&err, AMP_JOURNAL, "", "the journal refuses to write: %s",
-                          journal_failure(env->journal) ? journal_failure(env->journal) : "it cannot be read");
-            amp_error_hint(&err, "look at the environment's log and its disk, then restart it");
-            env_refuse(env, reply->subject, reply->encoding, &err);
+            env_refuse_journal(env, reply->subject, reply->encoding);
         }
         free(reply);
     }
@@ -79,6 +76,9 @@ static void on_commit(void *ctx, enum amp_code code)
     struct commit *commit = ctx;
     struct etask *task = commit->task;
     task->n_in_journal--;
+    task->env->unwritten_bytes -= commit->bytes;
+    if (code != AMP_OK)
+        env_request_tick(task->env); /* which gives up what is in memory */
     for (size_t i = 0; code == AMP_OK && i < commit->n_frames; i++) {
         task->n_committed = commit->frames[i].seq + (uint32_t)commit->frames[i].n_events - 1;
         publish_frame(task, &commit->frames[i]);
@@ -248,7 +248,7 @@ static enum amp_code write_batch(struct etask *task, struct journal_batch *batch
     task->n_in_journal++;
     task->n_written = task->count;
     task->n_refs = 0;
-    task->env->unwritten_bytes -= task->bodies.len;
+    commit->bytes = task->bodies.len;
     amp_buf_reset(&task->bodies);
     task->wants_row = false;
     return AMP_OK;

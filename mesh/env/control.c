@@ -8,89 +8,146 @@
 #include <string.h>
 
 struct passed { /* a control message on its way to an instance */
-    struct env *env;
+    struct passed *prev, *next;
+    struct env *env; /* NULL: it is gone */
     enum amp_encoding encoding;
     char task[AMP_NAME_MAX + 1];
-    char reply[];
+    char reply[]; /* "": nobody waits for an answer */
 };
 
 static void answer_with_task(struct env *env, struct etask *task, const char *reply, enum amp_encoding encoding)
 {
     Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
-    amp_arena_reset(&env->scratch);
-    Amp__TaskRecord *record = task ? view_task(task, &env->scratch, 0) : NULL;
+    struct amp_arena *arena = env_answer_arena(env);
+    Amp__TaskRecord *record = task ? view_task(task, arena, 0) : NULL;
     answer.n_tasks = record ? 1 : 0;
     answer.tasks = &record;
-    (void)env_answer(env, reply, encoding, &answer);
+    env_answer_record(env, reply, encoding, &answer);
 }
 
 static void on_passed(void *ctx, const struct amp_error *err)
 {
     struct passed *passed = ctx;
-    if (err->code == AMP_OK)
-        answer_with_task(passed->env, etask_find(passed->env, passed->task), passed->reply, passed->encoding);
-    else
-        env_refuse(passed->env, passed->reply, passed->encoding, err);
-    passed->env->n_passed--;
+    struct env *env = passed->env;
+    if (env && passed->reply[0] && err->code == AMP_OK)
+        answer_with_task(env, etask_find(env, passed->task), passed->reply, passed->encoding);
+    else if (env && passed->reply[0])
+        env_refuse(env, passed->reply, passed->encoding, err);
+    if (env) {
+        *(passed->prev ? &passed->prev->next : &env->passed) = passed->next;
+        if (passed->next)
+            passed->next->prev = passed->prev;
+        env->n_passed--;
+    }
     free(passed);
+}
+
+static enum amp_code pass(struct etask *task, const Amp__Control *control, const char *reply, enum amp_encoding encoding)
+{
+    struct env *env = task->env;
+    if (env->n_passed >= ENV_PASSED_MAX)
+        return AMP_OVERLOADED;
+    size_t size = strlen(reply) + 1;
+    struct passed *passed = xcalloc(1, sizeof *passed + size);
+    passed->env = env;
+    passed->encoding = encoding;
+    etask_strcpy(passed->task, task->id);
+    memcpy(passed->reply, reply, size);
+    enum amp_code code = control_send(env->loop, env->bus, task->instance, task->id, control, ENV_CONTROL_MS, on_passed, passed);
+    if (code != AMP_OK) {
+        free(passed);
+        return code;
+    }
+    env->n_passed++;
+    passed->next = env->passed;
+    if (env->passed)
+        env->passed->prev = passed;
+    env->passed = passed;
+    return AMP_OK;
 }
 
 static void pass_on(const struct ask *ask, struct etask *task, const Amp__Control *control)
 {
-    struct env *env = ask->env;
-    if (env->n_passed >= ENV_PASSED_MAX) {
-        env_refuse_code(ask, AMP_OVERLOADED, "", "too many control messages are on their way");
-        return;
-    }
-    size_t size = strlen(ask->reply) + 1;
-    struct passed *passed = xcalloc(1, sizeof *passed + size);
-    passed->env = env;
-    passed->encoding = ask->encoding;
-    etask_strcpy(passed->task, task->id);
-    memcpy(passed->reply, ask->reply, size);
-    enum amp_code code = control_send(env->loop, env->bus, task->instance, task->id, control, ENV_CONTROL_MS, on_passed, passed);
-    if (code == AMP_OK) {
-        env->n_passed++;
-    } else {
-        env_refuse_code(ask, code, "", NULL);
-        free(passed);
-    }
+    enum amp_code code = pass(task, control, ask->reply, ask->encoding);
+    if (code != AMP_OK)
+        env_refuse_code(ask, code, "", code == AMP_OVERLOADED ? "too many control messages are on their way" : NULL);
 }
 
+void control_stop_old(struct etask *task)
+{
+    Amp__Control control = AMP__CONTROL__INIT;
+    Amp__Cancel cancel = AMP__CANCEL__INIT;
+    cancel.reason = (char *)"the environment was restarted; this attempt does not count any more";
+    control.kind_case = AMP__CONTROL__KIND_CANCEL;
+    control.cancel = &cancel;
+    (void)pass(task, &control, "", AMP_PROTOBUF); /* if it does not come through, its instance answers the next attempt with a conflict */
+}
+
+void control_done(struct env *env)
+{
+    for (struct passed *passed = env->passed; passed; passed = passed->next)
+        passed->env = NULL;
+}
+
+/* Done when it is written down, so that a new environment does not start again what was cancelled. */
 static void cancel(const struct ask *ask, struct etask *task)
 {
     struct engine_event event = {.kind = ENGINE_EV_CANCEL};
+    if (task->n_attempts && !task->attempts[task->n_attempts - 1].ended_unix_ms)
+        task->attempts[task->n_attempts - 1].is_canceled = true;
     etask_reply_later(task, ask->reply, ask->encoding, false);
     dispatch_event(task, &event);
     etask_changed(task); /* so that the reply leaves, also when the callee must be told first */
 }
 
-static bool is_there(void *ctx, const struct journal_row *row)
+struct located {
+    struct env *env;
+    struct etask *task;
+    bool is_known;
+};
+
+static bool on_row(void *ctx, const struct journal_row *row)
 {
-    *(bool *)ctx = true;
+    struct located *located = ctx;
+    located->is_known = true;
+    located->task = record_resume(located->env, row);
     return false;
+}
+
+/* The open task of that id; answers if there is none. */
+static struct etask *locate(const struct ask *ask, const char *id)
+{
+    struct env *env = ask->env;
+    struct located located = {.env = env, .task = etask_find(env, id)};
+    struct journal_query query = {.task = id, .limit = 1};
+    struct amp_error err = {0};
+    located.is_known = located.task != NULL;
+    if (!located.task && journal_tasks(env->journal, &query, on_row, &located, NULL, &err) != AMP_OK) {
+        env_refuse(env, ask->reply, ask->encoding, &err);
+        return NULL;
+    }
+    if (located.task && !located.task->is_ended)
+        return located.task;
+    if (located.is_known && journal_failure(env->journal))
+        env_refuse_journal(env, ask->reply, ask->encoding); /* it may be open there, but nothing can become of it here */
+    else
+        env_refuse_code(ask, located.is_known ? AMP_TASK_ENDED : AMP_NO_SUCH_TASK, "id", NULL);
+    return NULL;
 }
 
 void control_verb(const struct ask *ask)
 {
     const Amp__TaskCommand *command = ask->request->command;
-    struct etask *task = etask_find(ask->env, command->id);
-    bool is_known = false;
-    if (!command->control || command->control->kind_case == AMP__CONTROL__KIND__NOT_SET) {
-        env_refuse_code(ask, AMP_INVALID, "command.control", "a command needs a control message");
+    struct etask *task = locate(ask, command->id);
+    Amp__Control__KindCase kind = command->control->kind_case; /* there is one: amp.md 3.6.2 */
+    if (!task)
         return;
-    }
-    if (!task || task->is_ended) {
-        struct journal_query query = {.task = command->id, .limit = 1};
-        (void)journal_tasks(ask->env->journal, &query, is_there, &is_known, NULL, NULL);
-        env_refuse_code(ask, task || is_known ? AMP_TASK_ENDED : AMP_NO_SUCH_TASK, "id", NULL);
-    } else if (task->is_durable && command->control->kind_case == AMP__CONTROL__KIND_CANCEL) {
+    if (task->is_durable && kind == AMP__CONTROL__KIND_CANCEL)
         cancel(ask, task);
-    } else if (!task->is_durable || task->instance[0]) {
+    else if (task->instance[0])
         pass_on(ask, task, command->control); /* the callee's own word on it is the answer */
-    } else if (command->control->kind_case == AMP__CONTROL__KIND_ANSWER) {
+    else if (kind == AMP__CONTROL__KIND_ANSWER)
         env_refuse_code(ask, AMP_NO_QUESTION, "id", "the task is not with an agent now; nobody waits for an answer");
-    } else {
+    else
         answer_with_task(ask->env, task, ask->reply, ask->encoding);
-    }
 }

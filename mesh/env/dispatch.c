@@ -183,8 +183,11 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
         task->held_state = state;
         return;
     }
-    if (etask_emit(task, time_unix_ms, body) != AMP_OK)
-        counter_add(COUNTER_events_refused, 1); /* a move that the state machine forbids, or more than a task may hold */
+    /* A move that the state machine forbids, more than a task may hold, or than the disk keeps up with: history says that it is not all. */
+    if (task->env->unwritten_bytes > ENV_FLOOD_BYTES_MAX || etask_emit(task, time_unix_ms, body) != AMP_OK) {
+        counter_add(COUNTER_events_refused, 1);
+        task->is_incomplete = true;
+    }
 }
 
 static void on_taken(void *ctx, const char *agent, const char *instance)

@@ -43,7 +43,7 @@ static void queue(struct step *step, enum amp_code why)
 }
 
 /* Did it end because of who worked on it, and not because of what it is? Then another one may do it. */
-static bool is_retryable(enum amp_code code)
+bool engine_is_failure(enum amp_code code)
 {
     return code == AMP_AGENT_DIED || code == AMP_INSTANCE_LOST || code == AMP_FRAMES_LOST || code == AMP_STOPPING ||
            code == AMP_NO_BUS || code == AMP_OVERLOADED;
@@ -52,7 +52,8 @@ static bool is_retryable(enum amp_code code)
 bool engine_is_untaken(enum amp_code code)
 {
     return code == AMP_BUSY || code == AMP_NO_SUCH_AGENT || code == AMP_NO_SUCH_SKILL || code == AMP_STOPPING ||
-           code == AMP_NO_BUS || code == AMP_OVERLOADED || code == AMP_INSTANCE_LOST;
+           code == AMP_NO_BUS || code == AMP_OVERLOADED || code == AMP_INSTANCE_LOST ||
+           code == AMP_CONFLICT; /* it is still at an attempt that was given up */
 }
 
 /* Full jitter: those that failed together do not come back together. */
@@ -95,7 +96,7 @@ static void on_call_ended(struct step *step)
         end(step, STATE(FAILED), AMP_BAD_ANSWER);
     } else if (!engine->is_taken && engine_is_untaken(code)) {
         queue(step, code);
-    } else if (is_retryable(code) && engine->is_retry_safe) {
+    } else if (engine_is_failure(code) && engine->is_retry_safe) {
         retry(step);
     } else if (has_end) {
         keep_end(step);
@@ -106,9 +107,25 @@ static void on_call_ended(struct step *step)
     }
 }
 
+static void on_committed(struct step *step)
+{
+    if (step->engine->is_canceling)
+        end(step, STATE(CANCELED), AMP_CANCELED);
+    else
+        queue(step, AMP_OK);
+}
+
 static void on_reloaded(struct step *step)
 {
     struct engine *engine = step->engine;
+    if (engine->is_canceling) {
+        end(step, STATE(CANCELED), AMP_CANCELED);
+        return;
+    }
+    if (engine->failures >= ENGINE_FAILURES_MAX) {
+        end(step, STATE(FAILED), AMP_ATTEMPTS);
+        return;
+    }
     if (engine->attempt > 0 && !engine->is_retry_safe) {
         end(step, STATE(FAILED), AMP_INTERRUPTED);
         return;
@@ -143,9 +160,11 @@ static void leave_phase(struct step *step)
 static void on_cancel(struct step *step)
 {
     struct engine *engine = step->engine;
-    if (engine->phase == ENGINE_NEW || engine->phase == ENGINE_ENDED || engine->is_canceling)
+    if (engine->phase == ENGINE_ENDED || engine->is_canceling)
         return;
     engine->is_canceling = true;
+    if (engine->phase == ENGINE_NEW)
+        return; /* as soon as it is known whether there is a task at all */
     leave_phase(step);
     /* A callee at work may still be quicker: the call's end decides. */
     if (engine->phase != ENGINE_RUNNING)
@@ -173,7 +192,7 @@ size_t engine_step(struct engine *engine, const struct engine_event *event, int6
     switch (event->kind) {
     case ENGINE_EV_COMMITTED:
         if (engine->phase == ENGINE_NEW)
-            queue(&step, AMP_OK);
+            on_committed(&step);
         break;
     case ENGINE_EV_RELOADED:
         if (engine->phase == ENGINE_NEW)

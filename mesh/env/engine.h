@@ -19,7 +19,7 @@ enum engine_phase {
 
 enum engine_event_kind {
     ENGINE_EV_COMMITTED,  /* the submit is durable */
-    ENGINE_EV_RELOADED,   /* found in the journal by a new environment; attempt and failures as they were */
+    ENGINE_EV_RELOADED,   /* found in the journal by a new environment; attempt, failures and is_canceling as they were */
     ENGINE_EV_START,      /* its turn: somebody is free */
     ENGINE_EV_TAKEN,      /* an instance has it */
     ENGINE_EV_CALL_ENDED, /* with code and state */
@@ -65,5 +65,7 @@ AMP_MUST_USE size_t engine_step(struct engine *engine, const struct engine_event
                                 struct engine_action ret[ENGINE_ACTIONS_MAX]);
 /* When the next ENGINE_EV_TIMER is due; ENGINE_NEVER if nothing waits for time. */
 int64_t engine_due(const struct engine *engine);
+/* Does this code say that it ended because of who worked on it? Then it counts, and another one may do it. */
+bool engine_is_failure(enum amp_code code);
 /* Does this code say that nobody took the call? Then it was no attempt. */
 bool engine_is_untaken(enum amp_code code);

@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/bus.h"
+#include "base/call.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -23,11 +24,29 @@ void env_request_tick(struct env *env)
     loop_tick_request(env->tick);
 }
 
+/* What is in memory is ahead of the disk now, and would be believed. Who waits is told; the rest is for the next environment. */
+static void give_up(struct env *env)
+{
+    struct etask *task, *next;
+    if (env->is_given_up || !journal_failure(env->journal) || journal_waiting(env->journal) > 0)
+        return;
+    env->is_given_up = true;
+    log_event(LOG_ERROR, "env.read_only", "reason", journal_failure(env->journal), "tasks", log_int((long long)HASH_COUNT(env->tasks)), "hint",
+              "make room on its disk, or repair it, and restart the environment", NULL);
+    HASH_ITER(hh, env->tasks, task, next) {
+        if (task->call)
+            call_cancel(task->call, "the environment's journal has failed");
+        etask_free(task);
+    }
+}
+
 static void on_tick(void *ctx)
 {
     struct env *env = ctx;
+    give_up(env);
     dispatch_run(env);
     etask_flush_all(env);
+    watch_pump(env);
 }
 
 static void on_sweep(void *ctx)
@@ -69,6 +88,12 @@ static void take_up_durable(struct etask *task, const struct journal_row *row)
     engine_init(&task->engine, is_safe, deadline);
     task->engine.attempt = row->attempt;
     task->engine.is_taken = row->attempt > 0;
+    for (size_t i = 0; i < task->n_attempts; i++) {
+        task->engine.failures += task->attempts[i].ended_unix_ms && engine_is_failure(task->attempts[i].outcome);
+        task->engine.is_canceling |= task->attempts[i].is_canceled;
+    }
+    if (task->instance[0])
+        control_stop_old(task);
     dispatch_event(task, &event);
 }
 
@@ -120,6 +145,7 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
     env->sweep = loop_timer_new(loop, on_sweep, env);
     env->backlog = loop_timer_new(loop, on_backlog, env);
     env->keepalive = loop_timer_new(loop, watch_keepalive, env);
+    env->behind = loop_timer_new(loop, watch_behind, env);
     enum amp_code code = journal_open(loop, options->journal_path, &env->journal, reterr);
     if (code == AMP_OK)
         beats_load(env);
@@ -202,15 +228,18 @@ void env_free(struct env *env)
     env->is_stopping = true;
     close_subs(env);
     journal_close(env->journal); /* gives the last verdicts: tasks must still be there */
+    env->journal = NULL;
     watch_done(env);
     HASH_ITER(hh, env->tasks, task, next)
         etask_free(task);
     dispatch_done(env);
     kv_done(env);
+    control_done(env);
     registry_done(&env->registry);
     loop_timer_free(env->sweep);
     loop_timer_free(env->backlog);
     loop_timer_free(env->keepalive);
+    loop_timer_free(env->behind);
     loop_timer_free(env->stop_timer);
     loop_tick_free(env->tick);
     amp_arena_done(&env->arena);

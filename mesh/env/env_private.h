@@ -24,7 +24,7 @@ struct loop_timer;
 #define ENV_OPEN_MAX 200000u           /* open durable tasks */
 #define ENV_DIRECT_MAX 10000u          /* open direct tasks that are followed */
 #define ENV_DIRECT_BYTES_MAX (256u << 20) /* of their events */
-#define ENV_FLOOD_BYTES_MAX (64u << 20)   /* events of all tasks that wait for the journal */
+#define ENV_FLOOD_BYTES_MAX (64u << 20)   /* events of all tasks that are not committed yet */
 #define ENV_WATCHERS_MAX 10000u
 #define ENV_ATTEMPTS_KEPT 32u          /* attempts shown of one task: the last ones */
 #define ENV_REPLIES_MAX 64u            /* who wait for one task's commit */
@@ -49,6 +49,7 @@ struct attempt {
     enum amp_code outcome; /* counts when ended */
     Amp__TaskState state;
     char reason[256]; /* why it ended, for people */
+    bool is_canceled; /* somebody asked for its end: also a new environment must know */
 };
 
 struct event_ref {
@@ -150,7 +151,7 @@ AMP_MUST_USE enum amp_code commit_submit(struct etask *task, const char *key, st
 
 /* ---- record_view.c: a task as Amp__TaskRecord --------------------------------------------------------------- */
 
-enum view_flags { VIEW_ARTIFACTS = 1, VIEW_HISTORY = 2, VIEW_ALL = 3, VIEW_REQUEST = 4 /* the first message of the history */ };
+enum view_flags { VIEW_ARTIFACTS = 1, VIEW_HISTORY = 2, VIEW_ALL = 3 };
 /* In `arena`; parts are borrowed from the task until the next event. NULL if the task cannot be had. */
 Amp__TaskRecord *view_task(struct etask *task, struct amp_arena *arena, int flags);
 /* The same of a row of the journal, which may be of a task in memory: then memory wins, but for an end that is not on the disk yet. */
@@ -179,6 +180,9 @@ void env_answer_record(struct env *env, const char *reply, enum amp_encoding enc
 /* Emptied: for what the answer at hand is made of. Nothing else is kept there. */
 struct amp_arena *env_answer_arena(struct env *env);
 void env_refuse(struct env *env, const char *reply, enum amp_encoding encoding, const struct amp_error *err);
+/* With the journal's cause, and what to do. */
+void env_error_journal(const struct env *env, struct amp_error *err);
+void env_refuse_journal(struct env *env, const char *reply, enum amp_encoding encoding);
 void env_refuse_code(const struct ask *ask, enum amp_code code, const char *field, const char *text);
 /* AMP_TOO_LARGE, AMP_NO_BUS, AMP_OVERLOADED as bus_publish. */
 AMP_MUST_USE enum amp_code env_publish(struct env *env, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope);
@@ -195,6 +199,13 @@ void watch_verb(const struct ask *ask);               /* watch.c */
 void control_verb(const struct ask *ask);             /* control.c */
 void kv_verb(const struct ask *ask);                  /* kv.c */
 
+/* ---- control.c ------------------------------------------------------------------------------------------------------- */
+
+struct passed;
+/* Tells the instance that had the task to leave off; what it still says does not count. */
+void control_stop_old(struct etask *task);
+void control_done(struct env *env);
+
 /* ---- watch.c --------------------------------------------------------------------------------------------------- */
 
 void watch_done(struct env *env);
@@ -202,6 +213,8 @@ void watch_done(struct env *env);
 void watch_committed(struct etask *task, const Amp__Frame *frame);
 void watch_task_gone(struct etask *task);
 void watch_keepalive(void *ctx); /* of the env; the timer */
+void watch_behind(void *ctx);    /* the same, of those whom the bus had no room for */
+void watch_pump(struct env *env); /* the tick */
 
 /* ---- dispatch.c -------------------------------------------------------------------------------------------------- */
 
@@ -234,6 +247,8 @@ const char *dispatch_waiting(const struct etask *task); /* NULL if it does not w
 void record_on_msg(void *ctx, const struct bus_msg *msg);
 void record_sweep(struct env *env);
 void record_adopt(struct etask *task); /* found in the journal */
+/* A row of an open direct task that memory had let go: into memory again. NULL: it is not one. */
+struct etask *record_resume(struct env *env, const struct journal_row *row);
 void record_forget(struct etask *task);
 
 /* ---- beats.c ---------------------------------------------------------------------------------------------------------- */
@@ -261,6 +276,7 @@ struct env {
     struct bus_sub *subs[ENV_SUBS];
     bool is_open;     /* subscribed */
     bool is_stopping;
+    bool is_given_up; /* the journal has failed: nothing is in memory any more, reading goes on */
     void (*on_stopped)(void *ctx);
     void *stopped_ctx;
     struct loop_tick *tick;
@@ -275,11 +291,12 @@ struct env {
     struct etask *lru_first, *lru_last;
     struct pending_key *keys;
     struct target *targets, *runnable;
-    struct watcher *pumping;
     struct watcher *watchers;
-    struct loop_timer *keepalive;
+    struct loop_timer *keepalive, *behind;
+    bool is_pumping; /* somebody is behind */
     uint32_t n_watchers;
     struct kv_pending *kv;
+    struct passed *passed; /* control messages on their way */
     uint32_t n_passed;
     int64_t asked_ms; /* when everybody was asked to beat */
 };

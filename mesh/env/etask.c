@@ -10,7 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TASK_BYTES_MAX ((size_t)AMP_FOLD_BYTES_MAX)
+/* Events of one task that are not handed to the journal yet. They go there at the end of the turn, or when they are this many; more than the
+ * journal takes is refused. A batch holds them twice (JOURNAL_BATCH_BYTES_MAX). */
+#define TURN_BYTES_MAX ((size_t)4 << 20)
+#define TURN_EVENTS_MAX 16384u
+#define TASK_BYTES_MAX (TURN_BYTES_MAX + AMP_WIRE_BYTES_MAX)
+#define TASK_EVENTS_MAX (4 * TURN_EVENTS_MAX)
 
 void etask_strcpy(char ret[AMP_NAME_MAX + 1], const char *id)
 {
@@ -50,6 +55,16 @@ static void drop_dirty(struct etask *task)
     task->is_dirty = false;
 }
 
+static void refuse_reply(struct env *env, const struct waiting_reply *reply)
+{
+    struct amp_error err = {0};
+    if (env->journal && journal_failure(env->journal))
+        env_error_journal(env, &err);
+    else
+        amp_error_set(&err, AMP_STOPPING, "", "the environment is stopping; ask the next one");
+    env_refuse(env, reply->subject, reply->encoding, &err);
+}
+
 void etask_free(struct etask *task)
 {
     struct env *env = task->env;
@@ -64,6 +79,7 @@ void etask_free(struct etask *task)
     while (task->replies) {
         struct waiting_reply *reply = task->replies;
         task->replies = reply->next;
+        refuse_reply(env, reply);
         free(reply);
     }
     amp_fold_free(task->fold);
@@ -164,8 +180,10 @@ void etask_changed(struct etask *task)
 
 static enum amp_code keep_event(struct etask *task, int64_t time_unix_ms, struct amp_bytes body)
 {
+    if (task->bodies.len > TURN_BYTES_MAX || task->n_refs > TURN_EVENTS_MAX)
+        (void)commit_flush(task); /* if the journal has no room, there may still be some here */
     size_t at = task->bodies.len;
-    if (amp_buf_append(&task->bodies, body.data, body.len) != AMP_OK) {
+    if (task->n_refs >= TASK_EVENTS_MAX || amp_buf_append(&task->bodies, body.data, body.len) != AMP_OK) {
         task->bodies.is_full = false; /* this one did not fit; a smaller one may */
         return AMP_OVERLOADED;
     }

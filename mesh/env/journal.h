@@ -10,7 +10,7 @@ struct journal;
 
 #define JOURNAL_GROUP_MAX 512u           /* batches in one transaction */
 #define JOURNAL_QUEUE_MAX 65536u         /* batches that wait for the worker */
-#define JOURNAL_BATCH_BYTES_MAX (96u << 20)
+#define JOURNAL_BATCH_BYTES_MAX (128u << 20)
 #define JOURNAL_READ_MAX 1000u           /* rows of one read */
 #define JOURNAL_DEATHS_MAX 100u          /* deaths kept of one agent */
 

@@ -1,5 +1,6 @@
 /* kv: memory of contexts, agents and of all, in the journal. Each key has a version, 1 on its first put; if_version makes a put or a delete a
- * compare-and-set. A reply to a write leaves after its commit. (amp.md 10.6) */
+ * compare-and-set. A reply to a write leaves after its commit. A list comes in pages for who sends a token, "" for the first; the token is
+ * the last key of a page. Who sends none gets all, or is told that it is too much. (amp.md 10.6) */
 #include "env_private.h"
 
 #include "base/alloc.h"
@@ -9,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LIST_MAX 200u
+#define LIST_MAX JOURNAL_READ_MAX
 
 struct kv_pending { /* a key whose writes are under way: what they will have made of it */
     UT_hash_handle hh;
@@ -32,7 +33,7 @@ static const char *const scopes[] = {[AMP__KV_SCOPE__KV_CONTEXT] = "context", [A
 
 struct entries {
     struct amp_arena *arena;
-    Amp__KvEntry *list[LIST_MAX];
+    Amp__KvEntry **list;
     size_t count, bytes, room;
     bool is_cut;
 };
@@ -43,10 +44,9 @@ static bool add_entry(void *ctx, const struct journal_row *row)
     Amp__KvEntry *entry = amp_arena_alloc(entries->arena, sizeof *entry);
     Amp__Json *value = amp_arena_alloc(entries->arena, sizeof *value);
     entries->bytes += row->body.len + strlen(row->key) + 32;
-    if (!entry || !value || entries->count == LIST_MAX || (entries->count > 0 && entries->bytes > entries->room)) {
-        entries->is_cut = true;
+    entries->is_cut = !entry || !value || entries->count == LIST_MAX || (entries->count > 0 && entries->bytes > entries->room);
+    if (entries->is_cut)
         return false;
-    }
     amp__kv_entry__init(entry);
     amp__json__init(value);
     value->text.data = (uint8_t *)amp_arena_strdup(entries->arena, row->body);
@@ -59,27 +59,45 @@ static bool add_entry(void *ctx, const struct journal_row *row)
     return true;
 }
 
+/* As many as fit: JSON may be larger than what was measured. */
+static void answer_entries(const struct ask *ask, struct entries *entries)
+{
+    Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
+    answer.n_entries = entries->count;
+    answer.entries = entries->list;
+    for (;;) {
+        size_t count = answer.n_entries;
+        bool is_cut = entries->is_cut || count < entries->count;
+        if (is_cut && !ask->request->kv->page_token) {
+            env_refuse_code(ask, AMP_TOO_LARGE, "key", "there are more keys than one message on this bus can hold; ask with a longer prefix, or in pages");
+            return;
+        }
+        answer.next_page_token = is_cut && count ? entries->list[count - 1]->key : NULL;
+        if (env_answer(ask->env, ask->reply, ask->encoding, &answer) != AMP_TOO_LARGE)
+            return;
+        if (count <= 1) {
+            env_refuse_code(ask, AMP_TOO_LARGE, "key", "the value is larger than one message on this bus");
+            return;
+        }
+        answer.n_entries = count / 2;
+    }
+}
+
 static void read_keys(const struct ask *ask, const Amp__Kv *kv, const char *owner)
 {
     struct env *env = ask->env;
     bool is_list = kv->op == AMP__KV_OP__KV_LIST;
-    struct entries entries = {.arena = &env->scratch, .room = env_payload_max(env) / 2};
-    struct journal_kv_query query = {.scope = scopes[kv->scope], .owner = owner, .key = kv->key ? kv->key : "", .is_prefix = is_list};
-    Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
-    amp_arena_reset(&env->scratch);
-    enum amp_code code = journal_kv(env->journal, &query, add_entry, &entries);
-    if (code != AMP_OK && code != AMP_NOT_FOUND) {
-        env_refuse_code(ask, code, "", NULL);
-    } else if (!is_list && entries.count == 0) {
+    struct entries entries = {.arena = env_answer_arena(env), .room = env_payload_max(env)};
+    struct journal_kv_query query = {.scope = scopes[kv->scope], .owner = owner, .key = kv->key ? kv->key : "", .after = kv->page_token,
+                                     .is_prefix = is_list};
+    entries.list = amp_arena_alloc(entries.arena, LIST_MAX * sizeof *entries.list);
+    enum amp_code code = entries.list ? journal_kv(env->journal, &query, add_entry, &entries) : AMP_NO_MEMORY;
+    if (code != AMP_OK && code != AMP_NOT_FOUND)
+        env_refuse_code(ask, code, "", "the journal cannot be read");
+    else if (!is_list && entries.count == 0)
         env_refuse_code(ask, AMP_NOT_FOUND, "key", "there is no such key");
-    } else {
-        answer.n_entries = entries.count;
-        answer.entries = entries.list;
-        if (entries.is_cut && entries.count > 0)
-            answer.next_page_token = entries.list[entries.count - 1]->key;
-        if (env_answer(env, ask->reply, ask->encoding, &answer) == AMP_TOO_LARGE)
-            env_refuse_code(ask, AMP_TOO_LARGE, "key", "the value is larger than one message on this bus");
-    }
+    else
+        answer_entries(ask, &entries);
 }
 
 static bool take_version(void *ctx, const struct journal_row *row)
@@ -88,14 +106,12 @@ static bool take_version(void *ctx, const struct journal_row *row)
     return false;
 }
 
-static uint32_t version_now(struct env *env, const struct kv_pending *pending, const Amp__Kv *kv, const char *owner)
+static enum amp_code version_now(struct env *env, const struct kv_pending *pending, const Amp__Kv *kv, const char *owner, uint32_t *ret)
 {
-    uint32_t version = 0;
     struct journal_kv_query query = {.scope = scopes[kv->scope], .owner = owner, .key = kv->key};
-    if (pending)
-        return pending->version;
-    (void)journal_kv(env->journal, &query, take_version, &version);
-    return version;
+    *ret = pending ? pending->version : 0;
+    enum amp_code code = pending ? AMP_OK : journal_kv(env->journal, &query, take_version, ret);
+    return code == AMP_NOT_FOUND ? AMP_OK : code;
 }
 
 static size_t make_name(const Amp__Kv *kv, const char *owner, char *name, size_t size)
@@ -116,9 +132,12 @@ static void on_written(void *ctx, enum amp_code code)
         answer.n_entries = 1;
         answer.entries = entries;
         (void)env_answer(env, write->reply, write->encoding, &answer);
+    } else if (code == AMP_JOURNAL) {
+        env_refuse_journal(env, write->reply, write->encoding);
     } else {
         struct amp_error err = {0};
         amp_error_set(&err, code, "", "%s", amp_code_info(code)->text);
+        err.retry_after_ms = 100;
         env_refuse(env, write->reply, write->encoding, &err);
     }
     if (--write->pending->writes == 0) {
@@ -159,28 +178,43 @@ static enum amp_code write_key(const struct ask *ask, const Amp__Kv *kv, const c
     return code;
 }
 
+/* May it be changed now? Answers if not. */
+static bool may_change(const struct ask *ask, const Amp__Kv *kv, const char *owner, uint32_t version)
+{
+    struct env *env = ask->env;
+    uint32_t keys = 0;
+    bool is_new = version == 0 && kv->op == AMP__KV_OP__KV_PUT;
+    if (journal_failure(env->journal))
+        env_refuse_journal(env, ask->reply, ask->encoding);
+    else if (kv->has_if_version && kv->if_version != version)
+        env_refuse_code(ask, AMP_CONFLICT, "ifVersion", version ? "the key has another version now" : "the key is not there");
+    else if (kv->op == AMP__KV_OP__KV_DELETE && version == 0)
+        env_refuse_code(ask, AMP_NOT_FOUND, "key", "there is no such key");
+    else if (is_new && journal_count_keys(env->journal, scopes[kv->scope], owner, &keys) != AMP_OK)
+        env_refuse_code(ask, AMP_JOURNAL, "", "the journal cannot be read");
+    else if (is_new && keys >= ENV_KV_KEYS_MAX)
+        env_refuse_code(ask, AMP_OVERLOADED, "key", "this owner has as many keys as allowed; delete some");
+    else if (HASH_COUNT(env->kv) >= ENV_KV_PENDING_MAX)
+        env_refuse_code(ask, AMP_OVERLOADED, "key", "too many writes are under way");
+    else
+        return true;
+    return false;
+}
+
 static void change_key(const struct ask *ask, const Amp__Kv *kv, const char *owner)
 {
     struct env *env = ask->env;
     char name[16 + AMP_NAME_MAX + AMP_KV_KEY_MAX + 4];
     size_t name_len = make_name(kv, owner, name, sizeof name), size = strlen(ask->reply) + 1;
     struct kv_pending *pending;
-    uint32_t keys = 0;
+    uint32_t version = 0;
     HASH_FIND(hh, env->kv, name, name_len, pending);
-    uint32_t version = version_now(env, pending, kv, owner);
-    if (kv->has_if_version && kv->if_version != version) {
-        env_refuse_code(ask, AMP_CONFLICT, "ifVersion", version ? "the key has another version now" : "the key is not there");
+    if (version_now(env, pending, kv, owner, &version) != AMP_OK) {
+        env_refuse_code(ask, AMP_JOURNAL, "", "the journal cannot be read");
         return;
     }
-    if (kv->op == AMP__KV_OP__KV_DELETE && version == 0) {
-        env_refuse_code(ask, AMP_NOT_FOUND, "key", "there is no such key");
+    if (!may_change(ask, kv, owner, version))
         return;
-    }
-    bool is_new = version == 0 && journal_count_keys(env->journal, scopes[kv->scope], owner, &keys) == AMP_OK && keys >= ENV_KV_KEYS_MAX;
-    if (is_new || HASH_COUNT(env->kv) >= ENV_KV_PENDING_MAX) {
-        env_refuse_code(ask, AMP_OVERLOADED, "key", is_new ? "this owner has as many keys as allowed; delete some" : NULL);
-        return;
-    }
     struct kv_write *write = xcalloc(1, sizeof *write + size);
     write->env = env;
     write->encoding = ask->encoding;
@@ -188,11 +222,10 @@ static void change_key(const struct ask *ask, const Amp__Kv *kv, const char *own
     snprintf(write->key, sizeof write->key, "%s", kv->key);
     memcpy(write->reply, ask->reply, size);
     write->pending = hold(env, pending, name, name_len);
-    uint32_t before = write->pending->version;
     write->pending->version = write->version;
     enum amp_code code = write_key(ask, kv, owner, write);
     if (code != AMP_OK) {
-        write->pending->version = before;
+        write->pending->version = version;
         on_written(write, code);
     }
 }

@@ -11,7 +11,6 @@
 
 #define PAGE_DEFAULT 50u
 #define TOKEN_SIZE 96
-#define LIST_REQUEST_MAX 4096u /* bytes of what was asked, in a list */
 
 /* ---- many tasks ---------------------------------------------------------------------------------------------------------- */
 
@@ -38,9 +37,6 @@ static bool add_row(void *ctx, const struct journal_row *row)
         etask_strcpy(page->unreadable, row->task);
         return false;
     }
-    if (page->flags == VIEW_REQUEST && record->task->n_history &&
-        amp__message__get_packed_size(record->task->history[0]) > LIST_REQUEST_MAX)
-        view_omit(record, VIEW_HISTORY, page->arena);
     page->bytes += amp__task_record__get_packed_size(record);
     page->is_cut = page->bytes > page->room && page->n_records > 0;
     if (page->is_cut)
@@ -95,7 +91,7 @@ static void query_page(const struct ask *ask, const Amp__TaskQuery *wanted, bool
                                   .state = wanted->has_state ? (int32_t)wanted->state : 0,
                                   .only_open = wanted->has_open && wanted->open,
                                   .oldest_first = is_history};
-    struct page page = {.ask = ask, .arena = env_answer_arena(ask->env), .flags = is_history ? VIEW_ALL : VIEW_REQUEST};
+    struct page page = {.ask = ask, .arena = env_answer_arena(ask->env), .flags = is_history ? VIEW_ALL : 0};
     struct amp_error err = {0};
     uint32_t total = 0;
     page.max = wanted->page_size == 0 ? PAGE_DEFAULT : wanted->page_size > ENV_PAGE_MAX ? ENV_PAGE_MAX : wanted->page_size;

@@ -105,6 +105,15 @@ static struct etask *begin(struct env *env, const struct amp_subject *subject, c
     return task;
 }
 
+struct etask *record_resume(struct env *env, const struct journal_row *row)
+{
+    if (!row->is_open || row->is_durable || journal_failure(env->journal))
+        return NULL;
+    struct etask *task = etask_load(env, row);
+    record_adopt(task);
+    return task;
+}
+
 struct loaded {
     struct env *env;
     struct etask *task;
@@ -115,10 +124,7 @@ static bool load(void *ctx, const struct journal_row *row)
 {
     struct loaded *loaded = ctx;
     loaded->is_known = true;
-    if (row->is_open && !row->is_durable) {
-        loaded->task = etask_load(loaded->env, row);
-        record_adopt(loaded->task);
-    }
+    loaded->task = record_resume(loaded->env, row);
     return false;
 }
 
@@ -213,7 +219,7 @@ void record_on_msg(void *ctx, const struct bus_msg *msg)
         return;
     }
     const Amp__Frame *frame = envelope->frame;
-    if (!(frame->has_journalled && frame->journalled) && !env->is_stopping)
+    if (!(frame->has_journalled && frame->journalled) && !env->is_stopping && !journal_failure(env->journal))
         take_frame(env, &subject, frame);
 }
 

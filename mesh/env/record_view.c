@@ -54,6 +54,8 @@ static void append_attempt(struct amp_buf *out, const struct attempt *attempt)
             (void)amp_json_append_string(out, amp_bytes_of(attempt->reason));
         }
     }
+    if (attempt->is_canceled)
+        (void)amp_buf_printf(out, ",\"canceled\":true");
     (void)amp_buf_append(out, "}", 1);
 }
 
@@ -108,6 +110,7 @@ static void load_attempt(const cJSON *item, struct attempt *attempt)
     attempt->ended_unix_ms = time_of(item, "endedAt");
     attempt->outcome = code_of(text_of(item, "error"));
     attempt->state = amp_task_state_parse(text_of(item, "outcome"));
+    attempt->is_canceled = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "canceled"));
     snprintf(attempt->reason, sizeof attempt->reason, "%s", text_of(item, "reason"));
 }
 
@@ -187,7 +190,7 @@ static void trim(Amp__Task *task, int flags)
     if (!(flags & VIEW_ARTIFACTS))
         task->n_artifacts = 0;
     if (!(flags & VIEW_HISTORY))
-        task->n_history = (flags & VIEW_REQUEST) && task->n_history ? 1 : 0;
+        task->n_history = 0;
 }
 
 void view_omit(Amp__TaskRecord *record, int flags, struct amp_arena *arena)

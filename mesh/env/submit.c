@@ -170,12 +170,10 @@ static bool is_id_taken(struct env *env, const char *id)
 static enum amp_code check_room(const struct ask *ask, struct amp_error *err)
 {
     struct env *env = ask->env;
-    const char *failure = journal_failure(env->journal);
     if (env->is_stopping)
         return amp_error_set(err, AMP_STOPPING, "", "the environment is stopping");
-    if (failure) {
-        amp_error_set(err, AMP_JOURNAL, "", "the journal refuses to write: %s", failure);
-        amp_error_hint(err, "make room on its disk and restart the environment");
+    if (journal_failure(env->journal)) {
+        env_error_journal(env, err);
         return AMP_JOURNAL;
     }
     if (env->n_durable >= ENV_OPEN_MAX || journal_waiting(env->journal) >= JOURNAL_QUEUE_MAX / 2) {

@@ -78,6 +78,20 @@ void env_refuse(struct env *env, const char *reply, enum amp_encoding encoding, 
     (void)env_answer(env, reply, encoding, &answer); /* a bus that is away: the asker sees that itself */
 }
 
+void env_error_journal(const struct env *env, struct amp_error *err)
+{
+    const char *failure = journal_failure(env->journal);
+    amp_error_set(err, AMP_JOURNAL, "", "the journal refuses to write: %s", failure ? failure : "it cannot be read");
+    amp_error_hint(err, "make room on its disk, or repair it, and restart the environment");
+}
+
+void env_refuse_journal(struct env *env, const char *reply, enum amp_encoding encoding)
+{
+    struct amp_error err = {0};
+    env_error_journal(env, &err);
+    env_refuse(env, reply, encoding, &err);
+}
+
 void env_refuse_code(const struct ask *ask, enum amp_code code, const char *field, const char *text)
 {
     struct amp_error err = {0};

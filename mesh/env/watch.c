@@ -1,5 +1,8 @@
-/* watch: the events of a task from a number on, each once, whatever was missed is read again from the journal (amp.md 10.2). A watcher
- * gets what is committed, never more. It is found gone by the server's word that nobody listens at its inbox. */
+/* watch: the events of a task from a number on, each once and in order (amp.md 10.1, 10.2). A watcher gets what is committed, never more.
+ *
+ * A watcher is behind or live. Behind: it is given rows of the journal, a few per turn, until it has what is committed; so one of a long
+ * task does not hold up the others. Live: each committed frame goes to it as it is. It falls behind again when the bus does not take a
+ * frame. It is found gone by the server's word that nobody listens at its inbox; one that cannot be served further is told why. */
 #include "env_private.h"
 
 #include "base/alloc.h"
@@ -9,48 +12,59 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BEHIND_MS 20u /* until one that the bus had no room for gets more */
+#define PUMP_FRAMES_MAX 64u /* to one watcher in one turn */
+#define BEHIND_MS 20u       /* until one that the bus had no room for gets more */
 
 struct watcher {
     struct env *env;
-    struct etask *task; /* NULL: gone; the watcher ends by itself */
-    struct watcher *next_of_task, *next, *prev;
-    struct bus_inbox *inbox; /* where the server says that nobody listens */
+    struct etask *task;                    /* NULL: it has ended, the journal has it */
+    struct watcher *task_prev, *task_next; /* of the task */
+    struct watcher *prev, *next;           /* of the environment */
+    struct bus_inbox *inbox;               /* where the server says that nobody listens */
     enum amp_encoding encoding;
-    uint32_t wanted; /* the next number to send */
+    char id[AMP_NAME_MAX + 1], context[AMP_NAME_MAX + 1];
+    uint32_t wanted;    /* the next number to send */
+    uint32_t count;     /* of a task in the journal only */
+    uint8_t *error;     /* its packed error */
+    size_t error_len;
+    uint32_t n_sent;    /* in this turn */
+    bool is_behind, is_over;
+    bool is_open; /* not ended, and nobody follows it: the journal has failed */
     char reply[];
 };
 
 static void watcher_free(struct watcher *watcher)
 {
     struct env *env = watcher->env;
-    for (struct watcher **link = watcher->task ? &watcher->task->watchers : NULL; link && *link; link = &(*link)->next_of_task) {
-        if (*link == watcher) {
-            *link = watcher->next_of_task;
-            break;
-        }
-    }
-    if (watcher->prev)
-        watcher->prev->next = watcher->next;
-    else
-        env->watchers = watcher->next;
+    struct etask *task = watcher->task;
+    if (task)
+        *(watcher->task_prev ? &watcher->task_prev->task_next : &task->watchers) = watcher->task_next;
+    if (task && watcher->task_next)
+        watcher->task_next->task_prev = watcher->task_prev;
+    *(watcher->prev ? &watcher->prev->next : &env->watchers) = watcher->next;
     if (watcher->next)
         watcher->next->prev = watcher->prev;
     env->n_watchers--;
-    if (watcher->inbox)
-        bus_inbox_free(watcher->inbox);
+    bus_inbox_free(watcher->inbox);
+    free(watcher->error);
     free(watcher);
 }
 
-static void on_vanished(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text)
+/* Its task may be given up with its last watcher. */
+static void end_watcher(struct watcher *watcher)
 {
-    struct watcher *watcher = ctx;
-    if (kind != BUS_INBOX_NO_RESPONDERS)
-        return;
     struct etask *task = watcher->task;
     watcher_free(watcher);
     if (task)
         etask_release(task);
+}
+
+/* ---- to the watcher ---------------------------------------------------------------------------------------------------- */
+
+static void head_frame(const struct watcher *watcher, Amp__Frame *frame)
+{
+    frame->task_id = (char *)watcher->id;
+    frame->context_id = (char *)watcher->context;
 }
 
 static enum amp_code send_frame(struct watcher *watcher, Amp__Frame *frame)
@@ -63,215 +77,283 @@ static enum amp_code send_frame(struct watcher *watcher, Amp__Frame *frame)
     envelope.frame = frame;
     amp_buf_reset(&env->out);
     enum amp_code code = amp_encode(&envelope.base, watcher->encoding, &env->out, NULL);
-    if (code == AMP_OK && watcher->inbox)
-        code = bus_inbox_request(watcher->inbox, watcher->reply, amp_buf_bytes(&env->out));
-    else if (code == AMP_OK)
-        code = bus_publish(env->bus, watcher->reply, NULL, amp_buf_bytes(&env->out));
+    if (code == AMP_OK && env->out.len > env_payload_max(env))
+        code = AMP_TOO_LARGE;
     if (code == AMP_OK)
-        watcher->wanted = frame->seq + (uint32_t)frame->n_events;
+        code = bus_inbox_request(watcher->inbox, watcher->reply, amp_buf_bytes(&env->out));
+    if (code != AMP_OK)
+        return code;
+    watcher->wanted = frame->seq + (uint32_t)frame->n_events;
+    watcher->is_over = frame->end != NULL;
+    return AMP_OK;
+}
+
+/* A frame that was made for another bus, or another encoding: one event at a time. */
+static enum amp_code send_events(struct watcher *watcher, Amp__Frame *frame)
+{
+    enum amp_code code = send_frame(watcher, frame);
+    for (size_t i = 0, n = frame->n_events; code == AMP_TOO_LARGE && n > 1 && i < n; i++) {
+        Amp__Frame one = *frame;
+        one.seq = frame->seq + (uint32_t)i;
+        one.events = frame->events + i;
+        one.n_events = 1;
+        one.end = i + 1 == n ? frame->end : NULL;
+        enum amp_code sent = send_frame(watcher, &one);
+        if (sent != AMP_OK || i + 1 == n)
+            return sent;
+    }
     return code;
 }
 
-struct replay {
-    struct watcher *watcher;
-    const char *task, *context;
-    enum amp_code code;
-};
+static void refuse(struct watcher *watcher, enum amp_code code, const char *why)
+{
+    struct amp_error err = {0};
+    if (code == AMP_JOURNAL && journal_failure(watcher->env->journal))
+        env_error_journal(watcher->env, &err);
+    else
+        amp_error_set(&err, code, "", "task %s cannot be watched further: %s", watcher->id, why);
+    env_refuse(watcher->env, watcher->reply, watcher->encoding, &err);
+    watcher->is_over = true;
+}
+
+/* ---- behind ------------------------------------------------------------------------------------------------------------ */
+
+static void fall_behind(struct watcher *watcher)
+{
+    watcher->is_behind = watcher->env->is_pumping = true;
+    env_request_tick(watcher->env);
+}
+
+static uint32_t committed(const struct watcher *watcher)
+{
+    return watcher->task ? watcher->task->n_committed : watcher->count;
+}
 
 static bool replay_row(void *ctx, const struct journal_row *row)
 {
-    struct replay *replay = ctx;
-    struct watcher *watcher = replay->watcher;
+    struct watcher *watcher = ctx;
     struct amp_arena *arena = &watcher->env->scratch;
     amp_arena_reset(arena);
     Amp__Frame *kept = amp__frame__unpack(&arena->allocator, row->body.len, row->body.data);
-    if (!kept) {
-        replay->code = AMP_JOURNAL;
+    if (!kept || row->seq > watcher->wanted) {
+        refuse(watcher, AMP_FRAMES_LOST, "the journal does not have all of its events");
         return false;
     }
-    size_t skip = watcher->wanted > row->seq ? watcher->wanted - row->seq : 0;
+    size_t skip = watcher->wanted - row->seq;
     if (skip >= kept->n_events)
         return true;
-    kept->task_id = (char *)replay->task;
-    kept->context_id = (char *)replay->context;
-    kept->seq = row->seq + (uint32_t)skip;
+    head_frame(watcher, kept);
+    kept->seq = watcher->wanted;
     kept->events += skip;
     kept->n_events -= skip;
-    replay->code = send_frame(watcher, kept);
-    return replay->code == AMP_OK;
+    enum amp_code code = send_events(watcher, kept);
+    if (code == AMP_TOO_LARGE)
+        refuse(watcher, code, "one of its events is larger than a message on this bus");
+    return code == AMP_OK && ++watcher->n_sent < PUMP_FRAMES_MAX;
 }
 
-/* Sends what the journal has, up to number `last`. */
-static enum amp_code replay_to(struct watcher *watcher, const char *task, const char *context, uint32_t last)
+static enum amp_code send_end(struct watcher *watcher)
 {
-    struct replay replay = {.watcher = watcher, .task = task, .context = context};
-    uint32_t before = 0;
-    while (watcher->wanted <= last && watcher->wanted != before && replay.code == AMP_OK) {
-        before = watcher->wanted;
-        if (journal_events(watcher->env->journal, task, watcher->wanted, replay_row, &replay, NULL) != AMP_OK)
-            return AMP_JOURNAL;
-    }
-    return replay.code;
-}
-
-static enum amp_code send_end(struct watcher *watcher, const char *task, const char *context, uint32_t count, Amp__Error *error)
-{
+    struct amp_arena *arena = &watcher->env->scratch;
+    const uint8_t *error = watcher->task ? watcher->task->error : watcher->error;
+    size_t error_len = watcher->task ? watcher->task->error_len : watcher->error_len;
     Amp__Frame frame = AMP__FRAME__INIT;
     Amp__End end = AMP__END__INIT;
-    frame.task_id = (char *)task;
-    frame.context_id = (char *)context;
-    frame.seq = count + 1;
-    end.count = count;
-    end.error = error;
+    amp_arena_reset(arena);
+    head_frame(watcher, &frame);
+    frame.seq = committed(watcher) + 1;
     frame.end = &end;
+    end.count = committed(watcher);
+    end.error = error ? amp__error__unpack(&arena->allocator, error_len, error) : NULL;
     return send_frame(watcher, &frame);
 }
 
-static bool is_over(const struct etask *task)
+/* Nothing more is committed than it has: is that all? */
+static void catch_end(struct watcher *watcher)
 {
-    return task->is_ended && task->n_committed == task->count && task->n_in_journal == 0 && task->n_refs == 0;
+    if (watcher->task && !etask_is_over(watcher->task))
+        watcher->is_behind = false;
+    else if (watcher->is_open)
+        refuse(watcher, AMP_JOURNAL, "nothing more of it is written down");
+    else if (watcher->wanted > committed(watcher) + 1)
+        refuse(watcher, AMP_INVALID, "it has ended, and has no event of the number that was asked for");
+    else
+        (void)send_end(watcher); /* what the bus does not take now is tried again */
 }
 
-/* Brings it up to what is committed. True: it has the end, and is gone. */
-static bool pump(struct watcher *watcher)
+static void catch_up(struct watcher *watcher)
 {
-    struct etask *task = watcher->task;
-    if (replay_to(watcher, task->id, task->context, task->n_committed) != AMP_OK) {
-        loop_timer_set(watcher->env->keepalive, BEHIND_MS);
-        return false;
-    }
-    if (!is_over(task))
-        return false;
-    amp_arena_reset(&watcher->env->scratch);
-    Amp__Error *error = task->error ? amp__error__unpack(&watcher->env->scratch.allocator, task->error_len, task->error) : NULL;
-    if (send_end(watcher, task->id, task->context, task->count, error) != AMP_OK) {
-        loop_timer_set(watcher->env->keepalive, BEHIND_MS);
-        return false;
-    }
-    watcher_free(watcher);
-    return true;
+    watcher->n_sent = 0;
+    if (watcher->wanted <= committed(watcher) &&
+        journal_events(watcher->env->journal, watcher->id, watcher->wanted, replay_row, watcher, NULL) != AMP_OK)
+        refuse(watcher, AMP_JOURNAL, "the journal cannot be read");
+    if (!watcher->is_over && watcher->wanted > committed(watcher))
+        catch_end(watcher);
 }
+
+void watch_pump(struct env *env)
+{
+    struct watcher *next;
+    bool is_stuck = false;
+    if (!env->is_pumping || !bus_is_up(env->bus))
+        return; /* the tick of env_bus_up comes again */
+    env->is_pumping = false;
+    for (struct watcher *watcher = env->watchers; watcher; watcher = next) {
+        next = watcher->next;
+        if (!watcher->is_behind)
+            continue;
+        uint32_t before = watcher->wanted;
+        catch_up(watcher);
+        if (watcher->is_over)
+            end_watcher(watcher);
+        else if (watcher->is_behind && watcher->wanted > before)
+            fall_behind(watcher); /* more in the next turn */
+        else if (watcher->is_behind)
+            is_stuck = true; /* the bus takes nothing now */
+    }
+    if (!is_stuck)
+        return;
+    env->is_pumping = true;
+    if (!loop_timer_is_set(env->behind))
+        loop_timer_set(env->behind, BEHIND_MS);
+}
+
+void watch_behind(void *ctx)
+{
+    env_request_tick(ctx);
+}
+
+/* ---- live -------------------------------------------------------------------------------------------------------------- */
 
 void watch_committed(struct etask *task, const Amp__Frame *frame)
 {
     struct watcher *next;
     for (struct watcher *watcher = task->watchers; watcher; watcher = next) {
-        next = watcher->next_of_task;
+        next = watcher->task_next;
+        if (watcher->is_behind)
+            continue;
         Amp__Frame copy = *frame;
-        if (watcher->wanted == frame->seq && send_frame(watcher, &copy) == AMP_OK) {
-            if (frame->end)
-                watcher_free(watcher);
-        } else if (watcher->wanted <= frame->seq + frame->n_events) {
-            (void)pump(watcher);
-        }
+        /* From within this frame, from beyond it, or not taken by the bus: the journal has it. */
+        if (watcher->wanted != frame->seq || send_frame(watcher, &copy) != AMP_OK)
+            fall_behind(watcher);
+        if (watcher->is_over)
+            watcher_free(watcher); /* who commits releases the task */
     }
 }
 
 void watch_task_gone(struct etask *task)
 {
-    while (task->watchers)
+    while (task->watchers) {
+        refuse(task->watchers, journal_failure(task->env->journal) ? AMP_JOURNAL : AMP_STOPPING, "the environment gives it up");
         watcher_free(task->watchers);
+    }
+}
+
+/* A frame without events: I am here, and this is the next number. */
+static enum amp_code send_keepalive(struct watcher *watcher)
+{
+    Amp__Frame frame = AMP__FRAME__INIT;
+    head_frame(watcher, &frame);
+    frame.seq = watcher->wanted;
+    return send_frame(watcher, &frame);
 }
 
 void watch_keepalive(void *ctx)
 {
     struct env *env = ctx;
-    struct watcher *next;
-    loop_timer_set(env->keepalive, ENV_KEEPALIVE_MS);
-    for (struct watcher *watcher = env->watchers; watcher; watcher = next) {
-        next = watcher->next;
-        struct etask *task = watcher->task;
-        if (watcher->wanted <= task->n_committed || is_over(task)) {
-            if (pump(watcher))
-                etask_release(task);
-            continue;
-        }
-        Amp__Frame frame = AMP__FRAME__INIT;
-        frame.task_id = task->id;
-        frame.context_id = task->context;
-        frame.seq = watcher->wanted;
-        (void)send_frame(watcher, &frame);
+    for (struct watcher *watcher = env->watchers; watcher; watcher = watcher->next) {
+        if (!watcher->is_behind)
+            (void)send_keepalive(watcher);
     }
+    if (env->watchers)
+        loop_timer_set(env->keepalive, ENV_KEEPALIVE_MS);
 }
 
-static struct watcher *watcher_new(const struct ask *ask, uint32_t from_seq)
+/* ---- the verb ---------------------------------------------------------------------------------------------------------- */
+
+static void on_inbox(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text)
+{
+    if (kind == BUS_INBOX_NO_RESPONDERS || kind == BUS_INBOX_DENIED)
+        end_watcher(ctx);
+}
+
+static struct watcher *watcher_new(const struct ask *ask, struct etask *task)
 {
     size_t size = strlen(ask->reply) + 1;
-    struct watcher *watcher = xcalloc(1, sizeof *watcher + size);
     struct env *env = ask->env;
+    struct watcher *watcher = xcalloc(1, sizeof *watcher + size);
     watcher->env = env;
     watcher->encoding = ask->encoding;
-    watcher->wanted = from_seq ? from_seq : 1;
+    watcher->wanted = ask->request->watch->from_seq ? ask->request->watch->from_seq : 1;
     memcpy(watcher->reply, ask->reply, size);
+    etask_strcpy(watcher->id, ask->request->watch->id);
+    watcher->inbox = bus_inbox_new(env->bus, on_inbox, watcher);
     watcher->next = env->watchers;
     if (env->watchers)
         env->watchers->prev = watcher;
     env->watchers = watcher;
     env->n_watchers++;
+    if (task) {
+        etask_strcpy(watcher->context, task->context);
+        watcher->task = task;
+        watcher->task_next = task->watchers;
+        if (task->watchers)
+            task->watchers->task_prev = watcher;
+        task->watchers = watcher;
+    }
     return watcher;
-}
-
-/* A task that only the journal has: all at once. What the bus does not take is asked for again by the watcher (amp.md 10.2). */
-static bool send_closed(void *ctx, const struct journal_row *row)
-{
-    const struct ask *ask = ctx;
-    struct watcher *watcher = watcher_new(ask, ask->request->watch->from_seq);
-    char task[AMP_NAME_MAX + 1], context[AMP_NAME_MAX + 1];
-    etask_strcpy(task, row->task);
-    etask_strcpy(context, row->context);
-    uint32_t count = row->count;
-    struct amp_arena arena;
-    amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
-    Amp__TaskRecord *record = row->body.len ? amp__task_record__unpack(&arena.allocator, row->body.len, row->body.data) : NULL;
-    if (replay_to(watcher, task, context, count) == AMP_OK && !row->is_open)
-        (void)send_end(watcher, task, context, count, record ? record->error : NULL);
-    amp_arena_done(&arena);
-    watcher_free(watcher);
-    return false;
 }
 
 struct found {
     const struct ask *ask;
-    bool is_found;
+    struct watcher *watcher;
 };
 
-static bool on_found(void *ctx, const struct journal_row *row)
+static bool on_row(void *ctx, const struct journal_row *row)
 {
     struct found *found = ctx;
-    found->is_found = true;
-    return send_closed((void *)found->ask, row);
+    struct env *env = found->ask->env;
+    struct etask *task = record_resume(env, row);
+    struct watcher *watcher = found->watcher = watcher_new(found->ask, task);
+    etask_strcpy(watcher->context, row->context);
+    watcher->count = row->count;
+    watcher->is_open = !task && row->is_open;
+    struct amp_arena *arena = env_answer_arena(env);
+    Amp__TaskRecord *record = !task && row->body.len ? amp__task_record__unpack(&arena->allocator, row->body.len, row->body.data) : NULL;
+    if (record && record->error) {
+        watcher->error_len = amp__error__get_packed_size(record->error);
+        watcher->error = xcalloc(1, watcher->error_len);
+        amp__error__pack(record->error, watcher->error);
+    }
+    return false;
 }
 
 void watch_verb(const struct ask *ask)
 {
     struct env *env = ask->env;
-    const Amp__Watch *wanted = ask->request->watch;
-    struct etask *task = etask_find(env, wanted->id);
+    struct etask *task = etask_find(env, ask->request->watch->id);
+    struct found found = {.ask = ask};
+    struct journal_query query = {.task = ask->request->watch->id, .limit = 1};
+    struct amp_error err = {0};
     if (env->n_watchers >= ENV_WATCHERS_MAX) {
-        env_refuse_code(ask, AMP_OVERLOADED, "", "too many watch");
+        amp_error_set(&err, AMP_OVERLOADED, "", "%u watch already, which is as many as may", env->n_watchers);
+        err.retry_after_ms = 1000;
+        env_refuse(env, ask->reply, ask->encoding, &err);
         return;
     }
-    if (!task) {
-        struct found found = {.ask = ask};
-        struct journal_query query = {.task = wanted->id, .limit = 1};
-        (void)journal_tasks(env->journal, &query, on_found, &found, NULL, NULL);
-        if (!found.is_found)
-            env_refuse_code(ask, AMP_NO_SUCH_TASK, "id", NULL);
+    if (task) {
+        found.watcher = watcher_new(ask, task);
+    } else if (journal_tasks(env->journal, &query, on_row, &found, NULL, &err) != AMP_OK) {
+        env_refuse(env, ask->reply, ask->encoding, &err);
         return;
     }
-    struct watcher *watcher = watcher_new(ask, wanted->from_seq);
-    watcher->inbox = bus_inbox_new(env->bus, on_vanished, watcher);
-    watcher->task = task;
-    watcher->next_of_task = task->watchers;
-    task->watchers = watcher;
-    Amp__Frame first = AMP__FRAME__INIT; /* says at once that the watch stands */
-    first.task_id = task->id;
-    first.context_id = task->context;
-    first.seq = watcher->wanted;
-    (void)send_frame(watcher, &first);
-    if (pump(watcher))
-        etask_release(task);
-    else if (!loop_timer_is_set(env->keepalive))
+    if (!found.watcher) {
+        env_refuse_code(ask, AMP_NO_SUCH_TASK, "id", NULL);
+        return;
+    }
+    (void)send_keepalive(found.watcher); /* says at once that the watch stands */
+    fall_behind(found.watcher);
+    if (!loop_timer_is_set(env->keepalive))
         loop_timer_set(env->keepalive, ENV_KEEPALIVE_MS);
 }
 

@@ -48,8 +48,6 @@ static void test_a_task_is_called_only_after_its_commit(void **state)
     engine_init(&run.engine, true, ENGINE_NEVER);
     step(&run, ENGINE_EV_START, AMP_OK, NONE);
     assert_int_equal(run.count, 0);
-    step(&run, ENGINE_EV_CANCEL, AMP_OK, NONE);
-    assert_int_equal(run.count, 0);
     step(&run, ENGINE_EV_COMMITTED, AMP_OK, NONE);
     assert_int_equal(run.count, 1);
     assert_int_equal(run.actions[0].kind, ENGINE_DO_QUEUE);
@@ -171,6 +169,47 @@ static void test_a_timer_that_rings_early_does_nothing(void **state)
     assert_int_equal(engine_due(&run.engine), run.now + 1);
 }
 
+/* It may be cancelled by who chose its id, before it is known whether there will be a task at all. */
+static void test_a_cancel_before_the_commit_is_not_forgotten(void **state)
+{
+    struct run run = {.now = 1};
+    engine_init(&run.engine, true, ENGINE_NEVER);
+    step(&run, ENGINE_EV_CANCEL, AMP_OK, NONE);
+    assert_int_equal(run.count, 0);
+    step(&run, ENGINE_EV_COMMITTED, AMP_OK, NONE);
+    assert_int_equal(run.count, 1);
+    assert_int_equal(run.actions[0].kind, ENGINE_DO_END);
+    assert_int_equal(run.actions[0].state, CANCELED);
+}
+
+/* What the old environment knew of it counts: a cancel, and failures. */
+static void test_a_restarted_environment_remembers_cancels_and_failures(void **state)
+{
+    struct run run = {.now = 1};
+    engine_init(&run.engine, true, ENGINE_NEVER);
+    run.engine.attempt = 1;
+    run.engine.is_canceling = true;
+    step(&run, ENGINE_EV_RELOADED, AMP_OK, NONE);
+    assert_int_equal(run.count, 1);
+    assert_int_equal(run.actions[0].kind, ENGINE_DO_END);
+    assert_int_equal(run.actions[0].state, CANCELED);
+    engine_init(&run.engine, true, ENGINE_NEVER);
+    run.engine.attempt = run.engine.failures = ENGINE_FAILURES_MAX;
+    step(&run, ENGINE_EV_RELOADED, AMP_OK, NONE);
+    assert_int_equal(run.actions[0].kind, ENGINE_DO_END);
+    assert_int_equal(run.actions[0].code, AMP_ATTEMPTS);
+}
+
+/* An instance that still works on an attempt that was given up: it is as good as busy. */
+static void test_a_conflict_is_waited_for(void **state)
+{
+    struct run run = begin(true);
+    step(&run, ENGINE_EV_START, AMP_OK, NONE);
+    step(&run, ENGINE_EV_CALL_ENDED, AMP_CONFLICT, NONE);
+    assert_int_equal(run.actions[0].kind, ENGINE_DO_QUEUE);
+    assert_int_equal(run.actions[0].code, AMP_CONFLICT);
+}
+
 static void test_cancel_ends_what_waits_and_asks_who_works(void **state)
 {
     struct run run = begin(true);
@@ -287,6 +326,9 @@ int main(void)
         cmocka_unit_test(test_attempts_are_numbered_and_end_after_the_fifth_failure),
         cmocka_unit_test(test_the_wait_before_another_attempt_is_drawn_below_a_growing_limit),
         cmocka_unit_test(test_a_timer_that_rings_early_does_nothing),
+        cmocka_unit_test(test_a_cancel_before_the_commit_is_not_forgotten),
+        cmocka_unit_test(test_a_restarted_environment_remembers_cancels_and_failures),
+        cmocka_unit_test(test_a_conflict_is_waited_for),
         cmocka_unit_test(test_cancel_ends_what_waits_and_asks_who_works),
         cmocka_unit_test(test_the_deadline_ends_a_task_in_every_phase),
         cmocka_unit_test(test_a_restarted_environment_goes_on_with_the_next_attempt),
