@@ -40,6 +40,8 @@ static Amp__Instance *view_instance(const struct registry_instance *from, struct
     *beat = *from->beat;
     beat->has_state = true;
     beat->state = from->state;
+    if (!registry_is_live(from))
+        beat->free = 0;
     amp__timestamp__init(seen);
     seen->unix_ms = from->seen_unix_ms;
     instance->beat = beat;

@@ -11,6 +11,10 @@
 
 static void keep_death(struct env *env, const Amp__Death *death)
 {
+    if (journal_waiting(env->journal) >= JOURNAL_QUEUE_MAX / 4) {
+        counter_add(COUNTER_journal_refused, 1);
+        return; /* memory has it; tasks come first */
+    }
     struct journal_batch *batch = journal_batch_new(env->journal);
     struct journal_row *row = journal_batch_add(batch, JOURNAL_DEATH);
     size_t size = amp__death__get_packed_size(death);
@@ -32,6 +36,24 @@ static bool is_own(const struct amp_subject *subject, const Amp__Beat *beat)
     return strcmp(subject->a, beat->agent) == 0 && strcmp(subject->b, beat->instance) == 0 &&
            (!death || ((!death->agent || strcmp(death->agent, beat->agent) == 0) &&
                        (!death->instance || strcmp(death->instance, beat->instance) == 0)));
+}
+
+/* Everybody answers, so the gap between two requests grows. */
+static void ask_all(struct env *env)
+{
+    char subject[AMP_SUBJECT_SIZE];
+    int64_t now = loop_now_ms(env->loop);
+    Amp__Envelope envelope = AMP__ENVELOPE__INIT;
+    Amp__Ping ping = AMP__PING__INIT;
+    if (env->asked_ms && now - env->asked_ms < env->ask_gap_ms)
+        return;
+    env->ask_gap_ms = env->asked_ms && env->ask_gap_ms * 2 < ENV_ASK_MAX_MS ? env->ask_gap_ms * 2 : env->asked_ms ? ENV_ASK_MAX_MS : ENV_SWEEP_MS;
+    env->asked_ms = now ? now : 1;
+    envelope.from = env->name;
+    envelope.body_case = AMP__ENVELOPE__BODY_PING;
+    envelope.ping = &ping;
+    if (amp_subject_build(AMP_SUBJECT_WHO_ALL, NULL, NULL, NULL, subject, NULL) == AMP_OK)
+        (void)env_publish(env, subject, AMP_PROTOBUF, &envelope);
 }
 
 void beats_on_msg(void *ctx, const struct bus_msg *msg)
@@ -58,25 +80,17 @@ void beats_on_msg(void *ctx, const struct bus_msg *msg)
     if (change.has_new_death && death)
         keep_death(env, death);
     if (!change.agent->card)
-        beats_ask(env);
-    dispatch_wake(env, change.agent);
+        ask_all(env);
+    dispatch_wake(env, change.agent, change.instance->free > 0);
     env_request_tick(env);
 }
 
-void beats_ask(struct env *env)
+void beats_bus_up(struct env *env)
 {
-    char subject[AMP_SUBJECT_SIZE];
-    int64_t now = loop_now_ms(env->loop);
-    Amp__Envelope envelope = AMP__ENVELOPE__INIT;
-    Amp__Ping ping = AMP__PING__INIT;
-    if (env->asked_ms && now - env->asked_ms < ENV_SWEEP_MS)
-        return; /* everybody answers: not more than once a second */
-    env->asked_ms = now ? now : 1;
-    envelope.from = env->name;
-    envelope.body_case = AMP__ENVELOPE__BODY_PING;
-    envelope.ping = &ping;
-    if (amp_subject_build(AMP_SUBJECT_WHO_ALL, NULL, NULL, NULL, subject, NULL) == AMP_OK)
-        (void)env_publish(env, subject, AMP_PROTOBUF, &envelope);
+    registry_touch(&env->registry, loop_now_ms(env->loop));
+    env->asked_ms = 0;
+    env->ask_gap_ms = ENV_SWEEP_MS;
+    ask_all(env);
 }
 
 static void on_lost(void *ctx, const struct registry_instance *instance)

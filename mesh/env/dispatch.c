@@ -20,10 +20,12 @@ static void mark_runnable(struct target *target)
 {
     if (target->is_runnable)
         return;
+    struct env *env = target->env;
     target->is_runnable = true;
-    target->next_runnable = target->env->runnable;
-    target->env->runnable = target;
-    env_request_tick(target->env);
+    target->next_runnable = NULL;
+    *(env->runnable ? &env->runnable_last->next_runnable : &env->runnable) = target;
+    env->runnable_last = target;
+    env_request_tick(env);
 }
 
 static struct target *find_target(struct env *env, char kind, const char *name)
@@ -195,6 +197,7 @@ static void on_taken(void *ctx, const char *agent, const char *instance)
     struct etask *task = ctx;
     struct attempt *attempt = last_attempt(task);
     task->target->n_untaken--;
+    task->target->probe_gap_ms = 0;
     registry_taken(&task->env->registry, agent, instance);
     etask_strcpy(task->instance, instance);
     etask_strcpy(task->agent, agent);
@@ -463,21 +466,22 @@ void dispatch_drop(struct etask *task)
 
 /* ---- when somebody is free ----------------------------------------------------------------------------------------------------------- */
 
-static void wake_target(struct target *target)
+static void wake_target(struct target *target, bool has_room)
 {
     if (!target || !target->n_queued)
         return;
-    target->refused_ms = 0;
+    if (has_room)
+        target->refused_ms = target->probe_gap_ms = 0;
     mark_runnable(target);
 }
 
-void dispatch_wake(struct env *env, const struct registry_agent *agent)
+void dispatch_wake(struct env *env, const struct registry_agent *agent, bool has_room)
 {
-    wake_target(find_target(env, 'a', agent->name));
+    wake_target(find_target(env, 'a', agent->name), has_room);
     for (size_t i = 0; agent->card && i < agent->card->n_skills; i++) {
         const char *skill = agent->card->skills[i]->id;
         if (skill && amp_id_is_valid(skill))
-            wake_target(find_target(env, 's', skill));
+            wake_target(find_target(env, 's', skill), has_room);
     }
 }
 
@@ -497,7 +501,6 @@ static uint32_t run_target(struct target *target, uint32_t starts_max, bool is_p
         started++;
         is_probe = false;
         may_run = !target->refused_ms;
-        slots = target_slots(target);
     }
     if (target->first && started < starts_max && !target->refused_ms)
         say_waiting(target, &slots);
@@ -506,35 +509,49 @@ static uint32_t run_target(struct target *target, uint32_t starts_max, bool is_p
     return started;
 }
 
+/* In turn, each a few: what is asked of one does not hold up what is asked of others. */
 void dispatch_run(struct env *env)
 {
-    struct target *target = env->runnable;
+    struct target *target = env->runnable, *last = env->runnable_last;
     bool may_start = !env->is_stopping && !journal_failure(env->journal);
     uint32_t left = may_start ? ENV_STARTS_MAX : 0;
-    env->runnable = NULL;
-    while (target) {
+    env->runnable = env->runnable_last = NULL;
+    while (target && (left || !may_start)) {
         struct target *next = target->next_runnable;
+        uint32_t most = left < ENV_TARGET_STARTS_MAX ? left : ENV_TARGET_STARTS_MAX;
         target->is_runnable = false;
-        left -= run_target(target, left, false);
-        if (left == 0 && target->first && may_start)
-            mark_runnable(target); /* next turn */
+        uint32_t started = run_target(target, most, false);
+        left -= started;
+        if (started && started == most && target->first)
+            mark_runnable(target); /* behind the others */
         release_target(target);
         target = next;
     }
+    if (!target)
+        return;
+    last->next_runnable = env->runnable; /* these had no turn yet: they are first in the next one */
+    env->runnable_last = env->runnable ? env->runnable_last : last;
+    env->runnable = target;
+    env_request_tick(env);
 }
 
+/* The registry may be wrong: one task of each target is tried all the same, less and less often. */
 void dispatch_sweep(struct env *env)
 {
     struct target *target, *next;
     int64_t now = loop_now_ms(env->loop);
+    uint32_t left = ENV_STARTS_MAX;
     if (env->is_stopping || journal_failure(env->journal))
         return;
     HASH_ITER(hh, env->targets, target, next) {
-        if (target->first && target->n_untaken == 0 && now - target->tried_ms >= ENV_SLOW_MS) {
-            target->tried_ms = now;
-            target->refused_ms = 0;
-            (void)run_target(target, 1, true);
-        }
+        if (!target->first || target->n_untaken || left == 0 || now - target->tried_ms < (int64_t)ENV_SLOW_MS + target->probe_gap_ms)
+            continue;
+        target->probe_gap_ms = target->probe_gap_ms ? target->probe_gap_ms * 2 : ENV_SLOW_MS;
+        if (target->probe_gap_ms > ENV_PROBE_MAX_MS)
+            target->probe_gap_ms = ENV_PROBE_MAX_MS;
+        target->tried_ms = now;
+        target->refused_ms = 0;
+        left -= run_target(target, 1, true);
     }
 }
 
@@ -545,5 +562,5 @@ void dispatch_done(struct env *env)
         HASH_DEL(env->targets, target);
         free(target);
     }
-    env->runnable = NULL;
+    env->runnable = env->runnable_last = NULL;
 }

@@ -53,9 +53,11 @@ static void on_sweep(void *ctx)
 {
     struct env *env = ctx;
     loop_timer_set(env->sweep, ENV_SWEEP_MS);
-    beats_sweep(env);
-    record_sweep(env);
-    dispatch_sweep(env);
+    if (bus_is_up(env->bus)) { /* silence means something only while we listen */
+        beats_sweep(env);
+        record_sweep(env);
+        dispatch_sweep(env);
+    }
     env_request_tick(env);
 }
 
@@ -179,8 +181,8 @@ void env_bus_up(struct env *env)
         if (amp_subject_build(subs[i].kind, "*", "*", NULL, subject, NULL) == AMP_OK)
             env->subs[i] = bus_subscribe(env->bus, subject, subs[i].queue, subs[i].on_msg, env);
     env->is_open = !env->is_stopping;
-    env->asked_ms = 0;
-    beats_ask(env);
+    beats_bus_up(env);
+    record_bus_up(env);
     env_request_tick(env);
 }
 

@@ -31,6 +31,7 @@ struct loop_timer;
 #define ENV_PAGE_MAX 200u              /* records in one reply */
 #define ENV_KV_KEYS_MAX 10000u         /* keys of one owner */
 #define ENV_KV_PENDING_MAX 10000u      /* keys whose write is under way */
+#define ENV_ASK_MAX_MS 60000u         /* between two requests for everybody's beat: somebody may never send a card */
 #define ENV_KEEPALIVE_MS 5000u
 #define ENV_SLOW_MS 2000u              /* a target that waits is tried anyway */
 #define ENV_SWEEP_MS 1000u
@@ -39,6 +40,8 @@ struct loop_timer;
 #define ENV_PASSED_MAX 1000u           /* control messages on their way to direct tasks */
 #define ENV_CONTROL_MS 5000u
 #define ENV_STARTS_MAX 256u            /* calls started in one turn */
+#define ENV_TARGET_STARTS_MAX 32u      /* of them for one agent or skill, while others wait */
+#define ENV_PROBE_MAX_MS 30000u        /* between two tries at an agent that is not there, as far as is known */
 
 /* ---- etask.c: a task in memory -------------------------------------------------------------------------- */
 
@@ -115,7 +118,8 @@ struct etask {
     /* direct tasks: record.c */
     struct amp_stream stream;
     struct etask *lru_prev, *lru_next;
-    int64_t orphaned_ms;   /* since when its instance is gone; 0: it is there */
+    int64_t heard_ms;      /* its last frame */
+    int64_t orphaned_ms;   /* since when its instance does not have it; 0: it does */
 };
 
 struct etask *etask_new(struct env *env, const char *id, const char *context);
@@ -229,13 +233,14 @@ struct target { /* an agent or a skill for which tasks wait */
     bool is_runnable;
     struct target *next_runnable;
     int64_t tried_ms;             /* the last probe */
+    uint32_t probe_gap_ms;        /* beyond ENV_SLOW_MS, until the next */
     int64_t refused_ms;           /* since when the registry's free slots are not believed; 0: they are */
 };
 
 void dispatch_done(struct env *env);
 void dispatch_event(struct etask *task, const struct engine_event *event);
 /* Somebody may be free: agent's queue and those of its skills. */
-void dispatch_wake(struct env *env, const struct registry_agent *agent);
+void dispatch_wake(struct env *env, const struct registry_agent *agent, bool has_room);
 void dispatch_run(struct env *env); /* the tick */
 void dispatch_sweep(struct env *env);
 /* Its call, timer and place in a queue are given up. */
@@ -245,7 +250,8 @@ const char *dispatch_waiting(const struct etask *task); /* NULL if it does not w
 /* ---- record.c: direct tasks ----------------------------------------------------------------------------------------- */
 
 void record_on_msg(void *ctx, const struct bus_msg *msg);
-void record_sweep(struct env *env);
+void record_sweep(struct env *env);  /* while the bus is up */
+void record_bus_up(struct env *env);
 void record_adopt(struct etask *task); /* found in the journal */
 /* A row of an open direct task that memory had let go: into memory again. NULL: it is not one. */
 struct etask *record_resume(struct env *env, const struct journal_row *row);
@@ -256,7 +262,7 @@ void record_forget(struct etask *task);
 void beats_on_msg(void *ctx, const struct bus_msg *msg);
 void beats_sweep(struct env *env);
 void beats_load(struct env *env); /* old deaths */
-void beats_ask(struct env *env);
+void beats_bus_up(struct env *env); /* asks everybody to beat */
 
 /* ---- kv.c --------------------------------------------------------------------------------------------------------------- */
 
@@ -290,7 +296,7 @@ struct env {
     size_t direct_bytes, unwritten_bytes;
     struct etask *lru_first, *lru_last;
     struct pending_key *keys;
-    struct target *targets, *runnable;
+    struct target *targets, *runnable, *runnable_last;
     struct watcher *watchers;
     struct loop_timer *keepalive, *behind;
     bool is_pumping; /* somebody is behind */
@@ -298,7 +304,8 @@ struct env {
     struct kv_pending *kv;
     struct passed *passed; /* control messages on their way */
     uint32_t n_passed;
-    int64_t asked_ms; /* when everybody was asked to beat */
+    int64_t asked_ms; /* when everybody was asked to beat; 0: not yet */
+    uint32_t ask_gap_ms; /* until they may be asked again */
 };
 
 void env_request_tick(struct env *env);

@@ -5,8 +5,12 @@
  * Task ids sort by time, so the indexes grow at their right edge. Blobs stand last in a row: a list reads none of them. */
 #include "journal_private.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define SCHEMA_VERSION 1
 #define CHECKPOINT_IDLE_PAGES 2048
@@ -88,9 +92,25 @@ static int make_schema(struct store *store, int *version)
     return sqlite3_exec(store->db, sql, NULL, NULL, NULL);
 }
 
+/* What agents were asked and said is nobody else's: SQLite gives its log the permissions of the file. */
+static bool make_private(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    struct stat info;
+    bool is_private = fd >= 0 && fstat(fd, &info) == 0 && ((info.st_mode & 077) == 0 || fchmod(fd, 0600) == 0);
+    if (fd >= 0)
+        close(fd);
+    return is_private;
+}
+
 enum amp_code store_open(struct store *store, const char *path, struct amp_error *reterr)
 {
     *store = (struct store){0};
+    if (!make_private(path)) {
+        amp_error_set(reterr, AMP_JOURNAL, "", "the journal %s cannot be made private to its user: %s", path, strerror(errno));
+        amp_error_hint(reterr, "check that its directory exists and can be written, and whose file it is");
+        return AMP_JOURNAL;
+    }
     if (sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
         return unusable(store, path, reterr);
     /* Another writer is an error here, not something to wait for: the lock file is ours. */

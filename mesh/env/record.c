@@ -1,5 +1,7 @@
 /* Direct tasks: nobody handed them to us; what we know of them we hear on amp.evt (amp.md 6.6). Followed in memory while they are open,
- * within bounds: the one silent longest gives way, and is marked as seen in part. One whose instance left without a word is closed with the reason. */
+ * within bounds: the one silent longest gives way; its rows stay. What we did not hear is said: `incomplete`. One that its instance has not
+ * any more is closed with the reason: the instance left, or its beats do not name the task (its end was missed while the bus or we were
+ * away). */
 #include "env_private.h"
 
 #include "base/alloc.h"
@@ -40,12 +42,6 @@ static void lru_append(struct etask *task)
     env->n_direct++;
 }
 
-void record_adopt(struct etask *task)
-{
-    task->stream.next = task->count + 1;
-    lru_append(task);
-}
-
 void record_forget(struct etask *task)
 {
     lru_remove(task);
@@ -54,14 +50,22 @@ void record_forget(struct etask *task)
 }
 
 /* Its rows stay in the journal as they are; what comes later makes it anew from there. */
-static void make_room(struct env *env)
+static void make_room(struct env *env, const struct etask *keep)
 {
     struct etask *next;
     for (struct etask *task = env->lru_first; task && (env->n_direct > ENV_DIRECT_MAX || env->direct_bytes > ENV_DIRECT_BYTES_MAX); task = next) {
         next = task->lru_next;
-        if (task->n_in_journal == 0 && task->n_refs == 0 && !task->wants_row && !task->watchers && !task->replies)
+        if (task != keep && task->n_in_journal == 0 && task->n_refs == 0 && !task->wants_row && !task->watchers && !task->replies)
             etask_free(task);
     }
+}
+
+void record_adopt(struct etask *task)
+{
+    task->stream.next = task->count + 1;
+    task->heard_ms = loop_now_ms(task->env->loop);
+    lru_append(task);
+    make_room(task->env, task);
 }
 
 static void keep_request(struct etask *task, const Amp__Frame *frame)
@@ -101,7 +105,7 @@ static struct etask *begin(struct env *env, const struct amp_subject *subject, c
         keep_request(task, frame);
     begin_attempt(task, frame);
     lru_append(task);
-    make_room(env);
+    make_room(env, task);
     return task;
 }
 
@@ -142,11 +146,11 @@ static struct etask *find_or_begin(struct env *env, const struct amp_subject *su
     return begin(env, subject, frame);
 }
 
-static void finish(struct etask *task, const Amp__Error *error, enum amp_code code)
+static void finish(struct etask *task, const Amp__Error *error)
 {
     Amp__TaskState state = etask_state(task);
     if (!amp_task_is_terminal(state)) {
-        const char *text = error && error->message ? error->message : amp_code_info(code)->text;
+        const char *text = error && error->message ? error->message : amp_code_info(AMP_TASK_FAILED)->text;
         if (etask_emit_status(task, AMP__TASK_STATE__TASK_STATE_FAILED, text, NULL) != AMP_OK)
             task->is_incomplete = true;
         state = AMP__TASK_STATE__TASK_STATE_FAILED;
@@ -183,10 +187,13 @@ static void take_frame(struct env *env, const struct amp_subject *subject, const
     if (!task || task->is_durable || task->is_ended || strcmp(task->context, subject->a) != 0)
         return;
     /* The first word of who has it counts: nobody else may add to it. */
-    if (frame->instance && task->instance[0] && strcmp(task->instance, frame->instance) != 0) {
+    if (strcmp(task->instance, frame->instance) != 0) {
         counter_add(COUNTER_malformed_refused, 1);
         return;
     }
+    task->heard_ms = loop_now_ms(env->loop);
+    lru_remove(task);
+    lru_append(task);
     if (amp_stream_take(&task->stream, frame, &skip, NULL) != AMP_OK) {
         task->is_incomplete = true;
         skip = 0;
@@ -202,7 +209,7 @@ static void take_frame(struct env *env, const struct amp_subject *subject, const
     }
     task->orphaned_ms = 0;
     if (frame->end)
-        finish(task, frame->end->error, AMP_TASK_FAILED);
+        finish(task, frame->end->error);
 }
 
 void record_on_msg(void *ctx, const struct bus_msg *msg)
@@ -214,7 +221,8 @@ void record_on_msg(void *ctx, const struct bus_msg *msg)
     amp_arena_reset(&env->arena);
     if (amp_subject_parse(msg->subject, &subject, NULL) != AMP_OK || subject.kind != AMP_SUBJECT_EVT ||
         amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_FRAME, &env->arena, &envelope, &encoding, NULL) != AMP_OK ||
-        strcmp(envelope->frame->task_id, subject.b) != 0) {
+        strcmp(envelope->frame->task_id, subject.b) != 0 ||
+        !(envelope->frame->journalled || (envelope->frame->agent && envelope->frame->instance))) {
         counter_add(COUNTER_malformed_refused, 1);
         return;
     }
@@ -223,24 +231,57 @@ void record_on_msg(void *ctx, const struct bus_msg *msg)
         take_frame(env, &subject, frame);
 }
 
+/* Does its instance still have it? Beats name what is in flight there, but only so many. One from before its last frame says nothing. */
+static bool is_held(const struct etask *task)
+{
+    const struct registry_instance *instance = registry_instance(&task->env->registry, task->agent, task->instance);
+    if (!registry_is_live(instance))
+        return false;
+    const Amp__Beat *beat = instance->beat;
+    if (instance->seen_ms <= task->heard_ms || !beat->has_inflight || beat->inflight > beat->n_tasks)
+        return true;
+    for (size_t i = 0; i < beat->n_tasks; i++) {
+        if (strcmp(beat->tasks[i], task->id) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void finish_orphan(struct etask *task)
+{
+    struct amp_error err = {0};
+    Amp__Error wire;
+    bool is_live = registry_is_live(registry_instance(&task->env->registry, task->agent, task->instance));
+    task->is_incomplete = true; /* at least the end marker */
+    if (amp_task_is_terminal(etask_state(task))) {
+        finish(task, NULL);
+        return;
+    }
+    if (is_live)
+        amp_error_set(&err, AMP_FRAMES_LOST, "", "the end of the task was missed: its instance has it no more, and goes on");
+    else
+        amp_error_set(&err, AMP_INSTANCE_LOST, "", "the instance that had this task left the mesh without an end");
+    amp_error_to_wire(&err, &wire);
+    finish(task, &wire);
+}
+
 void record_sweep(struct env *env)
 {
     int64_t now = loop_now_ms(env->loop);
     struct etask *next;
-    if (!bus_is_up(env->bus))
-        return;
     for (struct etask *task = env->lru_first; task; task = next) {
         next = task->lru_next;
-        if (registry_is_live(registry_instance(&env->registry, task->agent, task->instance))) {
+        if (is_held(task))
             task->orphaned_ms = 0;
-        } else if (task->orphaned_ms == 0) {
+        else if (task->orphaned_ms == 0)
             task->orphaned_ms = now ? now : 1;
-        } else if (now - task->orphaned_ms > ENV_GONE_GRACE_MS) {
-            Amp__Error error = AMP__ERROR__INIT;
-            error.code = AMP_INSTANCE_LOST;
-            error.name = (char *)amp_code_info(AMP_INSTANCE_LOST)->name;
-            error.message = (char *)"the instance that had this task left the mesh without an end";
-            finish(task, &error, AMP_INSTANCE_LOST);
-        }
+        else if (now - task->orphaned_ms > ENV_GONE_GRACE_MS)
+            finish_orphan(task);
     }
+}
+
+void record_bus_up(struct env *env)
+{
+    for (struct etask *task = env->lru_first; task; task = task->lru_next)
+        task->orphaned_ms = 0; /* what was not heard while we were deaf does not count */
 }

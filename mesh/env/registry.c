@@ -18,21 +18,34 @@ void registry_init(struct registry *registry)
     *registry = (struct registry){0};
 }
 
+static size_t size_of(const void *message)
+{
+    return message ? protobuf_c_message_get_packed_size(message) : 0;
+}
+
+static void drop(struct registry *registry, void *message)
+{
+    if (!message)
+        return;
+    registry->bytes -= size_of(message);
+    protobuf_c_message_free_unpacked(message, NULL);
+}
+
 /* A copy on the heap of what lives in somebody's arena. */
-static void *clone(const ProtobufCMessage *message)
+static void *clone(struct registry *registry, const ProtobufCMessage *message)
 {
     size_t size = protobuf_c_message_get_packed_size(message);
     uint8_t *packed = xcalloc(1, size);
     protobuf_c_message_pack(message, packed);
     void *copy = protobuf_c_message_unpack(message->descriptor, NULL, size, packed);
     free(packed);
+    registry->bytes += size_of(copy);
     return copy;
 }
 
-static void drop(void *message)
+static bool has_room(const struct registry *registry, const void *message)
 {
-    if (message)
-        protobuf_c_message_free_unpacked(message, NULL);
+    return registry->bytes + size_of(message) <= REGISTRY_BYTES_MAX;
 }
 
 /* ---- skills -------------------------------------------------------------------------------------------------- */
@@ -76,13 +89,17 @@ static void skill_leave(struct registry *registry, const char *name, struct regi
 
 static void set_card(struct registry *registry, struct registry_agent *agent, const Amp__AgentCard *card)
 {
+    if (card && !has_room(registry, card)) {
+        registry->n_refused++;
+        return;
+    }
     for (size_t i = 0; agent->card && i < agent->card->n_skills; i++) {
         const char *id = agent->card->skills[i]->id;
         if (id && amp_id_is_valid(id))
             skill_leave(registry, id, agent);
     }
-    drop(agent->card);
-    agent->card = card ? clone(&card->base) : NULL;
+    drop(registry, agent->card);
+    agent->card = card ? clone(registry, &card->base) : NULL;
     for (size_t i = 0; agent->card && i < agent->card->n_skills && i < AMP_SKILLS_MAX; i++) {
         const char *id = agent->card->skills[i]->id;
         if (id && amp_id_is_valid(id))
@@ -104,9 +121,10 @@ bool registry_has_skill(const struct registry_agent *agent, const char *skill)
 static void instance_free(struct registry *registry, struct registry_instance *instance)
 {
     HASH_DEL(instance->agent->instances, instance);
-    drop(instance->beat);
+    drop(registry, instance->beat);
     free(instance);
     registry->n_instances--;
+    registry->is_full = false;
 }
 
 static void agent_free(struct registry *registry, struct registry_agent *agent)
@@ -116,7 +134,7 @@ static void agent_free(struct registry *registry, struct registry_agent *agent)
         instance_free(registry, instance);
     set_card(registry, agent, NULL);
     for (size_t i = 0; i < agent->n_deaths; i++)
-        drop(agent->deaths[i]);
+        drop(registry, agent->deaths[i]);
     HASH_DEL(registry->agents, agent);
     free(agent);
 }
@@ -161,11 +179,14 @@ static bool agents_have_room(struct registry *registry)
 {
     if (HASH_COUNT(registry->agents) < REGISTRY_AGENTS_MAX)
         return true;
+    if (registry->is_full)
+        return false; /* a flood of names must not cost a search each */
     struct registry_agent *victim = NULL;
     for (struct registry_agent *agent = registry->agents; agent; agent = agent->hh.next) {
         if (!agent->instances && (!victim || agent->seen_ms < victim->seen_ms))
             victim = agent;
     }
+    registry->is_full = !victim;
     if (!victim)
         return false;
     agent_free(registry, victim);
@@ -190,20 +211,20 @@ static bool same_death(const Amp__Death *a, const Amp__Death *b)
     return at_a == at_b && strcmp(a->instance ? a->instance : "", b->instance ? b->instance : "") == 0;
 }
 
-static bool add_death(struct registry_agent *agent, const Amp__Death *death, bool is_newest)
+static bool add_death(struct registry *registry, struct registry_agent *agent, const Amp__Death *death, bool is_newest)
 {
     for (size_t i = 0; i < agent->n_deaths; i++) {
         if (same_death(agent->deaths[i], death))
             return false;
     }
-    if (agent->n_deaths == REGISTRY_DEATHS_MAX) {
-        if (!is_newest)
-            return false;
-        drop(agent->deaths[--agent->n_deaths]);
-    }
+    size_t max = has_room(registry, death) ? REGISTRY_DEATHS_MAX : 1;
+    if (agent->n_deaths >= max && !is_newest)
+        return false;
+    while (agent->n_deaths >= max)
+        drop(registry, agent->deaths[--agent->n_deaths]);
     size_t at = is_newest ? 0 : agent->n_deaths;
     memmove(&agent->deaths[at + 1], &agent->deaths[at], (agent->n_deaths - at) * sizeof agent->deaths[0]);
-    agent->deaths[at] = clone(&death->base);
+    agent->deaths[at] = clone(registry, &death->base);
     agent->n_deaths++;
     return true;
 }
@@ -212,7 +233,7 @@ void registry_add_old_death(struct registry *registry, const Amp__Death *death, 
 {
     struct registry_agent *agent = death->agent && amp_id_is_valid(death->agent) ? make_agent(registry, death->agent, now_ms) : NULL;
     if (agent)
-        (void)add_death(agent, death, false);
+        (void)add_death(registry, agent, death, false);
 }
 
 static struct registry_instance *make_instance(struct registry *registry, struct registry_agent *agent, const char *name)
@@ -225,13 +246,17 @@ static struct registry_instance *make_instance(struct registry *registry, struct
     return instance;
 }
 
-static void keep_beat(struct registry_instance *instance, const Amp__Beat *beat)
+static void keep_beat(struct registry *registry, struct registry_instance *instance, const Amp__Beat *beat)
 {
     Amp__Beat slim = *beat;
     slim.card = NULL;
     slim.death = NULL;
-    drop(instance->beat);
-    instance->beat = clone(&slim.base);
+    drop(registry, instance->beat);
+    if (!has_room(registry, &slim)) {
+        slim.n_tags = slim.n_tasks = 0;
+        registry->n_refused++;
+    }
+    instance->beat = clone(registry, &slim.base);
     instance->state = beat->has_state ? beat->state : AMP__INSTANCE_STATE__INSTANCE_STATE_UP;
     instance->free = instance->state == AMP__INSTANCE_STATE__INSTANCE_STATE_UP ? beat->free : 0;
 }
@@ -254,7 +279,7 @@ enum amp_code registry_beat(struct registry *registry, const Amp__Beat *beat, in
         ret->is_new = true;
     }
     bool was_live = !ret->is_new && registry_is_live(instance);
-    keep_beat(instance, beat);
+    keep_beat(registry, instance, beat);
     instance->seen_ms = instance->agent->seen_ms = now_ms;
     instance->seen_unix_ms = now_unix_ms;
     if (!registry_is_live(instance) && (was_live || ret->is_new)) {
@@ -264,7 +289,7 @@ enum amp_code registry_beat(struct registry *registry, const Amp__Beat *beat, in
     if (beat->card)
         set_card(registry, instance->agent, beat->card);
     if (beat->death)
-        ret->has_new_death = add_death(instance->agent, beat->death, true);
+        ret->has_new_death = add_death(registry, instance->agent, beat->death, true);
     ret->agent = instance->agent;
     ret->instance = instance;
     return AMP_OK;
@@ -280,10 +305,19 @@ static int64_t silence_max_ms(const struct registry_instance *instance)
     return (int64_t)interval * REGISTRY_MISSED_MAX + interval / 2;
 }
 
+void registry_touch(struct registry *registry, int64_t now_ms)
+{
+    for (struct registry_agent *agent = registry->agents; agent; agent = agent->hh.next) {
+        for (struct registry_instance *instance = agent->instances; instance; instance = instance->hh.next)
+            instance->seen_ms = registry_is_live(instance) ? now_ms : instance->seen_ms;
+    }
+}
+
 void registry_tick(struct registry *registry, int64_t now_ms, void (*on_lost)(void *ctx, const struct registry_instance *instance),
                    void *ctx)
 {
     struct registry_agent *agent, *next_agent;
+    registry->is_full = false;
     HASH_ITER(hh, registry->agents, agent, next_agent) {
         struct registry_instance *instance, *next;
         HASH_ITER(hh, agent->instances, instance, next) {
@@ -291,9 +325,7 @@ void registry_tick(struct registry *registry, int64_t now_ms, void (*on_lost)(vo
                 if (now_ms - instance->seen_ms <= silence_max_ms(instance))
                     continue;
                 instance->state = AMP__INSTANCE_STATE__INSTANCE_STATE_LOST;
-                instance->beat->has_state = true;
-                instance->beat->state = instance->state;
-                instance->beat->free = instance->free = 0;
+                instance->free = 0;
                 instance->over_ms = now_ms;
                 if (on_lost)
                     on_lost(ctx, instance);

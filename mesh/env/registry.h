@@ -7,6 +7,8 @@
 #define REGISTRY_AGENTS_MAX 10000u
 #define REGISTRY_INSTANCES_MAX 100000u
 #define REGISTRY_DEATHS_MAX 32u          /* kept of one agent */
+#define REGISTRY_BYTES_MAX (256u << 20)  /* of all cards, beats and deaths, packed; with more, a new card is not taken, a beat loses its tags and tasks, and
+                                            an agent keeps one death */
 #define REGISTRY_INTERVAL_MS 1000u       /* when a beat does not say */
 #define REGISTRY_INTERVAL_MIN_MS 100u
 #define REGISTRY_INTERVAL_MAX_MS 60000u
@@ -18,7 +20,7 @@ struct registry_instance {
     UT_hash_handle hh;
     char name[AMP_NAME_MAX + 1];
     struct registry_agent *agent;
-    Amp__Beat *beat;           /* the last one, without card and death */
+    Amp__Beat *beat;           /* the last one as it came, without card and death; `state` and `free` are newer */
     Amp__InstanceState state;
     uint32_t free;             /* as far as we know: the last beat, less what was taken since */
     int64_t seen_ms, seen_unix_ms;
@@ -39,7 +41,8 @@ struct registry_skill;
 struct registry {
     struct registry_agent *agents;
     struct registry_skill *skills;
-    size_t n_instances;
+    size_t n_instances, bytes;
+    bool is_full;  /* no agent can give way; until the next tick */
     uint64_t n_refused;
 };
 
@@ -62,6 +65,9 @@ void registry_add_old_death(struct registry *registry, const Amp__Death *death, 
 /* Finds who was silent too long and forgets who left long ago. `on_lost` may be NULL; it must not change the registry. */
 void registry_tick(struct registry *registry, int64_t now_ms, void (*on_lost)(void *ctx, const struct registry_instance *instance),
                    void *ctx);
+
+/* The listener was deaf until now: silence of those that live counts from here. */
+void registry_touch(struct registry *registry, int64_t now_ms);
 
 struct registry_agent *registry_agent(const struct registry *registry, const char *name); /* or NULL */
 const struct registry_instance *registry_instance(const struct registry *registry, const char *agent, const char *instance);

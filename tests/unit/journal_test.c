@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -228,6 +229,27 @@ static void test_closing_commits_what_waits_and_gives_the_verdicts(void **state)
     struct journal_counts counts;
     assert_int_equal(journal_count(fixture->journal, &counts), AMP_OK);
     assert_int_equal(counts.tasks, 300);
+}
+
+/* Whatever the umask, and also a file that was there before. */
+static void test_nobody_else_can_read_it(void **state)
+{
+    static const char *const suffixes[] = {"", "-wal", "-shm", ".lock"};
+    struct fixture *fixture = *state;
+    char name[128];
+    struct stat info;
+    mode_t old = umask(0);
+    journal_close(fixture->journal);
+    fixture->journal = NULL;
+    assert_int_equal(chmod(fixture->path, 0644), 0);
+    assert_int_equal(open_journal(fixture, NULL), AMP_OK);
+    write_now(fixture, task_batch(fixture, "t-1", 1));
+    umask(old);
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+        snprintf(name, sizeof name, "%s%s", fixture->path, suffixes[i]);
+        assert_int_equal(stat(name, &info), 0);
+        assert_int_equal(info.st_mode & 0777, 0600);
+    }
 }
 
 static void test_a_second_opening_is_refused_while_the_first_lives(void **state)
@@ -538,6 +560,7 @@ int main(void)
         TEST(test_a_task_keeps_what_a_later_row_does_not_say),
         TEST(test_many_batches_that_wait_are_few_commits),
         TEST(test_closing_commits_what_waits_and_gives_the_verdicts),
+        TEST(test_nobody_else_can_read_it),
         TEST(test_a_second_opening_is_refused_while_the_first_lives),
         TEST(test_a_file_that_is_no_journal_is_refused_with_what_to_do),
         TEST(test_a_journal_of_a_newer_version_is_refused),

@@ -1,0 +1,168 @@
+#include "env/env_private.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/bus.h"
+#include "base/log.h"
+#include "env_world.h"
+
+static int begin(void **state)
+{
+    struct env_world *world = *state = calloc(1, sizeof *world);
+    env_world_begin(world, NULL);
+    return 0;
+}
+
+static int end(void **state)
+{
+    env_world_end(*state);
+    free(*state);
+    return 0;
+}
+
+static void tell_from(struct env_world *world, const char *instance, uint32_t seq, uint32_t n, int64_t end_count)
+{
+    struct world_frame frame = {.task = "t-1", .agent = "up", .instance = instance, .seq = seq, .n = n, .end_count = end_count};
+    world_send_frame(world->world.near, "amp.evt.c-1.t-1", &frame);
+    world_settle(&world->world, world->world.near);
+}
+
+static void tell(struct env_world *world, uint32_t seq, uint32_t n, int64_t end_count)
+{
+    tell_from(world, "i-1", seq, n, end_count);
+}
+
+/* Until the record is as wanted: what is told on the bus is written down a moment later. */
+static const Amp__TaskRecord *wait_for(struct env_world *world, const char *state, uint32_t events)
+{
+    do {
+        (void)env_world_get(world, "t-1");
+    } while (world->err.code != AMP_OK || strcmp(env_world_state(world, 0), state) != 0 || world->reply->tasks[0]->events_count < events);
+    return world->reply->tasks[0];
+}
+
+static void test_what_is_told_on_the_bus_is_history(void **state)
+{
+    struct env_world *world = *state;
+    tell(world, 1, 3, -1);
+    const Amp__TaskRecord *record = wait_for(world, "working", 3);
+    assert_false(record->durable);
+    assert_false(record->incomplete);
+    assert_string_equal(record->agent, "up");
+    tell(world, 4, 2, 5);
+    record = wait_for(world, "failed", 6); /* an end without a terminal state */
+    assert_false(record->incomplete);
+    assert_non_null(record->ended);
+}
+
+static void test_a_gap_is_said(void **state)
+{
+    struct env_world *world = *state;
+    tell(world, 1, 3, -1);
+    tell(world, 10, 2, -1);
+    assert_true(wait_for(world, "working", 5)->incomplete);
+}
+
+static void test_nobody_but_its_instance_adds_to_a_task(void **state)
+{
+    struct env_world *world = *state;
+    tell(world, 1, 3, -1);
+    tell_from(world, "i-2", 4, 2, 5);
+    tell_from(world, NULL, 4, 2, 5);
+    tell(world, 4, 1, -1);
+    const Amp__TaskRecord *record = wait_for(world, "working", 4);
+    assert_int_equal(record->events_count, 4);
+    assert_false(record->incomplete);
+}
+
+/* The bus was away when it ended: its instance lives, and its beats do not name it. Said, not hidden. */
+static void test_an_end_that_was_missed_is_said(void **state)
+{
+    static const char *const tasks[] = {"t-1", NULL};
+    struct env_world *world = *state;
+    env_world_beat(world, "up", "i-1", 1, NULL);
+    tell(world, 1, 3, -1);
+    (void)wait_for(world, "working", 3);
+    struct etask *task = etask_find(world->env, "t-1");
+    task->heard_ms -= 10000; /* long ago */
+    env_world_beat(world, "up", "i-1", 0, tasks);
+    record_sweep(world->env);
+    assert_int_equal(task->orphaned_ms, 0); /* at work on it */
+    env_world_beat(world, "up", "i-1", 1, NULL);
+    record_sweep(world->env);
+    assert_int_not_equal(task->orphaned_ms, 0);
+    task->orphaned_ms -= ENV_GONE_GRACE_MS + 1000;
+    record_sweep(world->env);
+    const Amp__TaskRecord *record = wait_for(world, "failed", 4);
+    assert_true(record->incomplete);
+    assert_int_equal(record->error->code, AMP_FRAMES_LOST);
+}
+
+/* Being deaf is no sign of anybody's death. */
+static void test_what_was_not_heard_while_the_bus_was_away_does_not_count(void **state)
+{
+    struct env_world *world = *state;
+    env_world_beat(world, "up", "i-1", 1, NULL);
+    tell(world, 1, 3, -1);
+    (void)wait_for(world, "working", 3);
+    struct etask *task = etask_find(world->env, "t-1");
+    struct registry_instance *instance = (struct registry_instance *)registry_instance(&world->env->registry, "up", "i-1");
+    instance->seen_ms -= 60000;
+    task->orphaned_ms = 1;
+    env_bus_up(world->env);
+    beats_sweep(world->env);
+    assert_true(registry_is_live(instance));
+    assert_int_equal(task->orphaned_ms, 0);
+    instance->seen_ms -= 60000;
+    beats_sweep(world->env);
+    assert_false(registry_is_live(instance));
+}
+
+static void test_open_tasks_go_on_after_a_restart(void **state)
+{
+    struct env_world *world = *state;
+    tell(world, 1, 3, -1);
+    (void)wait_for(world, "working", 3);
+    env_world_restart(world);
+    tell(world, 4, 2, -1);
+    const Amp__TaskRecord *record = wait_for(world, "working", 5);
+    assert_false(record->incomplete);
+    tell(world, 8, 1, 8); /* 6 and 7 were told while nobody listened */
+    assert_true(wait_for(world, "failed", 6)->incomplete);
+}
+
+/* Everybody is asked again and again only if somebody's card never comes, and less and less often. */
+static void test_a_card_that_never_comes_is_asked_for_less_and_less(void **state)
+{
+    struct env_world *world = *state;
+    uint32_t before = world->env->ask_gap_ms;
+    for (int i = 0; i < 10; i++) {
+        world->env->asked_ms -= world->env->asked_ms > (int64_t)world->env->ask_gap_ms ? world->env->ask_gap_ms : 0;
+        env_world_beat(world, "cardless", "i-1", 1, NULL);
+        assert_true(world->env->ask_gap_ms >= before && world->env->ask_gap_ms <= ENV_ASK_MAX_MS);
+        before = world->env->ask_gap_ms;
+    }
+    assert_true(before > ENV_SWEEP_MS);
+}
+
+int main(void)
+{
+    log_init(LOG_ERROR, "test");
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+    const struct CMUnitTest tests[] = {
+        TEST(test_what_is_told_on_the_bus_is_history),
+        TEST(test_a_gap_is_said),
+        TEST(test_nobody_but_its_instance_adds_to_a_task),
+        TEST(test_an_end_that_was_missed_is_said),
+        TEST(test_what_was_not_heard_while_the_bus_was_away_does_not_count),
+        TEST(test_open_tasks_go_on_after_a_restart),
+        TEST(test_a_card_that_never_comes_is_asked_for_less_and_less),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
