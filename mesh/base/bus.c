@@ -65,6 +65,26 @@ static int list_servers(struct bus *bus, char **ret)
     return n;
 }
 
+/* What may be shown of the URLs: no user, no password, no token. */
+static void show_urls(const char *urls, size_t size, char *ret)
+{
+    size_t len = 0;
+    while (*urls && len + 1 < size) {
+        size_t one = strcspn(urls, ",");
+        const char *at = memrchr(urls, '@', one), *scheme = strstr(urls, "://");
+        size_t keep = scheme && scheme < urls + one ? (size_t)(scheme + 3 - urls) : 0;
+        if (at && keep)
+            len += (size_t)snprintf(ret + len, size - len, "%.*s%.*s", (int)keep, urls, (int)(urls + one - at - 1), at + 1);
+        else
+            len += (size_t)snprintf(ret + len, size - len, "%.*s", at ? (int)(urls + one - at - 1) : (int)one, at ? at + 1 : urls);
+        urls += one;
+        if (*urls == ',' && len + 1 < size) {
+            ret[len++] = *urls++;
+            ret[len] = '\0';
+        }
+    }
+}
+
 static void free_servers(char **servers, int n)
 {
     for (int i = 0; i < n; i++)
@@ -247,8 +267,10 @@ enum amp_code bus_new(struct loop *loop, const struct bus_options *options, stru
     free_servers(servers, n);
     if (!link && !options->wait_first) {
         destroy(bus);
-        amp_error_set(reterr, AMP_NO_BUS, "bus", "cannot connect to the bus: %s", error.message);
-        amp_error_hint(reterr, "is a nats-server running there?");
+        char shown[256];
+        show_urls(options->url, sizeof shown, shown);
+        amp_error_set(reterr, AMP_NO_BUS, "bus", "cannot connect to the bus at %s: %s", shown, error.message);
+        amp_error_hint(reterr, "is a nats-server running there? `amesh up` starts one");
         return AMP_NO_BUS;
     }
     if (link)

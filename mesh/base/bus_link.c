@@ -139,7 +139,9 @@ struct bus_link *bus_link_connect(const struct bus_options *options, const char 
     if (status == NATS_OK)
         status = natsConnection_Connect(&link->nats, nats);
     if (status != NATS_OK) {
-        const char *text = nats_GetLastError(NULL);
+        const char *text = nats_GetLastError(NULL), *place = text ? strstr(text, "): ") : NULL;
+        if (place && text[0] == '(')
+            text = place + 3; /* "(conn.c:2088): …" is of no use to an operator */
         amp_error_set(reterr, AMP_NO_BUS, "", "%s", text && *text ? text : natsStatus_GetText(status));
     }
     natsOptions_Destroy(nats);

@@ -230,7 +230,8 @@ static int on_agents(void *ctx, const Amp__EnvReply *reply)
     else if (reply->n_agents == 0)
         hint(add(check, "agents", RESULT_OK, "none yet"), "amesh run --name up -- tr a-z A-Z");
     else
-        add(check, "agents", RESULT_OK, "%zu agents, %zu instances", reply->n_agents, instances);
+        add(check, "agents", RESULT_OK, "%zu agent%s, %zu instance%s", reply->n_agents, reply->n_agents == 1 ? "" : "s", instances,
+            instances == 1 ? "" : "s");
     return 0;
 }
 
@@ -289,6 +290,7 @@ static void print_text_form(const struct check *check, bool is_ok)
             printf("%s Try: %s\n", style->has_utf8 ? " " : "    ", item->hint);
         free(text);
     }
+    fflush(stdout);
     if (!is_ok)
         fprintf(stderr, "the mesh has problems: see above\n");
 }

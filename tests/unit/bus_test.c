@@ -364,6 +364,20 @@ static void test_a_missing_bus_is_an_error_or_is_waited_for(void **state)
     end(&w);
 }
 
+static void test_the_error_of_a_missing_bus_names_it_without_its_secrets(void **state)
+{
+    struct world w;
+    begin(&w);
+    struct bus_options options = {.url = "nats://me:secret@127.0.0.1:1,secret@127.0.0.1:2,nats://127.0.0.1:3"};
+    struct bus *none = NULL;
+    struct amp_error error = {0};
+    assert_int_equal(bus_new(w.loop, &options, &none, &error), AMP_NO_BUS);
+    assert_null(strstr(error.message, "secret"));
+    assert_non_null(strstr(error.message, "nats://127.0.0.1:1,127.0.0.1:2,nats://127.0.0.1:3: "));
+    assert_null(strstr(error.message, ".c:"));
+    end(&w);
+}
+
 static void test_a_payload_over_the_servers_limit_is_refused_here(void **state)
 {
     struct world w;
@@ -581,6 +595,7 @@ static int run(void)
         cmocka_unit_test(test_a_server_that_is_stopped_is_noticed_and_does_not_block_the_loop),
         cmocka_unit_test(test_freeing_while_the_server_hangs_does_not_hang),
         cmocka_unit_test(test_a_missing_bus_is_an_error_or_is_waited_for),
+        cmocka_unit_test(test_the_error_of_a_missing_bus_names_it_without_its_secrets),
         cmocka_unit_test(test_a_payload_over_the_servers_limit_is_refused_here),
         cmocka_unit_test(test_the_servers_version_becomes_known),
         cmocka_unit_test(test_a_flood_arrives_whole_or_is_counted),
