@@ -42,7 +42,7 @@ static void on_passed(void *ctx, const struct amp_error *err)
     free(passed);
 }
 
-static enum amp_code pass(struct etask *task, const Amp__Control *control, const char *reply, enum amp_encoding encoding)
+static enum amp_code pass(struct etask *task, const char *instance, const Amp__Control *control, const char *reply, enum amp_encoding encoding)
 {
     struct env *env = task->env;
     if (env->n_passed >= ENV_PASSED_MAX)
@@ -53,7 +53,7 @@ static enum amp_code pass(struct etask *task, const Amp__Control *control, const
     passed->encoding = encoding;
     etask_strcpy(passed->task, task->id);
     memcpy(passed->reply, reply, size);
-    enum amp_code code = control_send(env->loop, env->bus, task->instance, task->id, control, ENV_CONTROL_MS, on_passed, passed);
+    enum amp_code code = control_send(env->loop, env->bus, instance, task->id, control, ENV_CONTROL_MS, on_passed, passed);
     if (code != AMP_OK) {
         free(passed);
         return code;
@@ -68,19 +68,19 @@ static enum amp_code pass(struct etask *task, const Amp__Control *control, const
 
 static void pass_on(const struct ask *ask, struct etask *task, const Amp__Control *control)
 {
-    enum amp_code code = pass(task, control, ask->reply, ask->encoding);
+    enum amp_code code = pass(task, task->instance, control, ask->reply, ask->encoding);
     if (code != AMP_OK)
         env_refuse_code(ask, code, "", code == AMP_OVERLOADED ? "too many control messages are on their way" : NULL);
 }
 
-void control_stop_old(struct etask *task)
+void control_stop_old(struct etask *task, const char *instance)
 {
     Amp__Control control = AMP__CONTROL__INIT;
     Amp__Cancel cancel = AMP__CANCEL__INIT;
     cancel.reason = (char *)"the environment was restarted; this attempt does not count any more";
     control.kind_case = AMP__CONTROL__KIND_CANCEL;
     control.cancel = &cancel;
-    (void)pass(task, &control, "", AMP_PROTOBUF); /* if it does not come through, its instance answers the next attempt with a conflict */
+    (void)pass(task, instance, &control, "", AMP_PROTOBUF); /* if it does not come through, its instance answers the next attempt with a conflict */
 }
 
 void control_done(struct env *env)

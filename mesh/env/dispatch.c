@@ -324,6 +324,11 @@ static void do_queue(struct etask *task, enum amp_code why)
         mark_runnable(task->target);
         return;
     }
+    if (why == AMP_CONFLICT) { /* a former environment gave it away, and did not live to write that down */
+        const struct registry_instance *holder = registry_holder(&task->env->registry, task->agent, task->skill, task->id);
+        if (holder)
+            control_stop_old(task, holder->name);
+    }
     struct registry_slots slots = target_slots(task->target);
     if (why == AMP_NO_SUCH_AGENT || why == AMP_NO_SUCH_SKILL)
         slots.instances = 0;

@@ -95,7 +95,7 @@ static void take_up_durable(struct etask *task, const struct journal_row *row)
         task->engine.is_canceling |= task->attempts[i].is_canceled;
     }
     if (task->instance[0])
-        control_stop_old(task);
+        control_stop_old(task, task->instance);
     dispatch_event(task, &event);
 }
 

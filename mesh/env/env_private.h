@@ -206,8 +206,8 @@ void kv_verb(const struct ask *ask);                  /* kv.c */
 /* ---- control.c ------------------------------------------------------------------------------------------------------- */
 
 struct passed;
-/* Tells the instance that had the task to leave off; what it still says does not count. */
-void control_stop_old(struct etask *task);
+/* Tells an instance that has an earlier attempt to leave off; what it still says does not count. */
+void control_stop_old(struct etask *task, const char *instance);
 void control_done(struct env *env);
 
 /* ---- watch.c --------------------------------------------------------------------------------------------------- */

@@ -379,3 +379,28 @@ void registry_freed(struct registry *registry, const char *agent, const char *na
     if (instance && instance->state == AMP__INSTANCE_STATE__INSTANCE_STATE_UP && instance->free < instance->beat->slots)
         instance->free++;
 }
+
+static const struct registry_instance *holder_of(const struct registry_agent *agent, const char *task)
+{
+    for (const struct registry_instance *instance = agent->instances; instance; instance = instance->hh.next) {
+        for (size_t i = 0; registry_is_live(instance) && i < instance->beat->n_tasks; i++) {
+            if (strcmp(instance->beat->tasks[i], task) == 0)
+                return instance;
+        }
+    }
+    return NULL;
+}
+
+const struct registry_instance *registry_holder(const struct registry *registry, const char *agent_name, const char *skill_name, const char *task)
+{
+    const struct registry_instance *holder = NULL;
+    if (!skill_name || !*skill_name) {
+        const struct registry_agent *agent = registry_agent(registry, agent_name);
+        return agent ? holder_of(agent, task) : NULL;
+    }
+    const struct registry_skill *skill;
+    HASH_FIND_STR(registry->skills, skill_name, skill);
+    for (size_t i = 0; skill && i < skill->n_agents && !holder; i++)
+        holder = holder_of(skill->agents[i], task);
+    return holder;
+}

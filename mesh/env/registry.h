@@ -71,6 +71,8 @@ void registry_touch(struct registry *registry, int64_t now_ms);
 
 struct registry_agent *registry_agent(const struct registry *registry, const char *name); /* or NULL */
 const struct registry_instance *registry_instance(const struct registry *registry, const char *agent, const char *instance);
+/* Whose last beat names this task, of an agent (skill NULL or "") or of everybody with that skill; NULL: nobody's. */
+const struct registry_instance *registry_holder(const struct registry *registry, const char *agent, const char *skill, const char *task);
 bool registry_is_live(const struct registry_instance *instance); /* NULL: no */
 
 struct registry_slots {

@@ -1,0 +1,310 @@
+#!/usr/bin/env python3
+"""The environment as a process of its own on a real bus: killed in many moments, cancelled, on a full disk, twice on one journal. What was
+accepted is there, ends once, and its events have no gap."""
+import json
+import os
+import random
+import resource
+import signal
+import sqlite3
+import stat
+import sys
+import threading
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
+from lib_nats import Nats  # noqa: E402
+from meshtest import Failed, Mesh, Process, Tap, check, free_port, until  # noqa: E402
+
+PY = sys.executable
+SEED = int(os.environ.get("SEED", "20261124"))
+tap = Tap()
+
+
+class Bus(Mesh):
+    """A nats-server that stays, and an environment that comes and goes."""
+
+    def start_up(self):
+        port = free_port()
+        server = Process([self.env.get("AMESH_NATS_SERVER", "nats-server"), "-a", "127.0.0.1", "-p", str(port)], self.env, "nats-server")
+        self.processes.append(server)
+        server.wait_line(lambda line: "Server is ready" in line, stream="err")
+        self.bus = f"nats://127.0.0.1:{port}"
+        self.env["AMESH_BUS"] = self.bus
+        self.start_env()
+
+    def start_env(self):
+        self.up = self.spawn("env")
+        self.up.wait_line("ready ")
+
+    def kill_env(self):
+        self.up.signal(signal.SIGKILL)
+        self.up.wait()
+
+    def restart_env(self):
+        self.kill_env()
+        self.start_env()
+
+    def show(self, task):
+        return self.run("task", "show", task, "--json").ok().json()
+
+    def state(self, task):
+        return self.show(task)["status"]["state"]
+
+
+def envelope(verb, body):
+    return json.dumps({"version": 1, "from": "tester", "envRequest": {verb: body}}).encode()
+
+
+def submit(agent, text, key):
+    return envelope("submit", {"agent": agent, "key": key, "request": {"taskId": "", "contextId": "", "message": {
+        "messageId": "m", "role": "ROLE_USER", "parts": [{"text": text}]}}})
+
+
+def ask_env(nats, verb, body):
+    answer = nats.request(f"amp.env.{verb}.tester", envelope(verb, body))
+    check(answer is not None, f"the environment answers {verb}")
+    return json.loads(answer[3])["envReply"]
+
+
+# A long-lived agent that waits for `go <file>` until the file is there, and notes each call in `log`.
+WAITER = """
+import json, os, sys, threading
+log = sys.argv[1]
+def work(frame):
+    text = frame['params']['text']
+    with open(log, 'a') as f:
+        f.write('%s %d\\n' % (text, frame['params']['attempt']))
+    word, _, path = text.partition(' ')
+    if word == 'die':
+        os.kill(os.getpid(), 9)
+    while word == 'wait' and not os.path.exists(path) and frame['params']['taskId'] not in cancelled:
+        changed.wait(0.02)
+    reply = {'id': frame['id'], 'result': 'done in attempt %d' % frame['params']['attempt']}
+    with lock:
+        print(json.dumps(reply), flush=True)
+lock, changed, cancelled = threading.Lock(), threading.Event(), set()
+for line in sys.stdin:
+    frame = json.loads(line)
+    if frame.get('method') == 'task.run':
+        threading.Thread(target=work, args=(frame,), daemon=True).start()
+    elif frame.get('method') == 'task.cancel':
+        cancelled.add(frame['params']['taskId'])
+"""
+
+
+def waiter(mesh, name, *options):
+    log = os.path.join(mesh.home, name + ".log")
+    mesh.agent(name, "--mode", "jsonl", *options, "--", PY, "-c", WAITER, log)
+    return log
+
+
+def calls(log):
+    try:
+        with open(log) as f:
+            return f.read().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def detach(mesh, agent, text, *options):
+    return mesh.run("ask", "--detach", *options, agent, text).ok().out.strip()
+
+
+def killed_at_random(mesh):
+    """Submits without a pause, kill -9 in the middle of them, again and again."""
+    mesh.agent("up", "--concurrency", "4", "--", "tr", "a-z", "A-Z")
+    rng, accepted, stop = random.Random(SEED), {}, threading.Event()
+
+    def submit_all():
+        nats, number = Nats(mesh.bus), 0
+        while not stop.is_set():
+            number += 1
+            for _ in range(200):  # the same key until it is answered: what a client does that lost the answer
+                answer = nats.request("amp.env.submit.tester", submit("up", f"text {number}", f"k-{number}"), 1.0)
+                reply = json.loads(answer[3]).get("envReply") if answer and answer[3] else None
+                if reply and "error" not in reply:
+                    accepted[number] = reply["tasks"][0]["task"]["id"]
+                    break
+                if stop.is_set():
+                    return
+
+    thread = threading.Thread(target=submit_all, daemon=True)
+    thread.start()
+    for _ in range(12):
+        want = len(accepted) + rng.randrange(1, 25)
+        until(lambda: len(accepted) >= want, "tasks are accepted again after a kill")
+        mesh.restart_env()
+    stop.set()
+    thread.join(30)
+    check(len(set(accepted.values())) == len(accepted), "each key has a task of its own")
+    nats = Nats(mesh.bus)
+    until(lambda: not mesh.run("task", "ls", "--open", "--json").ok().json()["tasks"], "all of them end")
+    for number, task in accepted.items():
+        record = ask_env(nats, "get", {"id": task, "events": True})["tasks"][0]
+        text = "".join(p["text"] for a in record["task"].get("artifacts", []) for p in a["parts"])
+        check(record["task"]["status"]["state"] == "TASK_STATE_COMPLETED" and f"TEXT {number}" in text, f"task {number} is done", record)
+        states = [e["body"].get("statusUpdate", {}).get("status", {}).get("state") for e in record["events"]]
+        ends = [s for s in states if s in ("TASK_STATE_COMPLETED", "TASK_STATE_FAILED", "TASK_STATE_CANCELED", "TASK_STATE_REJECTED")]
+        check(ends == ["TASK_STATE_COMPLETED"] and states[-1] == ends[0], "exactly one end, and it is the last event", states)
+        check(len(record["events"]) == record["eventsCount"], "no event is missing", record["eventsCount"], len(record["events"]))
+
+
+def keys_after_a_kill(mesh):
+    nats = Nats(mesh.bus)
+    first = json.loads(nats.request("amp.env.submit.tester", submit("nobody-there", "x", "same"))[3])["envReply"]
+    mesh.restart_env()
+    again = json.loads(nats.request("amp.env.submit.tester", submit("nobody-there", "x", "same"))[3])["envReply"]
+    check(again["tasks"][0]["task"]["id"] == first["tasks"][0]["task"]["id"] and again["duplicate"], "the same task", again)
+    other = json.loads(nats.request("amp.env.submit.tester", submit("nobody-there", "y", "same"))[3])["envReply"]
+    check(other["error"]["name"] == "conflict", "another request under the same key is a conflict", other)
+
+
+def goes_on_with_a_busy_instance(mesh, name, is_written_down):
+    """The instance that had the task has room for another: it must not end with a conflict."""
+    gate = os.path.join(mesh.home, "gate-" + name)
+    log = waiter(mesh, name, "--concurrency", "2")
+    task = detach(mesh, name, f"wait {gate}")
+    until(lambda: calls(log), "the first attempt works")
+    if is_written_down:
+        until(lambda: mesh.state(task) == "TASK_STATE_WORKING", "the environment knows who has it")
+    mesh.restart_env()
+    until(lambda: len(calls(log)) > 1, "the second attempt begins")
+    open(gate, "w").close()
+    until(lambda: mesh.state(task) == "TASK_STATE_COMPLETED", "and is the one that counts")
+    check(len(calls(log)) == 2, "once more, not more often", calls(log))
+
+
+def cancel_outlives_the_environment(mesh):
+    log = waiter(mesh, "slow", "--concurrency", "2")
+    task = detach(mesh, "slow", "wait /nonexistent/never")
+    until(lambda: calls(log), "it works")
+    mesh.run("task", "cancel", task).ok()
+    mesh.restart_env()
+    until(lambda: mesh.state(task) == "TASK_STATE_CANCELED", "cancelled, also by the next environment")
+    check(len(calls(log)) == 1, "and not started again", calls(log))
+    waiting = detach(mesh, "nobody-there", "x")
+    mesh.run("task", "cancel", waiting).ok()
+    mesh.restart_env()
+    check(mesh.state(waiting) == "TASK_STATE_CANCELED", "one that waited too")
+    r = mesh.run("task", "cancel", waiting)
+    check(r.status == 8 and "AMESH-3011" in r.err, "what has ended cannot be cancelled", r.status, r.err)
+
+
+def failures_count_over_restarts(mesh):
+    log = waiter(mesh, "mortal")
+    task = detach(mesh, "mortal", "die")
+    until(lambda: len(calls(log)) >= 2, "it was tried again")
+    mesh.restart_env()
+    until(lambda: mesh.state(task) == "TASK_STATE_FAILED", "it is given up")
+    record = mesh.show(task)
+    died = [a for a in record["metadata"]["amp/attempts"] if a.get("error") == "AMESH-3004"]
+    check(len(died) <= 5 and len(calls(log)) <= 6, "after five failures in all, whichever environment saw them", record["metadata"]["amp/attempts"], calls(log))
+
+
+def one_environment_per_journal(mesh):
+    r = mesh.run("env")
+    check(r.status == 8 and "AMESH-4006" in r.err and "Try:" in r.err, "a second one on the same journal refuses", r.status, r.err)
+    check(mesh.run("check").status in (0, 3) and mesh.up.child.poll() is None, "the first goes on")
+    for name, mode in (("", 0o700), ("journal.db", 0o600), ("journal.db-wal", 0o600)):
+        found = stat.S_IMODE(os.stat(os.path.join(mesh.home, name)).st_mode)
+        check(found == mode, f"{name or 'the home'} is its user's alone", oct(found))
+
+
+def newer_journal(mesh):
+    mesh.kill_env()
+    path = os.path.join(mesh.home, "journal.db")
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    r = mesh.run("env")
+    check(r.status == 7 and "schema 99" in r.err and "Try:" in r.err, "a journal of a newer version is refused, and why", r.status, r.err)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    mesh.start_env()
+
+
+def full_disk(mesh):
+    """A real write error in the running environment: files may not grow any more."""
+    log = waiter(mesh, "steady")
+    before = detach(mesh, "nobody-there", "before")
+    running = detach(mesh, "steady", "wait /nonexistent/never")
+    until(lambda: calls(log), "a task is under way")
+    wal = os.path.getsize(os.path.join(mesh.home, "journal.db-wal"))
+    resource.prlimit(mesh.up.child.pid, resource.RLIMIT_FSIZE, (wal, resource.RLIM_INFINITY))
+    r = mesh.run("ask", "--detach", "steady", "x" * 100000)
+    check(r.status == 7 and "AMESH-4003" in r.err and "Try:" in r.err, "what is not on the disk is not accepted; why, and what to do", r.status, r.err)
+    resource.prlimit(mesh.up.child.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    r = mesh.run("ask", "--detach", "steady", "later")
+    check(r.status == 7 and "AMESH-4003" in r.err, "nor later: what the failed write left behind is not known", r.status, r.err)
+    r = mesh.run("kv", "put", "--shared", "k", "1")
+    check(r.status == 7 and "AMESH-4003" in r.err, "nor into memory", r.status, r.err)
+    r = mesh.run("check", "--json")
+    journal = [c for c in r.json()["checks"] if c["name"] == "journal"]
+    check(r.status == 3 and journal and not journal[0]["ok"] and journal[0]["hint"], "amesh check says so", r.out)
+    check(mesh.state(before) == "TASK_STATE_SUBMITTED", "reading goes on")
+    check(mesh.state(running) in ("TASK_STATE_SUBMITTED", "TASK_STATE_WORKING"), "and shows what is on the disk")
+    r = mesh.run("ls").ok()
+    check(any(line.startswith("steady") for line in r.out.splitlines()), "agents are still listed", r.out)
+    check(any("env.read_only" in line for line in mesh.up.err), "the log says so", mesh.up.err[-5:])
+    r = mesh.run("task", "watch", running)
+    check(r.status == 7 and "AMESH-4003" in r.err, "a watcher is told, too", r.status, r.err)
+    mesh.up.signal(signal.SIGTERM)
+    check(mesh.up.wait() == 0, "it ends in good order")
+    mesh.start_env()
+    check("text" in mesh.run("task", "show", before, "--json").out and mesh.state(before) == "TASK_STATE_SUBMITTED", "nothing accepted is lost")
+    for task in (before, running):
+        mesh.run("task", "cancel", task).ok()
+    until(lambda: mesh.state(running) == "TASK_STATE_CANCELED", "and it takes orders again")
+
+
+def bus_comes_back(mesh_type):
+    """nats-server is restarted in the middle of a durable task; the task goes on to its end."""
+    with mesh_type() as mesh:
+        gate = os.path.join(mesh.home, "gate")
+        log = waiter(mesh, "patient")
+        task = detach(mesh, "patient", f"wait {gate}")
+        until(lambda: calls(log), "it works")
+        server = mesh.processes[0]
+        port = mesh.bus.rsplit(":", 1)[1]
+        server.signal(signal.SIGKILL)
+        server.wait()
+        again = Process([mesh.env.get("AMESH_NATS_SERVER", "nats-server"), "-a", "127.0.0.1", "-p", port], mesh.env, "nats-server")
+        mesh.processes.append(again)
+        again.wait_line(lambda line: "Server is ready" in line, stream="err")
+        open(gate, "w").close()
+        until(lambda: mesh.run("check").status == 0, "the mesh is well again")
+        until(lambda: mesh.state(task) == "TASK_STATE_COMPLETED", "the task ends")
+
+
+def stops_in_good_order(mesh):
+    task = detach(mesh, "nobody-there", "x")
+    mesh.up.signal(signal.SIGTERM)
+    check(mesh.up.wait() == 0, "exit 0", mesh.up.err[-5:])
+    r = mesh.run("task", "show", task)
+    check(r.status == 7 and "AMESH-4002" in r.err, "nobody answers now, which is said at once", r.status, r.err)
+    mesh.start_env()
+    check(mesh.state(task) == "TASK_STATE_SUBMITTED", "the task is there")
+
+
+def main():
+    try:
+        with Bus() as mesh:
+            tap.run("kill -9 in the middle of submits: all that was accepted ends once, without a gap", killed_at_random, mesh)
+            tap.run("a key means the same task after a kill -9", keys_after_a_kill, mesh)
+            tap.run("an instance that still works on the old attempt is told to leave off", goes_on_with_a_busy_instance, mesh, "roomy", True)
+            tap.run("also if the old environment died too soon to write it down", goes_on_with_a_busy_instance, mesh, "roomier", False)
+            tap.run("a cancel that was answered outlives the environment", cancel_outlives_the_environment, mesh)
+            tap.run("failures count over restarts", failures_count_over_restarts, mesh)
+            tap.run("one environment per journal, and its files are private", one_environment_per_journal, mesh)
+            tap.run("a journal of a newer version is refused", newer_journal, mesh)
+            tap.run("a disk that takes nothing more is said everywhere, and loses nothing", full_disk, mesh)
+            tap.run("SIGTERM ends it in good order", stops_in_good_order, mesh)
+    except Failed as e:
+        tap.run("the mesh of these tests", lambda: (_ for _ in ()).throw(e))
+    tap.run("a restart of nats-server in the middle of a durable task", bus_comes_back, Bus)
+    tap.done()
+
+
+main()
