@@ -1,4 +1,4 @@
-/* env_watch of envcall.h (amp.md 10.4): asks for the events from a number on, and asks again from the next number whenever the
+/* env_watch of envcall.h (amp.md 10.1): asks for the events from a number on, and asks again from the next number whenever the
  * environment falls silent, so that neither a lost connection nor a new environment loses or repeats an event. */
 #include "base/envcall.h"
 

@@ -1,4 +1,4 @@
-/* A task as people and programs get it: A2A's Task with what the mesh knows in its metadata (amp.md 10.4). */
+/* A task as people and programs get it: A2A's Task with what the mesh knows in its metadata (amp.md 4.1). */
 #include "env_private.h"
 
 #include "base/alloc.h"
