@@ -35,6 +35,8 @@ struct call_handlers {
     void (*on_taken)(void *ctx, const char *agent, const char *instance);
     /* Waiting, with the reason ("every instance of up is busy"); for people. May be NULL. */
     void (*on_waiting)(void *ctx, const char *reason);
+    /* An answer (call_answer) was not taken, with the reason: AMP_NO_QUESTION, AMP_TOO_LARGE … The task goes on. May be NULL. */
+    void (*on_refused)(void *ctx, const struct amp_error *err);
     /* The last callback; `err->code` is AMP_OK when the stream ended in good order (whatever the task's state), else what broke it. `wire` is the error as it
      * came from the other side, with the death report in it, or NULL. The call may be freed here. */
     void (*on_end)(void *ctx, const struct amp_error *err, const Amp__Error *wire);

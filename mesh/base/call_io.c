@@ -426,6 +426,16 @@ static void on_who_reply(void *ctx, enum bus_inbox_kind kind, const struct bus_m
     call_feed(call, CALL_EV_WHO_THERE);
 }
 
+/* Pings and cancels are refused only as the task is gone, so this was an answer. */
+static void say_refused(struct call *call, const Amp__Error *wire)
+{
+    struct amp_error err = {.code = AMP_OK};
+    amp_error_from_wire(&err, wire);
+    if (call->handlers.on_refused) {
+        call->handlers.on_refused(call->ctx, &err);
+    }
+}
+
 static void on_ctl_reply(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text)
 {
     struct call *call = ctx;
@@ -441,14 +451,19 @@ static void on_ctl_reply(void *ctx, enum bus_inbox_kind kind, const struct bus_m
     Amp__Envelope *envelope;
     enum amp_encoding encoding;
     enum call_event_kind event = CALL_EV_PONG;
+    call_enter(call);
     if (amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_REPLY, &arena, &envelope, &encoding, NULL) != AMP_OK) {
         counter_add(COUNTER_malformed_refused, 1);
-    } else {
-        uint32_t code = envelope->reply->error ? envelope->reply->error->code : AMP_OK;
+    } else if (envelope->reply->error) {
+        uint32_t code = envelope->reply->error->code;
         event = code == AMP_NO_SUCH_TASK ? CALL_EV_PONG_UNKNOWN : code == AMP_TASK_ENDED ? CALL_EV_PONG_ENDED : CALL_EV_PONG;
+        if (event == CALL_EV_PONG && code != AMP_OK)
+            say_refused(call, envelope->reply->error);
     }
     amp_arena_done(&arena);
-    call_feed(call, event);
+    if (!call->is_dead)
+        call_feed(call, event);
+    call_leave(call);
 }
 
 static void on_timer(void *ctx)

@@ -47,6 +47,7 @@ struct http_server {
     char name[72];
     struct sockaddr_un address;
     LIST_HEAD(, carried) carried;
+    LIST_HEAD(, http_request) requests;
     unsigned n_carried;
 };
 
@@ -60,12 +61,14 @@ struct http_request {
     void *ctx;
     struct loop_timer *overflow; /* closes a reader that is too slow */
     bool is_streaming;
+    LIST_ENTRY(http_request) entry;
 };
 
 /* ---- life of a request ----------------------------------------------------------------------------------------- */
 
 static void request_free(struct http_request *request)
 {
+    LIST_REMOVE(request, entry);
     evhttp_clear_headers(&request->query);
     loop_timer_free(request->overflow);
     free(request);
@@ -107,27 +110,33 @@ static void drop_carried(struct carried *carried)
     free(carried);
 }
 
-/* The socket that carries this request: cut, so that the client sees the end although it does not read. */
-static void cut(struct http_request *request)
+/* What carries this request; NULL: its client is away. */
+static struct carried *carried_of(const struct http_request *request)
 {
     struct sockaddr_un name;
     socklen_t len = sizeof name;
     struct carried *carried;
     int fd = bufferevent_getfd(evhttp_connection_get_bufferevent(evhttp_request_get_connection(request->ev)));
     if (getpeername(fd, (struct sockaddr *)&name, &len) != 0)
-        return;
-    LIST_FOREACH(carried, &request->server->carried, entry) {
-        if (carried->name_len == len && !memcmp(&carried->name, &name, len)) {
-            drop_carried(carried);
-            return;
-        }
-    }
+        return NULL;
+    LIST_FOREACH(carried, &request->server->carried, entry)
+        if (carried->name_len == len && !memcmp(&carried->name, &name, len))
+            return carried;
+    return NULL;
+}
+
+/* So that the client sees the end although it does not read. */
+static void cut(struct http_request *request)
+{
+    struct carried *carried = carried_of(request);
+    if (carried)
+        drop_carried(carried);
 }
 
 static void on_overflow(void *ctx)
 {
     struct http_request *request = ctx;
-    if (request->server->options.on_overflow)
+    if (request->server->options.on_overflow && carried_of(request))
         request->server->options.on_overflow(request->server->ctx);
     cut(request);
     evhttp_connection_free(evhttp_request_get_connection(request->ev)); /* → on_connection_closed */
@@ -238,7 +247,11 @@ static void on_request(struct evhttp_request *ev, void *ctx)
     request->overflow = loop_timer_new(server->loop, on_overflow, request);
     evhttp_connection_set_closecb(connection, on_connection_closed, request);
     set_timeouts(connection, 0);
+    LIST_INSERT_HEAD(&server->requests, request, entry);
+    bool is_away = !carried_of(request);
     dispatch(request);
+    if (is_away && LIST_FIRST(&server->requests) == request) /* not answered at once */
+        loop_timer_set(request->overflow, 0);
 }
 
 /* ---- the server ------------------------------------------------------------------------------------------------------ */
@@ -284,6 +297,7 @@ enum amp_code http_server_new(struct loop *loop, const struct http_options *opti
     server->routes = routes;
     server->ctx = ctx;
     LIST_INIT(&server->carried);
+    LIST_INIT(&server->requests);
     server->evhttp = evhttp_new(loop_base(loop));
     if (!server->evhttp)
         abort();
@@ -317,9 +331,17 @@ void http_server_free(struct http_server *server)
     free(server);
 }
 
+/* evhttp looks for a client that goes away only once it writes. */
 static void on_splice_closed(void *ctx, struct splice *splice)
 {
-    drop_carried(ctx);
+    struct carried *carried = ctx;
+    struct http_request *request;
+    LIST_FOREACH(request, &carried->server->requests, entry)
+        if (evhttp_request_get_connection(request->ev) && carried_of(request) == carried)
+            break;
+    drop_carried(carried);
+    if (request)
+        evhttp_connection_free(evhttp_request_get_connection(request->ev)); /* → on_connection_closed */
 }
 
 enum amp_code http_server_adopt(struct http_server *server, int fd)

@@ -5,6 +5,7 @@
 #include "base/loop.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -83,6 +84,13 @@ static void on_linger(void *ctx)
     splice->on_closed(splice->ctx, splice);
 }
 
+/* Not only done with writing (half-closed, it still reads): nobody is there any more. */
+static bool is_away(int fd)
+{
+    struct pollfd end = {.fd = fd};
+    return poll(&end, 1, 0) > 0 && (end.revents & (POLLHUP | POLLERR));
+}
+
 static void move(struct splice *splice)
 {
     struct pipe *up = &splice->pipe[CLIENT], *down = &splice->pipe[SERVER];
@@ -92,7 +100,7 @@ static void move(struct splice *splice)
     fill(down, splice->fd[SERVER]);
     size_t left = down->len;
     bool is_good = drain(down, splice->fd[CLIENT]);
-    if (!is_good || (up->is_eof && down->is_shut)) {
+    if (!is_good || (up->is_eof && (down->is_shut || is_away(splice->fd[CLIENT])))) {
         splice->on_closed(splice->ctx, splice);
         return;
     }

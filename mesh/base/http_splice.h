@@ -1,4 +1,4 @@
-/* Carries bytes between two connected sockets, both ways, until both directions are over. Bounded; half-close is passed on. Private to http.c. Loop thread only. */
+/* Carries bytes between two connected sockets, both ways, until both directions are over or fd_a's peer is away. Bounded; half-close is passed on. Private to http.c. Loop thread only. */
 #pragma once
 
 struct loop;

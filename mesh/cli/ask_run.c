@@ -177,6 +177,12 @@ static void on_waiting(void *ctx, const char *reason)
     answer_notice(&ask->answer, "waiting: %s", reason);
 }
 
+static void on_refused(void *ctx, const struct amp_error *err)
+{
+    struct ask *ask = ctx;
+    answer_notice(&ask->answer, "the answer was not taken: %s", err->message);
+}
+
 /* The reason's further lines: the error line shows only the first. */
 static void print_more_lines(const struct ask *ask)
 {
@@ -282,7 +288,7 @@ int ask_direct(struct ask *ask)
         .attempt = 1,              .hops = ask->hops,         .path = ask->path,         .n_path = ask->n_path,
         .is_impatient = ask->is_impatient,
     };
-    static const struct call_handlers handlers = {.on_event = on_event, .on_taken = on_taken, .on_waiting = on_waiting, .on_end = on_end};
+    static const struct call_handlers handlers = {.on_event = on_event, .on_taken = on_taken, .on_waiting = on_waiting, .on_refused = on_refused, .on_end = on_end};
     struct amp_error err = {0};
     run_init(ask);
     if (call_start(ask->cli.loop, ask->cli.bus, &options, &handlers, ask, &ask->call, &err) != AMP_OK) {

@@ -1,4 +1,4 @@
-/* Signs of life: amp.hb.<agent>.<inst> each second, and at once when the state changes or the last slot is taken or freed, at most twenty a second. The card goes along in
+/* Signs of life: amp.hb.<agent>.<inst> each second, and at once when the state or the load changes, at most twenty a second. The card goes along in
  * the first one, after the bus came back, and when somebody asks amp.whoall. Always JSON: beats are for observers too. amp.md 9 */
 #include "sidecar_private.h"
 
@@ -74,9 +74,9 @@ void beat_fill(struct sidecar *sidecar, bool with_card, const Amp__Death *death,
     ret->n_tasks = task_ids(sidecar, beat->tasks, AMP_INFLIGHT_TASKS_REPORTED);
 }
 
-static bool edge(const struct beat *beat, const struct sidecar *sidecar)
+static bool is_changed(const struct beat *beat, const struct sidecar *sidecar)
 {
-    return beat->last_state != sidecar->state || (beat->last_free == 0) != (sidecar_free_slots(sidecar) == 0);
+    return beat->last_state != sidecar->state || beat->last_free != sidecar_free_slots(sidecar) || beat->last_inflight != sidecar->inflight;
 }
 
 void beat_send(struct sidecar *sidecar, bool with_card, const Amp__Death *death)
@@ -100,6 +100,7 @@ void beat_send(struct sidecar *sidecar, bool with_card, const Amp__Death *death)
     self->last_ms = loop_now_ms(sidecar->loop);
     self->last_state = sidecar->state;
     self->last_free = sidecar_free_slots(sidecar);
+    self->last_inflight = sidecar->inflight;
     loop_timer_set(self->timer, SIDECAR_BEAT_MS);
 }
 
@@ -114,7 +115,7 @@ void beat_open(struct sidecar *sidecar)
 void beat_update(struct sidecar *sidecar)
 {
     struct beat *beat = &sidecar->beat;
-    if (!beat->is_open || sidecar->is_stopped || !edge(beat, sidecar))
+    if (!beat->is_open || sidecar->is_stopped || !is_changed(beat, sidecar))
         return;
     int64_t passed_ms = loop_now_ms(sidecar->loop) - beat->last_ms;
     if (passed_ms >= SIDECAR_BEAT_GAP_MS)

@@ -46,8 +46,9 @@ void rpc_task_event(struct rpc *rpc, const cJSON *params)
 
 /* ---- task.ask ------------------------------------------------------------------------------------------- */
 
-struct question { /* outlives its rpc: task_ask cannot be taken back */
+struct question {
     struct rpc *rpc;
+    struct task *task; /* lives as long as the question is open */
 };
 
 static void finish_question(struct rpc *rpc, enum amp_code code, const Amp__Message *answer)
@@ -79,17 +80,16 @@ static void on_answer(void *ctx, enum amp_code code, const Amp__Message *answer)
     struct question *question = ctx;
     struct rpc *rpc = question->rpc;
     free(question);
-    if (!rpc)
-        return;
     rpc->state = NULL;
     rpc->cancel = NULL;
     finish_question(rpc, code, answer);
 }
 
-static void forget_question(struct rpc *rpc)
+static void withdraw_question(struct rpc *rpc)
 {
     struct question *question = rpc->state;
-    question->rpc = NULL;
+    task_ask_withdraw(question->task, question);
+    free(question);
 }
 
 void rpc_task_ask(struct rpc *rpc, const cJSON *params)
@@ -110,8 +110,9 @@ void rpc_task_ask(struct rpc *rpc, const cJSON *params)
     }
     struct question *question = xcalloc(1, sizeof *question);
     question->rpc = rpc;
+    question->task = task;
     rpc->state = question;
-    rpc->cancel = forget_question;
+    rpc->cancel = withdraw_question;
     code = task_ask(task, &asked, on_answer, question, &err);
     if (code == AMP_OK)
         return;

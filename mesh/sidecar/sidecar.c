@@ -112,29 +112,37 @@ static void ready(struct sidecar *sidecar)
 static void probe_reply(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text)
 {
     struct sidecar *sidecar = ctx;
-    if (kind == BUS_INBOX_DOWN) {
+    if (kind == BUS_INBOX_DOWN || sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_DRAINING) {
         bus_inbox_free(sidecar->probe);
         sidecar->probe = NULL;
+        sidecar_touch(sidecar);
         return;
     }
     ready(sidecar);
 }
 
-static void probe_send(struct sidecar *sidecar)
+/* False: there is no need to wait for the answer. */
+static bool probe_ask(struct sidecar *sidecar)
 {
-    if (sidecar->is_ready || sidecar->probe || !sidecar->member.is_member)
-        return;
     sidecar->probe = bus_inbox_new(sidecar->bus, probe_reply, sidecar);
-    if (bus_inbox_request(sidecar->probe, bus_inbox_subject(sidecar->probe), amp_bytes_of("{}")) != AMP_OK) {
-        bus_inbox_free(sidecar->probe);
-        sidecar->probe = NULL;
-    }
+    if (bus_inbox_request(sidecar->probe, bus_inbox_subject(sidecar->probe), amp_bytes_of("{}")) == AMP_OK)
+        return true;
+    bus_inbox_free(sidecar->probe);
+    sidecar->probe = NULL;
+    return false;
 }
 
-/* The last task of a leaving instance ended: no need to wait for the grace to be over. */
+static void probe_send(struct sidecar *sidecar)
+{
+    if (sidecar->is_ready || sidecar->probe || !sidecar->member.is_member || sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_DRAINING)
+        return;
+    (void)!probe_ask(sidecar);
+}
+
+/* The last task of a leaving instance ended, and what the server gave it before it left its groups was answered: no need to wait for the grace to be over. */
 static void drain_look(struct sidecar *sidecar)
 {
-    if (sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_DRAINING && sidecar->inflight == 0 && loop_timer_is_set(sidecar->grace))
+    if (sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_DRAINING && sidecar->inflight == 0 && !sidecar->probe && loop_timer_is_set(sidecar->grace))
         loop_timer_set(sidecar->grace, 0);
 }
 
@@ -172,6 +180,7 @@ void sidecar_bus_down(struct sidecar *sidecar)
 {
     bus_inbox_free(sidecar->probe);
     sidecar->probe = NULL;
+    sidecar_touch(sidecar);
 }
 
 /* ---- going ------------------------------------------------------------------------------------------------------ */
@@ -227,7 +236,9 @@ void sidecar_drain(struct sidecar *sidecar, uint32_t grace_ms)
     member_leave(sidecar);
     if (sidecar->is_open)
         beat_send(sidecar, false, NULL);
-    loop_timer_set(sidecar->grace, sidecar->inflight > 0 ? grace_ms : 0);
+    sidecar_bus_down(sidecar); /* a probe from the time before we left says nothing */
+    bool is_leaving = sidecar->is_open && probe_ask(sidecar);
+    loop_timer_set(sidecar->grace, sidecar->inflight > 0 || is_leaving ? grace_ms : 0);
     sidecar->worker->ops->drain(sidecar->worker);
 }
 

@@ -117,7 +117,7 @@ struct beat {
     struct loop_timer *timer;      /* every second, or sooner */
     struct loop_timer *who_timer;  /* jitter of amp.whoall */
     int64_t last_ms, since_unix_ms;
-    uint32_t last_free;
+    uint32_t last_free, last_inflight;
     Amp__InstanceState last_state;
     bool wants_card, is_open;
     char host[64];
@@ -127,7 +127,7 @@ struct beat {
 
 void beat_init(struct sidecar *sidecar);
 void beat_open(struct sidecar *sidecar);   /* the first one, with the card; idempotent */
-void beat_update(struct sidecar *sidecar); /* at the end of a turn: a change of state or an edge of `free` goes out at once */
+void beat_update(struct sidecar *sidecar); /* at the end of a turn: a change of state or load goes out at once, together with those of the next 50 ms if one just went */
 void beat_send(struct sidecar *sidecar, bool with_card, const Amp__Death *death);
 void beat_who(struct sidecar *sidecar);    /* somebody asked everybody */
 /* Fills *ret and what it points to; valid until the next call. */
@@ -189,7 +189,7 @@ struct sidecar {
     bool is_open, is_ready, was_up, is_stopped, is_freeing;
     struct loop_tick *tick;
     struct loop_timer *grace;
-    struct bus_inbox *probe;       /* tells that the server knows our subscriptions */
+    struct bus_inbox *probe;       /* tells that the server knows our subscriptions, or that we left them */
     struct member member;
     struct micro micro;
     struct beat beat;

@@ -19,11 +19,13 @@ struct spawn_exit {
     uint32_t cpu_ms, uptime_ms;
 };
 
+#define SPAWN_INHERITED_FD 3 /* low, as some runtimes take no number that they do not know to be free */
+
 struct spawn_options {
     char *const *argv;
     char *const *env_add;   /* "K=V" added to or replacing ours; NULL-ended; may be NULL. Names ending in the value of nothing ("K=") unset */
     bool pipe_stdio;        /* stdin and stdout as pipes; else stdin is /dev/null and stdout goes to our stderr */
-    int inherit_fd;         /* stays open in the child under the same number; -1: none. Everything else is closed */
+    int inherit_fd;         /* becomes SPAWN_INHERITED_FD in the child; -1: none. Everything else is closed */
     bool echo_stderr;       /* also pass stderr lines through to ours (sanitised) */
 };
 

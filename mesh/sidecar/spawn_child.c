@@ -131,21 +131,16 @@ static void close_between(unsigned first, unsigned last)
 
 static void child_descriptors(const struct plan *plan)
 {
-    int moved[3];
-    for (int i = 0; i < 3; i++) /* above 2 first: a source may be where a target goes */
-        moved[i] = fcntl(plan->stdio[i], F_DUPFD, 16);
-    for (int i = 0; i < 3; i++)
+    int sources[] = {plan->stdio[0], plan->stdio[1], plan->stdio[2], plan->inherit_fd}, moved[4];
+    int n = plan->inherit_fd >= 0 ? 4 : 3;
+    for (int i = 0; i < n; i++) /* above the targets first: a source may be where a target goes */
+        moved[i] = fcntl(sources[i], F_DUPFD, 16);
+    for (int i = 0; i < n; i++)
         (void)dup2(moved[i], i);
-    if (plan->inherit_fd < 3) {
-        close_between(3, ~0u);
-        return;
-    }
-    close_between(3, (unsigned)plan->inherit_fd - 1);
-    close_between((unsigned)plan->inherit_fd + 1, ~0u);
-    (void)fcntl(plan->inherit_fd, F_SETFD, 0);
-    int flags = fcntl(plan->inherit_fd, F_GETFL);
+    close_between((unsigned)n, ~0u);
+    int flags = n > SPAWN_INHERITED_FD ? fcntl(SPAWN_INHERITED_FD, F_GETFL) : -1;
     if (flags >= 0)
-        (void)fcntl(plan->inherit_fd, F_SETFL, flags & ~O_NONBLOCK);
+        (void)fcntl(SPAWN_INHERITED_FD, F_SETFL, flags & ~O_NONBLOCK);
 }
 
 static void child_signals(void)

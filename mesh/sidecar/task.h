@@ -55,6 +55,8 @@ struct task_question {
 /* Asks the human. on_answer exactly once unless task_finish comes first (then code AMP_CANCELED): `answer` NULL when code is not AMP_OK (AMP_CANCELED, AMP_DEADLINE). */
 AMP_MUST_USE enum amp_code task_ask(struct task *task, const struct task_question *question, void (*on_answer)(void *ctx, enum amp_code code, const Amp__Message *answer), void *ctx,
                                     struct amp_error *reterr);
+/* The question asked with this `ctx`, if it is open: nobody waits for its answer any more. No on_answer. */
+void task_ask_withdraw(struct task *task, const void *ctx);
 /* The end (or, for INPUT_REQUIRED, the turn's end). `task` is gone after this, except for INPUT_REQUIRED. */
 void task_finish(struct task *task, const struct task_outcome *outcome);
 

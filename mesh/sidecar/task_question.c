@@ -32,12 +32,22 @@ void task_questions_drop(struct task *task)
 
 /* ---- asking and answering -------------------------------------------------------------------------------------------------- */
 
+/* The task waits for the other questions, or goes on. */
+static void say_without(struct task *task, const struct question *question, const char *text, const char *metadata)
+{
+    const struct question *other = task->questions == question ? question->next : task->questions;
+    if (other)
+        (void)task_status(task, AMP__TASK_STATE__TASK_STATE_INPUT_REQUIRED, other->prompt, metadata);
+    else
+        (void)task_status(task, AMP__TASK_STATE__TASK_STATE_WORKING, text, metadata);
+}
+
 static void on_expired(void *ctx)
 {
     struct question *question = ctx;
     struct task *task = question->task;
     if (!task->stream.is_ended)
-        (void)task_status(task, AMP__TASK_STATE__TASK_STATE_WORKING, "the question was not answered in time", NULL);
+        say_without(task, question, "the question was not answered in time", NULL);
     question_done(question, AMP_DEADLINE, NULL);
 }
 
@@ -72,6 +82,23 @@ enum amp_code task_ask(struct task *task, const struct task_question *ask, void 
         loop_timer_set(question->expiry, ask->expires_ms);
     }
     return AMP_OK;
+}
+
+static void ignore_answer(void *ctx, enum amp_code code, const Amp__Message *answer)
+{
+}
+
+void task_ask_withdraw(struct task *task, const void *ctx)
+{
+    for (struct question *question = task->questions; question; question = question->next) {
+        if (question->ctx != ctx)
+            continue;
+        if (!task->stream.is_ended && !task->is_canceled)
+            say_without(task, question, "the question was withdrawn", NULL);
+        question->on_answer = ignore_answer;
+        question_done(question, AMP_CANCELED, NULL);
+        return;
+    }
 }
 
 static struct question *question_pick(struct task *task, const char *id, struct amp_error *reterr)
@@ -114,11 +141,7 @@ enum amp_code task_answer(struct task *task, const Amp__Answer *answer, struct a
         return AMP_NO_QUESTION;
     char metadata[AMP_ID_SIZE + 32];
     (void)snprintf(metadata, sizeof(metadata), "{\"amp/answer\":{\"id\":\"%s\"}}", question->id);
-    const struct question *other = task->questions == question ? question->next : task->questions;
-    if (other)
-        (void)task_status(task, AMP__TASK_STATE__TASK_STATE_INPUT_REQUIRED, other->prompt, metadata);
-    else
-        (void)task_status(task, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, metadata);
+    say_without(task, question, NULL, metadata);
     question_done(question, AMP_OK, answer->message);
     return AMP_OK;
 }

@@ -226,7 +226,7 @@ static char **make_env(struct link *link, int fd, const char *shim_dir)
     while (env[n])
         n++;
     env = xrealloc(env, (n + 4) * sizeof *env);
-    env[n++] = fd >= 0 ? xasprintf("AMESH_FD=%d", fd) : xstrdup("AMESH_FD=");
+    env[n++] = fd >= 0 ? xasprintf("AMESH_FD=%d", SPAWN_INHERITED_FD) : xstrdup("AMESH_FD=");
     env[n++] = xasprintf("AMESH_CONCURRENCY=%u", sidecar_options(link->base.sidecar)->slots);
     if (shim_dir) {
         const char *old = getenv("PYTHONPATH");

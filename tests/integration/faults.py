@@ -232,6 +232,44 @@ def server_restart(mesh):
     until(lambda: mesh.run("check").status == 0, "check is green again")
 
 
+def leaving_under_load(mesh):
+    """Requests that the server gave to an instance before it left its groups are answered, all of them: done, busy or stopping, so that nobody waits for nothing."""
+    agent = mesh.agent("crowded", "--", "cat")
+    nats = Nats(mesh.bus)
+    nats.sub("_INBOX.load.*")
+    nats.flush()
+    agent.signal(signal.SIGSTOP)
+    for i in range(3000):
+        nats.pub("amp.req.crowded.raw", b'{"version":1,"from":"raw","request":{"taskId":"t-l-%d","contextId":"c-1","message":{"messageId":"m","role":"ROLE_USER","parts":[{"text":"x"}]}}}' % i, f"_INBOX.load.{i}")
+    nats.flush()
+    agent.signal(signal.SIGTERM)
+    agent.signal(signal.SIGCONT)
+    check(agent.wait() == 0, "it leaves with 0", agent.err[-5:])
+    nats.flush()
+    answered = set()
+    while nats.queue:
+        subject, _, _, data = nats.next()
+        if b'"end"' in data or b"4007" in data or b"2005" in data:
+            answered.add(subject)
+    check(len(answered) == 3000, "everybody was answered", len(answered))
+    nats.sock.close()
+
+
+def calls_at_a_leaving_twin(mesh):
+    """Two instances under load, one is told to leave: no call fails."""
+    code = "import sys,json\nfor line in sys.stdin:\n f=json.loads(line)\n if f.get('method')=='task.run': print(json.dumps({'id':f['id'],'result':f['params']['text']}),flush=True)"
+    twins = [mesh.agent("twin", "--mode", "jsonl", "--concurrency", "4", "--", PY, "-c", code) for _ in range(2)]
+    hub = mesh.agent("hub", "--concurrency", "20", "--", "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do amesh ask twin \"$AMESH_TASK $i\" || exit 1; echo; done")
+    calls = [mesh.spawn("ask", "hub", str(i)) for i in range(12)]
+    until(lambda: any(c.out for c in calls), "the load is there")
+    twins[0].signal(signal.SIGTERM)
+    for c in calls:
+        check(c.wait() == 0 and len(c.out) == 8, "every call was answered", c.out, c.err[-5:])
+    check(twins[0].wait() == 0, "it left with 0", twins[0].err[-5:])
+    twins[1].stop()
+    hub.stop()
+
+
 def leaving(mesh):
     agent = mesh.agent("leaver", "--", "sh", "-c", "read x; echo begun; read y <$0; echo over", os.path.join(mesh.home, "gate"))
     os.mkfifo(os.path.join(mesh.home, "gate"))
@@ -265,5 +303,7 @@ with Mesh() as mesh:
     tap.run("malformed messages on every subject", bad_envelopes, mesh)
     tap.run("garbage on the local socket", bad_local, mesh, steady)
     tap.run("SIGTERM: finishes what is in hand, then leaves", leaving, mesh)
+    tap.run("SIGTERM: what the server gave to a leaving instance is answered", leaving_under_load, mesh)
+    tap.run("SIGTERM of one of two instances under load: no call fails", calls_at_a_leaving_twin, mesh)
     tap.run("the bus is killed: everybody comes back", server_restart, mesh)
 tap.done()

@@ -232,6 +232,20 @@ static void test_a_program_run_per_task_speaks_with_curl(void **state)
     agent_world_free(world);
 }
 
+static void test_a_question_whose_asker_went_away_is_withdrawn(void **state)
+{
+    struct agent_world *world = exec_world("curl -sS -m 0.3 --unix-socket \"$AMESH_SOCK\" -d 'which one?' http://x/v1/tasks/$AMESH_TASK/ask 2>/dev/null;"
+                                           "until curl -sS --unix-socket \"$AMESH_SOCK\" http://x/v1/tasks/$AMESH_TASK | grep -q WORKING; do :; done; echo went on");
+    struct agent_call *call = agent_call_new(world, "x");
+    agent_call_end(call);
+    assert_int_equal(call->state, COMPLETED);
+    assert_string_equal(call->text, "went on\n");
+    assert_non_null(strstr(call->events, "which one?"));
+    assert_non_null(strstr(call->events, "the question was withdrawn"));
+    agent_call_free(call);
+    agent_world_free(world);
+}
+
 static void test_what_the_environment_does_says_that_there_is_none(void **state)
 {
     struct agent_world *world = exec_world("cat");
@@ -336,6 +350,7 @@ int main(void)
         cmocka_unit_test(test_a_reader_that_does_not_read_is_closed_and_counted),
         cmocka_unit_test(test_a_client_that_leaves_cancels_its_call),
         cmocka_unit_test(test_a_program_run_per_task_speaks_with_curl),
+        cmocka_unit_test(test_a_question_whose_asker_went_away_is_withdrawn),
         cmocka_unit_test(test_what_the_environment_does_says_that_there_is_none),
         cmocka_unit_test(test_a_long_polling_worker_gets_tasks_and_reports),
         cmocka_unit_test(test_a_worker_that_vanishes_loses_its_lease),

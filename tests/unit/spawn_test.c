@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -337,6 +338,27 @@ static void test_a_child_starts_clean(void **state)
     assert_int_equal(pid, group);
 }
 
+static void test_the_inherited_descriptor_is_number_3_and_nothing_else_is_inherited(void **state)
+{
+    struct child *child = *state;
+    struct amp_error err;
+    int fds[2], high, leak = dup(STDERR_FILENO);
+    assert_int_equal(pipe(fds), 0);
+    high = fcntl(fds[1], F_DUPFD_CLOEXEC, 300);
+    char *const argv[] = {(char *)"sh", (char *)"-c", (char *)"echo through >&3; exec ls /proc/self/fd", NULL};
+    const struct spawn_options options = {.argv = argv, .pipe_stdio = true, .inherit_fd = high};
+    assert_int_equal(spawn_start(child->loop, &options, &handlers, child, &child->spawn, &err), AMP_OK);
+    run(child, STOP_EXIT);
+    assert_output(child, "0\n1\n2\n3\n4\n"); /* 4 is what ls looks through */
+    char text[16] = "";
+    assert_int_equal(read(fds[0], text, sizeof(text)), 8);
+    assert_string_equal(text, "through\n");
+    (void)close(leak);
+    (void)close(high);
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+}
+
 static void test_kills_for_memory_are_read_from_the_kernels_counters(void **state)
 {
     static const char vmstat[] = "nr_free_pages 1\noom_kill_x 5\noom_kill 3\nlast 9\n";
@@ -371,6 +393,7 @@ int main(void)
         CLAIM(test_what_is_no_program_is_said_at_once),
         CLAIM(test_the_environment_is_added_replaced_and_taken_away),
         CLAIM(test_a_child_starts_clean),
+        CLAIM(test_the_inherited_descriptor_is_number_3_and_nothing_else_is_inherited),
         CLAIM(test_kills_for_memory_are_read_from_the_kernels_counters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
