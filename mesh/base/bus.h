@@ -19,6 +19,7 @@ struct bus_options {
     bool wait_first;   /* true: a bus that is not there yet is waited for (on_up comes later); false: bus_new fails with AMP_NO_BUS */
     void (*on_up)(void *ctx);   /* connected or connected again; subscriptions are restored already. From the loop, never from inside bus_new. May be NULL */
     void (*on_down)(void *ctx); /* connection lost. May be NULL */
+    void (*on_denied)(void *ctx, const char *subject); /* the server's permissions forbid a subscription of ours: nothing will come on it. May be NULL */
     void *ctx;
 };
 

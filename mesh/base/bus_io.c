@@ -413,6 +413,18 @@ static void denied_subscription(struct bus *bus, const char *subject, const char
         break;
     }
     log_event(LOG_ERROR, "bus.subscription_denied", "subject", subject, "reason", text, NULL);
+    if (sub && bus->options.on_denied)
+        bus->options.on_denied(bus->options.ctx, subject);
+}
+
+/* An inbox on which no answer can come: whoever waits for one is told instead. */
+static bool denied_inbox(struct bus *bus, const char *subject, const char *text)
+{
+    struct bus_inbox *inbox;
+    HASH_FIND_STR(bus->inbox_by_subject, subject, inbox);
+    if (inbox)
+        inbox->on_reply(inbox->ctx, BUS_INBOX_DENIED, NULL, text);
+    return inbox != NULL || strncmp(subject, bus->prefix, strlen(bus->prefix)) == 0;
 }
 
 void bus_io_error(struct bus *bus, const char *text)
@@ -434,11 +446,9 @@ void bus_io_error(struct bus *bus, const char *text)
     counter_add(COUNTER_bus_denied, 1);
     if (strncasecmp(text, subscription, sizeof subscription - 1) == 0 &&
         take_subject(text + sizeof subscription - 1, subject, sizeof subject)) {
-        denied_subscription(bus, subject, text);
+        if (!denied_inbox(bus, subject, text))
+            denied_subscription(bus, subject, text);
     } else if (strncasecmp(text, reply, sizeof reply - 1) == 0 && take_subject(text + sizeof reply - 1, subject, sizeof subject)) {
-        struct bus_inbox *inbox;
-        HASH_FIND_STR(bus->inbox_by_subject, subject, inbox);
-        if (inbox)
-            inbox->on_reply(inbox->ctx, BUS_INBOX_DENIED, NULL, text);
+        (void)denied_inbox(bus, subject, text);
     }
 }

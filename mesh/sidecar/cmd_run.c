@@ -239,6 +239,18 @@ static void on_down(void *ctx)
         sidecar_bus_down(run->sidecar);
 }
 
+/* An instance that nobody can reach is none. That the stock services tools do not see it does no harm. */
+static void on_denied(void *ctx, const char *subject)
+{
+    struct run *run = ctx;
+    struct amp_error err = {0};
+    if (strncmp(subject, "$SRV.", 5) == 0)
+        return;
+    amp_error_set(&err, AMP_DENIED, "", "the bus does not allow %s to subscribe to %s", run->name, subject);
+    amp_error_hint(&err, "the permissions of these credentials lack this subject");
+    loop_stop(run->loop, fail(run, &err));
+}
+
 static void on_signal(void *ctx, int signo)
 {
     struct run *run = ctx;
@@ -249,7 +261,7 @@ static void on_signal(void *ctx, int signo)
 static int live(struct run *run)
 {
     struct amp_error err = {0};
-    struct bus_options options = {.url = run->home.bus, .creds = run->home.creds[0] ? run->home.creds : NULL, .name = run->name, .on_up = on_up, .on_down = on_down, .ctx = run};
+    struct bus_options options = {.url = run->home.bus, .creds = run->home.creds[0] ? run->home.creds : NULL, .name = run->name, .on_up = on_up, .on_down = on_down, .on_denied = on_denied, .ctx = run};
     if (bus_new(run->loop, &options, &run->bus, &err) != AMP_OK)
         return fail(run, &err);
     if (sidecar_new(run->loop, run->bus, &run->home, &run->options, on_ready, on_stopped, run, &run->sidecar, &err) != AMP_OK)
