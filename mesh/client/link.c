@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { READ_SIZE = 64 << 10, WRITE_MAX_MS = 30000 };
+enum { READ_SIZE = 64 << 10 };
 
 int64_t amesh_now_ms(void)
 {
@@ -109,38 +109,28 @@ struct amp_buf *amesh_link_begin(struct amesh_link *link)
     return &link->out;
 }
 
-static enum amp_code wait_writable(struct amesh_link *link, int64_t until_ms)
+/* As long as it takes: a sidecar holds an agent back whose reader is slow. One that ends is seen as a broken connection. */
+static enum amp_code wait_writable(struct amesh_link *link)
 {
     struct pollfd poll_fd = {.fd = link->fd, .events = POLLOUT};
-    int64_t left = until_ms - amesh_now_ms();
-    if (left <= 0)
-        return amesh_link_break(link, AMP_NO_SIDECAR, "the sidecar does not read what it is sent");
-    if (poll(&poll_fd, 1, (int)left) < 0 && errno != EINTR)
+    if (poll(&poll_fd, 1, -1) < 0 && errno != EINTR)
         return break_errno(link, "the connection to the sidecar broke");
     return AMP_OK;
 }
 
 static enum amp_code send_all(struct amesh_link *link)
 {
-    int64_t until_ms = 0;
-    for (size_t done = 0; done < link->out.len;) {
+    enum amp_code code = AMP_OK;
+    for (size_t done = 0; code == AMP_OK && done < link->out.len;) {
         ssize_t n = send(link->fd, link->out.data + done, link->out.len - done, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (n >= 0) {
+        if (n >= 0)
             done += (size_t)n;
-            until_ms = 0; /* the limit is for a sidecar that takes nothing */
-            continue;
-        }
-        if (errno == EINTR)
-            continue;
-        if (errno != EAGAIN && errno != EWOULDBLOCK)
-            return break_errno(link, "the connection to the sidecar broke");
-        if (until_ms == 0)
-            until_ms = amesh_now_ms() + WRITE_MAX_MS;
-        enum amp_code code = wait_writable(link, until_ms);
-        if (code != AMP_OK)
-            return code;
+        else if (errno == EAGAIN || errno == EWOULDBLOCK)
+            code = wait_writable(link);
+        else if (errno != EINTR)
+            code = break_errno(link, "the connection to the sidecar broke");
     }
-    return AMP_OK;
+    return code;
 }
 
 enum amp_code amesh_link_send(struct amesh_link *link)

@@ -114,6 +114,22 @@ static void start_rpc(struct peer *peer, const char *method, const cJSON *params
         asked_free(asked);
 }
 
+/* The asker does not want the answer any more: as if its connection had closed, for this one request (local-api.md 3). */
+static void take_back(struct peer *peer, const cJSON *params)
+{
+    const cJSON *id = cJSON_GetObjectItemCaseSensitive(params, "id");
+    struct amp_error err = {0};
+    struct asked *asked;
+    LIST_FOREACH(asked, &peer->open, entry)
+        if (id && asked->id && cJSON_Compare(asked->id, id, true) && !strcmp(asked->method, "send"))
+            break;
+    if (!asked)
+        return; /* it has just been answered */
+    amp_error_set(&err, AMP_CANCELED, "", "the call was taken back");
+    reply_error(peer, asked->id, asked->method, &err);
+    asked_free(asked);
+}
+
 /* ---- hello ------------------------------------------------------------------------------------------- */
 
 static enum amp_code greet(struct peer *peer, const cJSON *params, struct amp_error *reterr)
@@ -183,6 +199,10 @@ static void on_request(void *ctx, const char *method, const cJSON *params, const
     struct peer *peer = ctx;
     if (!strcmp(method, "hello")) {
         take_hello(peer, params, id);
+        return;
+    }
+    if (!strcmp(method, "send.cancel") && !id) {
+        take_back(peer, params);
         return;
     }
     start_rpc(peer, method, params, id);

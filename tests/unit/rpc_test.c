@@ -166,6 +166,24 @@ static void test_a_caller_that_hangs_up_cancels_what_it_sent(void **state)
     agent_world_free(world);
 }
 
+static void test_one_send_is_taken_back_and_the_connection_goes_on(void **state)
+{
+    struct agent_world *world = world_new("printf working; exec tail -f /dev/null");
+    uint64_t canceled = counter_get(COUNTER_tasks_canceled);
+    expect_out(world,
+               "i = start('send', to='worker', text='x', stream=True)\n"
+               "while not any('artifactUpdate' in f['params']['event'] for f in events): events.append(json.loads(r.readline()))\n"
+               "w.write(json.dumps({'method': 'send.cancel', 'params': {'id': i}}) + '\\n'); w.flush()\n"
+               "print(name(wait(i)), call('ping')['result'])",
+               "canceled {}\n");
+    for (int i = 0; i < 1000 && counter_get(COUNTER_tasks_canceled) == canceled; i++) {
+        loop_timer_set(world->late, 10);
+        (void)loop_run(world->loop);
+    }
+    assert_int_equal(counter_get(COUNTER_tasks_canceled) - canceled, 1);
+    agent_world_free(world);
+}
+
 /* ---- questions -------------------------------------------------------------------------------------------------- */
 
 static void test_a_question_is_answered_by_the_human(void **state)
@@ -203,6 +221,7 @@ int main(void)
         cmocka_unit_test(test_what_was_sent_can_be_looked_at_and_stopped),
         cmocka_unit_test(test_a_call_inside_a_task_has_a_parent_and_cannot_go_in_circles),
         cmocka_unit_test(test_a_caller_that_hangs_up_cancels_what_it_sent),
+        cmocka_unit_test(test_one_send_is_taken_back_and_the_connection_goes_on),
         cmocka_unit_test(test_a_question_is_answered_by_the_human),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

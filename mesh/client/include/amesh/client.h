@@ -22,7 +22,7 @@
  *
  * Waiting: amesh_connect, amesh_send, amesh_ask, amesh_request, the kv functions and amesh_task_wait block until the sidecar has answered. Meanwhile all that arrives is
  * read: a cancel is noticed, a ping answered, a new task kept for later. Handlers of other tasks do not run in between. Every other function writes at most; a write
- * blocks while the sidecar does not read (its socket's buffer is full), for 30 s, then the connection is given up.
+ * blocks while the sidecar holds this agent back because the reader of its answer is slow.
  *
  * Errors: functions return enum amp_code. A trailing `reterr` is written only on failure and may be NULL. A broken connection is AMP_NO_SIDECAR (or what the sidecar said
  * when it closed), from that moment on and from every function. SIGPIPE is never raised, EINTR is never seen.
