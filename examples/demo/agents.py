@@ -1,9 +1,8 @@
-"""Asks a human for a title, calls two other agents, and writes."""
+"""Asks a human for a title, calls two other agents, one by name and one by skill, and hands on what it gets."""
 
 
 def writer(text, task):
     title = task.ask("Which headline?")
     loud = task.send("shout", title)
-    body = f"{text}: every agent has one, and none knows of the others"
-    count = task.send("counter", body)
-    yield f"{loud.text.strip()}\n{body} ({count.text.strip()})"
+    body = f"{text}: every agent has one, and none knows of the others. It speaks for them."
+    return task.send(None, f"{loud.text.strip()}\n{body}", skill="print").text

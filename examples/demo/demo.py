@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The main job on real agents, shown: four agents in three kinds of program, a call by skill, a call inside a call, a question to a human, a kill -9 and
+"""The main job on real agents, shown: agents in shell, Python, JavaScript and C, a call by skill, a call inside a call, a question to a human, a kill -9 and
 the second try. Everything printed really happened: what does not is an error and the exit status is 1."""
 import json
 import os
@@ -11,6 +11,7 @@ import tempfile
 import time
 
 AMESH = os.path.abspath(sys.argv[1])
+BUILT = os.path.join(os.path.dirname(AMESH), "examples")
 HERE = os.path.dirname(os.path.abspath(__file__))
 HOME = tempfile.mkdtemp(prefix="amesh-demo-")
 ENV = dict(os.environ, AMESH_HOME=HOME, AMESH=AMESH, PATH=os.path.dirname(AMESH) + ":" + os.environ["PATH"])
@@ -44,15 +45,16 @@ def agent(name, *args):
     children.append(child)
     line = child.stdout.readline()
     must(line.startswith("ready "), f"{name} joins the mesh", line)
-    say(f"  + {name:10} {' '.join(args)[:90]}")
+    say(f"  + {name:10} {' '.join(os.path.relpath(a) if os.path.isabs(a) else a for a in args)[:90]}")
 
 
 def show():
-    say("== A mesh: nats-server, the environment with its journal, four agents\n")
+    say("== A mesh: nats-server, the environment with its journal, five agents\n")
     amesh("up", "--detach")
     agent("shout", "--skill", "loud:says it louder", "--", "tr", "a-z", "A-Z")
     agent("writer", os.path.join(HERE, "agents.py:writer"))
     agent("counter", "--skill", "count", os.path.join(HERE, "agents.mjs:counter"))
+    agent("press", "--skill", "print:sets a text in a frame", "--mode", "dial", "--", os.path.join(BUILT, "press"))
     agent("fragile", "--mode", "jsonl", "--", sys.executable, os.path.join(HERE, "fragile.py"), os.path.join(HOME, "once"))
     amesh("ls")
 
@@ -60,13 +62,17 @@ def show():
     must(amesh("ask", "shout", "hello mesh").stdout.strip() == "HELLO MESH", "the shell agent answers")
     must(amesh("ask", "--skill", "count", "four words are here").stdout.strip() == "4 words", "the skill's agent answers")
 
-    say("\n== A Python agent that calls the other two and asks a human\n")
+    say("\n== A Python agent that asks a human and calls the others: the shell one by name, the C one by skill, which calls the JavaScript one\n")
     asked = amesh("ask", "writer", "write about sidecars", status=9)
     task = asked.stderr.split("--task", 1)[1].split()[0].strip("'\"")
     answer = amesh("ask", "--task", task, "Sidecars for all")
-    must("SIDECARS FOR ALL" in answer.stdout and "words" in answer.stdout, "the answer has the human's title, shouted, and the count", answer.stdout)
+    must("| SIDECARS FOR ALL " in answer.stdout, "the human's title, shouted, is in the frame that the C agent has set", answer.stdout)
+    inside = [line.strip("| ") for line in answer.stdout.splitlines() if line.startswith("| ")]
+    words = len(" ".join(inside[:-1]).split())
+    must(words > 10 and inside[-1] == f"{words} words", "with the count that the JavaScript agent has made of it", answer.stdout)
     tree = amesh("task", "show", task, "--tree")
-    must("shout" in tree.stdout and "counter" in tree.stdout, "the tree shows both calls")
+    rows = {name: line for line in tree.stdout.splitlines() for name in ("writer", "shout", "press", "counter") if f"{name} " in line}
+    must(len(rows) == 4 and rows["press"].index("press") < rows["counter"].index("counter"), "the tree shows the calls, and the C agent's own below it", tree.stdout)
 
     say("\n== kill -9 in mid-task: the second try says why there was one\n")
     done = amesh("ask", "--durable", "--json", "fragile", "carry this")

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# An outside project builds against what `make install` puts down: shared and static, through pkg-config, as C and as C++.
+# An outside project builds against what `make install` puts down: shared and static, through pkg-config, as C and as C++; and an agent built so works.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 n=0 status=0
-tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
+tmp=$(mktemp -d)
+leave() { AMESH_HOME=$tmp/home "$tmp/usr/bin/amesh" down >/dev/null 2>&1; rm -rf "$tmp"; }
+trap leave EXIT
 claim() { # claim, command…
   n=$((n + 1)); local what=$1; shift
   if "$@" >"$tmp/log" 2>&1; then echo "ok $n - $what"; else echo "not ok $n - $what"; tail -n 20 "$tmp/log" | sed 's/^/# /'; status=1; fi
@@ -24,15 +26,40 @@ int main(void)
 C
 libdir=$(dirname "$(find "$tmp/usr" -name libamp.pc)")
 export PKG_CONFIG_PATH=$libdir
-amp_flags() { pkg-config --define-variable=prefix="$tmp/usr" "$@" libamp; }
-build_shared() { gcc -std=c17 -Wall -Werror "$tmp/outside.c" -o "$tmp/shared" $(amp_flags --cflags --libs) && LD_LIBRARY_PATH=$(dirname "$libdir") "$tmp/shared" | grep -qx amp.req.up.me; }
-build_static() { gcc -std=c17 -Wall -Werror "$tmp/outside.c" -o "$tmp/static" $(amp_flags --cflags) "$(dirname "$libdir")/libamp.a" $(amp_flags --static --libs-only-l | sed 's/-lamp//') && "$tmp/static" | grep -qx amp.req.up.me; }
-build_cpp() { cp "$tmp/outside.c" "$tmp/outside.cc" && g++ -std=c++17 -Wall -Werror -c "$tmp/outside.cc" -o "$tmp/o.o" $(amp_flags --cflags); }
-hidden() { ! nm -D --defined-only "$(dirname "$libdir")"/libamp.so | awk '$2 ~ /[TDBR]/ {print $3}' | grep -vE '^(amp_|amp__)'; }
+lib=$(dirname "$libdir")
+flags() { pkg-config --define-variable=prefix="$tmp/usr" "$@"; }
+build() { gcc -std=c17 -Wall -Werror "$@"; }
+build_shared() { build "$tmp/outside.c" -o "$tmp/shared" $(flags --cflags --libs libamp) && LD_LIBRARY_PATH=$lib "$tmp/shared" | grep -qx amp.req.up.me; }
+build_static() { build "$tmp/outside.c" -o "$tmp/static" $(flags --cflags libamp) "$lib/libamp.a" $(flags --static --libs-only-l libamp | sed 's/-lamp//') && "$tmp/static" | grep -qx amp.req.up.me; }
+build_cpp() { { cat "$tmp/outside.c"; echo '#include <amesh/client.h>'; } >"$tmp/outside.cc" && g++ -std=c++17 -Wall -Werror -c "$tmp/outside.cc" -o "$tmp/o.o" $(flags --cflags libamesh-client); }
+hidden() { # library, regex of what may be seen
+  ! nm -D --defined-only "$lib/$1" | awk '$2 ~ /[TDBR]/ {print $3}' | grep -vE "$2"
+}
+agent_shared() { build examples/agents/hello_c.c -o "$tmp/hello" $(flags --cflags --libs libamesh-client); }
+agent_static() { build examples/agents/hello_c.c -o "$tmp/hello-static" $(flags --cflags libamesh-client) "$lib/libamesh-client.a" "$lib/libamp.a" $(flags --static --libs-only-l libamesh-client | sed 's/-lamesh-client//; s/-lamp//'); }
+agent_answers() { # name, program: behind a sidecar, on a mesh of its own, with nothing but what was installed
+  local pid status=1 ready
+  export AMESH_HOME=$tmp/home LD_LIBRARY_PATH=$lib PATH=$tmp/usr/bin:$PATH
+  amesh up --detach || [ $? = 8 ] || return 1
+  mkfifo "$tmp/$1.ready"
+  amesh run --name "$1" --mode dial -- "$2" >"$tmp/$1.ready" 2>"$tmp/$1.log" &
+  pid=$!
+  exec 3<"$tmp/$1.ready"
+  if read -r -t 60 ready <&3 && [ "${ready%% *}" = ready ]; then amesh ask "$1" world | grep -x 'hello, world'; status=$?; fi
+  kill "$pid"; wait "$pid" || status=1
+  exec 3<&-
+  [ $status = 0 ] || cat "$tmp/$1.log"
+  return $status
+}
 claim "a program links with the shared library through pkg-config" build_shared
 claim "and with the static one" build_static
-claim "the header is fit for C++" build_cpp
-claim "nothing but amp_… is visible" hidden
+claim "the headers are fit for C++" build_cpp
+claim "libamp shows nothing but amp_…" hidden libamp.so '^(amp_|amp__)'
+claim "libamesh-client shows nothing but amesh_… and no inner part" hidden libamesh-client.so '^amesh_(adopt|agent|answer_done|ask|connect|fd|free|instance|is_pending|kv_[a-z_]+|log|request|send|serve|set_handlers|step|task_[a-z_]+|value_done)$'
+claim "an agent links with the shared client" agent_shared
+claim "and with the static one" agent_static
+claim "the agent answers behind a sidecar" agent_answers hello "$tmp/hello"
+claim "and so does the static one" agent_answers hello-static "$tmp/hello-static"
 claim "the installed program runs" "$tmp/usr/bin/amesh" version
 echo "1..$n"
 exit $status

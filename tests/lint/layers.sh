@@ -11,7 +11,7 @@ mesh/base       "(sidecar|env|cli|client)/
 mesh/sidecar    "(env|cli|client)/|<nats/|<sqlite3
 mesh/env        "(sidecar|cli|client)/|<nats/|<event2/
 mesh/cli        "(sidecar|env|client)/|<nats/|<event2/|<sqlite3
-mesh/client     "(base|sidecar|env|cli)/|<nats/|<event2/
+mesh/client     "(base|sidecar|env|cli)/|"(up|main)\.h|<nats/|<event2/|<sqlite3|<curl|<yaml|<sodium|<pthread|<uthash
 '
 # room: header regex, files that may have it
 rooms='
@@ -53,6 +53,7 @@ try mesh/env '# include <nats/nats.h>'
 try mesh/cli '#include "env/journal.h"'
 try mesh/cli '#include <sqlite3.h>'
 try mesh/client '#include "base/loop.h"'
+try mesh/client '#include <event2/event.h>'
 try mesh/sidecar '#include <event2/http.h>'
 echo "1..$n"
 exit $status
