@@ -303,8 +303,12 @@ int ask_direct(struct ask *ask)
     return ask->status;
 }
 
+/* 1: it is not whole, as one message could not carry it. */
 static int print_record(void *ctx, const Amp__EnvReply *reply)
 {
+    const Amp__Json *metadata = reply->n_tasks > 0 ? reply->tasks[0]->task->metadata : NULL;
+    if (metadata != NULL && memmem(metadata->text.data, metadata->text.len, "\"amp/omitted\"", 13) != NULL)
+        return 1;
     struct amp_buf out;
     amp_buf_init(&out, 2 * (size_t)AMP_FOLD_BYTES_MAX);
     if (reply->n_tasks > 0 && amp_encode(&reply->tasks[0]->task->base, AMP_JSON, &out, NULL) == AMP_OK) {
@@ -315,7 +319,7 @@ static int print_record(void *ctx, const Amp__EnvReply *reply)
     return 0;
 }
 
-/* With --json the document is the environment's record. */
+/* With --json the document is the environment's record, or what was seen here where that does not fit a message. */
 static void print_final(struct ask *ask)
 {
     Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
@@ -324,8 +328,8 @@ static void print_final(struct ask *ask)
     query.id = ask->task_id;
     request.verb_case = AMP__ENV_REQUEST__VERB_GET;
     request.get = &query;
-    (void)cli_ask_env(&ask->cli, &request, print_record, NULL, &err);
-    if (err.code != AMP_OK)
+    int status = cli_ask_env(&ask->cli, &request, print_record, NULL, &err);
+    if (err.code != AMP_OK || status != 0)
         answer_print_task(&ask->answer, ask->parent);
 }
 

@@ -18,6 +18,8 @@ struct show {
     struct cli cli;
     struct amp_arena arena; /* of the event in hand */
     uint32_t shown;         /* tasks of the tree */
+    uint32_t n_events;      /* printed */
+    char token[AMP_KV_KEY_MAX + 1]; /* of the next page of events; "": that was all */
 };
 
 static void print_field(const struct cli *cli, const char *name, const char *text)
@@ -98,18 +100,18 @@ static void print_head(const struct show *show, const Amp__TaskRecord *record)
 
 static void print_events(struct show *show, const Amp__TaskRecord *record)
 {
-    if (record->n_events > 0)
+    if (record->n_events > 0 && show->n_events == 0)
         putchar('\n');
     for (size_t i = 0; i < record->n_events; i++) {
         Amp__StreamResponse *body = NULL;
         const Amp__Event *event = record->events[i];
         amp_arena_reset(&show->arena);
-        if (event_decode(event, &show->arena, &body, NULL) != AMP_OK)
-            continue;
-        struct event_head head = {.seq = (uint32_t)i + 1, .unix_ms = event->time != NULL ? event->time->unix_ms : 0};
-        event_print_line(stdout, &show->cli.out, &head, body);
+        bool is_readable = event_decode(event, &show->arena, &body, NULL) == AMP_OK;
+        struct event_head head = {.seq = ++show->n_events, .unix_ms = event->time != NULL ? event->time->unix_ms : 0};
+        if (is_readable)
+            event_print_line(stdout, &show->cli.out, &head, body);
     }
-    if (record->error == NULL || record->error->code == AMP_OK)
+    if (show->token[0] != '\0' || record->error == NULL || record->error->code == AMP_OK)
         return;
     struct amp_error err = {0};
     amp_error_from_wire(&err, record->error);
@@ -208,7 +210,9 @@ static int on_task(void *ctx, const Amp__EnvReply *reply)
         free(line);
         return 0;
     }
-    print_head(show, record);
+    snprintf(show->token, sizeof show->token, "%s", reply->next_page_token != NULL ? reply->next_page_token : "");
+    if (show->n_events == 0)
+        print_head(show, record);
     print_events(show, record);
     return 0;
 }
@@ -232,6 +236,10 @@ int task_run_show(const struct command *command, struct command_args *args)
         request.get = &query;
         amp_arena_init(&show.arena, AMP_ARENA_BYTES_MAX);
         status = cli_request(&show.cli, &request, on_task, &show);
+        while (status == 0 && show.token[0] != '\0') {
+            query.page_token = show.token;
+            status = cli_request(&show.cli, &request, on_task, &show);
+        }
         if (status == 0 && !show.cli.is_json)
             status = print_children(&show, args->rest[0], command_flag(command, args, "tree") ? "" : "  ", 1);
         amp_arena_done(&show.arena);

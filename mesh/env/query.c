@@ -176,7 +176,12 @@ static void answer_one(const struct ask *ask, Amp__TaskRecord *record)
     answer.has_total = true;
     answer.total = 1;
     if (wanted->has_events && wanted->events) {
+        static const int less[] = {VIEW_ARTIFACTS, VIEW_ALL};
         size_t used = amp__task_record__get_packed_size(record), room = env_payload_max(ask->env) / 2;
+        for (size_t i = 0; i < sizeof less / sizeof less[0] && used > room / 2; i++) { /* the events have them */
+            view_omit(record, less[i], &ask->env->answer);
+            used = amp__task_record__get_packed_size(record);
+        }
         uint32_t from = wanted->page_token ? (uint32_t)strtoul(wanted->page_token, NULL, 10) : 1;
         struct events events = {.arena = &ask->env->answer, .record = record, .next = from ? from : 1, .cap = JOURNAL_READ_MAX,
                                 .room = used < room ? room - used : 0};

@@ -278,6 +278,21 @@ def bus_comes_back(mesh_type):
         until(lambda: mesh.state(task) == "TASK_STATE_COMPLETED", "the task ends")
 
 
+def larger_than_a_message(mesh):
+    """3 MB of answer on a bus that carries 1 MB at once: nothing is cut in silence."""
+    mesh.agent("big", "--", "sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x")
+    task = mesh.run("ask", "--durable", "--json", "--key", "big", "big", "x").ok().json()
+    text = "".join(p["text"] for a in task["artifacts"] for p in a["parts"])
+    check(len(text) == 3000000, "ask --json has all of it", len(text))
+    record = mesh.show(task["id"])
+    check(record["metadata"]["amp/omitted"] == ["artifacts"], "a record says what it leaves out", record["metadata"])
+    r = mesh.run("ask", "--durable", "--key", "big", "big", "x").ok()
+    check(len(r.out.strip()) == 3000000, "the same key again: the same answer", len(r.out))
+    events = len([line for line in mesh.run("task", "watch", task["id"], "--json").ok().out.splitlines() if line])
+    shown = [line for line in mesh.run("task", "show", task["id"]).ok().out.splitlines() if line[:2].isdigit() and line[2:3] == ":"]
+    check(len(shown) == events and events > 40, "task show has all events", len(shown), events)
+
+
 def stops_in_good_order(mesh):
     task = detach(mesh, "nobody-there", "x")
     mesh.up.signal(signal.SIGTERM)
@@ -300,6 +315,7 @@ def main():
             tap.run("one environment per journal, and its files are private", one_environment_per_journal, mesh)
             tap.run("a journal of a newer version is refused", newer_journal, mesh)
             tap.run("a disk that takes nothing more is said everywhere, and loses nothing", full_disk, mesh)
+            tap.run("a task larger than one message is whole, or says what is missing", larger_than_a_message, mesh)
             tap.run("SIGTERM ends it in good order", stops_in_good_order, mesh)
     except Failed as e:
         tap.run("the mesh of these tests", lambda: (_ for _ in ()).throw(e))
