@@ -201,18 +201,29 @@ static void refuse(struct http_request *request, int status, enum amp_code code,
     free(body);
 }
 
-static const struct http_route *find_route(struct http_request *request, const char *path, bool *ret_is_known)
+static const struct http_route *find_route(struct http_request *request, const char *path, unsigned *ret_methods)
 {
     enum http_method method = method_of(request->ev);
-    *ret_is_known = false;
+    *ret_methods = 0;
     for (const struct http_route *route = request->server->routes; route->path; route++) {
         if (!matches(request, route->path, path))
             continue;
-        *ret_is_known = true;
+        *ret_methods |= route->method;
         if (route->method == method)
             return route;
     }
     return NULL;
+}
+
+static void refuse_method(struct http_request *request, unsigned methods)
+{
+    static const char *const names[] = {"GET", "POST", "PUT", "DELETE"}; /* by bit of enum http_method */
+    char allow[32] = "";
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (methods & 1u << i)
+            snprintf(allow + strlen(allow), sizeof allow - strlen(allow), "%s%s", *allow ? ", " : "", names[i]);
+    http_set_header(request, "Allow", allow);
+    refuse(request, 405, AMP_UNSUPPORTED, "this address does not take this method");
 }
 
 static void dispatch(struct http_request *request)
@@ -220,17 +231,17 @@ static void dispatch(struct http_request *request)
     const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(request->ev);
     const char *path = uri ? evhttp_uri_get_path(uri) : NULL;
     const char *query = uri ? evhttp_uri_get_query(uri) : NULL;
-    bool is_known;
+    unsigned methods;
     if (http_header(request, "Origin")) {
         refuse(request, 403, AMP_DENIED, "web pages may not speak to this socket");
     } else if (!path || (query && evhttp_parse_query_str(query, &request->query) != 0)) {
         refuse(request, 400, AMP_INVALID, "the request's address cannot be read");
     } else {
-        const struct http_route *route = find_route(request, path, &is_known);
+        const struct http_route *route = find_route(request, path, &methods);
         if (route)
             route->handle(request->server->ctx, request);
-        else if (is_known)
-            refuse(request, 405, AMP_UNSUPPORTED, "this address does not take this method");
+        else if (methods)
+            refuse_method(request, methods);
         else
             refuse(request, 404, AMP_NOT_FOUND, "there is nothing at this address");
     }
@@ -304,7 +315,7 @@ enum amp_code http_server_new(struct loop *loop, const struct http_options *opti
     evhttp_set_max_headers_size(server->evhttp, (ev_ssize_t)options->headers_max);
     evhttp_set_max_body_size(server->evhttp, (ev_ssize_t)options->body_max);
     evhttp_set_timeout(server->evhttp, (int)options->idle_s);
-    evhttp_set_allowed_methods(server->evhttp, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE);
+    evhttp_set_allowed_methods(server->evhttp, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE | EVHTTP_REQ_HEAD | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_TRACE | EVHTTP_REQ_PATCH);
     evhttp_set_default_content_type(server->evhttp, NULL);
     evhttp_set_gencb(server->evhttp, on_request, server);
     server->dir_fd = -1;

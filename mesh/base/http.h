@@ -28,7 +28,7 @@ struct http_route {
     void (*handle)(void *ctx, struct http_request *request);
 };
 
-/* `routes` ends with a row without path. A path that no row knows gets 404, a method 405, an `Origin` header 403: no web page may speak to this server. */
+/* `routes` ends with a row without path. A path that no row knows gets 404, a method 405 with `Allow`, an `Origin` header 403: no web page may speak to this server. */
 AMP_MUST_USE enum amp_code http_server_new(struct loop *loop, const struct http_options *options, const struct http_route *routes, void *ctx, struct http_server **ret,
                                            struct amp_error *reterr);
 /* Every open request is gone (on_gone is called). NULL is fine. */

@@ -1,7 +1,9 @@
 /* amesh run: one agent instance on the mesh. */
 #include "commands.h"
 #include "run_card.h"
+#include "sidecar/shim_files.h"
 #include "sidecar/sidecar.h"
+#include "sidecar/spawn.h"
 
 #include "base/bus.h"
 #include "base/home.h"
@@ -61,43 +63,11 @@ static int usage(const struct run *run, const char *message, const char *hint)
 
 /* ---- what to run ------------------------------------------------------------------------------------------------- */
 
-static bool has_ending(const char *text, size_t len, const char *ending)
-{
-    size_t n = strlen(ending);
-    return len > n && memcmp(text + len - n, ending, n) == 0;
-}
-
-/* FILE.py:OBJECT, FILE.mjs:OBJECT, FILE.js:OBJECT; the object may be left out. */
-static bool is_shim_target(const char *text)
-{
-    const char *colon = strrchr(text, ':');
-    size_t len = colon ? (size_t)(colon - text) : strlen(text);
-    return has_ending(text, len, ".py") || has_ending(text, len, ".mjs") || has_ending(text, len, ".js");
-}
-
-static bool is_in_path(const char *program)
-{
-    const char *path = getenv("PATH");
-    while (path && *path) {
-        char full[4096];
-        size_t len = strcspn(path, ":");
-        snprintf(full, sizeof full, "%.*s/%s", (int)len, path, program);
-        if (access(full, X_OK) == 0)
-            return true;
-        path += len + (path[len] == ':');
-    }
-    return false;
-}
-
 static int check_program(const struct run *run, const char *program)
 {
     struct amp_error err = {0};
-    if (strchr(program, '/') ? access(program, X_OK) == 0 : is_in_path(program))
-        return 0;
-    bool is_there = strchr(program, '/') && access(program, F_OK) == 0;
-    amp_error_set(&err, is_there ? AMP_DENIED : AMP_NOT_FOUND, "", is_there ? "%s is not executable" : "there is no program %s", program);
-    amp_error_hint(&err, is_there ? "chmod +x %s" : "look at the path and the spelling of %s", program);
-    return fail(run, &err);
+    char path[SPAWN_PATH_MAX];
+    return spawn_find(program, path, &err) == AMP_OK ? 0 : fail(run, &err);
 }
 
 static int choose_shim(struct run *run, const char *target)
@@ -120,7 +90,7 @@ static int choose_mode(struct run *run)
 {
     const struct command_args *args = run->args;
     const char *mode = command_value(run->command, args, "mode");
-    bool is_shim = args->n_rest == 1 && !args->has_dashes && is_shim_target(args->rest[0]);
+    bool is_shim = args->n_rest == 1 && !args->has_dashes && shim_language_of(args->rest[0]) != SHIM_NONE;
     if (is_shim && !mode)
         return choose_shim(run, args->rest[0]);
     if (!mode || strcmp(mode, "exec") == 0)
@@ -183,8 +153,11 @@ static int make_card(struct run *run)
         return fail(run, &err);
     if (amp_card_complete(card, run->name, &run->arena) != AMP_OK)
         return usage(run, "out of memory", "");
-    if (amp_card_check(card, &err) != AMP_OK)
+    if (amp_card_check(card, &err) != AMP_OK) {
+        if (file)
+            run_card_place(file, &err);
         return fail(run, &err);
+    }
     run->options.card = card;
     return 0;
 }

@@ -19,8 +19,13 @@ struct reader {
 
 static cJSON *to_json(struct reader *reader, const yaml_node_t *node, unsigned depth);
 
-static cJSON *scalar(const yaml_node_t *node)
+/* NULL: *reterr. */
+static cJSON *scalar(struct reader *reader, const yaml_node_t *node)
 {
+    if (strlen((const char *)node->data.scalar.value) != node->data.scalar.length) {
+        amp_error_set(reader->reterr, AMP_INVALID, "", "%s:%zu: a text has a NUL in it", reader->path, node->start_mark.line + 1);
+        return NULL;
+    }
     const char *text = (const char *)node->data.scalar.value;
     if (node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE) {
         char *end;
@@ -41,8 +46,9 @@ static cJSON *mapping(struct reader *reader, const yaml_node_t *node, unsigned d
     for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top; pair++) {
         const yaml_node_t *key = yaml_document_get_node(&reader->document, pair->key);
         cJSON *value = to_json(reader, yaml_document_get_node(&reader->document, pair->value), depth + 1);
-        if (!value || key->type != YAML_SCALAR_NODE || cJSON_HasObjectItem(object, (const char *)key->data.scalar.value)) {
-            amp_error_set(reader->reterr, AMP_MALFORMED, "", "%s:%zu: a key must be text and stand once", reader->path, key->start_mark.line + 1);
+        if (!value || key->type != YAML_SCALAR_NODE || cJSON_GetObjectItemCaseSensitive(object, (const char *)key->data.scalar.value)) {
+            if (value)
+                amp_error_set(reader->reterr, AMP_MALFORMED, "", "%s:%zu: a key must be text and stand once", reader->path, key->start_mark.line + 1);
             cJSON_Delete(value);
             cJSON_Delete(object);
             return NULL;
@@ -69,40 +75,62 @@ static cJSON *sequence(struct reader *reader, const yaml_node_t *node, unsigned 
 /* Aliases can make a small file large: nodes are counted as they are visited. */
 static cJSON *to_json(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
+    if (!node && depth == 0) {
+        amp_error_set(reader->reterr, AMP_MALFORMED, "", "%s: the file is empty", reader->path);
+        return NULL;
+    }
     if (!node || depth > AMP_DEPTH_MAX || ++reader->nodes > 16 * AMP_MEMBERS_MAX) {
         amp_error_set(reader->reterr, AMP_TOO_DEEP, "", "%s: nested too deep, or too many values", reader->path);
         return NULL;
     }
     switch (node->type) {
-    case YAML_SCALAR_NODE: return scalar(node);
+    case YAML_SCALAR_NODE: return scalar(reader, node);
     case YAML_MAPPING_NODE: return mapping(reader, node, depth);
     case YAML_SEQUENCE_NODE: return sequence(reader, node, depth);
     default: return cJSON_CreateNull();
     }
 }
 
-/* The card's members by their JSON names; what is not among them is a slip of the pen. */
-static enum amp_code check_members(const cJSON *json, const char *path, struct amp_error *reterr)
+/* Members by their JSON names; what is not among them is a slip of the pen. `where`: the path of the object. */
+static enum amp_code check_names(const cJSON *object, const char *const *known, const char *what, const char *where, struct amp_error *reterr)
 {
-    static const char *const known[] = {"name", "description", "supportedInterfaces", "provider", "version", "documentationUrl", "capabilities", "securitySchemes",
-                                        "securityRequirements", "defaultInputModes", "defaultOutputModes", "skills", "signatures", "iconUrl"};
     const cJSON *member;
-    if (!cJSON_IsObject(json))
-        return amp_error_set(reterr, AMP_MALFORMED, "", "%s: a card is a mapping", path);
-    cJSON_ArrayForEach(member, json)
+    cJSON_ArrayForEach(member, object)
     {
-        bool is_known = false;
-        for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-            is_known = is_known || strcmp(known[i], member->string) == 0;
-        if (!is_known)
-            return amp_error_set(reterr, AMP_INVALID, member->string, "%s: a card has no member \"%.60s\"", path, member->string);
+        char field[sizeof reterr->field];
+        size_t i = 0;
+        while (known[i] && strcmp(known[i], member->string) != 0)
+            i++;
+        snprintf(field, sizeof field, "%s%.60s", where, member->string);
+        if (!known[i])
+            return amp_error_set(reterr, AMP_INVALID, field, "a %s has no such member", what);
     }
     return AMP_OK;
 }
 
-static enum amp_code map_card(const cJSON *json, const char *path, struct amp_arena *arena, Amp__AgentCard **ret, struct amp_error *reterr)
+static enum amp_code check_members(const cJSON *json, struct amp_error *reterr)
 {
-    enum amp_code code = check_members(json, path, reterr);
+    static const char *const known[] = {"name", "description", "supportedInterfaces", "provider", "version", "documentationUrl", "capabilities", "securitySchemes",
+                                        "securityRequirements", "defaultInputModes", "defaultOutputModes", "skills", "signatures", "iconUrl", NULL};
+    static const char *const known_of_skill[] = {"id", "name", "description", "tags", "examples", "inputModes", "outputModes", "securityRequirements", NULL};
+    const cJSON *skill;
+    unsigned i = 0;
+    if (!cJSON_IsObject(json))
+        return amp_error_set(reterr, AMP_MALFORMED, "", "a card is a mapping");
+    enum amp_code code = check_names(json, known, "card", "", reterr);
+    cJSON_ArrayForEach(skill, cJSON_GetObjectItemCaseSensitive(json, "skills"))
+    {
+        char where[32];
+        snprintf(where, sizeof where, "skills[%u].", i++);
+        if (code == AMP_OK)
+            code = check_names(skill, known_of_skill, "skill", where, reterr);
+    }
+    return code;
+}
+
+static enum amp_code map_card(const cJSON *json, struct amp_arena *arena, Amp__AgentCard **ret, struct amp_error *reterr)
+{
+    enum amp_code code = check_members(json, reterr);
     char *text = code == AMP_OK ? cJSON_PrintUnformatted(json) : NULL;
     ProtobufCMessage *message = NULL;
     if (text)
@@ -112,30 +140,88 @@ static enum amp_code map_card(const cJSON *json, const char *path, struct amp_ar
     return code;
 }
 
-enum amp_code run_card_read(const char *path, struct amp_arena *arena, Amp__AgentCard **ret, struct amp_error *reterr)
+/* The node at "skills[2].id", or the last one on the way there. */
+static const yaml_node_t *node_at(yaml_document_t *document, const char *field)
 {
-    struct reader reader = {.path = path, .reterr = reterr};
+    const yaml_node_t *node = yaml_document_get_root_node(document);
+    while (node && *field) {
+        const yaml_node_t *next = NULL;
+        if (*field == '[' && node->type == YAML_SEQUENCE_NODE) {
+            char *end;
+            size_t index = strtoul(field + 1, &end, 10);
+            if (index < (size_t)(node->data.sequence.items.top - node->data.sequence.items.start))
+                next = yaml_document_get_node(document, node->data.sequence.items.start[index]);
+            field = end + (*end == ']');
+        } else if (node->type == YAML_MAPPING_NODE) {
+            size_t len = strcspn(field, ".[");
+            for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top; pair++) {
+                const yaml_node_t *key = yaml_document_get_node(document, pair->key);
+                if (key->type == YAML_SCALAR_NODE && key->data.scalar.length == len && memcmp(key->data.scalar.value, field, len) == 0)
+                    next = yaml_document_get_node(document, pair->value);
+            }
+            field += len;
+        }
+        if (!next)
+            break;
+        field += *field == '.';
+        node = next;
+    }
+    return node;
+}
+
+/* "card.yaml:7: skills[0].id: …" instead of the bare reason. */
+static void place(struct reader *reader, struct amp_error *err)
+{
+    const struct amp_error bare = *err;
+    const char *field = strncmp(bare.field, "card.", 5) == 0 ? bare.field + 5 : bare.field;
+    const yaml_node_t *node = node_at(&reader->document, field);
+    amp_error_set(err, bare.code, field, "%s:%zu: %s%s%s", reader->path, node ? node->start_mark.line + 1 : 1, field, *field ? ": " : "", bare.message);
+    amp_error_hint(err, "%s", bare.hint);
+}
+
+/* The document is to be deleted after AMP_OK. */
+static enum amp_code load(const char *path, struct reader *reader)
+{
     yaml_parser_t parser;
     FILE *file = fopen(path, "re");
     if (!file)
-        return amp_error_set(reterr, AMP_NOT_FOUND, "", "%s: %s", path, strerror(errno));
+        return amp_error_set(reader->reterr, AMP_NOT_FOUND, "", "%s: %s", path, strerror(errno));
     enum amp_code code = AMP_OK;
     if (!yaml_parser_initialize(&parser)) {
         fclose(file);
-        return amp_error_set(reterr, AMP_NO_MEMORY, "", "%s: out of memory", path);
+        return amp_error_set(reader->reterr, AMP_NO_MEMORY, "", "%s: out of memory", path);
     }
     yaml_parser_set_input_file(&parser, file);
-    if (!yaml_parser_load(&parser, &reader.document)) {
-        code = amp_error_set(reterr, AMP_MALFORMED, "", "%s:%zu: %s", path, parser.problem_mark.line + 1, parser.problem ? parser.problem : "not YAML");
-    } else {
-        cJSON *json = to_json(&reader, yaml_document_get_root_node(&reader.document), 0);
-        code = json ? map_card(json, path, arena, ret, reterr) : reterr->code;
-        cJSON_Delete(json);
-        yaml_document_delete(&reader.document);
-    }
+    if (!yaml_parser_load(&parser, &reader->document))
+        code = amp_error_set(reader->reterr, AMP_MALFORMED, "", "%s:%zu: %s", path, parser.problem_mark.line + 1, parser.problem ? parser.problem : "not YAML");
     yaml_parser_delete(&parser);
     fclose(file);
     return code;
+}
+
+enum amp_code run_card_read(const char *path, struct amp_arena *arena, Amp__AgentCard **ret, struct amp_error *reterr)
+{
+    struct reader reader = {.path = path, .reterr = reterr};
+    enum amp_code code = load(path, &reader);
+    if (code != AMP_OK)
+        return code;
+    cJSON *json = to_json(&reader, yaml_document_get_root_node(&reader.document), 0);
+    code = json ? map_card(json, arena, ret, reterr) : reterr->code;
+    if (json && code != AMP_OK)
+        place(&reader, reterr);
+    cJSON_Delete(json);
+    yaml_document_delete(&reader.document);
+    return code;
+}
+
+void run_card_place(const char *path, struct amp_error *err)
+{
+    struct amp_error ignored;
+    struct reader reader = {.path = path, .reterr = &ignored};
+    if (load(path, &reader) != AMP_OK)
+        return;
+    place(&reader, err);
+    yaml_document_delete(&reader.document);
 }
 
 enum amp_code run_card_skills(Amp__AgentCard *card, const char **skills, struct amp_arena *arena, struct amp_error *reterr)

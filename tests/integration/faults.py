@@ -167,6 +167,24 @@ def bad_names(mesh):
         check(r.status == 2, f"skill {name!r}", r.status, r.err)
 
 
+def bad_cards(mesh):
+    """A card that is wrong is refused with file, line and field."""
+    path = os.path.join(mesh.home, "card.yaml")
+    for text, said in (("name: ok\nskills:\n  - id: a b\n    name: x\n", "card.yaml:3: skills[0].id: "), ("name: ok\nskills:\n- id: a\n  taggs: [b]\n", "card.yaml:4: skills[0].taggs: "),
+                       ('{"name": "ok",\n "version": [1]}', "card.yaml:2: version: "), ("name: ok\nname: ok\n", "card.yaml:2: "), ("name: ok\nx: [\n", "card.yaml:"), ("", "the file is empty"),
+                       ("name: ok\nnonsense: 1\n", "card.yaml:2: nonsense: "), ('name: "a\\0b"\n', "a NUL"), ("name: a.b\n", '"a.b" is no name'), ('name: ok\ndescription: "\\e[31m"\n', "card.yaml:2: description: ")):
+        with open(path, "w") as f:
+            f.write(text)
+        r = mesh.run("run", "--card", path, "--", "cat", deadline=20)
+        check(r.status == 2 and said in r.err, f"{text!r}: {said}", r.status, r.err)
+    with open(path, "w") as f:
+        f.write("name: carded\ndescription: from a file\nskills:\n- id: carded-skill\n  name: S\n  description: d\n  tags: [t]\n")
+    agent = mesh.agent("over", "--card", path, "--description", "from an option", "--", "cat")
+    card = show(mesh, "over")["card"]
+    check(card["name"] == "over" and card["description"] == "from an option" and card["skills"][0]["id"] == "carded-skill", "options override the file", card)
+    agent.stop()
+
+
 def too_large(mesh):
     mesh.agent("sink", "--", "sh", "-c", "wc -c")
     r = mesh.run("ask", "sink", "-", text="x" * 900000).ok()
@@ -299,6 +317,7 @@ with Mesh() as mesh:
     tap.run("nobody of that name, skill or id: said at once", no_such, mesh)
     tap.run("busy: waits, or says so", busy, mesh)
     tap.run("names that are none are refused", bad_names, mesh)
+    tap.run("cards that are wrong are refused with file, line and field", bad_cards, mesh)
     tap.run("messages over the server's limit are refused with the numbers", too_large, mesh)
     tap.run("malformed messages on every subject", bad_envelopes, mesh)
     tap.run("garbage on the local socket", bad_local, mesh, steady)

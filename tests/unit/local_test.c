@@ -127,6 +127,9 @@ static void test_unknown_addresses_and_methods_say_so(void **state)
     struct agent_world *world = exec_world("cat");
     expect_out(world, "api -w '%{http_code}' http://x/v2/health", "404");
     expect_out(world, "api -w '%{http_code}' -X POST -d x http://x/v1/health", "405");
+    expect_out(world, "api -i -X OPTIONS http://x/v1/kv/shared/k", "Allow: GET, PUT, DELETE");
+    expect_out(world, "api -I http://x/v1/work", "405"); /* it would take a task that nobody sees */
+    expect_out(world, "api -i -X PATCH http://x/v1/health", "AMESH-1006");
     expect_out(world, "api -w '%{http_code}' http://x/v1/tasks//events", "404");
     expect_out(world, "api -w '%{http_code}' http://x/v1/work", "501");
     expect_out(world, "api -w '%{http_code}' 'http://x/v1/tasks/t-nobody/events' -d '{\"type\":\"text\",\"text\":\"x\"}'", "404");
