@@ -65,7 +65,8 @@ def bench_call():
     """A call through two sidecars against raw nats.c and against sockets by hand, on one server."""
     results = {}
     for pin in (True, False):
-        server_cpu, rest_cpu = (0, 1) if pin else (None, None)
+        rest_cpu = 1 if pin else None
+        os.sched_setaffinity(0, {1} if pin else set(range(os.cpu_count())))  # children inherit it
         with Mesh() as mesh:
             host, port = mesh.bus.split("//")[1].split("@")[-1].split(":")
             if pin:
@@ -73,12 +74,6 @@ def bench_call():
                     subprocess.run(["taskset", "-acp", "0", str(json.load(f)["natsPid"])], check=True, capture_output=True)
             agent = mesh.agent("bench-echo", "--concurrency", "64", "--mode", "dial", "--", PROGRAM + "echo_agent")
             caller = mesh.agent("bench-caller", "--mode", "dial", "--sock", os.path.join(mesh.home, "caller.sock"), "--", PROGRAM + "echo_agent")
-            if pin:
-                for p in (agent, caller, mesh.up):
-                    subprocess.run(["taskset", "-acp", "1", str(p.child.pid)], check=True, capture_output=True)
-                show = json.loads(mesh.run("show", "bench-echo", "--json").out)
-                for i in show["instances"]:
-                    subprocess.run(["taskset", "-acp", "1", str(i["pid"])], check=True, capture_output=True)
             natsc = Process(pinned(rest_cpu, [PROGRAM + "raw_nats", "respond", mesh.bus]), os.environ, "raw nats")
             natsc.wait_line("ready")
             sock = Process(pinned(rest_cpu, [PROGRAM + "raw_socket", "respond", host, port]), os.environ, "raw socket")
@@ -97,6 +92,7 @@ def bench_call():
                 results[("pinned" if pin else "free", window)] = (rows, {k: statistics.median(v) for k, v in side.items()})
             natsc.stop()
             sock.stop()
+    os.sched_setaffinity(0, set(range(os.cpu_count())))
     data = []
     for (mode, window), (rows, side) in results.items():
         base = median(rows["nats.c"], "p50_us")
