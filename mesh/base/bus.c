@@ -226,6 +226,7 @@ static struct bus *create(struct loop *loop, const struct bus_options *options)
     bus->options.name = options->name ? xstrdup(options->name) : NULL;
     TAILQ_INIT(&bus->subs);
     TAILQ_INIT(&bus->inboxes);
+    LIST_INIT(&bus->idle_seats);
     LIST_INIT(&bus->closing);
     char token[BUS_TOKEN_LEN + 1];
     bus_token(bus, token);
@@ -249,6 +250,7 @@ static void destroy(struct bus *bus)
     loop_timer_free(bus->retry);
     loop_tick_free(bus->tick);
     forget_learned(bus);
+    bus_io_release(bus);
     free((char *)bus->options.url);
     free((char *)bus->options.creds);
     free((char *)bus->options.name);

@@ -61,7 +61,8 @@ bool bus_is_leaving(const struct bus *bus, const void *ctx);
 AMP_MUST_USE enum amp_code bus_publish(struct bus *bus, const char *subject, const char *reply, struct amp_bytes data);
 
 /* An inbox receives the replies to one request: any number of them, until closed. Its subject is under this connection's own prefix
- * (`_INBOX_<conn>.<token>`). Each has a subscription of its own: nats.c does not tell to which subject "no responders" came. */
+ * (`_INBOX_<conn>.<seat>.<token>`): the token cannot be guessed, the seat is a subscription that is used again for the next inbox. What comes late for
+ * an inbox that was freed is dropped and counted. */
 enum bus_inbox_kind {
     BUS_INBOX_MSG,           /* `msg` is set */
     BUS_INBOX_NO_RESPONDERS, /* nobody listens on the subject that was asked */

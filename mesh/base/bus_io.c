@@ -172,7 +172,7 @@ static void deliver(struct bus_sub *sub, natsMsg *nats)
 }
 
 /* False: nothing waits. *ret NULL: it was "no responders", of which the library keeps the subject to itself; that is why each inbox has a
- * subscription of its own. */
+ * seat of its own. */
 static bool pop(natsSubscription *sub, natsMsg **ret)
 {
     int waiting = 0;
@@ -184,6 +184,26 @@ static bool pop(natsSubscription *sub, natsMsg **ret)
     return status == NATS_OK || status == NATS_NO_RESPONDERS;
 }
 
+/* natsMsg_Destroy wakes the library's garbage thread whenever that sleeps: once for many instead of once for each message. What is kept is
+ * little, and goes with the next ones or with the connection. */
+static void spend(struct bus *bus, natsMsg *msg)
+{
+    if (!msg)
+        return;
+    bus->spent[bus->n_spent++] = msg;
+    bus->spent_bytes += (size_t)natsMsg_GetDataLength(msg);
+    if (bus->n_spent == BUS_SPENT_MAX || bus->spent_bytes > BUS_SPENT_BYTES_MAX)
+        bus_io_release(bus);
+}
+
+void bus_io_release(struct bus *bus)
+{
+    for (unsigned i = 0; i < bus->n_spent; i++)
+        natsMsg_Destroy(bus->spent[i]);
+    bus->n_spent = 0;
+    bus->spent_bytes = 0;
+}
+
 static void poll_sub(struct bus_sub *sub)
 {
     struct bus *bus = sub->bus;
@@ -193,7 +213,7 @@ static void poll_sub(struct bus_sub *sub)
         if (!msg)
             continue; /* answers only inboxes */
         deliver(sub, msg);
-        natsMsg_Destroy(msg);
+        spend(bus, msg);
     }
     bus->polled = NULL;
 }
@@ -236,6 +256,56 @@ void bus_token(struct bus *bus, char ret[BUS_TOKEN_LEN + 1])
     ret[BUS_TOKEN_LEN] = '\0';
 }
 
+static void seat_subscribe(struct bus *bus, struct bus_seat *seat)
+{
+    char subject[BUS_INBOX_SIZE];
+    snprintf(subject, sizeof subject, "%.40s.%" PRIx32 ".*", bus->prefix, seat->number);
+    seat->nats = subscribe(bus, subject, NULL);
+}
+
+static struct bus_seat *seat_take(struct bus *bus)
+{
+    struct bus_seat *seat = LIST_FIRST(&bus->idle_seats);
+    if (seat) {
+        LIST_REMOVE(seat, entry);
+        bus->n_idle_seats--;
+        return seat;
+    }
+    seat = xcalloc(1, sizeof *seat);
+    seat->number = ++bus->seat_number;
+    if (bus->link)
+        seat_subscribe(bus, seat);
+    return seat;
+}
+
+static void seat_free(struct bus_seat *seat)
+{
+    natsSubscription_Destroy(seat->nats);
+    free(seat);
+}
+
+/* Replies that come late for an earlier use are known by their token; a late "no responders" could not be told from the next user's. So a
+ * seat is used again only when none can come any more: the one request that it saw was answered. */
+static void seat_leave(struct bus *bus, struct bus_seat *seat, bool is_settled)
+{
+    if (!seat->nats || !is_settled || bus->n_idle_seats == BUS_SEATS_IDLE_MAX) {
+        seat_free(seat);
+        return;
+    }
+    LIST_INSERT_HEAD(&bus->idle_seats, seat, entry);
+    bus->n_idle_seats++;
+}
+
+static void drop_idle_seats(struct bus *bus)
+{
+    struct bus_seat *seat;
+    while ((seat = LIST_FIRST(&bus->idle_seats))) {
+        LIST_REMOVE(seat, entry);
+        seat_free(seat);
+    }
+    bus->n_idle_seats = 0;
+}
+
 struct bus_inbox *bus_inbox_new(struct bus *bus,
                                 void (*on_reply)(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text),
                                 void *ctx)
@@ -243,13 +313,12 @@ struct bus_inbox *bus_inbox_new(struct bus *bus,
     struct bus_inbox *inbox = xcalloc(1, sizeof *inbox);
     char token[BUS_TOKEN_LEN + 1];
     bus_token(bus, token);
-    snprintf(inbox->subject, sizeof inbox->subject, "%.40s.%s", bus->prefix, token);
+    inbox->seat = seat_take(bus);
+    snprintf(inbox->subject, sizeof inbox->subject, "%.29s.%" PRIx32 ".%s", bus->prefix, inbox->seat->number, token);
     inbox->bus = bus;
     inbox->serial = ++bus->inbox_serial;
     inbox->on_reply = on_reply;
     inbox->ctx = ctx;
-    if (bus->link)
-        inbox->nats = subscribe(bus, inbox->subject, NULL);
     HASH_ADD_STR(bus->inbox_by_subject, subject, inbox);
     TAILQ_INSERT_TAIL(&bus->inboxes, inbox, entry);
     return inbox;
@@ -266,7 +335,9 @@ enum amp_code bus_inbox_request(struct bus_inbox *inbox, const char *subject, st
         free(inbox->asked);
         inbox->asked = xstrdup(subject);
     }
-    return bus_publish(inbox->bus, subject, inbox->subject, data);
+    enum amp_code code = bus_publish(inbox->bus, subject, inbox->subject, data);
+    inbox->n_asked += code == AMP_OK;
+    return code;
 }
 
 void bus_inbox_free(struct bus_inbox *inbox)
@@ -278,7 +349,7 @@ void bus_inbox_free(struct bus_inbox *inbox)
         bus->inbox_next = TAILQ_NEXT(inbox, entry);
     if (bus->inbox_polled == inbox)
         bus->inbox_polled = NULL;
-    natsSubscription_Destroy(inbox->nats);
+    seat_leave(bus, inbox->seat, inbox->n_asked == 0 || (inbox->n_asked == 1 && inbox->n_heard > 0));
     TAILQ_REMOVE(&bus->inboxes, inbox, entry);
     HASH_DEL(bus->inbox_by_subject, inbox);
     free(inbox->asked);
@@ -300,6 +371,7 @@ static void tell_inboxes(struct bus *bus, const char *asked, enum bus_inbox_kind
 static void take_reply(struct bus_inbox *inbox, natsMsg *nats)
 {
     counter_add(COUNTER_bus_messages_in, 1);
+    inbox->n_heard++;
     if (!nats) {
         inbox->on_reply(inbox->ctx, BUS_INBOX_NO_RESPONDERS, NULL, NULL);
         return;
@@ -316,11 +388,25 @@ static void poll_inbox(struct bus_inbox *inbox)
     struct bus *bus = inbox->bus;
     bus->inbox_polled = inbox;
     natsMsg *msg;
-    while (bus->inbox_polled && pop(inbox->nats, &msg)) {
-        take_reply(inbox, msg);
-        natsMsg_Destroy(msg);
+    while (bus->inbox_polled && pop(inbox->seat->nats, &msg)) {
+        if (!msg || strcmp(natsMsg_GetSubject(msg), inbox->subject) == 0)
+            take_reply(inbox, msg);
+        else
+            counter_add(COUNTER_bus_dropped, 1); /* for who sat there before */
+        spend(bus, msg);
     }
     bus->inbox_polled = NULL;
+}
+
+static void poll_idle_seats(struct bus *bus)
+{
+    struct bus_seat *seat;
+    natsMsg *msg;
+    LIST_FOREACH(seat, &bus->idle_seats, entry)
+        while (pop(seat->nats, &msg)) {
+            counter_add(COUNTER_bus_dropped, 1);
+            spend(bus, msg);
+        }
 }
 
 static void take_fence(struct bus *bus, natsMsg *nats)
@@ -341,10 +427,11 @@ void bus_io_read(struct bus *bus)
         poll_inbox(inbox);
     }
     bus->inbox_next = NULL;
+    poll_idle_seats(bus);
     natsMsg *msg;
     while (pop(bus->fence_sub, &msg)) {
         take_fence(bus, msg);
-        natsMsg_Destroy(msg);
+        spend(bus, msg);
     }
 }
 
@@ -356,7 +443,7 @@ void bus_io_up(struct bus *bus)
         sub->nats = subscribe(bus, sub->subject, sub->queue);
     struct bus_inbox *inbox;
     TAILQ_FOREACH(inbox, &bus->inboxes, entry)
-        inbox->nats = subscribe(bus, inbox->subject, NULL);
+        seat_subscribe(bus, inbox->seat);
 }
 
 static void forget_sub(struct bus_sub *sub)
@@ -377,9 +464,10 @@ void bus_io_drop(struct bus *bus)
     walk_subs(bus, forget_sub);
     struct bus_inbox *inbox;
     TAILQ_FOREACH(inbox, &bus->inboxes, entry) {
-        natsSubscription_Destroy(inbox->nats);
-        inbox->nats = NULL;
+        natsSubscription_Destroy(inbox->seat->nats);
+        inbox->seat->nats = NULL;
     }
+    drop_idle_seats(bus);
 }
 
 void bus_io_down(struct bus *bus)

@@ -20,10 +20,13 @@ struct bus_probe;
 struct connector;
 
 #define BUS_TOKEN_LEN 22                     /* 110 random bits, base32 */
-#define BUS_INBOX_SIZE 64                    /* "_INBOX_<conn>.<token>" */
+#define BUS_INBOX_SIZE 64                    /* "_INBOX_<conn>.<seat>.<token>" */
+#define BUS_SEATS_IDLE_MAX 64u               /* subscriptions of inboxes that wait for their next use */
 #define BUS_OUT_BYTES_MAX ((size_t)64 << 20) /* waiting to be written */
 #define BUS_CONNECT_MS 2000                  /* all servers of one attempt together */
 #define BUS_FLUSH_MS 500                     /* bus_free */
+#define BUS_SPENT_MAX 64u                    /* messages that were handled and not given back yet */
+#define BUS_SPENT_BYTES_MAX (64u << 10)
 #define BUS_SERVERS_MAX 32                   /* given and learned */
 
 /* One nats.c connection. nats.c's own reconnecting is off: its thread holds the connection's lock while it connects, so that every call on
@@ -55,11 +58,20 @@ struct bus_sub {
     TAILQ_ENTRY(bus_sub) entry;
 };
 
+/* Where inboxes sit, one after the other: a subscription to `_INBOX_<conn>.<seat>.*`, so that most requests cost no SUB and UNSUB. The token
+ * tells the uses apart. */
+struct bus_seat {
+    natsSubscription *nats; /* NULL while the bus is away */
+    uint32_t number;
+    LIST_ENTRY(bus_seat) entry; /* in bus->idle_seats */
+};
+
 struct bus_inbox {
     struct bus *bus;
+    struct bus_seat *seat;
     char subject[BUS_INBOX_SIZE];
     char *asked; /* subject of the last request, or NULL */
-    natsSubscription *nats; /* NULL while the bus is away */
+    uint32_t n_asked, n_heard; /* requests that went out, messages and "no responders" that came */
     uint64_t serial;
     void (*on_reply)(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text);
     void *ctx;
@@ -70,6 +82,7 @@ struct bus_inbox {
 TAILQ_HEAD(bus_subs, bus_sub);
 TAILQ_HEAD(bus_inboxes, bus_inbox);
 LIST_HEAD(bus_links, bus_link);
+LIST_HEAD(bus_seats, bus_seat);
 
 struct bus {
     struct loop *loop;
@@ -100,10 +113,16 @@ struct bus {
     natsSubscription *fence_sub;
     struct bus_inbox *inbox_by_subject;
     struct bus_inboxes inboxes;
+    struct bus_seats idle_seats;
+    uint32_t n_idle_seats, seat_number;
     struct bus_inbox *inbox_next;    /* where the walk over inboxes goes on */
     struct bus_inbox *inbox_polled;  /* whose replies are being delivered; NULL when it was freed */
     uint64_t inbox_serial;
     uint64_t fence_asked, fence_sent, fence_seen;
+
+    natsMsg *spent[BUS_SPENT_MAX];
+    unsigned n_spent;
+    size_t spent_bytes;
 
     uint8_t pool[512];               /* random bytes, to save system calls */
     size_t pool_left;
@@ -131,6 +150,7 @@ void bus_io_down(struct bus *bus);  /* bus->link is lost: forgets its subscripti
 void bus_io_drop(struct bus *bus);  /* the part of it without callbacks */
 void bus_io_silence(struct bus *bus); /* what comes for those that left is dropped and counted from now on */
 void bus_io_flush(struct bus *bus); /* writes what waits */
+void bus_io_release(struct bus *bus); /* gives back the messages that were handled */
 void bus_io_read(struct bus *bus);  /* reads once and delivers */
 void bus_io_error(struct bus *bus, const char *text); /* an asynchronous error of the server */
 void bus_token(struct bus *bus, char ret[BUS_TOKEN_LEN + 1]);

@@ -200,10 +200,59 @@ static void test_an_inbox_subject_is_unguessable_and_under_its_connections_prefi
     assert_int_equal(strncmp(a, "_INBOX_", 7), 0);
     assert_int_equal(strncmp(a, b, prefix + 1), 0);
     assert_int_not_equal(strcmp(a + prefix, b + prefix), 0);
-    assert_int_equal(strlen(a + prefix + 1), 22);
+    assert_int_equal(strlen(strrchr(a, '.') + 1), 22);
+    assert_int_not_equal(strcmp(strrchr(a, '.'), strrchr(b, '.')), 0);
     assert_true(amp_subject_is_inbox(a));
     bus_inbox_free(one.inbox);
     bus_inbox_free(two.inbox);
+    end(&w);
+}
+
+/* An inbox may sit where another sat before: nothing that was meant for that one reaches it. */
+static void test_what_comes_late_for_an_inbox_does_not_reach_the_next_one(void **state)
+{
+    struct world w;
+    begin(&w);
+    struct ear ear = {.w = &w, .answers = w.bus};
+    struct bus_sub *sub = bus_subscribe(w.bus, "a.b", NULL, on_msg, &ear);
+    char before[128];
+    struct mouth mouth;
+    for (int i = 0; i < 10; i++) {
+        open_mouth(&mouth, &w);
+        assert_int_equal(bus_inbox_request(mouth.inbox, "a.b", amp_bytes_of("ping")), AMP_OK);
+        run_until(&w, &mouth.kinds[BUS_INBOX_MSG], 1);
+        snprintf(before, sizeof before, "%s", bus_inbox_subject(mouth.inbox));
+        bus_inbox_free(mouth.inbox);
+        open_mouth(&mouth, &w);
+        assert_string_not_equal(before, bus_inbox_subject(mouth.inbox));
+        assert_int_equal(bus_publish(w.bus, before, NULL, amp_bytes_of("late")), AMP_OK);
+        settle(&w);
+        assert_int_equal(mouth.kinds[BUS_INBOX_MSG], 0);
+        bus_inbox_free(mouth.inbox);
+    }
+    bus_unsubscribe(sub, false);
+    end(&w);
+}
+
+static void test_no_responders_reach_the_inbox_that_asked_and_not_the_next_one(void **state)
+{
+    struct world w;
+    begin(&w);
+    struct ear ear = {.w = &w, .answers = w.bus};
+    struct bus_sub *sub = bus_subscribe(w.bus, "a.b", NULL, on_msg, &ear);
+    for (int i = 0; i < 10; i++) {
+        struct mouth gone, next;
+        open_mouth(&gone, &w);
+        assert_int_equal(bus_inbox_request(gone.inbox, "nobody", amp_bytes_of("x")), AMP_OK);
+        bus_inbox_free(gone.inbox); /* before it was told */
+        open_mouth(&next, &w);
+        assert_int_equal(bus_inbox_request(next.inbox, "a.b", amp_bytes_of("x")), AMP_OK);
+        run_until(&w, &next.kinds[BUS_INBOX_MSG], 1);
+        settle(&w);
+        assert_int_equal(next.kinds[BUS_INBOX_NO_RESPONDERS], 0);
+        bus_inbox_free(next.inbox);
+    }
+    bus_unsubscribe(sub, false);
     end(&w);
 }
 
@@ -587,6 +636,8 @@ static int run(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_request_gets_its_replies_through_its_inbox),
         cmocka_unit_test(test_an_inbox_subject_is_unguessable_and_under_its_connections_prefix),
+        cmocka_unit_test(test_what_comes_late_for_an_inbox_does_not_reach_the_next_one),
+        cmocka_unit_test(test_no_responders_reach_the_inbox_that_asked_and_not_the_next_one),
         cmocka_unit_test(test_a_request_that_nobody_listens_to_is_told_so),
         cmocka_unit_test(test_a_denied_publish_reaches_the_inboxes_that_asked_there_and_no_other),
         cmocka_unit_test(test_leaving_works_where_publishing_to_the_own_inbox_is_denied),
