@@ -1,0 +1,157 @@
+/* Inboxes of the bus against a real nats-server: replies, silence, denials, and nothing that was meant for another. */
+#include "bus_world.h"
+
+static void test_a_request_gets_its_replies_through_its_inbox(void **state)
+{
+    struct bus_world w;
+    bus_world_begin(&w);
+    struct ear ear = {.w = &w, .answers = w.bus};
+    struct bus_sub *sub = bus_subscribe(w.bus, "a.b", "amp", ear_on_msg, &ear);
+    struct mouth mouth;
+    mouth_open(&mouth, &w);
+    for (unsigned i = 1; i <= 100; i++) {
+        assert_int_equal(bus_inbox_request(mouth.inbox, "a.b", amp_bytes_of("ping")), AMP_OK);
+        bus_world_until(&w, &mouth.kinds[BUS_INBOX_MSG], i);
+    }
+    assert_int_equal(ear.count, 100);
+    assert_string_equal(ear.last, "ping");
+    bus_inbox_free(mouth.inbox);
+    bus_unsubscribe(sub, false);
+    bus_world_end(&w);
+}
+
+static void test_an_inbox_subject_is_unguessable_and_under_its_connections_prefix(void **state)
+{
+    struct bus_world w;
+    bus_world_begin(&w);
+    struct mouth one, two;
+    mouth_open(&one, &w);
+    mouth_open(&two, &w);
+    const char *a = bus_inbox_subject(one.inbox), *b = bus_inbox_subject(two.inbox);
+    size_t prefix = (size_t)(strchr(a, '.') - a);
+    assert_int_equal(strncmp(a, "_INBOX_", 7), 0);
+    assert_int_equal(strncmp(a, b, prefix + 1), 0);
+    assert_int_not_equal(strcmp(a + prefix, b + prefix), 0);
+    assert_int_equal(strlen(strrchr(a, '.') + 1), 22);
+    assert_int_not_equal(strcmp(strrchr(a, '.'), strrchr(b, '.')), 0);
+    assert_true(amp_subject_is_inbox(a));
+    bus_inbox_free(one.inbox);
+    bus_inbox_free(two.inbox);
+    bus_world_end(&w);
+}
+
+/* An inbox may sit where another sat before: nothing that was meant for that one reaches it. */
+static void test_what_comes_late_for_an_inbox_does_not_reach_the_next_one(void **state)
+{
+    struct bus_world w;
+    bus_world_begin(&w);
+    struct ear ear = {.w = &w, .answers = w.bus};
+    struct bus_sub *sub = bus_subscribe(w.bus, "a.b", NULL, ear_on_msg, &ear);
+    char before[128];
+    struct mouth mouth;
+    for (int i = 0; i < 10; i++) {
+        mouth_open(&mouth, &w);
+        assert_int_equal(bus_inbox_request(mouth.inbox, "a.b", amp_bytes_of("ping")), AMP_OK);
+        bus_world_until(&w, &mouth.kinds[BUS_INBOX_MSG], 1);
+        snprintf(before, sizeof before, "%s", bus_inbox_subject(mouth.inbox));
+        bus_inbox_free(mouth.inbox);
+        mouth_open(&mouth, &w);
+        assert_string_not_equal(before, bus_inbox_subject(mouth.inbox));
+        assert_int_equal(bus_publish(w.bus, before, NULL, amp_bytes_of("late")), AMP_OK);
+        bus_world_settle(&w);
+        assert_int_equal(mouth.kinds[BUS_INBOX_MSG], 0);
+        bus_inbox_free(mouth.inbox);
+    }
+    bus_unsubscribe(sub, false);
+    bus_world_end(&w);
+}
+
+static void test_no_responders_reach_the_inbox_that_asked_and_not_the_next_one(void **state)
+{
+    struct bus_world w;
+    bus_world_begin(&w);
+    struct ear ear = {.w = &w, .answers = w.bus};
+    struct bus_sub *sub = bus_subscribe(w.bus, "a.b", NULL, ear_on_msg, &ear);
+    for (int i = 0; i < 10; i++) {
+        struct mouth gone, next;
+        mouth_open(&gone, &w);
+        assert_int_equal(bus_inbox_request(gone.inbox, "nobody", amp_bytes_of("x")), AMP_OK);
+        bus_inbox_free(gone.inbox); /* before it was told */
+        mouth_open(&next, &w);
+        assert_int_equal(bus_inbox_request(next.inbox, "a.b", amp_bytes_of("x")), AMP_OK);
+        bus_world_until(&w, &next.kinds[BUS_INBOX_MSG], 1);
+        bus_world_settle(&w);
+        assert_int_equal(next.kinds[BUS_INBOX_NO_RESPONDERS], 0);
+        bus_inbox_free(next.inbox);
+    }
+    bus_unsubscribe(sub, false);
+    bus_world_end(&w);
+}
+
+static void test_a_request_that_nobody_listens_to_is_told_so(void **state)
+{
+    struct bus_world w;
+    bus_world_begin(&w);
+    struct mouth mouth;
+    mouth_open(&mouth, &w);
+    mouth.frees_itself = true;
+    assert_int_equal(bus_inbox_request(mouth.inbox, "nobody", amp_bytes_of("x")), AMP_OK);
+    bus_world_until(&w, &mouth.kinds[BUS_INBOX_NO_RESPONDERS], 1);
+    assert_null(mouth.inbox);
+    bus_world_end(&w);
+}
+
+static void test_a_denied_publish_reaches_the_inboxes_that_asked_there_and_no_other(void **state)
+{
+    struct bus_world w;
+    bus_world_begin_with(&w, bus_world_permissions, "u:p@");
+    assert_null(strstr(bus_info(w.bus)->url, "p@"));
+    struct mouth denied, other;
+    mouth_open(&denied, &w);
+    mouth_open(&other, &w);
+    uint64_t before = counter_get(COUNTER_bus_denied);
+    assert_int_equal(bus_inbox_request(other.inbox, "open.nobody", amp_bytes_of("x")), AMP_OK);
+    assert_int_equal(bus_inbox_request(denied.inbox, "closed.door", amp_bytes_of("x")), AMP_OK);
+    bus_world_until(&w, &denied.kinds[BUS_INBOX_DENIED], 1);
+    bus_world_until(&w, &other.kinds[BUS_INBOX_NO_RESPONDERS], 1);
+    assert_non_null(strstr(denied.text, "closed.door"));
+    assert_int_equal(other.kinds[BUS_INBOX_DENIED], 0);
+    assert_int_equal(counter_get(COUNTER_bus_denied), before + 1);
+    bus_inbox_free(denied.inbox);
+    bus_inbox_free(other.inbox);
+    bus_world_end(&w);
+}
+
+static void test_leaving_works_where_publishing_to_the_own_inbox_is_denied(void **state)
+{
+    struct bus_world w;
+    bus_world_begin_with(&w, bus_world_permissions, "u:p@");
+    struct ear ear = {.w = &w};
+    for (int i = 0; i < 20; i++) {
+        struct bus_sub *sub = bus_subscribe(w.bus, "open.x", "amp", ear_on_msg, &ear);
+        assert_int_equal(bus_publish(w.bus, "open.x", NULL, amp_bytes_of("x")), AMP_OK);
+        bus_unsubscribe(sub, true);
+    }
+    bus_world_until(&w, &ear.count, 20);
+    bus_world_settle(&w);
+    bus_world_end(&w);
+}
+
+static int run(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_request_gets_its_replies_through_its_inbox),
+        cmocka_unit_test(test_an_inbox_subject_is_unguessable_and_under_its_connections_prefix),
+        cmocka_unit_test(test_what_comes_late_for_an_inbox_does_not_reach_the_next_one),
+        cmocka_unit_test(test_no_responders_reach_the_inbox_that_asked_and_not_the_next_one),
+        cmocka_unit_test(test_a_request_that_nobody_listens_to_is_told_so),
+        cmocka_unit_test(test_a_denied_publish_reaches_the_inboxes_that_asked_there_and_no_other),
+        cmocka_unit_test(test_leaving_works_where_publishing_to_the_own_inbox_is_denied),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+int main(void)
+{
+    return bus_world_on_both(run);
+}
