@@ -506,13 +506,34 @@ static void denied_subscription(struct bus *bus, const char *subject, const char
 }
 
 /* An inbox on which no answer can come: whoever waits for one is told instead. */
-static bool denied_inbox(struct bus *bus, const char *subject, const char *text)
+static void deny_inbox(struct bus_inbox *inbox, const char *text)
 {
-    struct bus_inbox *inbox;
-    HASH_FIND_STR(bus->inbox_by_subject, subject, inbox);
     if (inbox)
         inbox->on_reply(inbox->ctx, BUS_INBOX_DENIED, NULL, text);
-    return inbox != NULL || strncmp(subject, bus->prefix, strlen(bus->prefix)) == 0;
+}
+
+/* Subscriptions of inboxes are their seats': `_INBOX_<conn>.<seat>.*`. False: it is not one of ours. */
+static bool denied_seat(struct bus *bus, const char *subject, const char *text)
+{
+    size_t len = strlen(bus->prefix);
+    if (strncmp(subject, bus->prefix, len) != 0 || subject[len] != '.')
+        return false;
+    uint32_t number = (uint32_t)strtoul(subject + len + 1, NULL, 16);
+    struct bus_inbox *inbox;
+    struct bus_seat *seat;
+    TAILQ_FOREACH(inbox, &bus->inboxes, entry)
+        if (inbox->seat->number == number) {
+            deny_inbox(inbox, text);
+            return true;
+        }
+    LIST_FOREACH(seat, &bus->idle_seats, entry)
+        if (seat->number == number) {
+            LIST_REMOVE(seat, entry);
+            bus->n_idle_seats--;
+            seat_free(seat);
+            break;
+        }
+    return true;
 }
 
 void bus_io_error(struct bus *bus, const char *text)
@@ -534,9 +555,11 @@ void bus_io_error(struct bus *bus, const char *text)
     counter_add(COUNTER_bus_denied, 1);
     if (strncasecmp(text, subscription, sizeof subscription - 1) == 0 &&
         take_subject(text + sizeof subscription - 1, subject, sizeof subject)) {
-        if (!denied_inbox(bus, subject, text))
+        if (!denied_seat(bus, subject, text))
             denied_subscription(bus, subject, text);
     } else if (strncasecmp(text, reply, sizeof reply - 1) == 0 && take_subject(text + sizeof reply - 1, subject, sizeof subject)) {
-        (void)denied_inbox(bus, subject, text);
+        struct bus_inbox *inbox;
+        HASH_FIND_STR(bus->inbox_by_subject, subject, inbox);
+        deny_inbox(inbox, text);
     }
 }
