@@ -54,7 +54,7 @@ def show():
     agent("shout", "--skill", "loud:says it louder", "--", "tr", "a-z", "A-Z")
     agent("writer", os.path.join(HERE, "agents.py:writer"))
     agent("counter", "--skill", "count", os.path.join(HERE, "agents.mjs:counter"))
-    agent("press", "--skill", "print:sets a text in a frame", "--mode", "dial", "--", os.path.join(BUILT, "press"))
+    agent("press", "--mode", "dial", "--", os.path.join(BUILT, "press"))
     agent("fragile", "--mode", "jsonl", "--", sys.executable, os.path.join(HERE, "fragile.py"), os.path.join(HOME, "once"))
     amesh("ls")
 

@@ -52,7 +52,8 @@ int main(void)
 {
     struct amesh *mesh;
     struct amp_error err;
-    if (amesh_connect(NULL, &mesh, &err) != AMP_OK || amesh_serve(mesh, on_task, NULL, &err) != AMP_OK) {
+    const char *const skills[] = {"print:sets a text in a frame", NULL};
+    if (amesh_connect(&(struct amesh_options){.skills = skills}, &mesh, &err) != AMP_OK || amesh_serve(mesh, on_task, NULL, &err) != AMP_OK) {
         fprintf(stderr, "press: %s\n", err.message);
         return 1;
     }

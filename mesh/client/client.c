@@ -308,6 +308,21 @@ enum amp_code amesh_serve(struct amesh *mesh, amesh_task_handler *on_task, void 
 
 /* ---- beginning and end ------------------------------------------------------------------------------------------------- */
 
+static void put_skills(struct amp_buf *out, const char *const *skills)
+{
+    amesh_put_open(out, "card");
+    amp_buf_printf(out, "\"skills\":[");
+    for (size_t i = 0; skills[i]; i++) {
+        const char *colon = strchr(skills[i], ':');
+        size_t len = colon ? (size_t)(colon - skills[i]) : strlen(skills[i]);
+        amp_buf_printf(out, "%s{", i ? "," : "");
+        amesh_put_bytes(out, "id", (struct amp_bytes){(const uint8_t *)skills[i], len});
+        amesh_put_string(out, "description", colon ? colon + 1 : NULL);
+        amp_buf_printf(out, "}");
+    }
+    amp_buf_printf(out, "]}");
+}
+
 static enum amp_code hello(struct amesh *mesh, const struct amesh_options *options, struct amp_error *reterr)
 {
     struct amesh_wait wait;
@@ -318,6 +333,8 @@ static enum amp_code hello(struct amesh *mesh, const struct amesh_options *optio
     if (!options->is_caller)
         amesh_put_number(out, "concurrency", mesh->concurrency);
     amesh_put_string(out, "framework", options->framework ? options->framework : "c");
+    if (options->skills && !options->card_json)
+        put_skills(out, options->skills);
     enum amp_code code = amesh_put_json(out, "card", options->card_json, reterr);
     if (code == AMP_OK)
         code = amesh_request_wait(mesh, &wait, NULL, reterr);

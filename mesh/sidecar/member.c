@@ -50,21 +50,32 @@ static void on_who_all(void *ctx, const struct bus_msg *msg)
 void member_init(struct sidecar *sidecar)
 {
     struct member *member = &sidecar->member;
-    const Amp__AgentCard *card = sidecar->options.card;
-    member->n_endpoints = 1 + card->n_skills;
-    member->endpoints = xcalloc(member->n_endpoints, sizeof *member->endpoints);
+    member->n_endpoints = 1;
+    member->endpoints = xcalloc(1, sizeof *member->endpoints);
     struct endpoint *first = &member->endpoints[0];
     first->sidecar = sidecar;
     (void)snprintf(first->name, sizeof(first->name), "call");
     subject(AMP_SUBJECT_REQ, sidecar->agent, "*", NULL, first->subject);
     subject(AMP_SUBJECT_WHO, sidecar->agent, NULL, NULL, first->who);
-    for (size_t i = 0; i < card->n_skills; i++) {
-        struct endpoint *endpoint = &member->endpoints[i + 1];
-        const char *skill = card->skills[i]->id;
-        endpoint->sidecar = sidecar;
+    member_add_skills(sidecar);
+}
+
+void member_add_skills(struct sidecar *sidecar)
+{
+    struct member *member = &sidecar->member;
+    const Amp__AgentCard *card = sidecar->options.card;
+    size_t n_before = member->n_endpoints;
+    member->n_endpoints = 1 + card->n_skills;
+    member->endpoints = xrealloc(member->endpoints, member->n_endpoints * sizeof *member->endpoints);
+    for (size_t i = n_before; i < member->n_endpoints; i++) {
+        struct endpoint *endpoint = &member->endpoints[i];
+        const char *skill = card->skills[i - 1]->id;
+        *endpoint = (struct endpoint){.sidecar = sidecar};
         (void)snprintf(endpoint->name, sizeof(endpoint->name), "%s%s", strcmp(skill, "call") == 0 ? "skill-" : "", skill);
         subject(AMP_SUBJECT_SKILL, skill, "*", NULL, endpoint->subject);
         subject(AMP_SUBJECT_WHO_SKILL, skill, NULL, NULL, endpoint->who);
+        if (member->is_open)
+            endpoint->who_sub = bus_subscribe(sidecar->bus, endpoint->who, AMP_QUEUE_GROUP, on_who, sidecar);
     }
 }
 

@@ -137,6 +137,7 @@ static enum amp_code greet(struct peer *peer, const cJSON *params, struct amp_er
     const cJSON *proto = cJSON_GetObjectItemCaseSensitive(params, "proto");
     const cJSON *role = cJSON_GetObjectItemCaseSensitive(params, "role");
     const cJSON *concurrency = cJSON_GetObjectItemCaseSensitive(params, "concurrency");
+    const cJSON *card = cJSON_GetObjectItemCaseSensitive(params, "card");
     if (proto && !(cJSON_IsNumber(proto) && proto->valuedouble == 1))
         return amp_error_set(reterr, AMP_VERSION, "proto", "this sidecar speaks version 1 of the local API");
     if (role && !(cJSON_IsString(role) && (!strcmp(role->valuestring, "worker") || !strcmp(role->valuestring, "caller"))))
@@ -146,7 +147,8 @@ static enum amp_code greet(struct peer *peer, const cJSON *params, struct amp_er
     if (role && !strcmp(role->valuestring, "caller"))
         return AMP_OK;
     uint32_t slots = concurrency ? (uint32_t)concurrency->valuedouble : sidecar_options(peer->sidecar)->slots;
-    return worker_link_hello(peer->sidecar, peer, slots, reterr);
+    enum amp_code code = worker_link_hello(peer->sidecar, peer, slots, reterr);
+    return code == AMP_OK && card ? sidecar_take_card(peer->sidecar, card, reterr) : code;
 }
 
 static void take_hello(struct peer *peer, const cJSON *params, const cJSON *id)

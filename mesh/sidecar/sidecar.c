@@ -323,6 +323,7 @@ void sidecar_free(struct sidecar *sidecar)
     loop_timer_free(sidecar->grace);
     loop_tick_free(sidecar->tick);
     amp_buf_done(&sidecar->out);
+    amp_arena_done(&sidecar->hello_card);
     free(sidecar);
 }
 

@@ -45,6 +45,10 @@ const char *sidecar_socket(struct sidecar *sidecar); /* path of the local API */
 const char *sidecar_state(struct sidecar *sidecar);  /* "up", "draining" … */
 struct worker *sidecar_worker(struct sidecar *sidecar); /* how the agent is attached; NULL while it is being made or freed */
 
+struct cJSON;
+/* A worker's hello had a card (local-api.md 3): its skills are added. AMP_INVALID and others name the member that is wrong. */
+AMP_MUST_USE enum amp_code sidecar_take_card(struct sidecar *sidecar, const struct cJSON *card, struct amp_error *reterr);
+
 /* The worker says how many tasks the agent takes at once from now on; 0: not attached, dead, restarting. The sidecar uses min(slots, options.slots). The first
  * value > 0 makes the instance ready. */
 void sidecar_set_slots(struct sidecar *sidecar, uint32_t slots);

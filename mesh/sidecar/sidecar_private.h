@@ -54,6 +54,7 @@ struct member {
 /* Pure: does an instance in this state, with so many free slots, belong in its groups? */
 bool member_wants(Amp__InstanceState state, uint32_t free_slots);
 void member_init(struct sidecar *sidecar);
+void member_add_skills(struct sidecar *sidecar); /* those that the card has got since; not while a member */
 void member_open(struct sidecar *sidecar);   /* what is subscribed always; idempotent */
 void member_update(struct sidecar *sidecar); /* joins or leaves as member_wants says */
 void member_leave(struct sidecar *sidecar);  /* everything but the control subject: goodbye */
@@ -198,6 +199,7 @@ struct sidecar {
     struct local *local;
     struct worker *worker;
     struct amp_buf out;            /* what is being encoded */
+    struct amp_arena hello_card;   /* the card that the agent brought (hello_card.c); max 0: none */
     void (*on_ready)(void *ctx);
     void (*on_stopped)(void *ctx, int status);
     void *ctx;

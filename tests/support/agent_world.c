@@ -178,7 +178,7 @@ static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wir
     loop_stop(call->world->loop, 0);
 }
 
-struct agent_call *agent_call_new(struct agent_world *world, const char *text)
+struct agent_call *agent_call_new_skill(struct agent_world *world, const char *skill, const char *text)
 {
     static const struct call_handlers handlers = {.on_event = on_event, .on_taken = on_taken, .on_end = on_end};
     struct agent_call *call = xcalloc(1, sizeof *call);
@@ -195,9 +195,14 @@ struct agent_call *agent_call_new(struct agent_world *world, const char *text)
     message.n_parts = 1;
     message.parts = parts;
     call->fold = amp_fold_new(call->task, call->context, 8u << 20);
-    const struct call_options options = {.agent = "worker", .from = "caller", .task_id = call->task, .context_id = call->context, .message = &message, .attempt = 1};
+    const struct call_options options = {.agent = skill ? NULL : "worker", .skill = skill, .from = "caller", .task_id = call->task, .context_id = call->context, .message = &message, .attempt = 1};
     must(call_start(world->loop, world->caller_bus, &options, &handlers, call, &call->call, &err) == AMP_OK, "call", err.message);
     return call;
+}
+
+struct agent_call *agent_call_new(struct agent_world *world, const char *text)
+{
+    return agent_call_new_skill(world, NULL, text);
 }
 
 void agent_call_end(struct agent_call *call)

@@ -41,6 +41,7 @@ struct agent_call {
     char text[8192], reason[4096], events[65536];
 };
 struct agent_call *agent_call_new(struct agent_world *world, const char *text);
+struct agent_call *agent_call_new_skill(struct agent_world *world, const char *skill, const char *text); /* whoever has the skill */
 /* Waits for the end. */
 void agent_call_end(struct agent_call *call);
 void agent_call_free(struct agent_call *call);

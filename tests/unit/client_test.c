@@ -27,6 +27,13 @@ static void test_hello_says_what_the_program_is(void **state)
     client_world_free(world);
 }
 
+static void test_skills_become_a_card(void **state)
+{
+    struct client_world *world = client_world_new(&(struct amesh_options){.skills = (const char *const[]){"paint", "mix:two \"cans\"", NULL}});
+    expect_said(world, "\"card\":{\"skills\":[{\"id\":\"paint\"},{\"id\":\"mix\",\"description\":\"two \\\"cans\\\"\"}]}}}\n");
+    client_world_free(world);
+}
+
 static void test_a_refused_hello_is_the_sidecars_error(void **state)
 {
     int fds[2];
@@ -298,6 +305,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hello_says_what_the_program_is),
+        cmocka_unit_test(test_skills_become_a_card),
         cmocka_unit_test(test_a_refused_hello_is_the_sidecars_error),
         cmocka_unit_test(test_a_sidecar_that_closes_says_why_first),
         cmocka_unit_test(test_without_a_sidecar_the_error_says_how_to_start),

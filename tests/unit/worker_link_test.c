@@ -240,6 +240,49 @@ static void test_anybody_may_dial_and_the_instance_is_ready_at_hello(void **stat
     agent_world_free(world);
 }
 
+static const char hello_agent[] =
+    "import os, sys, json, socket\n"
+    "s = socket.socket(socket.AF_UNIX); s.connect(os.environ['AMESH_SOCK']); r = s.makefile('r')\n"
+    "s.sendall((json.dumps({'id': 1, 'method': 'hello', 'params': {'proto': 1, 'card': json.loads(sys.argv[1])}}) + '\\n').encode())\n"
+    "f = json.loads(r.readline()); os.write(1, ((f['error']['message'] if 'error' in f else 'greeted') + '\\n').encode())\n"
+    "for line in r:\n"
+    "    f = json.loads(line)\n"
+    "    if f['method'] == 'task.run': s.sendall((json.dumps({'id': f['id'], 'result': f['params'].get('skill', 'by name')}) + '\\n').encode())\n";
+
+static struct agent_program *say_hello(struct agent_world *world, const char *card)
+{
+    char *argv[] = {(char *)"python3", (char *)"-u", (char *)"-c", (char *)hello_agent, (char *)card, NULL};
+    struct agent_program *program = agent_program_new(world, argv);
+    agent_world_wait_count(world, &program->n_out, 1);
+    return program;
+}
+
+static void test_the_card_of_hello_adds_its_skills(void **state)
+{
+    struct agent_world *world = dial_world(4);
+    struct agent_program *wrong = say_hello(world, "{\"skills\":[{\"id\":\"a.b\"}]}");
+    assert_non_null(strstr(agent_program_out(wrong), "a.b"));
+    agent_program_free(wrong);
+    wrong = say_hello(world, "[1]");
+    assert_non_null(strstr(agent_program_out(wrong), "AgentCard"));
+    agent_program_free(wrong);
+    struct agent_program *painter = say_hello(world, "{\"description\":\"paints\",\"skills\":[{\"id\":\"paint\",\"description\":\"doors\"},{\"id\":\"worker\"}]}");
+    assert_string_equal(agent_program_out(painter), "greeted\n");
+    agent_world_ready(world);
+    const Amp__AgentCard *card = sidecar_options(world->sidecar)->card;
+    assert_string_equal(card->skills[card->n_skills - 1]->id, "paint");
+    struct agent_call *call = agent_call_new_skill(world, "paint", "the door");
+    agent_call_end(call);
+    assert_string_equal(call->text, "paint");
+    agent_call_free(call);
+    struct agent_program *late = say_hello(world, "{\"skills\":[{\"id\":\"late\"}]}");
+    assert_string_equal(agent_program_out(late), "greeted\n");
+    assert_ptr_equal(sidecar_options(world->sidecar)->card, card);
+    agent_program_free(late);
+    agent_program_free(painter);
+    agent_world_free(world);
+}
+
 static void test_several_workers_share_the_tasks(void **state)
 {
     struct agent_world *world = dial_world(8);
@@ -350,6 +393,7 @@ int main(void)
         cmocka_unit_test(test_an_agent_that_ignores_a_cancel_is_killed),
         cmocka_unit_test(test_drain_lets_the_agent_go),
         cmocka_unit_test(test_anybody_may_dial_and_the_instance_is_ready_at_hello),
+        cmocka_unit_test(test_the_card_of_hello_adds_its_skills),
         cmocka_unit_test(test_several_workers_share_the_tasks),
         cmocka_unit_test(test_a_dialled_agent_that_closes_fails_its_task_with_words),
         cmocka_unit_test(test_a_spawned_dialling_agent_dies_with_its_exit_code),

@@ -44,7 +44,8 @@ struct amesh; /* a connection */
 struct amesh_options {
     const char *socket;    /* path; NULL: the descriptor AMESH_FD, else the path AMESH_SOCK (local-api.md 1) */
     uint32_t concurrency;  /* tasks that may be in hand at once; 0: 1. The sidecar's --concurrency is the upper limit */
-    const char *card_json; /* A2A AgentCard of this program, for the sidecar; NULL: what `amesh run` was told */
+    const char *const *skills; /* "ID" or "ID:TEXT", NULL at the end: added to what `amesh run` was told; NULL: none. By skill this agent can be found */
+    const char *card_json; /* instead of `skills`: an A2A AgentCard (local-api.md 3.4); NULL: none */
     const char *framework; /* what this program is made with; NULL: "c" */
     bool is_caller;        /* takes no tasks */
 };
