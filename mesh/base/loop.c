@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <sys/queue.h>
 
+#define ROUNDS_MAX 3 /* of ticks in one turn */
+
 struct loop_tick {
     struct loop *loop;
     void (*on_tick)(void *ctx);
@@ -87,9 +89,9 @@ void loop_free(struct loop *loop)
     free(loop);
 }
 
-static void run_ticks(struct loop *loop)
+static void run_round(struct loop *loop)
 {
-    /* Only those asked for so far: what they ask for comes after the next poll. */
+    /* Only those asked for so far. */
     TAILQ_CONCAT(&loop->running, &loop->asked, entry);
     struct loop_tick *tick;
     TAILQ_FOREACH(tick, &loop->running, entry)
@@ -99,6 +101,14 @@ static void run_ticks(struct loop *loop)
         tick->is_asked = false;
         tick->on_tick(tick->ctx);
     }
+}
+
+/* One tick asks for another (an agent's answer becomes a frame, which is to be written): a few rounds save a poll for each. What then still asks
+ * comes after the next poll. */
+static void run_ticks(struct loop *loop)
+{
+    for (int round = 0; round < ROUNDS_MAX && !TAILQ_EMPTY(&loop->asked); round++)
+        run_round(loop);
 }
 
 int loop_run(struct loop *loop)

@@ -63,7 +63,7 @@ static void on_sweep(void *ctx)
 
 static void on_backlog(void *ctx)
 {
-    etask_flush_all(ctx);
+    etask_flush_later(ctx);
 }
 
 /* ---- what the journal has -------------------------------------------------------------------------------------------- */
@@ -216,7 +216,7 @@ void env_stop(struct env *env, void (*on_stopped)(void *ctx), void *ctx)
     env->on_stopped = on_stopped;
     env->stopped_ctx = ctx;
     close_subs(env);
-    etask_flush_all(env);
+    etask_flush_later(env);
     if (!env->stop_timer)
         env->stop_timer = loop_timer_new(env->loop, on_stop_poll, env);
     loop_timer_set(env->stop_timer, 0);

@@ -36,6 +36,10 @@ struct loop_timer;
 #define ENV_SLOW_MS 2000u              /* a target that waits is tried anyway */
 #define ENV_SWEEP_MS 1000u
 #define ENV_GONE_GRACE_MS 2000u        /* between an instance's goodbye and the end of its open direct tasks: frames may be on the way */
+#define ENV_LATER_MS 50u               /* what is recorded of direct tasks is written together, so often */
+#define ENV_LATER_MAX 512u             /* tasks, or */
+#define ENV_LATER_BYTES_MAX ((size_t)1 << 20) /* bytes of events that bring it forward */
+#define ENV_HELD_MAX 1024u             /* readers that wait until they see what was written before them */
 #define ENV_BACKLOG_MS 20u             /* until a write that the journal had no room for is tried again */
 #define ENV_PASSED_MAX 1000u           /* control messages on their way to direct tasks */
 #define ENV_CONTROL_MS 5000u
@@ -94,7 +98,8 @@ struct etask {
     struct event_ref *refs;
     size_t n_refs, cap_refs;
     bool is_dirty, wants_row, wants_request;
-    struct etask *next_dirty;
+    struct etask *next_dirty; /* in env->dirty or, if is_later, in env->later */
+    bool is_later;
     uint32_t n_in_journal; /* batches under way */
     size_t bytes;          /* of a direct task's events */
     struct waiting_reply *replies;
@@ -142,6 +147,7 @@ void etask_changed(struct etask *task); /* its summary in the journal is to be w
 /* An answer that leaves when everything emitted so far is durable. */
 void etask_reply_later(struct etask *task, const char *reply, enum amp_encoding encoding, bool is_duplicate);
 void etask_flush_all(struct env *env); /* the tick */
+void etask_flush_later(struct env *env); /* and what was recorded of direct tasks, before its time */
 void etask_strcpy(char ret[AMP_NAME_MAX + 1], const char *id);
 /* Makes a task of what the journal has: open durable ones at start, open direct ones. */
 struct etask *etask_load(struct env *env, const struct journal_row *row);
@@ -291,7 +297,8 @@ struct env {
     struct amp_arena scratch; /* of one function: reset by who begins to use it */
     struct amp_arena answer;  /* of the answer at hand */
     struct amp_buf out;
-    struct etask *tasks, *dirty;
+    struct etask *tasks, *dirty, *later;
+    uint32_t n_later, n_held;
     uint32_t n_durable, n_direct;
     size_t direct_bytes, unwritten_bytes;
     struct etask *lru_first, *lru_last;

@@ -46,9 +46,10 @@ struct etask *etask_find(struct env *env, const char *id)
 
 static void drop_dirty(struct etask *task)
 {
-    for (struct etask **link = &task->env->dirty; task->is_dirty && *link; link = &(*link)->next_dirty) {
+    for (struct etask **link = task->is_later ? &task->env->later : &task->env->dirty; task->is_dirty && *link; link = &(*link)->next_dirty) {
         if (*link == task) {
             *link = task->next_dirty;
+            task->env->n_later -= task->is_later;
             break;
         }
     }
@@ -162,14 +163,29 @@ Amp__TaskState etask_state(struct etask *task)
 
 /* ---- events --------------------------------------------------------------------------------------------------------- */
 
+/* Nobody was promised that a direct task is on the disk at once, and a commit for each would cost more than the call. */
+static bool may_wait(const struct etask *task)
+{
+    const struct env *env = task->env;
+    return !task->is_durable && !task->watchers && !task->replies && env->n_later < ENV_LATER_MAX && env->unwritten_bytes < ENV_LATER_BYTES_MAX;
+}
+
 static void mark_dirty(struct etask *task)
 {
-    if (!task->is_dirty) {
-        task->is_dirty = true;
-        task->next_dirty = task->env->dirty;
-        task->env->dirty = task;
-    }
-    env_request_tick(task->env);
+    struct env *env = task->env;
+    bool is_later = may_wait(task);
+    if (task->is_dirty && (!task->is_later || is_later))
+        return;
+    drop_dirty(task);
+    task->is_dirty = true;
+    task->is_later = is_later;
+    struct etask **list = is_later ? &env->later : &env->dirty;
+    task->next_dirty = *list;
+    *list = task;
+    if (!is_later)
+        env_request_tick(env);
+    else if (++env->n_later == 1)
+        loop_timer_set(env->backlog, ENV_LATER_MS);
 }
 
 void etask_changed(struct etask *task)
@@ -257,6 +273,19 @@ void etask_reply_later(struct etask *task, const char *subject, enum amp_encodin
         last = &(*last)->next;
     *last = reply;
     task->n_replies++;
+}
+
+void etask_flush_later(struct env *env)
+{
+    while (env->later) {
+        struct etask *task = env->later;
+        env->later = task->next_dirty;
+        task->is_later = false;
+        task->next_dirty = env->dirty;
+        env->dirty = task;
+    }
+    env->n_later = 0;
+    etask_flush_all(env);
 }
 
 void etask_flush_all(struct env *env)

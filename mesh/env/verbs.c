@@ -1,22 +1,29 @@
 /* amp.env.<verb>.<from>: decodes a request, finds its verb, answers in kind. */
 #include "env_private.h"
 
+#include "base/alloc.h"
 #include "base/bus.h"
 #include "base/counters.h"
 #include "base/log.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const struct {
     Amp__EnvRequest__VerbCase verb;
     const char *name;
     void (*run)(const struct ask *ask);
+    bool reads_tasks;
 } verbs[] = {
-    {AMP__ENV_REQUEST__VERB_SUBMIT, "submit", submit_verb},    {AMP__ENV_REQUEST__VERB_GET, "get", query_get},
-    {AMP__ENV_REQUEST__VERB_LIST, "list", query_list},         {AMP__ENV_REQUEST__VERB_WATCH, "watch", watch_verb},
-    {AMP__ENV_REQUEST__VERB_COMMAND, "command", control_verb}, {AMP__ENV_REQUEST__VERB_HISTORY, "history", query_history},
-    {AMP__ENV_REQUEST__VERB_KV, "kv", kv_verb},                {AMP__ENV_REQUEST__VERB_AGENTS, "agents", agents_verb},
-    {AMP__ENV_REQUEST__VERB_PING, "ping", query_ping},
+    {AMP__ENV_REQUEST__VERB_SUBMIT, "submit", submit_verb, false},
+    {AMP__ENV_REQUEST__VERB_GET, "get", query_get, true},
+    {AMP__ENV_REQUEST__VERB_LIST, "list", query_list, true},
+    {AMP__ENV_REQUEST__VERB_WATCH, "watch", watch_verb, true},
+    {AMP__ENV_REQUEST__VERB_COMMAND, "command", control_verb, false},
+    {AMP__ENV_REQUEST__VERB_HISTORY, "history", query_history, true},
+    {AMP__ENV_REQUEST__VERB_KV, "kv", kv_verb, false},
+    {AMP__ENV_REQUEST__VERB_AGENTS, "agents", agents_verb, false},
+    {AMP__ENV_REQUEST__VERB_PING, "ping", query_ping, false},
 };
 
 size_t env_payload_max(const struct env *env)
@@ -111,6 +118,61 @@ static enum amp_code check_ask(const struct amp_subject *subject, const Amp__Env
     return AMP_OK;
 }
 
+/* ---- readers see what was written before them ------------------------------------------------------------------------- */
+
+struct held {
+    struct env *env;
+    char *subject, *reply;
+    size_t len;
+    uint8_t data[];
+};
+
+static void take_request(struct env *env, const struct bus_msg *msg, bool may_hold);
+
+static void held_free(struct held *held)
+{
+    free(held->subject);
+    free(held->reply);
+    free(held);
+}
+
+static void on_written(void *ctx, enum amp_code code)
+{
+    struct held *held = ctx;
+    (void)code; /* a journal that failed is still read from */
+    held->env->n_held--;
+    if (!held->env->is_stopping)
+        take_request(held->env, &(struct bus_msg){.subject = held->subject, .reply = held->reply, .data = {.data = held->data, .len = held->len}}, false);
+    held_free(held);
+}
+
+/* Until everything that is on its way to the disk now is there: batches are committed in order, so an empty one tells. */
+static bool hold(struct env *env, const struct bus_msg *msg)
+{
+    if ((!env->later && journal_waiting(env->journal) == 0) || env->n_held == ENV_HELD_MAX)
+        return false;
+    etask_flush_later(env);
+    struct held *held = xcalloc(1, sizeof *held + msg->data.len);
+    *held = (struct held){.env = env, .subject = xstrdup(msg->subject), .reply = xstrdup(msg->reply), .len = msg->data.len};
+    memcpy(held->data, msg->data.data, msg->data.len);
+    struct journal_batch *marker = journal_batch_new(env->journal);
+    if (journal_write(env->journal, marker, on_written, held) == AMP_OK) {
+        env->n_held++;
+        return true;
+    }
+    journal_batch_free(marker);
+    held_free(held);
+    return false;
+}
+
+static bool reads_tasks(const Amp__EnvRequest *request)
+{
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
+        if (verbs[i].verb == request->verb_case)
+            return verbs[i].reads_tasks;
+    return false;
+}
+
 static void run_verb(const struct ask *ask)
 {
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
@@ -122,12 +184,10 @@ static void run_verb(const struct ask *ask)
     env_refuse_code(ask, AMP_UNSUPPORTED, "env_request", NULL);
 }
 
-void verbs_on_msg(void *ctx, const struct bus_msg *msg)
+static void take_request(struct env *env, const struct bus_msg *msg, bool may_hold)
 {
-    struct env *env = ctx;
     struct amp_error err = {0};
     struct amp_subject subject;
-    counter_add(COUNTER_env_requests, 1);
     if (!msg->reply || !amp_subject_is_inbox(msg->reply) || amp_subject_parse(msg->subject, &subject, NULL) != AMP_OK ||
         subject.kind != AMP_SUBJECT_ENV) {
         counter_add(COUNTER_malformed_refused, 1);
@@ -147,5 +207,12 @@ void verbs_on_msg(void *ctx, const struct bus_msg *msg)
         return;
     }
     ask.request = envelope->env_request;
-    run_verb(&ask);
+    if (!may_hold || !reads_tasks(ask.request) || !hold(env, msg))
+        run_verb(&ask);
+}
+
+void verbs_on_msg(void *ctx, const struct bus_msg *msg)
+{
+    counter_add(COUNTER_env_requests, 1);
+    take_request(ctx, msg, true);
 }

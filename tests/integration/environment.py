@@ -303,6 +303,18 @@ def stops_in_good_order(mesh):
     check(mesh.state(task) == "TASK_STATE_SUBMITTED", "the task is there")
 
 
+def reads_see_what_was_recorded(mesh):
+    """Direct tasks are written some milliseconds later, together; who asks in between sees them all the same."""
+    echo = mesh.agent("echo", "--concurrency", "4", "--", "cat")
+    for n in range(20):
+        done = mesh.run("ask", "echo", f"number {n}", "--json").ok().json()
+        first = mesh.run("task", "ls", "--json", "--limit", "1").ok().json()["tasks"][0]
+        check(first["id"] == done["id"] and first["status"]["state"] == "TASK_STATE_COMPLETED", "the newest task is the one that just ended", first, done)
+        history = mesh.run("history", done["contextId"], "--json").ok().json()["tasks"]
+        check(history[0]["artifacts"][0]["parts"][0]["text"] == f"number {n}", "with its answer", history)
+    echo.stop()
+
+
 def main():
     try:
         with Bus() as mesh:
@@ -316,6 +328,7 @@ def main():
             tap.run("a journal of a newer version is refused", newer_journal, mesh)
             tap.run("a disk that takes nothing more is said everywhere, and loses nothing", full_disk, mesh)
             tap.run("a task larger than one message is whole, or says what is missing", larger_than_a_message, mesh)
+            tap.run("whoever reads sees what was recorded before", reads_see_what_was_recorded, mesh)
             tap.run("SIGTERM ends it in good order", stops_in_good_order, mesh)
     except Failed as e:
         tap.run("the mesh of these tests", lambda: (_ for _ in ()).throw(e))
