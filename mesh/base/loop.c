@@ -27,7 +27,8 @@ TAILQ_HEAD(tick_list, loop_tick);
 
 struct loop {
     struct event_base *base;
-    struct tick_list asked, running;
+    struct tick_list asked, running, later; /* later: asked for by themselves while they ran */
+    struct loop_tick *current;
     int64_t now_ms; /* 0: not read in this turn */
     bool is_stopped;
     int status;
@@ -69,6 +70,7 @@ struct loop *loop_new(void)
     struct loop *loop = xcalloc(1, sizeof *loop);
     TAILQ_INIT(&loop->asked);
     TAILQ_INIT(&loop->running);
+    TAILQ_INIT(&loop->later);
     struct event_config *config = require(event_config_new());
     /* Without it libevent reads a coarse clock (4 ms) and sleeps whole milliseconds. */
     event_config_set_flag(config, EVENT_BASE_FLAG_PRECISE_TIMER);
@@ -99,16 +101,22 @@ static void run_round(struct loop *loop)
     while ((tick = TAILQ_FIRST(&loop->running))) {
         TAILQ_REMOVE(&loop->running, tick, entry);
         tick->is_asked = false;
+        loop->current = tick;
         tick->on_tick(tick->ctx);
     }
+    loop->current = NULL;
 }
 
-/* One tick asks for another (an agent's answer becomes a frame, which is to be written): a few rounds save a poll for each. What then still asks
- * comes after the next poll. */
+/* One tick asks for another (an agent's answer becomes a frame, which is to be written): a few rounds save a poll for each. What then still asks,
+ * and who asks for itself again, comes after the next poll. */
 static void run_ticks(struct loop *loop)
 {
     for (int round = 0; round < ROUNDS_MAX && !TAILQ_EMPTY(&loop->asked); round++)
         run_round(loop);
+    struct loop_tick *tick;
+    TAILQ_FOREACH(tick, &loop->later, entry)
+        tick->list = &loop->asked;
+    TAILQ_CONCAT(&loop->asked, &loop->later, entry);
 }
 
 int loop_run(struct loop *loop)
@@ -168,7 +176,7 @@ void loop_tick_request(struct loop_tick *tick)
     if (tick->is_asked)
         return;
     tick->is_asked = true;
-    tick->list = &tick->loop->asked;
+    tick->list = tick == tick->loop->current ? &tick->loop->later : &tick->loop->asked;
     TAILQ_INSERT_TAIL(tick->list, tick, entry);
 }
 

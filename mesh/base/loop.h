@@ -27,7 +27,7 @@ void loop_timer_stop(struct loop_timer *timer);
 bool loop_timer_is_set(const struct loop_timer *timer);
 void loop_timer_free(struct loop_timer *timer); /* NULL is fine */
 
-/* Runs once at the end of every turn in which it was asked for: batching of writes. */
+/* Runs at the end of every turn in which it was asked for (again, if another tick asks for it): batching of writes. */
 struct loop_tick *loop_tick_new(struct loop *loop, void (*on_tick)(void *ctx), void *ctx);
 void loop_tick_request(struct loop_tick *tick); /* also from inside a tick: it then runs before the loop waits again */
 void loop_tick_free(struct loop_tick *tick);
