@@ -1,6 +1,7 @@
 /* Control: the floor. NATS's text protocol by hand on one blocking socket at each end, nothing allocated, nothing parsed that is not needed.
- *   raw_socket respond HOST PORT
- *   raw_socket request HOST PORT COUNT WINDOW */
+ *   raw_socket respond HOST PORT [SUBJECT]
+ *   raw_socket request HOST PORT COUNT WINDOW [SUBJECT]
+ * HOST may be the path of a raw_pipe's socket. */
 #include "measure.h"
 
 #include <arpa/inet.h>
@@ -8,6 +9,7 @@
 #include <netinet/tcp.h>
 #include <stdbool.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 enum { PAYLOAD = 128, BUFFER = 1 << 20 };
 static char in[BUFFER];
@@ -69,7 +71,7 @@ static bool next(char *subject, char *reply)
     }
 }
 
-static void dial(const char *host, const char *port)
+static void dial_tcp(const char *host, const char *port)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
     inet_pton(AF_INET, host, &to.sin_addr);
@@ -80,6 +82,21 @@ static void dial(const char *host, const char *port)
         perror("raw_socket: connect");
         exit(1);
     }
+}
+
+static void dial_unix(const char *path)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    snprintf(to.sun_path, sizeof to.sun_path, "%s", path);
+    fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (connect(fd, (struct sockaddr *)&to, sizeof to) != 0) {
+        perror("raw_socket: connect");
+        exit(1);
+    }
+}
+
+static void greet(void)
+{
     const char *hello = "CONNECT {\"verbose\":false,\"pedantic\":false,\"protocol\":1,\"headers\":true,\"no_responders\":false}\r\nPING\r\n";
     send_all(hello, strlen(hello));
     while (!memmem(in, in_len, "PONG\r\n", 6))
@@ -96,11 +113,12 @@ static size_t put(char *out, const char *subject, const char *reply)
     return n + PAYLOAD + 2;
 }
 
-static void respond(void)
+static void respond(const char *asked)
 {
     static char out[BUFFER];
     char subject[128], reply[128];
-    send_all("SUB bench.sock 1\r\nPING\r\n", 24);
+    char line[96];
+    send_all(line, (size_t)snprintf(line, sizeof line, "SUB %s 1\r\nPING\r\n", asked));
     while (!memmem(in, in_len, "PONG\r\n", 6))
         fill();
     in_at = in_len = 0;
@@ -116,7 +134,7 @@ static void respond(void)
     }
 }
 
-static void request(size_t count, size_t window)
+static void request(size_t count, size_t window, const char *asked)
 {
     static struct measure m;
     static int64_t began[1024];
@@ -131,7 +149,7 @@ static void request(size_t count, size_t window)
         for (; sent < count + warm && sent - received < window; sent++) {
             snprintf(line, sizeof line, "%s.%zu", prefix, sent % 1024);
             began[sent % 1024] = measure_now_ns();
-            len += put(out + len, "bench.sock", line);
+            len += put(out + len, asked, line);
         }
         if (len > 0)
             send_all(out, len);
@@ -148,11 +166,18 @@ static void request(size_t count, size_t window)
 
 int main(int argc, char **argv)
 {
-    if (argc < 4)
+    bool is_responder = argc > 3 && strcmp(argv[1], "respond") == 0;
+    int rest = is_responder ? 4 : 6;
+    if (argc < rest)
         return 2;
-    dial(argv[2], argv[3]);
-    if (strcmp(argv[1], "respond") == 0)
-        respond();
-    request(strtoul(argv[4], NULL, 10), strtoul(argv[5], NULL, 10));
+    const char *asked = argc > rest ? argv[rest] : "bench.sock";
+    if (argv[2][0] == '/')
+        dial_unix(argv[2]);
+    else
+        dial_tcp(argv[2], argv[3]);
+    greet();
+    if (is_responder)
+        respond(asked);
+    request(strtoul(argv[4], NULL, 10), strtoul(argv[5], NULL, 10), asked);
     return 0;
 }

@@ -20,10 +20,6 @@ PROGRAM = os.path.join(BUILD, "bench/bench_")
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 
 
-def pinned(cpu, argv):
-    return ["taskset", "-c", str(cpu), *argv] if cpu is not None else argv
-
-
 def cpu_us(pid):
     """CPU time of all threads of a process, from the scheduler (ns resolution)."""
     total = 0
@@ -61,49 +57,81 @@ def machine():
     return {"cpu": model, "cores": os.cpu_count(), "kernel": platform.release(), "nats_server": server}
 
 
+class Parties:
+    """Everything that takes part, on one nats-server. Pinned: the server on CPU 0, everything else on CPU 1."""
+
+    def __init__(self, mesh, is_pinned):
+        host, port = mesh.bus.split("//")[1].split("@")[-1].split(":")
+        with open(os.path.join(mesh.home, "mesh.json")) as f:
+            server = json.load(f)["natsPid"]
+        if is_pinned:
+            subprocess.run(["taskset", "-acp", "0", str(server)], check=True, capture_output=True)
+        self.controls = []
+        self.socket = os.path.join(mesh.home, "caller.sock")
+        agent = mesh.agent("bench-echo", "--concurrency", "64", "--mode", "dial", "--", PROGRAM + "echo_agent")
+        caller = mesh.agent("bench-caller", "--mode", "dial", "--sock", self.socket, "--", PROGRAM + "echo_agent")
+        self.pids = {"caller's sidecar": caller.child.pid, "callee's sidecar": agent.child.pid, "environment": mesh.up.child.pid, "nats-server": server}
+        pipes = [os.path.join(mesh.home, f"pipe{i}") for i in range(2)]
+        for path in pipes:
+            self.control("raw_pipe", path, host, port)
+        self.control("raw_nats", "respond", mesh.bus)
+        self.control("raw_socket", "respond", host, port)
+        self.control("raw_socket", "respond", pipes[1], "-", "bench.pipe")
+        self.kinds = {
+            "sockets": lambda count, window: ["raw_socket", "request", host, port, count, window],
+            "nats.c": lambda count, window: ["raw_nats", "request", mesh.bus, count, window],
+            "sockets through two pipes": lambda count, window: ["raw_socket", "request", pipes[0], "-", count, window, "bench.pipe"],
+            "mesh (two sidecars)": lambda count, window: ["mesh_call", self.socket, "bench-echo", count, window],
+        }
+
+    def control(self, program, *args):
+        process = Process([PROGRAM + program, *args], os.environ, program)
+        process.wait_line("ready")
+        self.controls.append(process)
+
+    def stop(self):
+        for process in self.controls:
+            process.stop()
+
+    def cpu(self):
+        return {name: cpu_us(pid) for name, pid in self.pids.items()}
+
+
+def run_rounds(parties, count, window):
+    """→ {kind: [rows]}, {process: µs of CPU per call}; the kinds take turns in each round."""
+    rows, used = {kind: [] for kind in parties.kinds}, {name: [] for name in parties.pids}
+    for _ in range(ROUNDS):
+        for kind, argv in parties.kinds.items():
+            before = parties.cpu()
+            rows[kind].append(measured([PROGRAM + argv(count, window)[0], *map(str, argv(count, window)[1:])]))
+            if kind.startswith("mesh"):
+                time.sleep(0.2)  # what the environment writes together
+                after = parties.cpu()
+                for name in used:
+                    used[name].append((after[name] - before[name]) / (count + 200))
+    return rows, {name: statistics.median(values) for name, values in used.items()}
+
+
 def bench_call():
-    """A call through two sidecars against raw nats.c and against sockets by hand, on one server."""
-    results = {}
-    for pin in (True, False):
-        rest_cpu = 1 if pin else None
-        os.sched_setaffinity(0, {1} if pin else set(range(os.cpu_count())))  # children inherit it
-        with Mesh() as mesh:
-            host, port = mesh.bus.split("//")[1].split("@")[-1].split(":")
-            if pin:
-                with open(os.path.join(mesh.home, "mesh.json")) as f:
-                    subprocess.run(["taskset", "-acp", "0", str(json.load(f)["natsPid"])], check=True, capture_output=True)
-            agent = mesh.agent("bench-echo", "--concurrency", "64", "--mode", "dial", "--", PROGRAM + "echo_agent")
-            caller = mesh.agent("bench-caller", "--mode", "dial", "--sock", os.path.join(mesh.home, "caller.sock"), "--", PROGRAM + "echo_agent")
-            natsc = Process(pinned(rest_cpu, [PROGRAM + "raw_nats", "respond", mesh.bus]), os.environ, "raw nats")
-            natsc.wait_line("ready")
-            sock = Process(pinned(rest_cpu, [PROGRAM + "raw_socket", "respond", host, port]), os.environ, "raw socket")
-            sock.wait_line("ready")
-            for window, count in ((1, 3000), (64, 20000)):
-                rows = {"sockets": [], "nats.c": [], "mesh": []}
-                side = {"caller sidecar": [], "callee sidecar": []}
-                for _ in range(ROUNDS):
-                    rows["sockets"].append(measured(pinned(rest_cpu, [PROGRAM + "raw_socket", "request", host, port, str(count), str(window)])))
-                    rows["nats.c"].append(measured(pinned(rest_cpu, [PROGRAM + "raw_nats", "request", mesh.bus, str(count), str(window)])))
-                    before = cpu_us(caller.child.pid), cpu_us(agent.child.pid)
-                    rows["mesh"].append(measured(pinned(rest_cpu, [PROGRAM + "mesh_call", os.path.join(mesh.home, "caller.sock"), "bench-echo", str(count), str(window)])))
-                    after = cpu_us(caller.child.pid), cpu_us(agent.child.pid)
-                    side["caller sidecar"].append((after[0] - before[0]) / (count + 200))
-                    side["callee sidecar"].append((after[1] - before[1]) / (count + 200))
-                results[("pinned" if pin else "free", window)] = (rows, {k: statistics.median(v) for k, v in side.items()})
-            natsc.stop()
-            sock.stop()
-    os.sched_setaffinity(0, set(range(os.cpu_count())))
+    """A call through two sidecars against raw nats.c, sockets by hand, and sockets by hand through two processes that only forward."""
     data = []
-    for (mode, window), (rows, side) in results.items():
-        base = median(rows["nats.c"], "p50_us")
-        lines = []
-        for name in ("sockets", "nats.c", "mesh"):
-            p50, p99, rate = (median(rows[name], k) for k in ("p50_us", "p99_us", "rate"))
-            lines.append([name, f"{p50:.0f}", f"{p99:.0f}", f"{rate:.0f}", f"{p50 / base:.2f}", f"{p50 - base:+.0f}", f"{rate / median(rows['sockets'], 'rate'):.2f}"])
-            data.append({"mode": mode, "window": window, "name": name, "p50_us": p50, "p99_us": p99, "rate": rate})
-        table(f"call, {mode}, {window} in flight (medians of {ROUNDS} rounds)", ["", "p50 µs", "p99 µs", "calls/s", "p50 ÷ nats.c", "p50 − nats.c", "rate ÷ sockets"], lines)
-        print("  CPU per call: " + ", ".join(f"{k} {v:.1f} µs" for k, v in side.items()))
-        data.append({"mode": mode, "window": window, "name": "cpu_us_per_call", **side})
+    for is_pinned in (True, False):
+        os.sched_setaffinity(0, {1} if is_pinned and os.cpu_count() > 1 else set(range(os.cpu_count())))  # children inherit it
+        with Mesh() as mesh:
+            parties = Parties(mesh, is_pinned)
+            for window, count in ((1, 3000), (64, 20000)):
+                rows, used = run_rounds(parties, count, window)
+                mode = "pinned" if is_pinned else "free"
+                base, lines = median(rows["nats.c"], "p50_us"), []
+                for kind in parties.kinds:
+                    p50, p99, rate = (median(rows[kind], k) for k in ("p50_us", "p99_us", "rate"))
+                    lines.append([kind, f"{p50:.0f}", f"{p99:.0f}", f"{rate:.0f}", f"{p50 / base:.2f}", f"{p50 - base:+.0f}"])
+                    data.append({"mode": mode, "window": window, "kind": kind, "p50_us": p50, "p99_us": p99, "rate": rate, "p50_ratio": p50 / base})
+                table(f"call, {mode}, {window} in flight", ["", "p50 µs", "p99 µs", "calls/s", "p50 ÷ nats.c", "p50 − nats.c"], lines)
+                print("  CPU per mesh call: " + ", ".join(f"{name} {us:.0f} µs" for name, us in used.items()))
+                data.append({"mode": mode, "window": window, "cpu_us_per_call": used})
+            parties.stop()
+    os.sched_setaffinity(0, set(range(os.cpu_count())))
     save("call", {"rows": data})
 
 
