@@ -27,7 +27,7 @@ C
 libdir=$(dirname "$(find "$tmp/usr" -name libamp.pc)")
 export PKG_CONFIG_PATH=$libdir
 lib=$(dirname "$libdir")
-flags() { pkg-config --define-variable=prefix="$tmp/usr" "$@"; }
+flags() { pkg-config "$@"; } # the files know where they lie
 build() { gcc -std=c17 -Wall -Werror "$@"; }
 build_shared() { build "$tmp/outside.c" -o "$tmp/shared" $(flags --cflags --libs libamp) && LD_LIBRARY_PATH=$lib "$tmp/shared" | grep -qx amp.req.up.me; }
 build_static() { build "$tmp/outside.c" -o "$tmp/static" $(flags --cflags libamp) "$lib/libamp.a" $(flags --static --libs-only-l libamp | sed 's/-lamp//') && "$tmp/static" | grep -qx amp.req.up.me; }
@@ -60,6 +60,19 @@ claim "an agent links with the shared client" agent_shared
 claim "and with the static one" agent_static
 claim "the agent answers behind a sidecar" agent_answers hello "$tmp/hello"
 claim "and so does the static one" agent_answers hello-static "$tmp/hello-static"
+by_cmake() {
+  mkdir -p "$tmp/project" && cp examples/agents/hello_c.c "$tmp/outside.c" "$tmp/project" &&
+    printf '%s\n' 'cmake_minimum_required(VERSION 3.25)' 'project(outside C)' 'find_package(amesh 0.1 REQUIRED)' 'add_executable(hello hello_c.c)' 'target_link_libraries(hello amesh::client)' \
+      'add_executable(outside outside.c)' 'target_link_libraries(outside amesh::amp)' >"$tmp/project/CMakeLists.txt" &&
+    cmake -S "$tmp/project" -B "$tmp/project/build" -DCMAKE_PREFIX_PATH="$tmp/usr" && cmake --build "$tmp/project/build" && LD_LIBRARY_PATH=$lib "$tmp/project/build/outside" | grep -qx amp.req.up.me
+}
+documents() { # each is what the installed program says
+  local share=$tmp/usr/share
+  "$tmp/usr/bin/amesh" man | cmp - "$share/man/man1/amesh.1" && "$tmp/usr/bin/amesh" completion bash | cmp - "$share/bash-completion/completions/amesh" &&
+    "$tmp/usr/bin/amesh" completion zsh | cmp - "$share/zsh/site-functions/_amesh" && "$tmp/usr/bin/amesh" completion fish | cmp - "$share/fish/vendor_completions.d/amesh.fish"
+}
+claim "a CMake project finds both libraries" by_cmake
+claim "the manual page and the completions are installed" documents
 claim "the installed program runs" "$tmp/usr/bin/amesh" version
 echo "1..$n"
 exit $status
