@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 SECONDS_ARG := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),)
 
-.PHONY: build demo test bench chaos fuzz spec install clean deps deps-test
+.PHONY: build demo test bench fuzz spec install clean deps deps-test
 
 build: build/release/build.ninja
 	@cmake --build build/release
@@ -29,7 +29,7 @@ bench: deps build
 fuzz: deps-test
 	@scripts/fuzz.sh $(if $(SECONDS_ARG),$(SECONDS_ARG),60) $(ONLY)
 
-spec:
+spec: deps-test
 	@scripts/spec-html.sh build/spec
 
 install: build
