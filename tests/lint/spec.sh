@@ -11,7 +11,7 @@ claim "make spec, and every link leads somewhere" $?
 [ "$(grep -c '<p id="' "$tmp/html/spec/amp.html")" -gt 100 ]
 claim "every clause of amp.md has an anchor" $?
 cp -r scripts spec docs ./*.md "$tmp/" && echo 'See [there](no-such-page.md) and [here](amp.md#no-such-place).' >>"$tmp/spec/local-api.md"
-(cd "$tmp" && ! scripts/spec-html.sh seeded 2>&1 | tee log | grep -q html$ && [ "$(grep -c 'no-such' log)" = 2 ])
+(cd "$tmp" && ! scripts/spec-html.sh seeded >log 2>&1 && [ "$(grep -c 'no-such' log)" = 2 ])
 claim "a wrong link is found" $?
 echo "1..$n"
 exit $status
