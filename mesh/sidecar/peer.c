@@ -218,6 +218,12 @@ static void on_reply(void *ctx, uint64_t number, const cJSON *result, const cJSO
     worker_link_reply(peer->sidecar, peer, number, result, error);
 }
 
+static void on_bad_line(void *ctx, struct amp_bytes line, const struct amp_error *err)
+{
+    struct peer *peer = ctx;
+    worker_link_bad_line(peer->sidecar, peer, line, err);
+}
+
 static void on_text(void *ctx, struct amp_bytes line)
 {
     struct peer *peer = ctx;
@@ -237,7 +243,7 @@ static enum amp_code write_fed(void *ctx, struct amp_bytes data)
     return peer->write(peer->ctx, data);
 }
 
-static const struct session_handlers session_handlers = {.on_request = on_request, .on_reply = on_reply, .on_text = on_text, .on_closed = on_closed};
+static const struct session_handlers session_handlers = {.on_request = on_request, .on_reply = on_reply, .on_text = on_text, .on_bad_line = on_bad_line, .on_closed = on_closed};
 
 static struct peer *make(struct sidecar *sidecar, pid_t pid, const struct peer_handlers *handlers, void *ctx)
 {

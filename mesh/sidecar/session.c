@@ -292,6 +292,12 @@ static bool take_reply(struct session *session, const cJSON *frame)
     return true;
 }
 
+static void lost_line(struct session *session, struct amp_bytes line, const struct amp_error *err)
+{
+    if (session->handlers.on_bad_line && !session->is_freed)
+        session->handlers.on_bad_line(session->ctx, line, err);
+}
+
 static void take_line(struct session *session, struct amp_bytes line)
 {
     size_t start = 0;
@@ -310,6 +316,7 @@ static void take_line(struct session *session, struct amp_bytes line)
     cJSON *frame = NULL;
     if (amp_json_parse(line, &frame, &err) != AMP_OK) {
         refuse_line(session, NULL, RPC_PARSE, &err);
+        lost_line(session, line, &err);
         return;
     }
     const cJSON *method = cJSON_GetObjectItemCaseSensitive(frame, "method");
@@ -318,24 +325,27 @@ static void take_line(struct session *session, struct amp_bytes line)
     } else if (!take_reply(session, frame)) {
         amp_error_set(&err, AMP_MALFORMED, "", "the line is JSON but neither a request nor a reply of JSON-RPC");
         refuse_line(session, NULL, RPC_FRAME, &err);
+        lost_line(session, line, &err);
     }
     cJSON_Delete(frame);
 }
 
-static void refuse_long_line(struct session *session)
+static void refuse_long_line(struct session *session, struct amp_bytes piece)
 {
     struct amp_error err = {0};
     amp_error_set(&err, AMP_TOO_LARGE, "", "a line may have %u bytes", AMP_LINE_MAX);
     session->is_skipping = true;
-    amp_buf_reset(&session->line);
     refuse_line(session, NULL, RPC_PARSE, &err);
+    lost_line(session, session->line.len ? amp_buf_bytes(&session->line) : piece, &err);
+    if (!session->is_freed)
+        amp_buf_reset(&session->line);
 }
 
 /* One piece up to a line's end (`is_end`) or to the end of what came. */
 static void take_piece(struct session *session, struct amp_bytes piece, bool is_end)
 {
     if (!session->is_skipping && session->line.len + piece.len > AMP_LINE_MAX)
-        refuse_long_line(session);
+        refuse_long_line(session, piece);
     if (session->is_skipping) {
         session->is_skipping = !is_end;
         return;

@@ -13,11 +13,14 @@ struct session_handlers {
     void (*on_reply)(void *ctx, uint64_t number, const struct cJSON *result, const struct cJSON *error);
     /* A line that is not a frame, when the session allows such lines (jsonl): for the log. */
     void (*on_text)(void *ctx, struct amp_bytes line);
+    /* A line that cannot be read as a frame; the peer has been told why. It may have been a reply: `line` is its beginning (at most AMP_LINE_MAX bytes of
+     * it) and may hold anything. May be NULL. */
+    void (*on_bad_line)(void *ctx, struct amp_bytes line, const struct amp_error *err);
     /* The connection is over (end of file, error, too many bad lines: `reason`). session_free may be called here. */
     void (*on_closed)(void *ctx, const char *reason);
 };
 
-/* Takes the descriptors over (they may be the same; closed at the end). NULL handlers are not allowed but on_text. */
+/* Takes the descriptors over (they may be the same; closed at the end). NULL handlers are not allowed but on_text and on_bad_line. */
 struct session *session_new(struct loop *loop, int fd_in, int fd_out, bool allows_text, const struct session_handlers *handlers, void *ctx);
 /* Without descriptors: bytes come through session_feed and leave through `write` (jsonl on a spawned child's stdio). */
 struct session *session_new_fed(struct loop *loop, bool allows_text, const struct session_handlers *handlers, enum amp_code (*write)(void *ctx, struct amp_bytes data), void *ctx);

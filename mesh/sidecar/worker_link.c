@@ -246,6 +246,56 @@ void worker_link_reply(struct sidecar *sidecar, struct peer *peer, uint64_t numb
         refuse_reply(sidecar, number);
 }
 
+/* The number behind the first `"id":` of what may be a reply; 0: none. */
+static uint64_t guess_number(struct amp_bytes line)
+{
+    static const char name[] = "\"id\"";
+    const uint8_t *end = line.data + line.len, *at = memmem(line.data, line.len, name, sizeof name - 1);
+    uint64_t number = 0;
+    for (at = at ? at + sizeof name - 1 : end; at < end && (*at == ' ' || *at == ':'); at++)
+        continue;
+    for (; at < end && *at >= '0' && *at <= '9' && number < UINT32_MAX; at++)
+        number = number * 10 + (uint64_t)(*at - '0');
+    return number;
+}
+
+static bool has(struct amp_bytes line, const char *text)
+{
+    return memmem(line.data, line.len, text, strlen(text)) != NULL;
+}
+
+/* Which task may have lost its outcome with that line? Without a number it is the one that is open, if the line looks like a result and not like
+ * something that was merely printed. */
+static struct job *job_of_line(struct seat *seat, struct amp_bytes line, bool is_too_long)
+{
+    struct amp_bytes head = {line.data, line.len < 256 ? line.len : 256};
+    uint64_t number = guess_number(line);
+    bool may_be_any = seat->n_jobs == 1 && (is_too_long || has(head, "\"result\""));
+    struct job *job;
+    if (has(head, "\"method\""))
+        return NULL; /* a request or an event: its sender was told */
+    TAILQ_FOREACH(job, &seat->link->jobs, entry)
+        if (job->seat == seat && (number ? job->number == number : may_be_any))
+            return job;
+    return NULL;
+}
+
+void worker_link_bad_line(struct sidecar *sidecar, struct peer *peer, struct amp_bytes line, const struct amp_error *err)
+{
+    struct seat *seat = peer_seat(peer);
+    if (!seat)
+        return;
+    struct job *job = job_of_line(seat, line, err->code == AMP_TOO_LARGE);
+    log_event(LOG_WARN, "agent.bad_line", "agent", sidecar_agent(sidecar), "why", err->message, "task", job ? task_id(job->task) : "", NULL);
+    if (!job)
+        return;
+    struct amp_error lost = {0};
+    amp_error_set(&lost, AMP_BAD_ANSWER, err->field, "the agent's answer cannot be read: %s", err->message);
+    if (err->code == AMP_TOO_LARGE)
+        amp_error_hint(&lost, "stream a long answer in pieces (task.event), or attach it as an artifact in pieces");
+    link_job_limit(job, 0, &lost);
+}
+
 static void fail_orphans(struct link *link, const char *reason)
 {
     struct amp_error err = {0};

@@ -13,6 +13,8 @@ AMP_MUST_USE enum amp_code worker_link_hello(struct sidecar *sidecar, struct pee
 void worker_link_greeted(struct sidecar *sidecar, struct peer *peer); /* after the reply: tasks may come now */
 /* A reply to one of our requests: the outcome of a task, or nonsense (counted and logged). */
 void worker_link_reply(struct sidecar *sidecar, struct peer *peer, uint64_t number, const struct cJSON *result, const struct cJSON *error);
+/* A line of a peer that is no frame (session.h): if it may have been the outcome of a task, that task fails, and does not wait for it for ever. */
+void worker_link_bad_line(struct sidecar *sidecar, struct peer *peer, struct amp_bytes line, const struct amp_error *err);
 /* A dialled peer's connection is over, before peer_free: its tasks fail. */
 void worker_link_closed(struct sidecar *sidecar, struct peer *peer, const char *reason);
 

@@ -45,6 +45,18 @@ def killed_agent(mesh):
     check(task["status"]["state"] == "TASK_STATE_FAILED", "the task is FAILED in history", task)
 
 
+def unreadable_answers(mesh):
+    """What the agent writes as its answer is no frame, or is too long to be one: the caller is told at once, and the slot is free again."""
+    code = ("import sys, json\nfor line in sys.stdin:\n f=json.loads(line)\n if f.get('method')!='task.run': continue\n t=f['params']['text']; i=f['id']\n"
+            " a={'long':json.dumps({'id':i,'result':'a'*3000000}), 'nan':json.dumps({'id':i,'result':{'data':float('nan')}}), 'cut':json.dumps({'id':i,'result':'half'})[:-2],\n"
+            "    'nobody':json.dumps({'result':'whose?'}), 'neither':json.dumps({'id':i})}\n print(a.get(t, json.dumps({'id':i,'result':'fine'})), flush=True)")
+    mesh.agent("mumbler", "--mode", "jsonl", "--", PY, "-c", code)
+    for text, why in (("long", "1048576 bytes"), ("nan", "AMESH-3008"), ("cut", "AMESH-3008"), ("nobody", "AMESH-3008"), ("neither", "AMESH-3008")):
+        r = mesh.run("ask", "mumbler", text)
+        check(r.status == 1 and "AMESH-3008" in r.err and why in r.err, f"{text}: the caller is told", r.status, r.err)
+        check(mesh.run("ask", "mumbler", "and now?").ok().out.strip() == "fine", f"{text}: the slot is free, the agent goes on")
+
+
 def second_try(mesh):
     """A durable task survives its agent: the second try says why the first one ended."""
     flag = os.path.join(mesh.home, "tried")
@@ -306,6 +318,7 @@ with Mesh() as mesh:
     steady = mesh.agent("steady", "--concurrency", "4", "--sock", os.path.join(mesh.home, "steady.sock"), "--", "cat")
     steady.socket = os.path.join(mesh.home, "steady.sock")
     tap.run("kill -9 of an agent: cause, last words, tasks, at the caller, in show and in history", killed_agent, mesh)
+    tap.run("an answer that cannot be read is said at once", unreadable_answers, mesh)
     tap.run("a durable task goes on after its agent was killed and says why", second_try, mesh)
     tap.run("exit status, signal and stderr of a program are the reason", exec_failures, mesh)
     tap.run("what an agent leaves behind is killed", children_left_behind, mesh)
