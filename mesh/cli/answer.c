@@ -202,6 +202,8 @@ enum amp_code answer_outcome(const struct answer *answer, struct amp_error *rete
     char line[256]; /* an error is one line: the caller shows the others */
     snprintf(line, sizeof line, "%.*s", (int)strcspn(text, "\n"), text);
     text = line;
+    if (answer->state == AMP__TASK_STATE__TASK_STATE_CANCELED && strcmp(text, amp_code_info(AMP_CANCELED)->text) == 0)
+        colon = text = ""; /* no reason was given */
     switch (answer->state) {
     case AMP__TASK_STATE__TASK_STATE_COMPLETED:
         return AMP_OK;

@@ -93,6 +93,9 @@ void control_done(struct env *env)
 static void cancel(const struct ask *ask, struct etask *task)
 {
     struct engine_event event = {.kind = ENGINE_EV_CANCEL};
+    const char *reason = ask->request->command->control->cancel->reason;
+    if (reason && reason[0] && !task->cancel_reason)
+        task->cancel_reason = xstrndup(reason, amp_utf8_cut(amp_bytes_of(reason), AMP_LABEL_MAX));
     if (task->n_attempts && !task->attempts[task->n_attempts - 1].ended_unix_ms)
         task->attempts[task->n_attempts - 1].is_canceled = true;
     etask_reply_later(task, ask->reply, ask->encoding, false);

@@ -369,6 +369,8 @@ static void end_with(struct etask *task, Amp__TaskState state, enum amp_code cod
     }
     char text[sizeof err.message];
     snprintf(text, sizeof text, "%s", wire.message && wire.message[0] ? wire.message : amp_code_info(code)->text);
+    if (code == AMP_CANCELED && task->cancel_reason)
+        snprintf(text, sizeof text, "%s", task->cancel_reason);
     end_attempt(task, code, state);
     uint8_t *packed = xcalloc(1, amp__error__get_packed_size(&wire));
     size_t size = amp__error__pack(&wire, packed);
@@ -410,7 +412,7 @@ static void do_action(struct etask *task, const struct engine_action *action)
         break;
     case ENGINE_DO_CANCEL_CALL:
         if (task->call)
-            call_cancel(task->call, "the task was cancelled");
+            call_cancel(task->call, task->cancel_reason ? task->cancel_reason : amp_code_info(AMP_CANCELED)->text);
         break;
     case ENGINE_DO_RETRY:
         do_retry(task, action->code);

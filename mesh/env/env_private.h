@@ -97,6 +97,7 @@ struct etask {
     struct amp_buf bodies; /* of events not handed to the journal yet */
     struct event_ref *refs;
     size_t n_refs, cap_refs;
+    char *cancel_reason; /* or NULL */
     bool is_dirty, wants_row, wants_request;
     struct etask *next_dirty; /* in env->dirty or, if is_later, in env->later */
     bool is_later;

@@ -90,6 +90,7 @@ void etask_free(struct etask *task)
     free(task->held);
     free(task->submit);
     free(task->error);
+    free(task->cancel_reason);
     free(task);
 }
 

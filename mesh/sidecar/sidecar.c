@@ -83,13 +83,17 @@ enum amp_code sidecar_state_check(const struct sidecar *sidecar, struct amp_erro
 
 /* ---- to the bus -------------------------------------------------------------------------------------------- */
 
-enum amp_code sidecar_publish(struct sidecar *sidecar, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope)
+enum amp_code sidecar_encode(struct sidecar *sidecar, enum amp_encoding encoding, Amp__Envelope *envelope)
 {
     envelope->version = AMP_PROTOCOL_VERSION;
     envelope->from = sidecar->agent;
     amp_buf_reset(&sidecar->out);
-    struct amp_error err;
-    enum amp_code code = amp_encode(&envelope->base, encoding, &sidecar->out, &err);
+    return amp_encode(&envelope->base, encoding, &sidecar->out, NULL);
+}
+
+enum amp_code sidecar_publish(struct sidecar *sidecar, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope)
+{
+    enum amp_code code = sidecar_encode(sidecar, encoding, envelope);
     if (code != AMP_OK)
         return code;
     return bus_publish(sidecar->bus, subject, NULL, amp_buf_bytes(&sidecar->out));

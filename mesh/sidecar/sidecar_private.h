@@ -209,6 +209,8 @@ uint32_t sidecar_free_slots(const struct sidecar *sidecar);
 void sidecar_touch(struct sidecar *sidecar); /* something changed: the tick looks */
 void sidecar_slot_take(struct sidecar *sidecar);
 void sidecar_slot_release(struct sidecar *sidecar);
+/* Into sidecar->out, with version and sender. */
+AMP_MUST_USE enum amp_code sidecar_encode(struct sidecar *sidecar, enum amp_encoding encoding, Amp__Envelope *envelope);
 /* Encodes the envelope and publishes it. */
 AMP_MUST_USE enum amp_code sidecar_publish(struct sidecar *sidecar, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope);
 AMP_MUST_USE enum amp_code sidecar_state_check(const struct sidecar *sidecar, struct amp_error *reterr); /* may a new task come in? */

@@ -109,6 +109,8 @@ static void conclude(struct task *task, Amp__TaskState state, const char *reason
 {
     if (!amp_task_may_move(task->state, state))
         (void)task_status(task, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, NULL);
+    if (state == AMP__TASK_STATE__TASK_STATE_CANCELED && task->cancel_reason)
+        reason = task->cancel_reason;
     if (!reason && err->code != AMP_OK)
         reason = err->message[0] ? err->message : amp_code_info(err->code)->text;
     if (task_status(task, state, reason, NULL) != AMP_OK) /* a reason too long for this bus, or no memory for it */
@@ -240,6 +242,7 @@ void task_timers_stop(struct task *task)
     loop_timer_stop(task->deadline);
     loop_timer_stop(task->overdue);
     loop_timer_stop(task->silent);
+    task_caller_stop(task);
 }
 
 void task_timers_free(struct task *task)
@@ -248,6 +251,7 @@ void task_timers_free(struct task *task)
     loop_timer_free(task->deadline);
     loop_timer_free(task->overdue);
     loop_timer_free(task->silent);
+    task_caller_free(task);
 }
 
 void task_cancel(struct task *task, const char *reason)
@@ -255,6 +259,8 @@ void task_cancel(struct task *task, const char *reason)
     struct amp_error none = {.code = AMP_OK};
     if (task->is_canceled || task->stream.is_ended)
         return;
+    if (reason && reason[0])
+        task->cancel_reason = amp_arena_strdup(&task->arena, (struct amp_bytes){(const uint8_t *)reason, amp_utf8_cut(amp_bytes_of(reason), AMP_LABEL_MAX)});
     if (!task->is_running) {
         task->is_canceled = true;
         task_close(task, AMP__TASK_STATE__TASK_STATE_CANCELED, &none);
@@ -371,6 +377,7 @@ void task_start(struct task *task, const struct task_origin *origin)
     loop_timer_set(task->ack, ack_ms);
     if (request->has_timeout_ms && request->timeout_ms > 0)
         loop_timer_set(task->deadline, request->timeout_ms);
+    task_caller_watch(task);
     turn_begin(task);
 }
 
@@ -399,7 +406,7 @@ static void wait_for_answer(struct task *task, const char *question)
         conclude(task, AMP__TASK_STATE__TASK_STATE_FAILED, NULL, &err, NULL);
         return;
     }
-    task->is_waiting = true;
+    task->is_waiting = task->has_asked = true;
     table->n_waiting++;
 }
 

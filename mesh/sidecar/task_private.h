@@ -51,6 +51,7 @@ struct task {
     const Amp__Request *request;
     struct endpoint *endpoint;
     const char *from;
+    const char *cancel_reason;     /* in the arena; NULL: none was given */
     Amp__TaskState state;
     struct amp_event_source source;
     struct task_stream stream;
@@ -60,11 +61,13 @@ struct task {
     struct loop_timer *overdue;    /* cancel was not obeyed */
     struct loop_timer *silent;     /* the caller confirms nothing */
     int64_t heard_ms;              /* when the caller last sent a control */
+    struct loop_timer *caller;     /* task_caller.c: when to ask, or NULL */
+    struct bus_inbox *echo;        /* and what tells that nobody is there, or NULL */
     LIST_HEAD(, task_room) rooms;
     int64_t started_us;
     const Amp__Message *resume;    /* the answer that a new turn begins with, in the arena */
     void *data;
-    bool is_in_table, is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering;
+    bool is_in_table, is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering, has_asked;
 };
 
 /* ---- task.c ------------------------------------------------------------------------------------------------- */
@@ -79,6 +82,14 @@ AMP_MUST_USE enum amp_code task_say_check(struct task *task, struct amp_error *r
 /* task_stream_flush, with what follows from it for the brakes. */
 enum amp_code task_flush_now(struct task *task);
 void task_room_call(struct task *task); /* tells everybody who waits for room */
+
+/* ---- task_caller.c ------------------------------------------------------------------------------------------ */
+
+#define TASK_CALLER_MS 3000u /* how often a caller is looked for */
+
+void task_caller_watch(struct task *task); /* from now on; idempotent */
+void task_caller_stop(struct task *task);
+void task_caller_free(struct task *task);
 
 /* ---- task_question.c --------------------------------------------------------------------------------------- */
 
@@ -99,6 +110,8 @@ void task_stream_end(struct task *task, const Amp__Error *wire);
 enum amp_code task_stream_flush(struct task *task);
 /* The caller has received so many bytes of frames in all. True: more may go out now. */
 bool task_stream_received(struct task *task, uint64_t bytes);
+/* A frame without events to the caller, as a request whose answer can only be "no responders". Nothing is sent while events wait to go out. */
+enum amp_code task_stream_ask(struct task *task, struct bus_inbox *echo);
 bool task_stream_is_waiting(const struct task *task); /* for the caller's confirmation */
 void task_stream_give_up(struct task *task);          /* nothing goes to the caller any more */
 void task_mark_dirty(struct task *task);

@@ -77,6 +77,7 @@ enum amp_code task_ask(struct task *task, const struct task_question *ask, void 
     question->next = task->questions;
     task->questions = question;
     task->n_questions++;
+    task->has_asked = true;
     if (ask->expires_ms > 0) {
         question->expiry = loop_timer_new(task->sidecar->loop, on_expired, question);
         loop_timer_set(question->expiry, ask->expires_ms);

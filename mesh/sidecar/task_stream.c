@@ -286,6 +286,25 @@ enum amp_code task_stream_flush(struct task *task)
     return code;
 }
 
+enum amp_code task_stream_ask(struct task *task, struct bus_inbox *echo)
+{
+    struct task_lane *lane = &task->stream.lanes[LANE_CALLER];
+    struct sidecar *sidecar = task->sidecar;
+    struct frame frame;
+    if (!lane->is_open || lane->sent == 0 || lane->sent < task->stream.count || lane_is_waiting(lane))
+        return AMP_OK;
+    frame_init(&frame, task, lane);
+    Amp__Envelope envelope = AMP__ENVELOPE__INIT;
+    envelope.body_case = AMP__ENVELOPE__BODY_FRAME;
+    envelope.frame = &frame.wire;
+    enum amp_code code = sidecar_encode(sidecar, lane->encoding, &envelope);
+    if (code == AMP_OK)
+        code = bus_inbox_request(echo, lane->subject, amp_buf_bytes(&sidecar->out));
+    if (code == AMP_OK)
+        lane->sent_bytes += sidecar->out.len;
+    return code;
+}
+
 bool task_stream_is_waiting(const struct task *task)
 {
     return lane_is_waiting(&task->stream.lanes[LANE_CALLER]);

@@ -57,6 +57,40 @@ def unreadable_answers(mesh):
         check(mesh.run("ask", "mumbler", "and now?").ok().out.strip() == "fine", f"{text}: the slot is free, the agent goes on")
 
 
+def caller_is_gone(mesh):
+    """kill -9 of whoever asked: the task is cancelled with the reason and its slot is free; one that asked a question stays for anybody to answer."""
+    mesh.agent("sleeper", "--", "sleep", "600")
+    asker = mesh.spawn("ask", "sleeper", "x")
+    task = until(lambda: [t for t in mesh.run("task", "ls", "--json", "--open", "--agent", "sleeper").ok().json()["tasks"]], "the task runs")[0]["id"]
+    asker.signal(signal.SIGKILL)
+    asker.wait()
+    done = until(lambda: (lambda t: t["status"]["state"] == "TASK_STATE_CANCELED" and t)(mesh.run("task", "show", task, "--json").ok().json()), "it is cancelled")
+    check("caller has gone" in done["status"]["message"]["parts"][0]["text"], "and says why", done["status"])
+    until(lambda: show(mesh, "sleeper")["instances"][0]["free"] == 1, "the slot is free")
+    asking = mesh.agent("asking", "--", "sh", "-c", '"$AMESH_BIN" task ask "which?"', env={"AMESH_BIN": mesh.env.get("AMESH", os.environ["AMESH"])})
+    r = mesh.run("ask", "asking", "x")
+    check(r.status == 9, "a question", r.status, r.err)
+    task = r.err.split("--task ")[1].split()[0]
+    mesh.run("ask", "sleeper", "y", "--timeout", "5s")  # longer than callers are looked for
+    check(mesh.run("ask", "--task", task, "this one").ok().out.strip() == "this one", "the question is still open and can be answered")
+    asking.stop()
+
+
+def cancel_says_why(mesh):
+    """The reason of a cancel reaches the caller, task show and the agent; without one nothing is said twice."""
+    for durable in ((), ("--durable",)):
+        for reason in (("--reason", "no need for it"), ()):
+            asker = mesh.spawn("ask", *durable, "sleeper", "x")
+            task = until(lambda: [t for t in mesh.run("task", "ls", "--json", "--state", "working", "--agent", "sleeper").ok().json()["tasks"]], "the task runs")[0]["id"]
+            mesh.run("task", "cancel", task, *reason).ok()
+            check(asker.wait() == 1, "the caller's status")
+            said = "\n".join(asker.err)
+            check(("cancelled: no need for it" in said) == bool(reason), "the caller reads why", durable, said)
+            check("cancelled: the task was cancelled" not in said, "once", durable, said)
+            status = mesh.run("task", "show", task, "--json").ok().json()["status"]
+            check(status["state"] == "TASK_STATE_CANCELED" and (not reason or "no need for it" in json.dumps(status)), "the record has it", durable, status)
+
+
 def second_try(mesh):
     """A durable task survives its agent: the second try says why the first one ended."""
     flag = os.path.join(mesh.home, "tried")
@@ -319,6 +353,8 @@ with Mesh() as mesh:
     steady.socket = os.path.join(mesh.home, "steady.sock")
     tap.run("kill -9 of an agent: cause, last words, tasks, at the caller, in show and in history", killed_agent, mesh)
     tap.run("an answer that cannot be read is said at once", unreadable_answers, mesh)
+    tap.run("a caller that is gone", caller_is_gone, mesh)
+    tap.run("a cancel says why", cancel_says_why, mesh)
     tap.run("a durable task goes on after its agent was killed and says why", second_try, mesh)
     tap.run("exit status, signal and stderr of a program are the reason", exec_failures, mesh)
     tap.run("what an agent leaves behind is killed", children_left_behind, mesh)

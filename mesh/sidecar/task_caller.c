@@ -1,0 +1,56 @@
+/* Is the caller of a direct task still there? Nothing tells that a connection to the bus has ended but the server's "no responders": so now and then an empty
+ * frame goes to the caller's inbox as a request. A task that has asked a question may be answered by anybody, so its first caller may go. amp.md 5.5.4 */
+#include "task_private.h"
+
+#include "base/bus.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+static void on_echo(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text)
+{
+    struct task *task = ctx;
+    (void)msg, (void)text;
+    if (kind == BUS_INBOX_DENIED)
+        task_caller_stop(task); /* we may not ask: then we do not know */
+    if (kind != BUS_INBOX_NO_RESPONDERS)
+        return;
+    task_caller_stop(task);
+    log_event(LOG_WARN, "task.caller_gone", "task", task_id(task), "from", task->from, NULL);
+    task_stream_give_up(task);
+    task_cancel(task, "the caller has gone");
+}
+
+static void on_due(void *ctx)
+{
+    struct task *task = ctx;
+    if (task->stream.is_ended || task->has_asked)
+        return;
+    if (!task->echo)
+        task->echo = bus_inbox_new(task->sidecar->bus, on_echo, task);
+    (void)task_stream_ask(task, task->echo); /* a bus that is away: the next time */
+    loop_timer_set(task->caller, TASK_CALLER_MS);
+}
+
+void task_caller_watch(struct task *task)
+{
+    if (task->request->journalled)
+        return; /* an environment, which a new one replaces */
+    if (!task->caller)
+        task->caller = loop_timer_new(task->sidecar->loop, on_due, task);
+    loop_timer_set(task->caller, TASK_CALLER_MS);
+}
+
+void task_caller_stop(struct task *task)
+{
+    if (task->caller)
+        loop_timer_stop(task->caller);
+    bus_inbox_free(task->echo);
+    task->echo = NULL;
+}
+
+void task_caller_free(struct task *task)
+{
+    task_caller_stop(task);
+    loop_timer_free(task->caller);
+    task->caller = NULL;
+}
