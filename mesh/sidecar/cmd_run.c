@@ -224,6 +224,12 @@ static void on_denied(void *ctx, const char *subject)
     loop_stop(run->loop, fail(run, &err));
 }
 
+static void on_hopeless(void *ctx, const struct amp_error *err)
+{
+    struct run *run = ctx;
+    loop_stop(run->loop, fail(run, err));
+}
+
 static void on_signal(void *ctx, int signo)
 {
     struct run *run = ctx;
@@ -237,6 +243,7 @@ static int live(struct run *run)
     struct bus_options options = {.url = run->home.bus, .creds = run->home.creds[0] ? run->home.creds : NULL, .name = run->name, .on_up = on_up, .on_down = on_down, .on_denied = on_denied, .ctx = run};
     if (bus_new(run->loop, &options, &run->bus, &err) != AMP_OK)
         return fail(run, &err);
+    run->options.on_hopeless = on_hopeless;
     if (sidecar_new(run->loop, run->bus, &run->home, &run->options, on_ready, on_stopped, run, &run->sidecar, &err) != AMP_OK)
         return fail(run, &err);
     struct loop_signal *on_term = loop_signal_new(run->loop, SIGTERM, on_signal, run);

@@ -101,6 +101,13 @@ enum amp_code sidecar_publish(struct sidecar *sidecar, const char *subject, enum
 
 /* ---- coming -------------------------------------------------------------------------------------------------- */
 
+void sidecar_hopeless(struct sidecar *sidecar, const struct amp_error *err)
+{
+    log_event(LOG_ERROR, "agent.hopeless", "agent", sidecar->agent, "error", err->message, "hint", err->hint, NULL);
+    if (sidecar->options.on_hopeless)
+        sidecar->options.on_hopeless(sidecar->ctx, err);
+}
+
 static void ready(struct sidecar *sidecar)
 {
     bus_inbox_free(sidecar->probe);

@@ -23,6 +23,8 @@ struct sidecar_options {
     const char *target;         /* FILE:OBJECT for SIDECAR_SHIM */
     const char *python;         /* interpreter for .py shims, or NULL */
     const char *socket;         /* path of the local socket, or NULL: chosen */
+    /* The agent was never ready and will not be: starting it again is no use. May be NULL; called with the ctx of sidecar_new, at most once. */
+    void (*on_hopeless)(void *ctx, const struct amp_error *err);
 };
 
 AMP_MUST_USE enum amp_code sidecar_new(struct loop *loop, struct bus *bus, const struct home *home, const struct sidecar_options *options,
@@ -52,6 +54,7 @@ AMP_MUST_USE enum amp_code sidecar_take_card(struct sidecar *sidecar, const stru
 /* The worker says how many tasks the agent takes at once from now on; 0: not attached, dead, restarting. The sidecar uses min(slots, options.slots). The first
  * value > 0 makes the instance ready. */
 void sidecar_set_slots(struct sidecar *sidecar, uint32_t slots);
+void sidecar_hopeless(struct sidecar *sidecar, const struct amp_error *err); /* the worker says so */
 void sidecar_set_agent_pid(struct sidecar *sidecar, pid_t pid); /* 0: none */
 /* The worker lost its process: counts it, beats with the death, keeps it for the log. Makes the wire form (lives until the next call) with the ids of the tasks given. Call it before
  * task_finish of those tasks, and hand the result to them. */

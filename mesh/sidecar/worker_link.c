@@ -159,6 +159,7 @@ void link_slots_changed(struct link *link)
     const struct seat *seat;
     TAILQ_FOREACH(seat, &link->seats, entry)
         slots += seat->is_ready ? seat->slots : 0;
+    link->was_ready = link->was_ready || slots > 0;
     sidecar_set_slots(link->base.sidecar, slots < UINT32_MAX ? (uint32_t)slots : UINT32_MAX);
 }
 

@@ -54,7 +54,9 @@ struct link {
     struct spawn *spawn;
     struct peer *own;          /* its connection, but for DIAL */
     struct loop_timer *restart, *kill;
+    struct loop_timer *hello;  /* a process that should dial has not */
     uint32_t failures;
+    bool was_ready;            /* once: then it is started again for ever */
     bool is_exiting, is_draining, is_stopping;
     void (*on_stopped)(void *ctx);
     void *stopped_ctx;

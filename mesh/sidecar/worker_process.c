@@ -18,7 +18,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { LIVED_MS = 10000, LOG_LINE_MAX = 1000 }; /* a process that lived so long did not fail to start */
+enum {
+    LIVED_MS = 10000,       /* a process that lived so long did not fail to start */
+    HELLO_MS = 10000,       /* after this the operator hears of one that does not dial */
+    START_FAILURES_MAX = 5, /* in a row, before it was ever ready: it never will be */
+    LOG_LINE_MAX = 1000,
+};
 
 static char **copy_argv(char *const *argv)
 {
@@ -114,7 +119,7 @@ static void read_last_words(struct link *link)
     }
 }
 
-static void describe(const struct spawn_exit *exit, struct amp_error *err)
+static void describe(const struct spawn_exit *exit, bool has_tasks, struct amp_error *err)
 {
     const char *last = exit->n_stderr_lines ? exit->stderr_lines[exit->n_stderr_lines - 1] : NULL;
     if (exit->is_oom)
@@ -122,7 +127,7 @@ static void describe(const struct spawn_exit *exit, struct amp_error *err)
     else if (exit->is_signal)
         amp_error_set(err, AMP_AGENT_DIED, "", "the agent's process was killed by signal %d (SIG%s)", exit->signal, sigabbrev_np(exit->signal) ? sigabbrev_np(exit->signal) : "?");
     else
-        amp_error_set(err, AMP_AGENT_DIED, "", "the agent's process ended with exit code %d while it worked on the task", exit->exit_code);
+        amp_error_set(err, AMP_AGENT_DIED, "", "the agent's process ended with exit code %d%s", exit->exit_code, has_tasks ? " while it worked on the task" : "");
     if (last)
         amp_error_hint(err, "its last words: %s", last);
 }
@@ -145,16 +150,30 @@ static void bury(struct link *link, const struct spawn_exit *exit)
     if (is_wanted)
         amp_error_set(&err, AMP_STOPPING, "", "the instance left the mesh before the task was done");
     else
-        describe(exit, &err);
+        describe(exit, true, &err);
     for (size_t i = 0; i < n; i++)
         link_job_fail(task_data(tasks[i]), &err, death);
     free(tasks);
 }
 
-static void schedule_restart(struct link *link)
+/* `last`: what ended the last try. */
+static bool is_hopeless(struct link *link, const struct amp_error *last)
+{
+    struct amp_error err = {0};
+    if (link->was_ready || link->failures + 1 < START_FAILURES_MAX)
+        return false;
+    amp_error_set(&err, AMP_AGENT_DIED, "", "%s could not be started: %u times in a row it ended before it was ready; %s", sidecar_agent(link->base.sidecar),
+                  (unsigned)START_FAILURES_MAX, last->message);
+    if (last->hint[0])
+        amp_error_hint(&err, "%s", last->hint);
+    sidecar_hopeless(link->base.sidecar, &err);
+    return true;
+}
+
+static void schedule_restart(struct link *link, const struct amp_error *last)
 {
     uint32_t random = 0;
-    if (link->is_stopping || link->is_draining)
+    if (link->is_stopping || link->is_draining || is_hopeless(link, last))
         return;
     if (getrandom(&random, sizeof random, GRND_NONBLOCK) != sizeof random)
         random = (uint32_t)loop_now_ms(sidecar_loop(link->base.sidecar));
@@ -178,10 +197,13 @@ static void on_exit_seen(void *ctx, const struct spawn_exit *exit)
     bury(link, exit);
     if (exit->uptime_ms >= LIVED_MS)
         link->failures = 0;
+    loop_timer_stop(link->hello);
+    struct amp_error last = {0};
+    describe(exit, false, &last); /* the exit is the spawn's */
     spawn_free(link->spawn);
     link->spawn = NULL;
     link->is_exiting = false;
-    schedule_restart(link);
+    schedule_restart(link, &last);
     if (link->is_stopping && link->on_stopped)
         link->on_stopped(link->stopped_ctx);
 }
@@ -287,14 +309,25 @@ static void start(void *ctx)
     enum amp_code code = link->mode == WORKER_SHIM ? start_shim(link, &err) : start_command(link, &err);
     if (code != AMP_OK) {
         log_event(LOG_ERROR, "agent.not_started", "agent", sidecar_agent(link->base.sidecar), "error", err.message, "hint", err.hint, NULL);
-        schedule_restart(link);
+        schedule_restart(link, &err);
         return;
     }
     if (link->failures)
         counter_add(COUNTER_agent_restarts, 1);
     sidecar_set_agent_pid(link->base.sidecar, spawn_pid(link->spawn));
+    if (link->mode == WORKER_DIAL)
+        loop_timer_set(link->hello, HELLO_MS);
     if (link->mode == WORKER_JSONL)
         worker_link_greeted(link->base.sidecar, link->own); /* needs no hello */
+}
+
+static void on_no_hello(void *ctx)
+{
+    struct link *link = ctx;
+    if (!link->was_ready)
+        log_event(LOG_WARN, "agent.silent", "agent", sidecar_agent(link->base.sidecar), "after_ms", log_int(HELLO_MS), "reason",
+                  "the process has not connected to AMESH_SOCK", "hint",
+                  "with --mode dial it connects and says hello (or polls /v1/work); a program that is run once per task needs no --mode", NULL);
 }
 
 void link_process_init(struct link *link, char *const *argv)
@@ -303,6 +336,7 @@ void link_process_init(struct link *link, char *const *argv)
     link->argv = copy_argv(argv);
     link->restart = loop_timer_new(loop, start, link);
     link->kill = loop_timer_new(loop, on_kill, link);
+    link->hello = loop_timer_new(loop, on_no_hello, link);
     if (link->argv || link->mode == WORKER_SHIM)
         loop_timer_set(link->restart, 0);
 }
@@ -338,6 +372,7 @@ void link_process_done(struct link *link)
 {
     loop_timer_free(link->restart);
     loop_timer_free(link->kill);
+    loop_timer_free(link->hello);
     peer_free(link->own);
     spawn_free(link->spawn);
     free_argv(link->argv);

@@ -91,6 +91,21 @@ def cancel_says_why(mesh):
             check(status["state"] == "TASK_STATE_CANCELED" and (not reason or "no need for it" in json.dumps(status)), "the record has it", durable, status)
 
 
+def never_starts(mesh):
+    """An agent that cannot be started is given up with its last words; the command does not go on for ever."""
+    folder = os.path.join(mesh.home, "broken")
+    os.makedirs(folder)
+    for name, text in (("missing.py", "import no_such_module\ndef f(text):\n    return text\n"), ("nofn.py", "x = 1\n"), ("broken.mjs", "this is no JavaScript\n")):
+        with open(os.path.join(folder, name), "w") as f:
+            f.write(text)
+    for target, said in (("missing.py:f", "no_such_module"), ("nofn.py:f", "f"), ("broken.mjs:f", "")):
+        r = mesh.run("run", "--name", "never", os.path.join(folder, target))
+        check(r.status == 1 and "AMESH-3004" in r.err and "could not be started" in r.err and said in r.err.splitlines()[-1], target, r.status, r.err[-600:])
+        check("ready" not in r.out, "it was never ready", r.out)
+    r = mesh.run("run", "--name", "never", "--mode", "jsonl", "--", "/no/such/program")
+    check(r.status != 0 and "/no/such/program" in r.err, "a program that is not there", r.status, r.err[-600:])
+
+
 def second_try(mesh):
     """A durable task survives its agent: the second try says why the first one ended."""
     flag = os.path.join(mesh.home, "tried")
@@ -355,6 +370,7 @@ with Mesh() as mesh:
     tap.run("an answer that cannot be read is said at once", unreadable_answers, mesh)
     tap.run("a caller that is gone", caller_is_gone, mesh)
     tap.run("a cancel says why", cancel_says_why, mesh)
+    tap.run("an agent that can never start", never_starts, mesh)
     tap.run("a durable task goes on after its agent was killed and says why", second_try, mesh)
     tap.run("exit status, signal and stderr of a program are the reason", exec_failures, mesh)
     tap.run("what an agent leaves behind is killed", children_left_behind, mesh)
