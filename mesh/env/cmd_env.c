@@ -11,19 +11,31 @@
 #include <stdio.h>
 
 struct alone {
+    struct loop_timer *timer; /* until it is ready */
     struct loop *loop;
     struct bus *bus;
     struct env *env;
     bool is_ready, is_stopping;
 };
 
+#define READY_PROBE_MS 5u
+
 static void say_ready(struct alone *alone)
 {
-    if (alone->is_ready || !alone->env || !env_is_ready(alone->env))
+    if (alone->is_ready || !alone->env)
         return;
+    if (!env_is_ready(alone->env)) {
+        loop_timer_set(alone->timer, READY_PROBE_MS);
+        return;
+    }
     alone->is_ready = true;
     printf("ready %s\n", bus_info(alone->bus)->url);
     fflush(stdout);
+}
+
+static void on_timer(void *ctx)
+{
+    say_ready(ctx);
 }
 
 static void on_up(void *ctx)
@@ -95,9 +107,11 @@ static int run_env(const struct command *command, struct command_args *args)
         return fail(&err);
     }
     alone.loop = loop_new();
+    alone.timer = loop_timer_new(alone.loop, on_timer, &alone);
     int status = run_alone(&alone, &home);
     env_free(alone.env);
     bus_free(alone.bus);
+    loop_timer_free(alone.timer);
     loop_free(alone.loop);
     return status;
 }

@@ -166,7 +166,24 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
 
 bool env_is_ready(const struct env *env)
 {
-    return env->is_open && !env->is_stopping && bus_is_up(env->bus) && !journal_failure(env->journal);
+    return env->is_open && env->is_settled && !env->is_stopping && bus_is_up(env->bus) && !journal_failure(env->journal);
+}
+
+static void on_settled(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text)
+{
+    struct env *env = ctx;
+    (void)msg, (void)text;
+    env->is_settled = env->is_settled || kind != BUS_INBOX_DOWN;
+}
+
+/* A server handles what one connection sends in order: when it has answered this (that nobody is there, mostly), it knows the subscriptions. */
+static void settle(struct env *env)
+{
+    char subject[AMP_SUBJECT_SIZE];
+    bus_inbox_free(env->settle);
+    env->settle = bus_inbox_new(env->bus, on_settled, env);
+    if (amp_subject_build(AMP_SUBJECT_WHO, env->name, NULL, NULL, subject, NULL) == AMP_OK)
+        (void)bus_inbox_request(env->settle, subject, amp_bytes_of("")); /* a bus that is away: with the next env_bus_up */
 }
 
 void env_bus_up(struct env *env)
@@ -181,6 +198,8 @@ void env_bus_up(struct env *env)
         if (amp_subject_build(subs[i].kind, "*", "*", NULL, subject, NULL) == AMP_OK)
             env->subs[i] = bus_subscribe(env->bus, subject, subs[i].queue, subs[i].on_msg, env);
     env->is_open = !env->is_stopping;
+    if (env->is_open && !env->is_settled)
+        settle(env);
     beats_bus_up(env);
     record_bus_up(env);
     env_request_tick(env);
@@ -229,6 +248,8 @@ void env_free(struct env *env)
         return;
     env->is_stopping = true;
     close_subs(env);
+    bus_inbox_free(env->settle);
+    env->settle = NULL;
     journal_close(env->journal); /* gives the last verdicts: tasks must still be there */
     env->journal = NULL;
     watch_done(env);

@@ -288,6 +288,8 @@ struct env {
     struct registry registry;
     struct bus_sub *subs[ENV_SUBS];
     bool is_open;     /* subscribed */
+    struct bus_inbox *settle; /* asks the server something behind the subscriptions, or NULL */
+    bool is_settled;  /* it has answered: they are known there */
     bool is_stopping;
     bool is_given_up; /* the journal has failed: nothing is in memory any more, reading goes on */
     void (*on_stopped)(void *ctx);

@@ -143,12 +143,16 @@ static void child_descriptors(const struct plan *plan)
         (void)fcntl(SPAWN_INHERITED_FD, F_SETFL, flags & ~O_NONBLOCK);
 }
 
+#define SIGNAL_SET_BYTES 8 /* of the kernel */
+
 static void child_signals(void)
 {
+    static const unsigned long none_set[8] = {0}; /* the kernel's own form of the same */
     struct sigaction standard = {.sa_handler = SIG_DFL};
     sigset_t none;
     for (int signo = 1; signo < 65; signo++)
-        (void)sigaction(signo, &standard, NULL);
+        if (sigaction(signo, &standard, NULL) != 0) /* those that the C library keeps to itself can be inherited as ignored, too */
+            (void)syscall(SYS_rt_sigaction, signo, none_set, NULL, SIGNAL_SET_BYTES);
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
