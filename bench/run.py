@@ -66,7 +66,7 @@ class Parties:
             server = json.load(f)["natsPid"]
         if is_pinned:
             subprocess.run(["taskset", "-acp", "0", str(server)], check=True, capture_output=True)
-        self.controls = []
+        self.mesh, self.controls = mesh, []
         self.socket = os.path.join(mesh.home, "caller.sock")
         agent = mesh.agent("bench-echo", "--concurrency", "64", "--mode", "dial", "--", PROGRAM + "echo_agent")
         caller = mesh.agent("bench-caller", "--mode", "dial", "--sock", self.socket, "--", PROGRAM + "echo_agent")
@@ -105,7 +105,7 @@ def run_rounds(parties, count, window):
             before = parties.cpu()
             rows[kind].append(measured([PROGRAM + argv(count, window)[0], *map(str, argv(count, window)[1:])]))
             if kind.startswith("mesh"):
-                mesh.run("task", "ls", "--limit", "1")  # the environment writes what it kept back
+                parties.mesh.run("task", "ls", "--limit", "1").ok()  # the environment writes what it kept back
                 after = parties.cpu()
                 for name in used:
                     used[name].append((after[name] - before[name]) / (count + 200))
