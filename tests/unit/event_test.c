@@ -321,10 +321,10 @@ static void test_a_status_is_a_note_of_the_agent(void **state)
 static void test_a_change_of_state_carries_its_metadata(void **state)
 {
     assert_int_equal(amp_event_status(&source, AMP__TASK_STATE__TASK_STATE_INPUT_REQUIRED, "which?",
-                                      "{\"amp/input\":{\"id\":\"q\"}}", &sink),
+                                      "{\"amp/question\":{\"id\":\"q\"}}", &sink),
                      AMP_OK);
     assert_non_null(strstr(text_seen(), "TASK_STATE_INPUT_REQUIRED"));
-    assert_non_null(strstr(text_seen(), "\"metadata\":{\"amp/input\":{\"id\":\"q\"}}}}\n"));
+    assert_non_null(strstr(text_seen(), "\"metadata\":{\"amp/question\":{\"id\":\"q\"}}}}\n"));
     assert_int_not_equal(amp_event_status(&source, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, "{\"a\":", &sink),
                          AMP_OK);
     assert_int_equal(amp_event_status(&source, AMP__TASK_STATE__TASK_STATE_WORKING, NULL, "[]", &sink), AMP_INVALID);
