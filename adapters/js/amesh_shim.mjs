@@ -12,7 +12,7 @@ const TYPES = ["text", "reasoning", "tool_call", "tool_result", "step", "artifac
 const ENDS = { TASK_STATE_FAILED: [3001, "task_failed"], TASK_STATE_REJECTED: [3002, "rejected"], TASK_STATE_CANCELED: [3003, "canceled"] };
 const OUTCOME = ["state", "text", "data", "parts", "artifacts", "message"];
 const runs = new Map(), waiting = new Map();
-let socket, numbers = 0, isDraining = false, isStopping = false;
+let socket, card, numbers = 0, isDraining = false, isStopping = false;
 
 const describe = (e) => (e instanceof Error ? `${e.name}: ${e.message}` : String(e)).slice(0, 8000);
 
@@ -229,6 +229,7 @@ async function load(target) {
   let found = name ? name.split(".").reduce((at, part) => at?.[part], all) : module.default?.default ?? module.default ?? module.agent;
   if (found === undefined) refuse(`${path} exports no ${name || "default"}; it exports ${Object.keys(all).join(", ") || "nothing"}`);
   if (typeof found === "function" && /^class\b/.test(Function.prototype.toString.call(found))) found = new found();
+  card = typeof found?.card === "object" ? found.card : typeof found?.description === "string" ? { description: found.description } : undefined;
   const method = typeof found === "function" ? null : ["run", "handle"].find((m) => typeof found?.[m] === "function");
   if (method) return found[method].bind(found);
   return typeof found === "function" ? found : refuse(`${path}:${name || "default"} is no function and has no method run or handle`);
@@ -249,5 +250,5 @@ socket.on("data", (chunk) => {
   if (chunk.length) rest.push(chunk);
 });
 process.on("SIGTERM", stop).on("SIGINT", stop);
-request("hello", { proto: 1, role: "worker", concurrency, framework: "javascript", features: ["text", "events", "ask", "cancel", "drain"] })
+request("hello", { proto: 1, role: "worker", concurrency, card, framework: "javascript", features: ["text", "events", "ask", "cancel", "drain"] })
   .catch((e) => refuse(`the sidecar does not take this agent: ${e.message}`, 1));

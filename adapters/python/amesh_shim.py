@@ -190,7 +190,9 @@ class Shim:
         self.loop, self.link, self.runs, self.is_draining, self.is_stopping = loop, link, {}, False, False
         self.slots = max(1, int(os.environ.get("AMESH_CONCURRENCY") or 1))
         self.pool, self.ended = futures.ThreadPoolExecutor(self.slots, "amesh"), loop.create_future()
-        self.is_async, self.invoke = entry(load(target), target)
+        agent = load(target)
+        self.card = card_of(agent, target)
+        self.is_async, self.invoke = entry(agent, target)
 
     def reply(self, number, **what):
         with contextlib.suppress(OSError):  # the sidecar is gone, which the reader sees too
@@ -245,8 +247,8 @@ class Shim:
             self.loop.add_signal_handler(number, self.stop)
         reader = threading.Thread(target=self.read, daemon=True)
         reader.start()
-        hello = asyncio.wrap_future(self.link.request("hello", {"proto": 1, "role": "worker", "concurrency": self.slots, "framework": "python",
-                                                                "features": ["text", "events", "ask", "cancel", "drain"]}))
+        about = {"proto": 1, "role": "worker", "concurrency": self.slots, "framework": "python", "features": ["text", "events", "ask", "cancel", "drain"]}
+        hello = asyncio.wrap_future(self.link.request("hello", {**about, **({"card": self.card} if self.card else {})}))
         await asyncio.wait({hello, self.ended}, return_when=asyncio.FIRST_COMPLETED)
         if hello.done() and hello.exception():
             refuse(f"the sidecar does not take this agent: {hello.exception()}")
@@ -282,6 +284,18 @@ def entry(function, target):
     def invoke(task):
         return function(*(task if place else task.text for place in places), **{name: task for name in extra})
     return any(test(f) for test in (inspect.iscoroutinefunction, inspect.isasyncgenfunction) for f in (function, getattr(function, "__call__", None))), invoke
+
+
+def card_of(agent, target):
+    """Its attribute `card`, else the first paragraph of the docstring that was written for it: not that of a framework's class."""
+    owner = getattr(agent, "__self__", agent)
+    card = next((c for c in (getattr(agent, "card", None), getattr(owner, "card", None)) if isinstance(c, dict)), None)
+    if card is not None:
+        return card
+    home = sys.modules.get(type(owner).__module__)
+    is_own = getattr(home, "__file__", None) == os.path.abspath(target if target.endswith(".py") else target.rsplit(":", 1)[0])
+    doc = (agent.__doc__ if inspect.isroutine(agent) else None) or (type(owner).__doc__ if is_own else None)
+    return {"description": " ".join(inspect.cleandoc(doc).split("\n\n")[0].split())[:1000]} if isinstance(doc, str) and doc.strip() else None
 
 
 def similar(name, names):
