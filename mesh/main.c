@@ -3,6 +3,7 @@
 
 #include "base/command.h"
 #include "cli/commands.h"
+#include "cli/output.h"
 #include "env/commands.h"
 #include "sidecar/commands.h"
 #include "up.h"
@@ -13,5 +14,5 @@ int main(int argc, char **argv)
         up_commands,   sidecar_commands, env_commands,     ask_commands,     agent_commands, task_commands,
         kv_commands,   observe_commands, inside_commands,  help_commands,    NULL,
     };
-    return command_main(tables, argc, argv);
+    return output_finish(command_main(tables, argc, argv));
 }

@@ -299,18 +299,38 @@ static bool wants_json(int argc, char **argv)
     return false;
 }
 
+static int unknown_in_group(const struct command *group, const char *word, bool is_json)
+{
+    char *full = xasprintf("%s %s", group->name, word);
+    char *prefix = xasprintf("%s ", group->name);
+    int status = command_usage_error(is_json, group, "unknown command", full, guess_command(full, prefix));
+    free(prefix);
+    free(full);
+    return status;
+}
+
 /* The words after the row's name are no command of the group. */
 static int run_group(struct parser *parser)
 {
     if (parser->args.n_rest == 0) {
         return command_usage_error(parser->is_json, parser->command, "a command is missing after", parser->command->name, NULL);
     }
-    char *full = xasprintf("%s %s", parser->command->name, parser->args.rest[0]);
-    char *prefix = xasprintf("%s ", parser->command->name);
-    int status = command_usage_error(parser->is_json, parser->command, "unknown command", full, guess_command(full, prefix));
-    free(prefix);
-    free(full);
-    return status;
+    return unknown_in_group(parser->command, parser->args.rest[0], parser->is_json);
+}
+
+const struct command *command_named(const char *const *words, size_t n_words, bool is_json, int *ret_status)
+{
+    int n_taken = 0;
+    const struct command *row = find_row((int)n_words, (char **)words, &n_taken);
+    *ret_status = 0;
+    if (!row) {
+        *ret_status = command_usage_error(is_json, NULL, "unknown command", words[0], guess_command(words[0], NULL));
+    } else if ((size_t)n_taken < n_words && command_is_group(row)) {
+        *ret_status = unknown_in_group(row, words[n_taken], is_json);
+    } else if ((size_t)n_taken < n_words) {
+        *ret_status = command_usage_error(is_json, row, "this is no part of the command's name:", words[n_taken], NULL);
+    }
+    return *ret_status == 0 ? row : NULL;
 }
 
 static int run_row(struct parser *parser)
@@ -319,11 +339,12 @@ static int run_row(struct parser *parser)
     if (status != 0) {
         return status;
     }
-    if (command_flag(parser->command, &parser->args, "help")) {
+    bool is_group = command_is_group(parser->command);
+    if (command_flag(parser->command, &parser->args, "help") && !(is_group && parser->args.n_rest > 0)) {
         command_print_help(stdout, parser->command);
         return 0;
     }
-    if (command_is_group(parser->command)) {
+    if (is_group) {
         return run_group(parser);
     }
     return parser->command->run(parser->command, &parser->args);

@@ -51,8 +51,17 @@ const struct command *command_find(const char *name);
 const struct command *const *command_tables(void);
 const struct command_option *command_common_options(void); /* ended by a row without name */
 
-/* Help made from the row; NULL: the list of all commands. Lines are filled to 80 columns; lines of `details` that begin with a space are kept. */
+bool command_is_group(const struct command *command); /* such as "task" */
+/* The row that `n_words` words of a command line name, or NULL with the usage error printed and *ret_status set. One word more than a name has is an error. */
+const struct command *command_named(const char *const *words, size_t n_words, bool is_json, int *ret_status);
+
+/* Help made from the row; NULL: the list of all commands. Lines are filled to the columns of `to`, at most 100, 80 if it has none; lines of `details` that begin
+ * with a space are kept. */
 void command_print_help(FILE *to, const struct command *command);
+/* Columns of the terminal: COLUMNS, else what the terminal says; 0: `fd` is no terminal, or it is not known. */
+unsigned command_columns(int fd);
+/* Closest of the words (at most two edits away, and less than half of the word), or NULL. */
+const char *command_guess(const char *word, const char *const *words, size_t count);
 
 /* "30s", "500ms", "2m", "1h", "1.5s", plain number = seconds. False if it is none or over 49 days. */
 bool command_duration_ms(const char *text, unsigned *ret_ms);

@@ -7,8 +7,13 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
-#define COLUMNS 80u
+#define COLUMNS_DEFAULT 80u
+#define COLUMNS_MIN 20u
+#define COLUMNS_MAX 100u /* of text: longer lines read badly */
+#define COLUMNS_NARROW 60u /* below, what explains stands under what it explains */
 #define WORD_MAX 64u /* of a word that is compared */
 #define LEFT_MAX 26u /* an option or command wider than this has a line of its own */
 
@@ -111,16 +116,39 @@ static size_t width(const char *text, size_t len)
     return columns;
 }
 
+unsigned command_columns(int fd)
+{
+    const char *told = getenv("COLUMNS");
+    char *end = NULL;
+    unsigned long columns = told && *told ? strtoul(told, &end, 10) : 0;
+    struct winsize size;
+    if (isatty(fd) != 1) {
+        return 0;
+    }
+    if (columns > 0 && columns < 10000 && *end == '\0') {
+        return (unsigned)columns;
+    }
+    return ioctl(fd, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
+static size_t columns_of(FILE *to)
+{
+    int fd = fileno(to); /* -1: memory */
+    unsigned columns = fd >= 0 ? command_columns(fd) : 0;
+    return columns == 0 ? COLUMNS_DEFAULT : columns < COLUMNS_MIN ? COLUMNS_MIN : columns > COLUMNS_MAX ? COLUMNS_MAX : columns;
+}
+
 /* Words of one line's text, filled; the first line goes on at column `at`, the others begin at `indent`. */
 static void fill(FILE *to, const char *text, size_t len, size_t at, size_t indent)
 {
     const char *stop = text + len;
+    size_t limit = columns_of(to);
     bool is_first = true;
     while (text < stop) {
         const char *word_end = memchr(text, ' ', (size_t)(stop - text));
         size_t word_len = (size_t)((word_end ? word_end : stop) - text);
         size_t columns = width(text, word_len);
-        if (!is_first && at + 1 + columns > COLUMNS) {
+        if (!is_first && at + 1 + columns > limit) {
             fprintf(to, "\n%*s", (int)indent, "");
             at = indent;
         } else if (!is_first) {
@@ -151,13 +179,15 @@ static void print_details(FILE *to, const char *details)
 static void print_pair(FILE *to, const char *left, const char *right)
 {
     size_t columns = width(left, strlen(left));
+    bool is_narrow = columns_of(to) < COLUMNS_NARROW;
+    size_t indent = is_narrow ? 8 : LEFT_MAX + 4;
     fprintf(to, "  %s", left);
-    if (columns > LEFT_MAX) {
-        fprintf(to, "\n%*s", (int)LEFT_MAX + 4, "");
+    if (is_narrow || columns > LEFT_MAX) {
+        fprintf(to, "\n%*s", (int)indent, "");
     } else {
         fprintf(to, "%*s", (int)(LEFT_MAX + 2 - columns), "");
     }
-    fill(to, right, strlen(right), LEFT_MAX + 4, LEFT_MAX + 4);
+    fill(to, right, strlen(right), indent, indent);
 }
 
 static void print_option(FILE *to, const struct command_option *option)

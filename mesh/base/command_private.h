@@ -6,11 +6,7 @@
 
 /* The command's own options, then the common ones. Returns how many; ret has room for COMMAND_OPTIONS_MAX. */
 size_t command_options(const struct command *command, const struct command_option **ret);
-/* A group of commands such as "task". */
-bool command_is_group(const struct command *command);
 
 /* Prints a usage error on stderr and returns its exit code. `word` is what was not understood, `guess` what may have been meant (or NULL),
  * `command` the row it was about (or NULL). */
 int command_usage_error(bool is_json, const struct command *command, const char *what, const char *word, const char *guess);
-/* Closest of the words (at most two edits away, and less than half of the word), or NULL. */
-const char *command_guess(const char *word, const char *const *words, size_t count);

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "cli/event.h"
+#include "cli/output.h"
 
 void answer_init(struct answer *answer, const char *task_id, const char *context_id, enum answer_form form)
 {
@@ -163,33 +164,64 @@ enum amp_code answer_take(struct answer *answer, uint32_t seq, const Amp__Event 
     return AMP_OK;
 }
 
-void answer_print_task(struct answer *answer, const char *parent)
+static void add_time(cJSON *json, const char *name, int64_t unix_ms)
 {
-    Amp__Task task = *amp_fold_task(answer->fold); /* shallow: only the metadata are ours */
+    char text[AMP_TIME_SIZE];
+    if (unix_ms == 0)
+        return;
+    amp_time_format(unix_ms, text);
+    cJSON_AddStringToObject(json, name, text);
+}
+
+/* As in the environment's records (`amesh task show --json`). */
+static cJSON *attempt_json(const struct answer *answer, const struct amp_error *err)
+{
+    cJSON *attempt = cJSON_CreateObject();
+    cJSON_AddNumberToObject(attempt, "attempt", 1);
+    cJSON_AddStringToObject(attempt, "agent", answer->agent);
+    cJSON_AddStringToObject(attempt, "instance", answer->instance);
+    add_time(attempt, "readyAt", answer->ready_unix_ms);
+    add_time(attempt, "startedAt", answer->taken_unix_ms);
+    add_time(attempt, "endedAt", answer->ended_unix_ms);
+    if (answer->ready_unix_ms != 0 && answer->taken_unix_ms != 0)
+        cJSON_AddNumberToObject(attempt, "waitMs", (double)(answer->taken_unix_ms - answer->ready_unix_ms));
+    if (answer->taken_unix_ms != 0 && answer->ended_unix_ms != 0)
+        cJSON_AddNumberToObject(attempt, "runMs", (double)(answer->ended_unix_ms - answer->taken_unix_ms));
+    if (err != NULL)
+        cJSON_AddStringToObject(attempt, "outcome", amp_code_info(err->code)->name);
+    else if (answer->ended_unix_ms != 0)
+        cJSON_AddStringToObject(attempt, "outcome", amp_task_state_short(answer->state));
+    return attempt;
+}
+
+static cJSON *metadata_json(const struct answer *answer, const char *parent, const struct amp_error *err)
+{
     cJSON *metadata = cJSON_CreateObject();
     if (answer->agent[0] != '\0')
         cJSON_AddStringToObject(metadata, "amp/agent", answer->agent);
-    if (answer->instance[0] != '\0') {
-        cJSON *attempt = cJSON_CreateObject();
-        cJSON_AddNumberToObject(attempt, "attempt", 1);
-        cJSON_AddStringToObject(attempt, "agent", answer->agent);
-        cJSON_AddStringToObject(attempt, "instance", answer->instance);
-        cJSON_AddItemToArray(cJSON_AddArrayToObject(metadata, "amp/attempts"), attempt);
-    }
+    if (answer->instance[0] != '\0')
+        cJSON_AddItemToArray(cJSON_AddArrayToObject(metadata, "amp/attempts"), attempt_json(answer, err));
     if (parent != NULL)
         cJSON_AddStringToObject(metadata, "amp/parent", parent);
+    if (err != NULL) {
+        cJSON *error = cJSON_AddObjectToObject(metadata, "amp/error");
+        cJSON_AddNumberToObject(error, "code", (double)err->code);
+        cJSON_AddStringToObject(error, "name", amp_code_info(err->code)->name);
+        cJSON_AddStringToObject(error, "message", err->message);
+    }
+    return metadata;
+}
+
+void answer_print_task(struct answer *answer, const char *parent, const struct amp_error *err)
+{
+    Amp__Task task = *amp_fold_task(answer->fold); /* shallow: only the metadata are ours */
+    cJSON *metadata = metadata_json(answer, parent, err != NULL && err->code != AMP_OK ? err : NULL);
     char *text = cJSON_PrintUnformatted(metadata);
     Amp__Json json = AMP__JSON__INIT;
     json.text = (ProtobufCBinaryData){strlen(text), (uint8_t *)text};
     task.metadata = &json;
-    struct amp_buf out;
-    amp_buf_init(&out, 2 * (size_t)AMP_FOLD_BYTES_MAX);
-    if (amp_encode(&task.base, AMP_JSON, &out, NULL) == AMP_OK) {
-        fwrite(out.data, 1, out.len, answer->out);
-        fputc('\n', answer->out);
-        fflush(answer->out);
-    }
-    amp_buf_done(&out);
+    (void)output_message(answer->out, &task.base);
+    fflush(answer->out);
     cJSON_free(text);
     cJSON_Delete(metadata);
 }
@@ -212,7 +244,9 @@ enum amp_code answer_outcome(const struct answer *answer, struct amp_error *rete
     case AMP__TASK_STATE__TASK_STATE_REJECTED:
         return amp_error_set(reterr, AMP_REJECTED, "", "%s refused the task%s%s", agent, colon, text);
     case AMP__TASK_STATE__TASK_STATE_CANCELED:
-        return amp_error_set(reterr, AMP_CANCELED, "", "the task was cancelled%s%s", colon, text);
+        /* who had no reason to tell says just that */
+        return amp_error_set(reterr, AMP_CANCELED, "", "the task was cancelled%s%s", strcmp(text, "the task was cancelled") == 0 ? "" : colon,
+                             strcmp(text, "the task was cancelled") == 0 ? "" : text);
     case AMP__TASK_STATE__TASK_STATE_INPUT_REQUIRED:
     case AMP__TASK_STATE__TASK_STATE_AUTH_REQUIRED:
         return amp_error_set(reterr, AMP_INPUT_REQUIRED, "", "%s asks%s%s", agent, colon, text);

@@ -20,6 +20,7 @@ struct answer {
     Amp__TaskState state;     /* after the last event */
     char agent[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1];
     char *status_text;        /* of the last status that had one: reason or question */
+    int64_t ready_unix_ms, taken_unix_ms, ended_unix_ms; /* of the attempt, for the document; set by the caller, 0: not known */
 };
 
 /* Streams and styles are set by the caller afterwards if they are not stdout, stderr and plain. */
@@ -31,7 +32,7 @@ void answer_taken(struct answer *answer, const char *agent, const char *instance
 void answer_notice(struct answer *answer, const char *fmt, ...) AMP_PRINTF(2, 3);
 /* Ends the line of text on a terminal. */
 void answer_end_text(struct answer *answer);
-/* The final Task as one document. `parent` may be NULL. */
-void answer_print_task(struct answer *answer, const char *parent);
+/* The task as one document, as an environment would record it. `parent` may be NULL; `err` (NULL or AMP_OK: none) is why the call ended without the task. */
+void answer_print_task(struct answer *answer, const char *parent, const struct amp_error *err);
 /* What the state says: AMP_OK, TASK_FAILED (with the reason), REJECTED, CANCELED, INPUT_REQUIRED; AMP_BAD_ANSWER if the task has not ended. */
 enum amp_code answer_outcome(const struct answer *answer, struct amp_error *reterr);

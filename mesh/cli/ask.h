@@ -1,4 +1,4 @@
-/* Parts of `amesh ask`: ask.c reads the options, ask_run.c runs the call. */
+/* Parts of `amesh ask`: ask.c reads the options, ask_run.c runs the call, ask_durable.c does it through the environment. */
 #pragma once
 #include "cli/answer.h"
 #include "cli/context.h"
@@ -7,6 +7,7 @@ struct call;
 struct env_watch;
 struct env_call;
 struct loop_signal;
+struct loop_timer;
 struct loop_io;
 
 struct ask {
@@ -31,8 +32,13 @@ struct ask {
     struct env_call *answer_call;
     struct loop_signal *on_sigint;
     struct loop_io *input;
+    struct loop_timer *look; /* at what a durable task waits for */
+    struct env_call *look_call;
+    uint32_t look_ms, look_seq;
+    char waiting[256]; /* what was said about it */
     bool is_interrupted, is_left; /* left: ended from this side, the task goes on */
     bool is_ended;
+    struct amp_error missing; /* nobody of that name is there: said after the loop, which a guess needs */
     int status;
 };
 
@@ -42,3 +48,19 @@ int ask_direct(struct ask *ask);
 int ask_durable(struct ask *ask);
 /* Answers `answered_task`, then prints what it says from there on. */
 int ask_answer(struct ask *ask);
+
+/* ---- shared by the ways to run it ---- */
+
+void ask_stop(struct ask *ask, int status);
+/* Output, signals and the empty answer. `task_id` and `context_id` must be known. */
+void ask_begin(struct ask *ask);
+void ask_end(struct ask *ask);
+/* The run ended at a question that nobody could be asked here. */
+void ask_explain_question(struct ask *ask);
+/* Handlers of call.h and envcall.h, with the ask as ctx. */
+void ask_on_event(void *ctx, uint32_t seq, const Amp__Event *event);
+void ask_on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire);
+/* An answer that is on its way through the environment. */
+void ask_on_answered(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err);
+/* ask_durable.c: hands the answer to the environment. */
+AMP_MUST_USE enum amp_code ask_send_answer(struct ask *ask, Amp__Message *message, struct amp_error *reterr);

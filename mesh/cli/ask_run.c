@@ -12,11 +12,12 @@
 #include "base/envcall.h"
 #include "base/loop.h"
 #include "cli/event.h"
+#include "cli/guess.h"
 #include "cli/output.h"
 
 #define ANSWER_LINE_MAX 65536u /* of what is typed at a question */
 
-static void stop(struct ask *ask, int status)
+void ask_stop(struct ask *ask, int status)
 {
     ask->status = status;
     loop_stop(ask->cli.loop, 0);
@@ -24,37 +25,14 @@ static void stop(struct ask *ask, int status)
 
 /* ---- questions ---------------------------------------------------------------------------------- */
 
-static void on_answered(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
+void ask_on_answered(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
 {
     struct ask *ask = ctx;
     ask->answer_call = NULL;
     if (err->code != AMP_OK) {
         ask->is_left = true;
-        stop(ask, cli_fail(&ask->cli, err, NULL));
+        ask_stop(ask, cli_fail(&ask->cli, err, NULL));
     }
-}
-
-/* Hands the answer on: into the call, or through the environment. */
-static enum amp_code send_answer(struct ask *ask, Amp__Message *message, struct amp_error *reterr)
-{
-    if (ask->call != NULL)
-        return call_answer(ask->call, NULL, message, reterr);
-    Amp__Answer answer = AMP__ANSWER__INIT;
-    Amp__Control control = AMP__CONTROL__INIT;
-    Amp__TaskCommand command = AMP__TASK_COMMAND__INIT;
-    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
-    answer.message = message;
-    control.kind_case = AMP__CONTROL__KIND_ANSWER;
-    control.answer = &answer;
-    command.id = ask->task_id;
-    command.control = &control;
-    request.verb_case = AMP__ENV_REQUEST__VERB_COMMAND;
-    request.command = &command;
-    enum amp_code code =
-        env_call(ask->cli.loop, ask->cli.bus, ask->cli.from, &request, ask->cli.timeout_ms, on_answered, ask, &ask->answer_call);
-    if (code != AMP_OK)
-        amp_error_set(reterr, code, "", "the answer could not be sent: %s", amp_code_info(code)->text);
-    return code;
 }
 
 static void answer_with(struct ask *ask, char *text)
@@ -73,10 +51,10 @@ static void answer_with(struct ask *ask, char *text)
     message.parts = parts;
     if (!amp_utf8_is_valid(amp_bytes_of(text)))
         amp_error_set(&err, AMP_INVALID, "", "the answer is not UTF-8");
-    else if (send_answer(ask, &message, &err) == AMP_OK)
+    else if ((ask->call != NULL ? call_answer(ask->call, NULL, &message, &err) : ask_send_answer(ask, &message, &err)) == AMP_OK)
         return;
     ask->is_left = true;
-    stop(ask, cli_fail(&ask->cli, &err, NULL));
+    ask_stop(ask, cli_fail(&ask->cli, &err, NULL));
 }
 
 static void on_typed(void *ctx, int events)
@@ -90,7 +68,7 @@ static void on_typed(void *ctx, int events)
     ask->input = NULL;
     if (n <= 0) { /* ctrl-D: no answer now */
         ask->is_left = true;
-        stop(ask, amp_code_info(AMP_INPUT_REQUIRED)->exit);
+        ask_stop(ask, amp_code_info(AMP_INPUT_REQUIRED)->exit);
         return;
     }
     line[n] = '\0';
@@ -118,13 +96,12 @@ static void on_question(struct ask *ask)
         return;
     }
     ask->is_left = true;
-    stop(ask, amp_code_info(AMP_INPUT_REQUIRED)->exit);
+    ask_stop(ask, amp_code_info(AMP_INPUT_REQUIRED)->exit);
 }
 
-/* The run ended at a question that nobody could be asked here. */
-static void explain_question(struct ask *ask)
+void ask_explain_question(struct ask *ask)
 {
-    if (ask->form != ANSWER_TEXT || ask->cli.is_json) {
+    if (ask->cli.is_json) {
         struct amp_error err = {0};
         (void)answer_outcome(&ask->answer, &err);
         amp_error_hint(&err, "amesh ask --task %s TEXT", ask->task_id);
@@ -137,7 +114,7 @@ static void explain_question(struct ask *ask)
 
 /* ---- what comes --------------------------------------------------------------------------------- */
 
-static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
+void ask_on_event(void *ctx, uint32_t seq, const Amp__Event *event)
 {
     struct ask *ask = ctx;
     struct amp_error err = {0};
@@ -153,7 +130,7 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
         if (ask->call != NULL)
             call_cancel(ask->call, "the caller does not understand an event");
         ask->is_left = true;
-        stop(ask, cli_fail(&ask->cli, &err, NULL));
+        ask_stop(ask, cli_fail(&ask->cli, &err, NULL));
         return;
     }
     if (amp_task_is_waiting(ask->answer.state)) {
@@ -168,6 +145,7 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
 static void on_taken(void *ctx, const char *agent, const char *instance)
 {
     struct ask *ask = ctx;
+    ask->answer.taken_unix_ms = clock_unix_ms();
     answer_taken(&ask->answer, agent, instance);
 }
 
@@ -203,12 +181,16 @@ static int end_status(struct ask *ask, const struct amp_error *err, const Amp__E
     struct amp_error outcome = {0};
     if (ask->is_interrupted)
         return amp_code_info(AMP_INTERRUPTED)->exit;
+    if (ask->call != NULL && (err->code == AMP_NO_SUCH_AGENT || err->code == AMP_NO_SUCH_SKILL)) {
+        ask->missing = *err;
+        return amp_code_info(err->code)->exit;
+    }
     if (err->code != AMP_OK)
         return cli_fail(&ask->cli, err, wire);
     if (answer_outcome(&ask->answer, &outcome) == AMP_OK)
         return 0;
     if (outcome.code == AMP_INPUT_REQUIRED) {
-        explain_question(ask);
+        ask_explain_question(ask);
         return amp_code_info(AMP_INPUT_REQUIRED)->exit;
     }
     amp_error_hint(&outcome, "amesh task show %s", ask->task_id);
@@ -219,59 +201,69 @@ static int end_status(struct ask *ask, const struct amp_error *err, const Amp__E
     return status;
 }
 
-static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
+void ask_on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
 {
     struct ask *ask = ctx;
     if (ask->is_left || ask->is_ended)
         return;
     ask->is_ended = true;
+    ask->answer.ended_unix_ms = clock_unix_ms();
     answer_end_text(&ask->answer);
     /* of a durable task the environment's record is printed: it knows the attempts */
     if (ask->form == ANSWER_JSON && ask->call != NULL && ask->answer.seq > 0)
-        answer_print_task(&ask->answer, ask->parent);
-    stop(ask, end_status(ask, err, wire));
+        answer_print_task(&ask->answer, ask->parent, err);
+    ask_stop(ask, end_status(ask, err, wire));
 }
 
-static void on_sigint(void *ctx, int signo)
+/* Nobody wants the answer any more: a direct call is cancelled and its end awaited, a durable task goes on without us. */
+static void interrupt(struct ask *ask, const char *notice, const char *reason)
 {
-    struct ask *ask = ctx;
     bool is_second = ask->is_interrupted;
     ask->is_interrupted = true;
     if (ask->call != NULL && !is_second) {
-        answer_notice(&ask->answer, "interrupted: cancelling");
-        call_cancel(ask->call, "interrupted by its caller");
+        answer_notice(&ask->answer, "%s: cancelling", notice);
+        call_cancel(ask->call, reason);
         return;
     }
     ask->is_left = true;
-    stop(ask, amp_code_info(AMP_INTERRUPTED)->exit);
+    ask_stop(ask, amp_code_info(AMP_INTERRUPTED)->exit);
     if (ask->call == NULL)
         answer_notice(&ask->answer, "detached; the task goes on. Reattach: amesh task watch %s · cancel: amesh task cancel %s", ask->task_id,
                       ask->task_id);
 }
 
-/* ---- runs ---------------------------------------------------------------------------------------- */
-
-/* The reader of our stdout is slow: hold the agent back. */
-static void on_output_full(void *ctx, bool is_full)
+static void on_sigint(void *ctx, int signo)
 {
-    struct ask *ask = ctx;
-    if (ask->call != NULL)
-        call_hold(ask->call, is_full);
+    interrupt(ctx, "interrupted", "interrupted by its caller");
 }
 
-static void run_init(struct ask *ask)
+/* ---- runs ---------------------------------------------------------------------------------------- */
+
+static void on_output(void *ctx, enum output_event event)
 {
-    output_queue_begin(ask->cli.loop, on_output_full, ask);
+    struct ask *ask = ctx;
+    if (event == OUTPUT_LOST && !ask->is_ended && !ask->is_left)
+        interrupt(ask, "nobody reads the answer", "its caller reads no further");
+    else if (ask->call != NULL && event != OUTPUT_LOST)
+        call_hold(ask->call, event == OUTPUT_FULL); /* the reader is slow: hold the agent back */
+}
+
+void ask_begin(struct ask *ask)
+{
+    output_queue_begin(ask->cli.loop, on_output, ask);
     answer_init(&ask->answer, ask->task_id, ask->context_id, ask->form);
     ask->answer.is_verbose = ask->is_verbose;
     ask->answer.out_style = ask->cli.out;
     ask->answer.err_style = ask->cli.err;
+    ask->answer.ready_unix_ms = clock_unix_ms();
     ask->on_sigint = loop_signal_new(ask->cli.loop, SIGINT, on_sigint, ask);
 }
 
-static void run_done(struct ask *ask)
+void ask_end(struct ask *ask)
 {
     loop_io_free(ask->input);
+    loop_timer_free(ask->look);
+    env_call_cancel(ask->look_call);
     env_call_cancel(ask->answer_call);
     env_watch_free(ask->watch);
     call_free(ask->call);
@@ -288,169 +280,23 @@ int ask_direct(struct ask *ask)
         .attempt = 1,              .hops = ask->hops,         .path = ask->path,         .n_path = ask->n_path,
         .is_impatient = ask->is_impatient,
     };
-    static const struct call_handlers handlers = {.on_event = on_event, .on_taken = on_taken, .on_waiting = on_waiting, .on_refused = on_refused, .on_end = on_end};
+    static const struct call_handlers handlers = {.on_event = ask_on_event, .on_taken = on_taken, .on_waiting = on_waiting, .on_refused = on_refused, .on_end = ask_on_end};
     struct amp_error err = {0};
-    run_init(ask);
+    ask_begin(ask);
+    (void)amp_fold_message(ask->answer.fold, ask->message); /* the document begins with what was asked; without room for it, with the answer */
     if (call_start(ask->cli.loop, ask->cli.bus, &options, &handlers, ask, &ask->call, &err) != AMP_OK) {
         ask->call = NULL;
         ask->status = cli_fail(&ask->cli, &err, NULL);
     } else {
         loop_run(ask->cli.loop);
-        if (ask->is_left && ask->status == amp_code_info(AMP_INPUT_REQUIRED)->exit)
-            explain_question(ask);
     }
-    run_done(ask);
-    return ask->status;
-}
-
-/* 1: it is not whole, as one message could not carry it. */
-static int print_record(void *ctx, const Amp__EnvReply *reply)
-{
-    const Amp__Json *metadata = reply->n_tasks > 0 ? reply->tasks[0]->task->metadata : NULL;
-    if (metadata != NULL && memmem(metadata->text.data, metadata->text.len, "\"amp/omitted\"", 13) != NULL)
-        return 1;
-    struct amp_buf out;
-    amp_buf_init(&out, 2 * (size_t)AMP_FOLD_BYTES_MAX);
-    if (reply->n_tasks > 0 && amp_encode(&reply->tasks[0]->task->base, AMP_JSON, &out, NULL) == AMP_OK) {
-        fwrite(out.data, 1, out.len, stdout);
-        fputc('\n', stdout);
+    if (ask->missing.code != AMP_OK)
+        ask->status = guess_fail(&ask->cli, &ask->missing, ask->agent, ask->skill);
+    if (ask->is_left && ask->status == amp_code_info(AMP_INPUT_REQUIRED)->exit) {
+        if (ask->form == ANSWER_JSON)
+            answer_print_task(&ask->answer, ask->parent, NULL);
+        ask_explain_question(ask);
     }
-    amp_buf_done(&out);
-    return 0;
-}
-
-/* With --json the document is the environment's record, or what was seen here where that does not fit a message. */
-static void print_final(struct ask *ask)
-{
-    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
-    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
-    struct amp_error err = {0};
-    query.id = ask->task_id;
-    request.verb_case = AMP__ENV_REQUEST__VERB_GET;
-    request.get = &query;
-    int status = cli_ask_env(&ask->cli, &request, print_record, NULL, &err);
-    if (err.code != AMP_OK || status != 0)
-        answer_print_task(&ask->answer, ask->parent);
-}
-
-static void watch(struct ask *ask)
-{
-    static const struct env_watch_handlers handlers = {.on_event = on_event, .on_end = on_end};
-    enum amp_code code = env_watch_start(ask->cli.loop, ask->cli.bus, ask->cli.from, ask->task_id, 1, 0, &handlers, ask, &ask->watch);
-    if (code != AMP_OK) {
-        ask->watch = NULL;
-        ask->status = cli_fail_with(&ask->cli, code, "the task %s cannot be watched: %s", ask->task_id, amp_code_info(code)->text);
-        return;
-    }
-    loop_run(ask->cli.loop);
-    if (ask->is_left && ask->status == amp_code_info(AMP_INPUT_REQUIRED)->exit)
-        explain_question(ask);
-    if (ask->form == ANSWER_JSON && ask->is_ended)
-        print_final(ask);
-}
-
-static int on_submitted(void *ctx, const Amp__EnvReply *reply)
-{
-    struct ask *ask = ctx;
-    if (reply->n_tasks == 0 || reply->tasks[0]->task->id == NULL)
-        return cli_fail_with(&ask->cli, AMP_INTERNAL, "the environment accepted the task but did not name it");
-    snprintf(ask->task_id, sizeof ask->task_id, "%s", reply->tasks[0]->task->id);
-    if (reply->tasks[0]->agent != NULL)
-        snprintf(ask->answer.agent, sizeof ask->answer.agent, "%s", reply->tasks[0]->agent);
-    if (!ask->is_detached) {
-        if (ask->is_verbose)
-            answer_notice(&ask->answer, "accepted as %s", ask->task_id);
-        return 0;
-    }
-    if (ask->cli.is_json)
-        return print_record(NULL, reply);
-    printf("%s\n", ask->task_id);
-    return 0;
-}
-
-int ask_durable(struct ask *ask)
-{
-    Amp__Request task = AMP__REQUEST__INIT;
-    Amp__Submit submit = AMP__SUBMIT__INIT;
-    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
-    task.task_id = ask->task_id;
-    task.context_id = ask->context_id;
-    task.message = ask->message;
-    task.parent = (char *)ask->parent;
-    task.has_timeout_ms = ask->timeout_ms > 0;
-    task.timeout_ms = ask->timeout_ms;
-    task.has_hops = ask->hops > 0;
-    task.hops = ask->hops;
-    task.n_path = ask->n_path;
-    task.path = ask->path;
-    submit.agent = (char *)ask->agent;
-    submit.skill = (char *)ask->skill;
-    submit.request = &task;
-    submit.key = (char *)ask->key;
-    request.verb_case = AMP__ENV_REQUEST__VERB_SUBMIT;
-    request.submit = &submit;
-    run_init(ask);
-    ask->status = cli_request(&ask->cli, &request, on_submitted, ask);
-    if (ask->status == 0 && !ask->is_detached)
-        watch(ask);
-    run_done(ask);
-    return ask->status;
-}
-
-static int on_found(void *ctx, const Amp__EnvReply *reply)
-{
-    struct ask *ask = ctx;
-    if (reply->n_tasks == 0)
-        return cli_fail_with(&ask->cli, AMP_NO_SUCH_TASK, "there is no task %s", ask->answered_task);
-    const Amp__TaskRecord *record = reply->tasks[0];
-    Amp__TaskState state = record->task->status != NULL ? record->task->status->state : AMP__TASK_STATE__TASK_STATE_UNSPECIFIED;
-    if (amp_task_is_terminal(state))
-        return cli_fail_with(&ask->cli, AMP_TASK_ENDED, "task %s has already ended: it is %s", ask->answered_task, amp_task_state_short(state));
-    if (!amp_task_is_waiting(state))
-        return cli_fail_with(&ask->cli, AMP_NO_QUESTION, "task %s asks nothing: it is %s", ask->answered_task, amp_task_state_short(state));
-    ask->mute_until = record->events_count;
-    snprintf(ask->task_id, sizeof ask->task_id, "%s", ask->answered_task);
-    if (record->task->context_id != NULL)
-        snprintf(ask->context_id, sizeof ask->context_id, "%s", record->task->context_id);
-    if (record->agent != NULL)
-        snprintf(ask->answer.agent, sizeof ask->answer.agent, "%s", record->agent);
-    return 0;
-}
-
-static int send_to_task(struct ask *ask)
-{
-    Amp__Answer answer = AMP__ANSWER__INIT;
-    Amp__Control control = AMP__CONTROL__INIT;
-    Amp__TaskCommand command = AMP__TASK_COMMAND__INIT;
-    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
-    answer.message = ask->message;
-    control.kind_case = AMP__CONTROL__KIND_ANSWER;
-    control.answer = &answer;
-    command.id = ask->task_id;
-    command.control = &control;
-    request.verb_case = AMP__ENV_REQUEST__VERB_COMMAND;
-    request.command = &command;
-    return cli_request(&ask->cli, &request, NULL, NULL);
-}
-
-int ask_answer(struct ask *ask)
-{
-    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
-    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
-    char agent[AMP_NAME_MAX + 1];
-    query.id = (char *)ask->answered_task;
-    request.verb_case = AMP__ENV_REQUEST__VERB_GET;
-    request.get = &query;
-    ask->status = cli_request(&ask->cli, &request, on_found, ask);
-    if (ask->status != 0)
-        return ask->status;
-    ask->is_durable = true;
-    snprintf(agent, sizeof agent, "%s", ask->answer.agent);
-    run_init(ask);
-    snprintf(ask->answer.agent, sizeof ask->answer.agent, "%s", agent);
-    ask->status = send_to_task(ask);
-    if (ask->status == 0 && !ask->is_detached)
-        watch(ask);
-    run_done(ask);
+    ask_end(ask);
     return ask->status;
 }

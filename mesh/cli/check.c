@@ -211,27 +211,25 @@ static void check_journal(struct check *check)
         add(check, "journal", RESULT_OK, "a write was committed in %.1f ms and read back", (double)(committed - start) / 1000);
 }
 
+struct seen {
+    size_t agents, instances, lost;
+    char who[AMP_NAME_MAX + 1]; /* one that is lost */
+};
+
 static int on_agents(void *ctx, const Amp__EnvReply *reply)
 {
-    struct check *check = ctx;
-    size_t instances = 0, lost = 0;
-    const char *who = "";
+    struct seen *seen = ctx;
+    seen->agents += reply->n_agents;
     for (size_t i = 0; i < reply->n_agents; i++) {
-        for (size_t j = 0; j < reply->agents[i]->n_instances; j++) {
-            instances++;
-            if (reply->agents[i]->instances[j]->beat->state == AMP__INSTANCE_STATE__INSTANCE_STATE_LOST) {
-                lost++;
-                who = reply->agents[i]->name;
-            }
+        const Amp__AgentRecord *record = reply->agents[i];
+        for (size_t j = 0; j < record->n_instances; j++) {
+            seen->instances++;
+            if (record->instances[j]->beat->state != AMP__INSTANCE_STATE__INSTANCE_STATE_LOST)
+                continue;
+            seen->lost++;
+            snprintf(seen->who, sizeof seen->who, "%s", record->name);
         }
     }
-    if (lost > 0)
-        hint(add(check, "agents", RESULT_WARNING, "%zu of %zu instances are silent, one of \"%.63s\"", lost, instances, who), "amesh show AGENT; start it again");
-    else if (reply->n_agents == 0)
-        hint(add(check, "agents", RESULT_OK, "none yet"), "amesh run --name up -- tr a-z A-Z");
-    else
-        add(check, "agents", RESULT_OK, "%zu agent%s, %zu instance%s", reply->n_agents, reply->n_agents == 1 ? "" : "s", instances,
-            instances == 1 ? "" : "s");
     return 0;
 }
 
@@ -240,10 +238,20 @@ static void check_agents(struct check *check)
     Amp__AgentQuery query = AMP__AGENT_QUERY__INIT;
     Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
     struct amp_error err = {0};
+    struct seen seen = {0};
     request.verb_case = AMP__ENV_REQUEST__VERB_AGENTS;
     request.agents = &query;
-    (void)cli_ask_env(&check->cli, &request, on_agents, check, &err);
-    (void)failed_env(check, "agents", &err);
+    (void)cli_ask_pages(&check->cli, &request, on_agents, &seen, &err);
+    if (failed_env(check, "agents", &err))
+        return;
+    if (seen.lost > 0)
+        hint(add(check, "agents", RESULT_WARNING, "%zu of %zu instances are silent, one of \"%s\"", seen.lost, seen.instances, seen.who),
+             "amesh show AGENT; start it again");
+    else if (seen.agents == 0)
+        hint(add(check, "agents", RESULT_OK, "none yet"), "amesh run --name up -- tr a-z A-Z");
+    else
+        add(check, "agents", RESULT_OK, "%zu agent%s, %zu instance%s", seen.agents, seen.agents == 1 ? "" : "s", seen.instances,
+            seen.instances == 1 ? "" : "s");
 }
 
 static void check_clock(struct check *check)

@@ -9,10 +9,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/bus.h"
 #include "base/envcall.h"
 #include "base/loop.h"
 #include "cli/error.h"
+#include "cli/output.h"
 
 void cli_from(char ret[AMP_NAME_MAX + 1])
 {
@@ -38,6 +40,8 @@ int cli_init(struct cli *cli, const struct command *command, struct command_args
     cli->is_json = command_flag(command, args, "json");
     cli->out = print_style_of(isatty(STDOUT_FILENO) == 1, no_color, &env);
     cli->err = print_style_of(isatty(STDERR_FILENO) == 1, no_color, &env);
+    cli->out.width = command_columns(STDOUT_FILENO);
+    cli->err.width = command_columns(STDERR_FILENO);
     cli_from(cli->from);
     struct amp_error err = {0};
     if (home_open(&cli->home, command_value(command, args, "home"), command_value(command, args, "bus"), false, &err) != AMP_OK)
@@ -74,12 +78,12 @@ void cli_done(struct cli *cli)
     if (cli->loop != NULL)
         loop_free(cli->loop);
     cli->loop = NULL;
-    fflush(stdout);
+    (void)output_is_lost(); /* remembered for the end of the program */
 }
 
 int cli_fail(const struct cli *cli, const struct amp_error *err, const Amp__Error *wire)
 {
-    fflush(stdout);
+    (void)output_is_lost();
     if (cli->is_json)
         error_print_json(stderr, err, wire);
     else
@@ -199,6 +203,63 @@ int cli_request(struct cli *cli, const Amp__EnvRequest *request, int (*on_reply)
 {
     struct amp_error err;
     int status = cli_ask_env(cli, request, on_reply, ctx, &err);
+    return err.code == AMP_OK ? status : cli_fail(cli, &err, NULL);
+}
+
+/* ---- lists in pages ------------------------------------------------------------------------------------ */
+
+struct pages {
+    int (*on_page)(void *ctx, const Amp__EnvReply *reply);
+    void *ctx;
+    char *token; /* of the next page, NULL: that was all */
+};
+
+static char **page_token_of(Amp__EnvRequest *request)
+{
+    switch (request->verb_case) {
+    case AMP__ENV_REQUEST__VERB_AGENTS:
+        return &request->agents->page_token;
+    case AMP__ENV_REQUEST__VERB_KV:
+        return &request->kv->page_token;
+    case AMP__ENV_REQUEST__VERB_LIST:
+        return &request->list->page_token;
+    case AMP__ENV_REQUEST__VERB_HISTORY:
+        return &request->history->page_token;
+    default:
+        abort(); /* no list */
+    }
+}
+
+static int on_page(void *ctx, const Amp__EnvReply *reply)
+{
+    struct pages *pages = ctx;
+    const char *token = reply->next_page_token != NULL ? reply->next_page_token : "";
+    bool is_same = pages->token != NULL && strcmp(pages->token, token) == 0;
+    free(pages->token);
+    pages->token = *token != '\0' && !is_same ? xstrdup(token) : NULL; /* the same again would never end */
+    return pages->on_page(pages->ctx, reply);
+}
+
+int cli_ask_pages(struct cli *cli, Amp__EnvRequest *request, int (*take)(void *ctx, const Amp__EnvReply *reply), void *ctx, struct amp_error *reterr)
+{
+    struct pages pages = {.on_page = take, .ctx = ctx};
+    char **token = page_token_of(request), first[] = "";
+    int status = 0;
+    bool is_first_asked = request->verb_case == AMP__ENV_REQUEST__VERB_AGENTS || request->verb_case == AMP__ENV_REQUEST__VERB_KV; /* amp.md 10.1.2 */
+    *token = is_first_asked ? first : NULL;
+    do {
+        status = cli_ask_env(cli, request, on_page, &pages, reterr);
+        *token = pages.token;
+    } while (status == 0 && reterr->code == AMP_OK && pages.token != NULL);
+    *token = NULL;
+    free(pages.token);
+    return status == CLI_ENOUGH ? 0 : status;
+}
+
+int cli_request_pages(struct cli *cli, Amp__EnvRequest *request, int (*take)(void *ctx, const Amp__EnvReply *reply), void *ctx)
+{
+    struct amp_error err;
+    int status = cli_ask_pages(cli, request, take, ctx, &err);
     return err.code == AMP_OK ? status : cli_fail(cli, &err, NULL);
 }
 

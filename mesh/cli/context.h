@@ -52,6 +52,11 @@ int cli_request(struct cli *cli, const Amp__EnvRequest *request, int (*on_reply)
 int cli_ask_env(struct cli *cli, const Amp__EnvRequest *request, int (*on_reply)(void *ctx, const Amp__EnvReply *reply), void *ctx,
                 struct amp_error *reterr);
 
+/* The same two for a list: `take` gets every page (amp.md 10.1.2), or as many as it takes until its result is not 0; CLI_ENOUGH ends it well. */
+#define CLI_ENOUGH (-1)
+int cli_request_pages(struct cli *cli, Amp__EnvRequest *request, int (*take)(void *ctx, const Amp__EnvReply *reply), void *ctx);
+int cli_ask_pages(struct cli *cli, Amp__EnvRequest *request, int (*take)(void *ctx, const Amp__EnvReply *reply), void *ctx, struct amp_error *reterr);
+
 /* The sender's id: $AMESH_AGENT, else "cli-<user>". */
 void cli_from(char ret[AMP_NAME_MAX + 1]);
 /* Whole standard input or file, at most `max` bytes. The buffer is initialised here and the caller's (also on failure). */

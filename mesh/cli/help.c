@@ -41,17 +41,12 @@ static int run_help(const struct command *command, struct command_args *args)
     if (status == 0)
         status = cli_operands(&cli, 0, 2);
     cli_done(&cli);
-    if (status != 0)
-        return status;
-    if (cli.is_json && args->n_rest == 0)
+    if (status == 0 && cli.is_json && args->n_rest == 0)
         return print_list_json();
-    char *argv[5] = {(char *)"amesh"};
-    int argc = 1;
-    for (size_t i = 0; i < args->n_rest; i++)
-        argv[argc++] = (char *)args->rest[i];
-    argv[argc++] = (char *)"--help";
-    argv[argc] = NULL;
-    return command_main(command_tables(), argc, argv);
+    const struct command *row = status == 0 && args->n_rest > 0 ? command_named(args->rest, args->n_rest, cli.is_json, &status) : NULL;
+    if (status == 0)
+        command_print_help(stdout, row);
+    return status;
 }
 
 static int run_version(const struct command *command, struct command_args *args)
@@ -98,8 +93,8 @@ const struct command help_commands[] = {
      .complete = "commands"},
     {.name = "man", .operands = "", .summary = "print the manual page", .options = no_options, .run = help_run_man, .is_hidden = true},
     {.name = "__complete",
-     .operands = "WHAT",
-     .summary = "print names for completion: agents, skills, tasks, contexts",
+     .operands = "[--] WORD…",
+     .summary = "print what may stand for the last word of a command line",
      .options = no_options,
      .run = help_run_complete,
      .is_hidden = true},

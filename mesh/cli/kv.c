@@ -13,6 +13,8 @@ struct kv {
     Amp__Kv request;
     Amp__Json value;
     struct amp_buf text;
+    cJSON *entries; /* of a list: gathered, or */
+    struct print_table table;
 };
 
 static int read_scope(struct kv *kv)
@@ -106,30 +108,40 @@ static int on_change(void *ctx, const Amp__EnvReply *reply)
 
 static int on_entries(void *ctx, const Amp__EnvReply *reply)
 {
-    static const char *const columns[] = {"KEY", "VERSION", "VALUE"};
     struct kv *kv = ctx;
-    if (kv->cli.is_json) {
-        cJSON *json = cJSON_CreateObject(), *entries = cJSON_AddArrayToObject(json, "entries");
-        for (size_t i = 0; i < reply->n_entries; i++)
-            cJSON_AddItemToArray(entries, agents_message_json(&reply->entries[i]->base));
-        output_json(stdout, json);
-        return 0;
-    }
-    struct print_table table;
-    print_table_init(&table, columns, 3);
     for (size_t i = 0; i < reply->n_entries; i++) {
         const Amp__KvEntry *entry = reply->entries[i];
         char version[16], value[256] = "";
+        if (kv->cli.is_json) {
+            cJSON_AddItemToArray(kv->entries, agents_message_json(&entry->base));
+            continue;
+        }
         snprintf(version, sizeof version, "%u", entry->version);
         if (entry->value != NULL)
             snprintf(value, sizeof value, "%.*s", (int)entry->value->text.len, (const char *)entry->value->text.data);
         const char *cells[] = {entry->key, version, value};
-        print_table_add(&table, cells);
+        print_table_add(&kv->table, cells);
     }
-    if (reply->n_entries > 0)
-        print_table_write(stdout, &kv->cli.out, &table, -1);
-    print_table_done(&table);
     return 0;
+}
+
+static int list_entries(struct kv *kv, Amp__EnvRequest *request)
+{
+    static const char *const columns[] = {"KEY", "VERSION", "VALUE"};
+    print_table_init(&kv->table, columns, 3);
+    kv->entries = cJSON_CreateArray();
+    int status = cli_request_pages(&kv->cli, request, on_entries, kv);
+    if (status == 0 && kv->cli.is_json) {
+        cJSON *json = cJSON_CreateObject();
+        cJSON_AddItemToObject(json, "entries", kv->entries);
+        kv->entries = NULL;
+        output_json(stdout, json);
+    } else if (status == 0 && kv->table.n_rows > 0) {
+        print_table_write(stdout, &kv->cli.out, &kv->table, -1);
+    }
+    cJSON_Delete(kv->entries);
+    print_table_done(&kv->table);
+    return status;
 }
 
 static int run_op(const struct command *command, struct command_args *args, Amp__KvOp op)
@@ -141,7 +153,7 @@ static int run_op(const struct command *command, struct command_args *args, Amp_
         [AMP__KV_OP__KV_GET] = {1, 1, on_get},
         [AMP__KV_OP__KV_PUT] = {2, 2, on_change},
         [AMP__KV_OP__KV_DELETE] = {1, 1, on_change},
-        [AMP__KV_OP__KV_LIST] = {0, 1, on_entries},
+        [AMP__KV_OP__KV_LIST] = {0, 1, NULL},
     };
     struct kv kv = {.request = AMP__KV__INIT, .value = AMP__JSON__INIT};
     amp_buf_init(&kv.text, AMP_KV_VALUE_MAX);
@@ -165,7 +177,7 @@ static int run_op(const struct command *command, struct command_args *args, Amp_
         Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
         request.verb_case = AMP__ENV_REQUEST__VERB_KV;
         request.kv = &kv.request;
-        status = cli_request(&kv.cli, &request, ops[op].on_reply, &kv);
+        status = op == AMP__KV_OP__KV_LIST ? list_entries(&kv, &request) : cli_request(&kv.cli, &request, ops[op].on_reply, &kv);
     }
     cli_done(&kv.cli);
     amp_buf_done(&kv.text);
@@ -190,17 +202,6 @@ static int run_del(const struct command *command, struct command_args *args)
 static int run_ls(const struct command *command, struct command_args *args)
 {
     return run_op(command, args, AMP__KV_OP__KV_LIST);
-}
-
-static int run_group(const struct command *command, struct command_args *args)
-{
-    struct cli cli;
-    int status = cli_init(&cli, command, args);
-    if (status == 0)
-        status = args->n_rest > 0 ? cli_usage(&cli, "amesh kv has no command \"%s\"", args->rest[0])
-                                  : cli_usage(&cli, "amesh kv needs a command: get, put, del or ls");
-    cli_done(&cli);
-    return status;
 }
 
 #define SCOPE_OPTIONS                                                                                              \
@@ -229,8 +230,7 @@ const struct command kv_commands[] = {
      .summary = "memory of conversations and agents: get, put, del, ls",
      .details = "Inside of a task the conversation is the task's own, unless an option says otherwise.\n\nExamples:\n  amesh kv put --shared colour blue\n  amesh kv get --shared "
                 "colour\n  amesh kv ls --context c-01hq3b",
-     .options = no_options,
-     .run = run_group},
+     .options = no_options},
     {.name = "kv get",
      .operands = "KEY",
      .summary = "print a value",

@@ -13,8 +13,10 @@
 #include "cli/commands.h"
 #include "cli/context.h"
 #include "cli/error.h"
+#include "cli/guess.h"
 #include "cli/output.h"
 
+#define NO_VERSION "0.0.0" /* of a card that tells none */
 #define WATCH_SETTLE_MS 50u     /* beats that come together are shown together */
 #define WATCH_REFRESH_MS 5000u  /* silence is news too: instances get lost */
 
@@ -24,14 +26,33 @@ struct ls {
     Amp__EnvRequest request;
     struct loop_timer *refresh;
     struct env_call *call;
+    char *token; /* of the page that is asked for, while watching */
+    cJSON *agents; /* gathered: the document's, or */
+    struct print_table table;
     char *last; /* what was shown, to show only what changed */
-    int status;
 };
+
+/* What was made from the name because nobody said anything says nothing. */
+static bool is_telling(const char *text, const char *name)
+{
+    return text != NULL && *text != '\0' && strcmp(text, name) != 0;
+}
+
+/* Has it skills of its own? A card that has none is given one of the agent's name and description. */
+static bool has_skills(const Amp__AgentRecord *record)
+{
+    const Amp__AgentCard *card = record->card;
+    if (card == NULL || card->n_skills != 1)
+        return card != NULL && card->n_skills > 1;
+    const Amp__AgentSkill *only = card->skills[0];
+    bool is_described = is_telling(only->description, record->name) && is_telling(only->description, card->description != NULL ? card->description : "");
+    return is_telling(only->id, record->name) || is_described;
+}
 
 static char *skills_text(const Amp__AgentRecord *record)
 {
     char *text = xstrdup("");
-    for (size_t i = 0; record->card != NULL && i < record->card->n_skills; i++) {
+    for (size_t i = 0; has_skills(record) && i < record->card->n_skills; i++) {
         const char *id = record->card->skills[i]->id != NULL ? record->card->skills[i]->id : "?";
         char *longer = xasprintf("%s%s%s", text, i > 0 ? "," : "", id);
         free(text);
@@ -40,58 +61,78 @@ static char *skills_text(const Amp__AgentRecord *record)
     return text;
 }
 
-static void print_agents(const struct ls *ls, const Amp__EnvReply *reply)
+static void add_row(struct print_table *table, const Amp__AgentRecord *record)
 {
-    static const char *const columns[] = {"NAME", "STATE", "INSTANCES", "SLOTS", "FREE", "INFLIGHT", "SKILLS", "DESCRIPTION"};
-    struct print_table table;
-    print_table_init(&table, columns, 8);
-    for (size_t i = 0; i < reply->n_agents; i++) {
-        const Amp__AgentRecord *record = reply->agents[i];
-        struct agents_load load = agents_load(record);
-        char numbers[4][16];
-        const uint32_t values[] = {load.instances, load.slots, load.free, load.inflight};
-        for (int j = 0; j < 4; j++)
-            snprintf(numbers[j], sizeof numbers[j], "%u", values[j]);
-        char *skills = skills_text(record);
-        char *description = print_line(record->card != NULL && record->card->description != NULL ? record->card->description : "", 60);
-        const char *cells[] = {record->name, agents_state(record), numbers[0], numbers[1], numbers[2], numbers[3], skills, description};
-        print_table_add(&table, cells);
-        free(skills);
-        free(description);
-    }
-    if (reply->n_agents == 0)
-        fprintf(stderr, "no agents%s. Put one on the mesh: amesh run --name up -- tr a-z A-Z\n",
-                ls->query.skill != NULL || ls->query.n_tags > 0 ? " of this kind" : "");
-    else
-        print_table_write(stdout, &ls->cli.out, &table, 1);
-    print_table_done(&table);
+    struct agents_load load = agents_load(record);
+    char numbers[4][16];
+    const uint32_t values[] = {load.instances, load.slots, load.free, load.inflight};
+    for (int j = 0; j < 4; j++)
+        snprintf(numbers[j], sizeof numbers[j], "%u", values[j]);
+    char *skills = skills_text(record);
+    const char *told = record->card != NULL && is_telling(record->card->description, record->name) ? record->card->description : "";
+    char *description = print_line(told, 60);
+    const char *cells[] = {record->name, agents_state(record), numbers[0], numbers[1], numbers[2], numbers[3], skills, description};
+    print_table_add(table, cells);
+    free(skills);
+    free(description);
 }
 
-static cJSON *agents_document(const Amp__EnvReply *reply)
+static void gather_begin(struct ls *ls)
 {
-    cJSON *json = cJSON_CreateObject(), *agents = cJSON_AddArrayToObject(json, "agents");
-    for (size_t i = 0; i < reply->n_agents; i++)
-        cJSON_AddItemToArray(agents, agents_json(reply->agents[i], true));
-    return json;
+    static const char *const columns[] = {"NAME", "STATE", "INSTANCES", "SLOTS", "FREE", "INFLIGHT", "SKILLS", "DESCRIPTION"};
+    print_table_init(&ls->table, columns, 8);
+    ls->agents = cJSON_CreateArray();
+}
+
+static void gather_end(struct ls *ls)
+{
+    cJSON_Delete(ls->agents);
+    ls->agents = NULL;
+    print_table_done(&ls->table);
 }
 
 static int on_agents(void *ctx, const Amp__EnvReply *reply)
 {
     struct ls *ls = ctx;
-    if (ls->cli.is_json)
-        output_json(stdout, agents_document(reply));
-    else
-        print_agents(ls, reply);
+    for (size_t i = 0; i < reply->n_agents; i++) {
+        add_row(&ls->table, reply->agents[i]);
+        cJSON_AddItemToArray(ls->agents, agents_json(reply->agents[i], true));
+    }
     return 0;
+}
+
+static void print_agents(struct ls *ls)
+{
+    if (ls->cli.is_json) {
+        cJSON *json = cJSON_CreateObject();
+        cJSON_AddItemToObject(json, "agents", ls->agents);
+        ls->agents = NULL;
+        output_json(stdout, json);
+    } else if (ls->table.n_rows == 0) {
+        fprintf(stderr, "no agents%s. Put one on the mesh: amesh run --name up -- tr a-z A-Z\n",
+                ls->query.skill != NULL || ls->query.n_tags > 0 ? " of this kind" : "");
+    } else {
+        print_table_write(stdout, &ls->cli.out, &ls->table, 1);
+    }
+}
+
+static int list_agents(struct ls *ls)
+{
+    gather_begin(ls);
+    int status = cli_request_pages(&ls->cli, &ls->request, on_agents, ls);
+    if (status == 0)
+        print_agents(ls);
+    gather_end(ls);
+    return status;
 }
 
 /* ---- --watch ---------------------------------------------------------------------------------------- */
 
 /* What people would call a change: not the moment of the last beat. */
-static char *fingerprint(const Amp__EnvReply *reply)
+static char *fingerprint(const cJSON *agents)
 {
-    cJSON *json = agents_document(reply), *agent = NULL;
-    cJSON_ArrayForEach(agent, cJSON_GetObjectItem(json, "agents"))
+    cJSON *copy = cJSON_Duplicate(agents, true), *agent = NULL;
+    cJSON_ArrayForEach(agent, copy)
     {
         cJSON *instance = NULL;
         cJSON_ArrayForEach(instance, cJSON_GetObjectItem(agent, "instances"))
@@ -100,46 +141,76 @@ static char *fingerprint(const Amp__EnvReply *reply)
             cJSON_DeleteItemFromObject(instance, "last_progress");
         }
     }
-    char *text = cJSON_PrintUnformatted(json);
-    char *copy = xstrdup(text != NULL ? text : "");
+    char *text = cJSON_PrintUnformatted(copy);
+    char *print = xstrdup(text != NULL ? text : "");
     cJSON_free(text);
-    cJSON_Delete(json);
-    return copy;
+    cJSON_Delete(copy);
+    return print;
 }
+
+static void show_if_changed(struct ls *ls)
+{
+    char *now = fingerprint(ls->agents);
+    if (ls->last != NULL && strcmp(now, ls->last) == 0) {
+        free(now);
+        return;
+    }
+    if (ls->cli.out.is_terminal && !ls->cli.is_json)
+        fputs("\x1b[H\x1b[2J", stdout);
+    else if (!ls->cli.is_json && ls->last != NULL)
+        fputc('\n', stdout);
+    print_agents(ls);
+    free(ls->last);
+    ls->last = now;
+    if (output_is_lost())
+        loop_stop(ls->cli.loop, amp_code_info(AMP_INTERRUPTED)->exit);
+}
+
+static void ask_page(struct ls *ls);
 
 static void on_watched(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
 {
     struct ls *ls = ctx;
+    bool has_more = err->code == AMP_OK && reply->next_page_token != NULL && *reply->next_page_token != '\0';
     ls->call = NULL;
-    loop_timer_set(ls->refresh, WATCH_REFRESH_MS);
-    if (err->code != AMP_OK) { /* the environment may come back: say it, go on */
+    free(ls->token);
+    ls->token = has_more ? xstrdup(reply->next_page_token) : NULL;
+    if (err->code != AMP_OK) /* the environment may come back: say it, go on */
         cli_fail(&ls->cli, err, NULL);
-        return;
-    }
-    char *now = fingerprint(reply);
-    if (ls->last == NULL || strcmp(now, ls->last) != 0) {
-        if (ls->cli.out.is_terminal && !ls->cli.is_json)
-            fputs("\x1b[H\x1b[2J", stdout);
-        else if (!ls->cli.is_json && ls->last != NULL)
-            fputc('\n', stdout);
+    else
         on_agents(ls, reply);
-        fflush(stdout);
-        free(ls->last);
-        ls->last = now;
+    if (has_more) {
+        ask_page(ls);
         return;
     }
-    free(now);
+    if (err->code == AMP_OK)
+        show_if_changed(ls);
+    gather_end(ls);
+    loop_timer_set(ls->refresh, WATCH_REFRESH_MS);
+}
+
+static void ask_page(struct ls *ls)
+{
+    char first[] = "";
+    ls->query.page_token = ls->token != NULL ? ls->token : first;
+    enum amp_code code = env_call(ls->cli.loop, ls->cli.bus, ls->cli.from, &ls->request, ls->cli.timeout_ms, on_watched, ls, &ls->call);
+    ls->query.page_token = NULL; /* it is on its way */
+    if (code != AMP_OK) {
+        ls->call = NULL;
+        gather_end(ls);
+        loop_timer_set(ls->refresh, WATCH_REFRESH_MS);
+    }
 }
 
 static void on_refresh(void *ctx)
 {
     struct ls *ls = ctx;
-    if (ls->call != NULL)
+    if (ls->call != NULL) {
+        loop_timer_set(ls->refresh, WATCH_SETTLE_MS);
         return;
-    if (env_call(ls->cli.loop, ls->cli.bus, ls->cli.from, &ls->request, ls->cli.timeout_ms, on_watched, ls, &ls->call) != AMP_OK) {
-        ls->call = NULL;
-        loop_timer_set(ls->refresh, WATCH_REFRESH_MS);
     }
+    gather_begin(ls);
+    ask_page(ls);
 }
 
 static void on_beat(void *ctx, const struct bus_msg *msg)
@@ -156,15 +227,19 @@ static int watch_agents(struct ls *ls)
         return cli_fail(&ls->cli, &err, NULL);
     ls->refresh = loop_timer_new(ls->cli.loop, on_refresh, ls);
     struct bus_sub *beats = bus_subscribe(ls->cli.bus, subject, NULL, on_beat, ls);
-    struct loop_signal *signal = output_stop_on_sigint(ls->cli.loop);
+    struct output_until until;
+    output_until_begin(ls->cli.loop, &until);
     loop_timer_set(ls->refresh, 0);
-    loop_run(ls->cli.loop);
-    loop_signal_free(signal);
+    int status = loop_run(ls->cli.loop);
+    output_until_end(&until);
     bus_unsubscribe(beats, false);
+    if (ls->call != NULL)
+        gather_end(ls);
     env_call_cancel(ls->call);
+    free(ls->token);
     loop_timer_free(ls->refresh);
     free(ls->last);
-    return 0;
+    return status;
 }
 
 static int run_ls(const struct command *command, struct command_args *args)
@@ -186,7 +261,7 @@ static int run_ls(const struct command *command, struct command_args *args)
             ls.query.n_tags++;
         ls.request.verb_case = AMP__ENV_REQUEST__VERB_AGENTS;
         ls.request.agents = &ls.query;
-        status = command_flag(command, args, "watch") ? watch_agents(&ls) : cli_request(&ls.cli, &ls.request, on_agents, &ls);
+        status = command_flag(command, args, "watch") ? watch_agents(&ls) : list_agents(&ls);
     }
     cli_done(&ls.cli);
     return status;
@@ -202,19 +277,20 @@ static void print_card(const struct cli *cli, const Amp__AgentRecord *record)
            state, print_off(&cli->out));
     if (card == NULL)
         return;
-    if (card->description != NULL && *card->description != '\0') {
+    if (is_telling(card->description, record->name)) {
         char *line = print_line(card->description, 0);
         printf("%s\n", line);
         free(line);
     }
-    if (card->version != NULL) {
+    if (card->version != NULL && strcmp(card->version, NO_VERSION) != 0) {
         char *line = print_line(card->version, 40);
         printf("version %s\n", line);
         free(line);
     }
-    for (size_t i = 0; i < card->n_skills; i++) {
-        char *id = print_line(card->skills[i]->id != NULL ? card->skills[i]->id : "?", 64);
-        char *text = print_line(card->skills[i]->description != NULL ? card->skills[i]->description : "", 100);
+    for (size_t i = 0; has_skills(record) && i < card->n_skills; i++) {
+        const char *skill = card->skills[i]->id != NULL ? card->skills[i]->id : "?", *told = card->skills[i]->description;
+        char *id = print_line(skill, 64);
+        char *text = print_line(is_telling(told, skill) ? told : "", 100);
         printf("skill %s%s%s\n", id, *text != '\0' ? ": " : "", text);
         free(id);
         free(text);
@@ -259,7 +335,7 @@ static int on_agent(void *ctx, const Amp__EnvReply *reply)
             record = reply->agents[i];
     }
     if (record == NULL)
-        return cli_fail_with(cli, AMP_NO_SUCH_AGENT, "agent \"%s\" is not on the mesh and was not seen before", name);
+        return -1; /* the caller says it: it may guess what was meant */
     if (cli->is_json) {
         output_json(stdout, agents_json(record, false));
         return 0;
@@ -290,7 +366,14 @@ static int run_show(const struct command *command, struct command_args *args)
         query.has_deaths = query.deaths = true;
         request.verb_case = AMP__ENV_REQUEST__VERB_AGENTS;
         request.agents = &query;
-        status = cli_request(&cli, &request, on_agent, &cli);
+        struct amp_error err = {0};
+        status = cli_ask_env(&cli, &request, on_agent, &cli, &err);
+        if (status < 0 || err.code == AMP_NO_SUCH_AGENT) {
+            amp_error_set(&err, AMP_NO_SUCH_AGENT, "", "agent %s is not on the mesh and was not seen before", args->rest[0]);
+            status = guess_fail(&cli, &err, args->rest[0], NULL);
+        } else if (err.code != AMP_OK) {
+            status = cli_fail(&cli, &err, NULL);
+        }
     }
     cli_done(&cli);
     return status;

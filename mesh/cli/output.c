@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/loop.h"
@@ -35,14 +36,64 @@ bool output_message(FILE *to, const ProtobufCMessage *message)
     return is_ok;
 }
 
-static void on_stop(void *ctx, int signo)
+/* ---- the end of output --------------------------------------------------------------------------------- */
+
+static int lost_errno; /* why stdout takes nothing any more; 0: it does */
+
+static bool has_reader(void)
 {
-    loop_stop(ctx, 130);
+    struct pollfd out = {.fd = STDOUT_FILENO};
+    return poll(&out, 1, 0) <= 0 || (out.revents & (POLLERR | POLLHUP | POLLNVAL)) == 0;
 }
 
-struct loop_signal *output_stop_on_sigint(struct loop *loop)
+bool output_is_lost(void)
 {
-    return loop_signal_new(loop, SIGINT, on_stop, loop);
+    errno = 0;
+    if (fflush(stdout) != 0 && lost_errno == 0)
+        lost_errno = errno != 0 ? errno : EIO;
+    if (ferror(stdout) && lost_errno == 0)
+        lost_errno = EIO;
+    return lost_errno != 0;
+}
+
+int output_finish(int status)
+{
+    if (!output_is_lost())
+        return status;
+    if (lost_errno == EPIPE || (lost_errno == EIO && !has_reader())) {
+        signal(SIGPIPE, SIG_DFL);
+        raise(SIGPIPE);
+    }
+    fprintf(stderr, "error: standard output cannot be written: %s (AMESH-%d). Try: free the disk, or send the output elsewhere\n", strerror(lost_errno), AMP_INTERNAL);
+    return amp_code_info(AMP_INTERNAL)->exit;
+}
+
+static void on_stop(void *ctx, int signo)
+{
+    loop_stop(ctx, amp_code_info(AMP_INTERRUPTED)->exit);
+}
+
+static void on_reader(void *ctx, int events)
+{
+    if (has_reader())
+        return;
+    lost_errno = EPIPE;
+    loop_stop(ctx, amp_code_info(AMP_INTERRUPTED)->exit);
+}
+
+void output_until_begin(struct loop *loop, struct output_until *ret)
+{
+    struct stat info;
+    ret->on_sigint = loop_signal_new(loop, SIGINT, on_stop, loop);
+    ret->reader = fstat(STDOUT_FILENO, &info) == 0 && S_ISFIFO(info.st_mode) ? loop_io_new(loop, STDOUT_FILENO, on_reader, loop) : NULL;
+    if (ret->reader != NULL)
+        loop_io_want(ret->reader, LOOP_READ);
+}
+
+void output_until_end(struct output_until *until)
+{
+    loop_signal_free(until->on_sigint);
+    loop_io_free(until->reader);
 }
 
 /* ---- a stdout that does not block ------------------------------------------------------------------- */
@@ -54,8 +105,8 @@ static struct {
     struct amp_buf waiting;
     size_t start;        /* written already */
     size_t piece;
-    bool is_full, is_broken;
-    void (*on_full)(void *ctx, bool is_full);
+    bool is_full, is_broken, is_told;
+    void (*on_change)(void *ctx, enum output_event event);
     void *ctx;
 } queue;
 
@@ -77,7 +128,10 @@ static void queue_write(bool is_patient)
             (void)poll(&out, 1, is_patient ? -1 : 0);
         if (n < 0 && errno == EAGAIN && !is_patient)
             return;
-        queue.is_broken = n < 0 && errno != EINTR && errno != EAGAIN;
+        if (n < 0 && errno != EINTR && errno != EAGAIN) {
+            queue.is_broken = true;
+            lost_errno = errno;
+        }
         queue.start += n > 0 ? (size_t)n : 0;
     }
     amp_buf_reset(&queue.waiting);
@@ -88,6 +142,10 @@ static void on_writable(void *ctx, int events);
 
 static void queue_look(void)
 {
+    if (queue.is_broken && !queue.is_told) {
+        queue.is_told = true;
+        queue.on_change(queue.ctx, OUTPUT_LOST);
+    }
     if (queue_len() > 0 && queue.io == NULL)
         queue.io = loop_io_new(queue.loop, STDOUT_FILENO, on_writable, NULL);
     if (queue.io != NULL)
@@ -96,7 +154,7 @@ static void queue_look(void)
     if (is_full == queue.is_full)
         return;
     queue.is_full = is_full;
-    queue.on_full(queue.ctx, is_full);
+    queue.on_change(queue.ctx, is_full ? OUTPUT_FULL : OUTPUT_FREE);
 }
 
 static void on_writable(void *ctx, int events)
@@ -125,7 +183,7 @@ static ssize_t take(void *cookie, const char *data, size_t len)
     return (ssize_t)len;
 }
 
-void output_queue_begin(struct loop *loop, void (*on_full)(void *ctx, bool is_full), void *ctx)
+void output_queue_begin(struct loop *loop, void (*on_change)(void *ctx, enum output_event event), void *ctx)
 {
     fflush(stdout);
     FILE *file = fopencookie(NULL, "w", (cookie_io_functions_t){.write = take});
@@ -134,8 +192,8 @@ void output_queue_begin(struct loop *loop, void (*on_full)(void *ctx, bool is_fu
     queue.loop = loop;
     queue.before = stdout;
     queue.piece = isatty(STDOUT_FILENO) == 1 ? PIECE_TERMINAL : PIECE_PIPE;
-    queue.is_full = queue.is_broken = false;
-    queue.on_full = on_full;
+    queue.is_full = queue.is_broken = queue.is_told = false;
+    queue.on_change = on_change;
     queue.ctx = ctx;
     amp_buf_init(&queue.waiting, QUEUE_MAX);
     queue.start = 0;

@@ -149,24 +149,67 @@ bool print_table_add(struct print_table *table, const char *const *cells)
     return true;
 }
 
-void print_table_write(FILE *to, const struct print_style *style, const struct print_table *table, int color_column)
+static size_t column_widths(const struct print_table *table, size_t widths[PRINT_COLUMNS_MAX])
 {
-    size_t widths[PRINT_COLUMNS_MAX] = {0};
+    size_t sum = 2 * (table->n_columns - 1);
+    memset(widths, 0, PRINT_COLUMNS_MAX * sizeof *widths);
     for (size_t i = 0; i < (table->n_rows + 1) * table->n_columns; i++) {
         size_t width = print_width(table->cells[i]), column = i % table->n_columns;
         if (width > widths[column])
             widths[column] = width;
     }
+    for (size_t i = 0; i < table->n_columns; i++)
+        sum += widths[i];
+    return sum;
+}
+
+static void write_cell(FILE *to, const struct print_style *style, const char *cell, enum print_color color)
+{
+    bool is_plain = color == PRINT_PLAIN;
+    fprintf(to, "%s%s%s", is_plain ? "" : print_on(style, color), cell, is_plain ? "" : print_off(style));
+}
+
+/* Each row as lines of its own. */
+static void write_blocks(FILE *to, const struct print_style *style, const struct print_table *table, int color_column)
+{
+    size_t names[PRINT_COLUMNS_MAX], widest = 0;
+    for (size_t i = 0; i < table->n_columns; i++) {
+        names[i] = print_width(table->cells[i]);
+        widest = names[i] > widest ? names[i] : widest;
+    }
+    for (size_t row = 1; row <= table->n_rows; row++) {
+        if (row > 1)
+            fputc('\n', to);
+        for (size_t i = 0; i < table->n_columns; i++) {
+            const char *cell = table->cells[row * table->n_columns + i];
+            write_cell(to, style, table->cells[i], PRINT_BOLD);
+            fprintf(to, "%*s", (int)(widest - names[i]) + 2, "");
+            write_cell(to, style, cell, (int)i == color_column ? print_state_color(cell) : PRINT_PLAIN);
+            fputc('\n', to);
+        }
+    }
+}
+
+void print_table_write(FILE *to, const struct print_style *style, const struct print_table *table, int color_column)
+{
+    size_t widths[PRINT_COLUMNS_MAX], last = table->n_columns - 1, sum = column_widths(table, widths), room = 0;
+    if (style->width > 0 && sum > style->width) {
+        size_t others = sum - widths[last];
+        room = style->width > others ? style->width - others : 0;
+        if (room < PRINT_LAST_MIN) {
+            write_blocks(to, style, table, color_column);
+            return;
+        }
+    }
     for (size_t row = 0; row <= table->n_rows; row++) {
         for (size_t i = 0; i < table->n_columns; i++) {
             const char *cell = table->cells[row * table->n_columns + i];
-            bool is_last = i + 1 == table->n_columns;
-            enum print_color color = row == 0                ? PRINT_BOLD
-                                     : (int)i == color_column ? print_state_color(cell)
-                                                              : PRINT_PLAIN;
-            fprintf(to, "%s%s%s", color == PRINT_PLAIN ? "" : print_on(style, color), cell,
-                    color == PRINT_PLAIN ? "" : print_off(style));
-            fprintf(to, "%*s", is_last ? 0 : (int)(widths[i] - print_width(cell)) + 2, "");
+            enum print_color color = row == 0 ? PRINT_BOLD : (int)i == color_column ? print_state_color(cell) : PRINT_PLAIN;
+            char *cut = i == last ? print_line(cell, room) : NULL;
+            write_cell(to, style, cut != NULL ? cut : cell, color);
+            if (i != last)
+                fprintf(to, "%*s", (int)(widths[i] - print_width(cell)) + 2, "");
+            free(cut);
         }
         fputc('\n', to);
     }

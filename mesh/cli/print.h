@@ -8,6 +8,7 @@ struct print_style {
     bool is_terminal;
     bool has_color; /* NO_COLOR, FORCE_COLOR, TERM=dumb and --no-color are honoured */
     bool has_utf8;  /* the locale's character set; else ASCII stands for symbols */
+    unsigned width; /* columns of the terminal; 0: no limit */
 };
 
 /* The environment's say in it, so that tests may give their own. Members may be NULL. */
@@ -29,7 +30,9 @@ void print_text(FILE *to, const struct print_style *style, struct amp_bytes text
 char *print_line(const char *text, size_t max);
 size_t print_width(const char *text); /* characters */
 
-/* A table: header, then rows; columns as wide as their widest cell. The last column is not padded. */
+/* A table: header, then rows; columns as wide as their widest cell. The last column is not padded. Where the style's width does not do, the last column is cut
+ * ("…" at the cut), and where that would leave less than PRINT_LAST_MIN of it, each row becomes a block of lines "COLUMN  cell": nothing is dropped. */
+#define PRINT_LAST_MIN 12u
 #define PRINT_COLUMNS_MAX 10
 #define PRINT_ROWS_MAX 100000
 struct print_table {

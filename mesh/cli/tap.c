@@ -53,7 +53,7 @@ static void take_event(struct tap *tap, const Amp__Frame *frame, size_t i)
             print_request(tap, &head, frame);
         event_print_line(stdout, &tap->cli.out, &head, body);
     }
-    if (++tap->shown == tap->count)
+    if (++tap->shown == tap->count || output_is_lost())
         loop_stop(tap->cli.loop, 0);
 }
 
@@ -82,11 +82,12 @@ static int run(struct tap *tap)
     if (amp_subject_build(AMP_SUBJECT_EVT, "*", "*", NULL, subject, &err) != AMP_OK)
         return cli_fail(&tap->cli, &err, NULL);
     struct bus_sub *sub = bus_subscribe(tap->cli.bus, subject, NULL, on_frame, tap);
-    struct loop_signal *signal = output_stop_on_sigint(tap->cli.loop);
+    struct output_until until;
+    output_until_begin(tap->cli.loop, &until);
     if (!tap->cli.is_json && tap->cli.err.is_terminal)
         fprintf(stderr, "listening; ctrl-C ends\n");
     int status = loop_run(tap->cli.loop);
-    loop_signal_free(signal);
+    output_until_end(&until);
     bus_unsubscribe(sub, false);
     if (tap->unreadable > 0)
         fprintf(stderr, "%u messages were not readable\n", tap->unreadable);

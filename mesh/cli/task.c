@@ -16,7 +16,7 @@
 #include "cli/output.h"
 
 #define LIMIT_DEFAULT 50u
-#define LIMIT_MAX 1000u
+#define LIMIT_MAX 10000u
 
 void task_target(const Amp__TaskRecord *record, char *ret, size_t size)
 {
@@ -48,60 +48,97 @@ char *task_request_text(const Amp__TaskRecord *record, size_t max)
 
 /* ---- ls ---------------------------------------------------------------------------------------------- */
 
-static void print_tasks(const struct cli *cli, const Amp__EnvReply *reply)
-{
-    static const char *const columns[] = {"TASK", "STATE", "AGENT", "FROM", "AGE", "TOOK", "TEXT"};
+struct list {
+    struct cli cli;
+    Amp__TaskQuery query;
+    uint32_t limit, shown, total;
+    int64_t since_unix_ms; /* 0: ever */
+    bool has_more;
+    cJSON *tasks;
     struct print_table table;
-    int64_t now = clock_unix_ms();
-    print_table_init(&table, columns, 7);
-    for (size_t i = 0; i < reply->n_tasks; i++) {
-        const Amp__TaskRecord *record = reply->tasks[i];
-        char target[96], age[PRINT_SHORT_SIZE] = "", took[PRINT_SHORT_SIZE] = "";
-        task_target(record, target, sizeof target);
-        if (record->submitted != NULL)
-            print_duration(now - record->submitted->unix_ms, age);
-        if (record->submitted != NULL && record->ended != NULL)
-            print_duration(record->ended->unix_ms - record->submitted->unix_ms, took);
-        char *text = record->waiting != NULL && *record->waiting != '\0' ? xasprintf("(%s)", record->waiting) : task_request_text(record, 60);
-        const char *cells[] = {record->task->id, amp_task_state_short(cli_task_state(record)), target, record->from, age, took, text};
-        print_table_add(&table, cells);
-        free(text);
-    }
-    if (reply->n_tasks == 0)
-        fprintf(stderr, "no tasks. Ask something: amesh ask AGENT TEXT\n");
-    else
-        print_table_write(stdout, &cli->out, &table, 1);
-    if (reply->next_page_token != NULL && *reply->next_page_token != '\0')
-        fprintf(stderr, "%zu of %u tasks. More: --limit N\n", reply->n_tasks, reply->total);
-    print_table_done(&table);
+};
+
+static void add_row(struct list *list, const Amp__TaskRecord *record, int64_t now)
+{
+    char target[96], age[PRINT_SHORT_SIZE] = "", took[PRINT_SHORT_SIZE] = "";
+    task_target(record, target, sizeof target);
+    if (record->submitted != NULL)
+        print_duration(now - record->submitted->unix_ms, age);
+    if (record->submitted != NULL && record->ended != NULL)
+        print_duration(record->ended->unix_ms - record->submitted->unix_ms, took);
+    char *text = record->waiting != NULL && *record->waiting != '\0' ? xasprintf("(%s)", record->waiting) : task_request_text(record, 60);
+    const char *cells[] = {record->task->id, amp_task_state_short(cli_task_state(record)), target, record->from, age, took, text};
+    print_table_add(&list->table, cells);
+    free(text);
 }
 
 static int on_list(void *ctx, const Amp__EnvReply *reply)
 {
-    struct cli *cli = ctx;
-    if (!cli->is_json) {
-        print_tasks(cli, reply);
-        return 0;
+    struct list *list = ctx;
+    int64_t now = clock_unix_ms();
+    list->total = reply->has_total ? reply->total : list->shown + (uint32_t)reply->n_tasks;
+    for (size_t i = 0; i < reply->n_tasks; i++) {
+        const Amp__TaskRecord *record = reply->tasks[i];
+        if (record->submitted != NULL && record->submitted->unix_ms < list->since_unix_ms)
+            return CLI_ENOUGH; /* newest first: the rest is older */
+        if (list->shown == list->limit) {
+            list->has_more = true;
+            return CLI_ENOUGH;
+        }
+        list->shown++;
+        if (list->cli.is_json)
+            cJSON_AddItemToArray(list->tasks, agents_message_json(&record->task->base));
+        else
+            add_row(list, record, now);
     }
-    cJSON *json = cJSON_CreateObject(), *tasks = cJSON_AddArrayToObject(json, "tasks");
-    for (size_t i = 0; i < reply->n_tasks; i++)
-        cJSON_AddItemToArray(tasks, agents_message_json(&reply->tasks[i]->task->base));
-    cJSON_AddNumberToObject(json, "totalSize", reply->has_total ? reply->total : (double)reply->n_tasks);
-    output_json(stdout, json);
-    return 0;
+    bool is_cut = reply->next_page_token != NULL && *reply->next_page_token != '\0';
+    list->has_more = is_cut && list->shown == list->limit;
+    return list->has_more ? CLI_ENOUGH : 0;
 }
 
-static int read_query(const struct cli *cli, Amp__TaskQuery *query)
+static void print_list(struct list *list)
 {
+    if (list->cli.is_json) {
+        cJSON *json = cJSON_CreateObject();
+        cJSON_AddItemToObject(json, "tasks", list->tasks);
+        list->tasks = NULL;
+        cJSON_AddNumberToObject(json, "totalSize", list->since_unix_ms > 0 && !list->has_more ? list->shown : list->total);
+        output_json(stdout, json);
+        return;
+    }
+    if (list->shown == 0)
+        fprintf(stderr, "no tasks%s\n", list->total == 0 ? ". Ask something: amesh ask AGENT TEXT" : " of this kind");
+    else
+        print_table_write(stdout, &list->cli.out, &list->table, 1);
+    if (list->has_more && list->since_unix_ms > 0)
+        fprintf(stderr, "the newest %u tasks. More: --limit N\n", list->shown);
+    else if (list->has_more)
+        fprintf(stderr, "%u of %u tasks. More: --limit N\n", list->shown, list->total);
+}
+
+static int read_limits(struct list *list)
+{
+    uint32_t since_ms = 0;
+    int status = cli_duration(&list->cli, "since", &since_ms);
+    list->limit = since_ms > 0 ? LIMIT_MAX : LIMIT_DEFAULT;
+    list->since_unix_ms = since_ms > 0 ? clock_unix_ms() - since_ms : 0;
+    if (status == 0)
+        status = cli_number(&list->cli, "limit", 1, LIMIT_MAX, &list->limit);
+    list->query.has_page_size = true;
+    list->query.page_size = list->limit; /* the environment gives what fits a message */
+    return status;
+}
+
+static int read_query(struct list *list)
+{
+    const struct cli *cli = &list->cli;
     const struct command *command = cli->command;
+    Amp__TaskQuery *query = &list->query;
     const char *state = command_value(command, cli->args, "state");
-    uint32_t limit = LIMIT_DEFAULT;
     query->agent = (char *)command_value(command, cli->args, "agent");
     query->context_id = (char *)command_value(command, cli->args, "context");
     query->has_open = query->open = command_flag(command, cli->args, "open");
-    int status = cli_number(cli, "limit", 1, LIMIT_MAX, &limit);
-    query->has_page_size = true;
-    query->page_size = limit;
+    int status = read_limits(list);
     if (status == 0 && query->agent != NULL)
         status = cli_id(cli, "the agent", query->agent);
     if (status == 0 && query->context_id != NULL)
@@ -118,22 +155,28 @@ static int read_query(const struct cli *cli, Amp__TaskQuery *query)
 
 static int run_list(const struct command *command, struct command_args *args)
 {
-    struct cli cli;
-    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
-    int status = cli_init(&cli, command, args);
+    static const char *const columns[] = {"TASK", "STATE", "AGENT", "FROM", "AGE", "TOOK", "TEXT"};
+    struct list list = {.query = AMP__TASK_QUERY__INIT};
+    int status = cli_init(&list.cli, command, args);
     if (status == 0)
-        status = cli_operands(&cli, 0, 0);
+        status = cli_operands(&list.cli, 0, 0);
     if (status == 0)
-        status = read_query(&cli, &query);
+        status = read_query(&list);
     if (status == 0)
-        status = cli_connect(&cli);
+        status = cli_connect(&list.cli);
     if (status == 0) {
         Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
         request.verb_case = AMP__ENV_REQUEST__VERB_LIST;
-        request.list = &query;
-        status = cli_request(&cli, &request, on_list, &cli);
+        request.list = &list.query;
+        print_table_init(&list.table, columns, 7);
+        list.tasks = cJSON_CreateArray();
+        status = cli_request_pages(&list.cli, &request, on_list, &list);
+        if (status == 0)
+            print_list(&list);
+        cJSON_Delete(list.tasks);
+        print_table_done(&list.table);
     }
-    cli_done(&cli);
+    cli_done(&list.cli);
     return status;
 }
 
@@ -165,6 +208,8 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
     Amp__TaskState state = event_state(body, NULL);
     if (state != AMP__TASK_STATE__TASK_STATE_UNSPECIFIED)
         watch->state = state;
+    if (output_is_lost())
+        loop_stop(watch->cli.loop, amp_code_info(AMP_INTERRUPTED)->exit);
 }
 
 static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
@@ -186,9 +231,10 @@ static int watch_task(struct watch *watch, const char *task, uint32_t from)
     enum amp_code code = env_watch_start(cli->loop, cli->bus, cli->from, task, from, 0, &handlers, watch, &watch->watch);
     if (code != AMP_OK)
         return cli_fail_with(cli, code, "the task %s cannot be watched: %s", task, amp_code_info(code)->text);
-    struct loop_signal *signal = output_stop_on_sigint(cli->loop);
+    struct output_until until;
+    output_until_begin(cli->loop, &until);
     int status = loop_run(cli->loop);
-    loop_signal_free(signal);
+    output_until_end(&until);
     env_watch_free(watch->watch);
     return status != 0 ? status : watch->status;
 }
@@ -257,23 +303,13 @@ static int run_cancel(const struct command *command, struct command_args *args)
     return status;
 }
 
-static int run_group(const struct command *command, struct command_args *args)
-{
-    struct cli cli;
-    int status = cli_init(&cli, command, args);
-    if (status == 0)
-        status = args->n_rest > 0 ? cli_usage(&cli, "amesh task has no command \"%s\"", args->rest[0])
-                                  : cli_usage(&cli, "amesh task needs a command: ls, show, watch, cancel, emit or ask");
-    cli_done(&cli);
-    return status;
-}
-
 static const struct command_option list_options[] = {
     {.name = "state", .arg = "STATE", .help = "only tasks in this state", .complete = "submitted|working|input-required|completed|failed|canceled|rejected"},
     {.name = "agent", .letter = 'a', .arg = "A", .help = "only tasks of this agent", .complete = "agents"},
     {.name = "context", .letter = 'c', .arg = "C", .help = "only tasks of this conversation", .complete = "contexts"},
     {.name = "open", .letter = 'o', .help = "only tasks that have not ended"},
-    {.name = "limit", .letter = 'n', .arg = "N", .help = "at most N tasks, newest first (default 50, at most 1000)"},
+    {.name = "since", .arg = "TIME", .help = "only tasks that were submitted within the last TIME, such as 1h"},
+    {.name = "limit", .letter = 'n', .arg = "N", .help = "at most N tasks, newest first (default 50, with --since 10000; at most 10000)"},
     {0},
 };
 static const struct command_option show_options[] = {
@@ -295,12 +331,11 @@ const struct command task_commands[] = {
      .operands = "COMMAND",
      .summary = "tasks: ls, show, watch, cancel; emit and ask inside of one",
      .details = "Examples:\n  amesh task ls --open\n  amesh task show t-01hq3c\n  amesh help task watch",
-     .options = no_options,
-     .run = run_group},
+     .options = no_options},
     {.name = "task ls",
      .operands = "",
      .summary = "list tasks, newest first",
-     .details = "Durable tasks and direct calls that the environment saw.\n\nExamples:\n  amesh task ls --open\n  amesh task ls --agent up --state failed --json",
+     .details = "Durable tasks and direct calls that the environment saw.\n\nExamples:\n  amesh task ls --open\n  amesh task ls --agent up --state failed --since 1h --json",
      .options = list_options,
      .run = run_list},
     {.name = "task show",

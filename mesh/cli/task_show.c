@@ -12,12 +12,13 @@
 #include "cli/task.h"
 
 #define TREE_TASKS_MAX 500u
-#define HISTORY_TASKS_MAX 1000u
+#define HISTORY_PAGE 100u
 
 struct show {
     struct cli cli;
     struct amp_arena arena; /* of the event in hand */
     uint32_t shown;         /* tasks of the tree */
+    bool is_cut;            /* there are more than TREE_TASKS_MAX */
     uint32_t n_events;      /* printed */
     char token[AMP_KV_KEY_MAX + 1]; /* of the next page of events; "": that was all */
 };
@@ -151,13 +152,15 @@ struct children {
     struct nodes nodes;
 };
 
-/* Newest first on the wire, oldest first for people. */
 static int on_children(void *ctx, const Amp__EnvReply *reply)
 {
     struct children *children = ctx;
-    children->nodes.items = xcalloc(reply->n_tasks + 1, sizeof *children->nodes.items);
-    for (size_t i = reply->n_tasks; i-- > 0;) {
-        struct node *node = &children->nodes.items[children->nodes.count++];
+    struct nodes *nodes = &children->nodes;
+    if (nodes->count >= TREE_TASKS_MAX)
+        return CLI_ENOUGH; /* more are never shown */
+    nodes->items = xrealloc(nodes->items, (nodes->count + reply->n_tasks + 1) * sizeof *nodes->items);
+    for (size_t i = 0; i < reply->n_tasks; i++) {
+        struct node *node = &nodes->items[nodes->count++];
         snprintf(node->id, sizeof node->id, "%s", reply->tasks[i]->task->id);
         node->line = tree_line(children->cli, reply->tasks[i]);
     }
@@ -174,11 +177,13 @@ static int print_children(struct show *show, const char *parent, const char *ind
     query.page_size = 100;
     request.verb_case = AMP__ENV_REQUEST__VERB_LIST;
     request.list = &query;
-    int status = cli_request(&show->cli, &request, on_children, &children);
+    int status = cli_request_pages(&show->cli, &request, on_children, &children);
     bool has_utf8 = show->cli.out.has_utf8;
-    for (size_t i = 0; i < children.nodes.count; i++) {
+    for (size_t i = children.nodes.count; i-- > 0;) { /* newest first on the wire, oldest first for people */
         struct node *node = &children.nodes.items[i];
-        bool is_last = i + 1 == children.nodes.count;
+        bool is_last = i == 0;
+        if (show->shown == TREE_TASKS_MAX)
+            show->is_cut = true;
         if (status == 0 && show->shown < TREE_TASKS_MAX) {
             show->shown++;
             printf("%s%s%s\n", indent, has_utf8 ? (is_last ? "└─ " : "├─ ") : (is_last ? "`- " : "|- "), node->line);
@@ -242,6 +247,8 @@ int task_run_show(const struct command *command, struct command_args *args)
         }
         if (status == 0 && !show.cli.is_json)
             status = print_children(&show, args->rest[0], command_flag(command, args, "tree") ? "" : "  ", 1);
+        if (show.is_cut)
+            fprintf(stderr, "only %u child tasks are shown\n", TREE_TASKS_MAX);
         amp_arena_done(&show.arena);
     }
     cli_done(&show.cli);
@@ -290,45 +297,67 @@ static void print_exchange(const struct cli *cli, const Amp__TaskRecord *record)
     }
 }
 
+struct history {
+    struct cli cli;
+    size_t count;
+    cJSON *tasks;
+};
+
 static int on_history(void *ctx, const Amp__EnvReply *reply)
 {
-    struct cli *cli = ctx;
-    if (reply->n_tasks == 0)
-        return cli_fail_with(cli, AMP_NOT_FOUND, "no task belongs to a conversation %s", cli->args->rest[0]);
-    if (!cli->is_json) {
-        for (size_t i = 0; i < reply->n_tasks; i++)
-            print_exchange(cli, reply->tasks[i]);
-        return 0;
+    struct history *history = ctx;
+    history->count += reply->n_tasks;
+    for (size_t i = 0; i < reply->n_tasks; i++) {
+        if (history->cli.is_json)
+            cJSON_AddItemToArray(history->tasks, agents_message_json(&reply->tasks[i]->task->base));
+        else
+            print_exchange(&history->cli, reply->tasks[i]);
     }
-    cJSON *json = cJSON_CreateObject();
-    cJSON_AddStringToObject(json, "contextId", cli->args->rest[0]);
-    cJSON *tasks = cJSON_AddArrayToObject(json, "tasks");
-    for (size_t i = 0; i < reply->n_tasks; i++)
-        cJSON_AddItemToArray(tasks, agents_message_json(&reply->tasks[i]->task->base));
-    output_json(stdout, json);
+    return output_is_lost() ? CLI_ENOUGH : 0;
+}
+
+static int end_history(struct history *history, const char *context)
+{
+    if (history->count == 0) {
+        struct amp_error err = {0};
+        amp_error_set(&err, AMP_NOT_FOUND, "", "no task belongs to a conversation %s", context);
+        amp_error_hint(&err, "amesh task show ID names the context of a task");
+        return cli_fail(&history->cli, &err, NULL);
+    }
+    if (history->cli.is_json) {
+        cJSON *json = cJSON_CreateObject();
+        cJSON_AddStringToObject(json, "contextId", context);
+        cJSON_AddItemToObject(json, "tasks", history->tasks);
+        history->tasks = NULL;
+        output_json(stdout, json);
+    }
     return 0;
 }
 
 int task_run_history(const struct command *command, struct command_args *args)
 {
-    struct cli cli;
-    int status = cli_init(&cli, command, args);
+    struct history history = {0};
+    int status = cli_init(&history.cli, command, args);
     if (status == 0)
-        status = cli_operands(&cli, 1, 1);
+        status = cli_operands(&history.cli, 1, 1);
     if (status == 0)
-        status = cli_id(&cli, "the context", args->rest[0]);
+        status = cli_id(&history.cli, "the context", args->rest[0]);
     if (status == 0)
-        status = cli_connect(&cli);
+        status = cli_connect(&history.cli);
     if (status == 0) {
         Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
         Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
         query.context_id = (char *)args->rest[0];
         query.has_page_size = true;
-        query.page_size = HISTORY_TASKS_MAX;
+        query.page_size = HISTORY_PAGE;
         request.verb_case = AMP__ENV_REQUEST__VERB_HISTORY;
         request.history = &query;
-        status = cli_request(&cli, &request, on_history, &cli);
+        history.tasks = cJSON_CreateArray();
+        status = cli_request_pages(&history.cli, &request, on_history, &history);
+        if (status == 0)
+            status = end_history(&history, args->rest[0]);
+        cJSON_Delete(history.tasks);
     }
-    cli_done(&cli);
+    cli_done(&history.cli);
     return status;
 }

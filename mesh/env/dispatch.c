@@ -106,7 +106,7 @@ static void say_waiting(struct target *target, const struct registry_slots *slot
         snprintf(target->waiting, sizeof target->waiting,
                  is_skill ? "no agent with the skill %s is on the mesh" : "no instance of %s is on the mesh", target->key + 2);
     else
-        snprintf(target->waiting, sizeof target->waiting, "all %u instances of %s are busy", slots->instances, target->key + 2);
+        snprintf(target->waiting, sizeof target->waiting, is_skill ? "every agent with skill %s is busy (instances: %u)" : "every instance of %s is busy (instances: %u)", target->key + 2, slots->instances);
 }
 
 /* ---- attempts ----------------------------------------------------------------------------------------------------------------- */

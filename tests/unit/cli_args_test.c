@@ -61,7 +61,7 @@ static void test_every_command_has_a_summary_details_and_a_way_to_run(void **sta
     for (size_t i = 0; tables[i] != NULL; i++) {
         for (const struct command *row = tables[i]; row->name != NULL; row++) {
             assert_non_null(row->summary);
-            assert_non_null(row->run);
+            assert_true(row->run != NULL || command_is_group(row));
             assert_non_null(row->operands);
             assert_true(row->is_hidden || (row->details != NULL && strstr(row->details, "Examples:") != NULL));
         }
@@ -157,19 +157,74 @@ static void test_help_of_a_command_is_its_help_option(void **state)
     free(err);
 }
 
-static void test_the_manual_and_the_completions_name_every_command(void **state)
+static void test_the_manual_and_completion_name_every_command(void **state)
 {
-    static char *const pages[][3] = {{"man"}, {"completion", "bash"}, {"completion", "zsh"}, {"completion", "fish"}};
     const struct command *commands[HELP_COMMANDS_MAX];
-    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
-        char *out = NULL, *err = NULL;
-        assert_int_equal(run(pages[i], &out, &err), 0);
-        size_t count = help_commands_list(commands, HELP_COMMANDS_MAX);
-        assert_true(count > 15);
-        for (size_t j = 0; j < count; j++) {
-            const char *space = strchr(commands[j]->name, ' ');
-            assert_non_null(strstr(out, space != NULL ? space + 1 : commands[j]->name));
+    char *manual = NULL, *first = NULL, *out = NULL, *err = NULL;
+    assert_int_equal(run((char *[]){"man", NULL}, &manual, &err), 0);
+    free(err);
+    assert_int_equal(run((char *[]){"__complete", "--", "", NULL}, &first, &err), 0);
+    free(err);
+    size_t count = help_commands_list(commands, HELP_COMMANDS_MAX);
+    assert_true(count > 15);
+    for (size_t i = 0; i < count; i++) {
+        char group[32];
+        const char *space = strchr(commands[i]->name, ' ');
+        snprintf(group, sizeof group, "%.*s", (int)strcspn(commands[i]->name, " "), commands[i]->name);
+        assert_non_null(strstr(manual, commands[i]->name));
+        assert_non_null(strstr(first, group));
+        if (space != NULL) {
+            assert_int_equal(RUN("__complete", "--", group, ""), 0);
+            assert_non_null(strstr(out, space + 1));
+            free(out);
+            free(err);
         }
+    }
+    free(first);
+    free(manual);
+}
+
+static void test_completion_offers_what_may_stand_there_and_nothing_else(void **state)
+{
+    static const struct {
+        char *words[6];
+        const char *wanted;
+    } cases[] = {
+        {{"tas"}, "task\t"},
+        {{"task", "w"}, "watch\t"},
+        {{"task", "ls", "--li"}, "--limit\t"},
+        {{"task", "ls", "-n", "3", "--li"}, "--limit\t"},
+        {{"task", "ls", "--state", "wor"}, "working\n"},
+        {{"task", "ls", "--state=wor"}, "--state=working\n"},
+        {{"task", "ls", "--state", "=", "wor"}, "working\n"},
+        {{"task", "ls", "-n", "wor"}, ""},
+        {{"help", "task", "wa"}, "watch\t"},
+        {{"help", "ls", ""}, ""},
+        {{"ls", ""}, ""},
+        {{"nothing", ""}, ""},
+        {{"ask", "--file", ""}, ":files\n"},
+        {{"ask", "--", "--na"}, ":files\n"},
+        {{"--js"}, "--json\t"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *argv[10] = {"__complete", "--"}, *out = NULL, *err = NULL;
+        memcpy(argv + 2, cases[i].words, sizeof cases[i].words);
+        assert_int_equal(run(argv, &out, &err), 0);
+        if (strncmp(out, cases[i].wanted, *cases[i].wanted != '\0' ? strlen(cases[i].wanted) : 1) != 0)
+            fail_msg("case %zu: %s", i, out);
+        free(out);
+        free(err);
+    }
+}
+
+static void test_a_page_of_help_for_a_name_that_is_none_is_a_usage_error(void **state)
+{
+    static char *const wrong[][4] = {{"help", "task", "sho"}, {"task", "sho", "--help"}, {"help", "ask", "more"}, {"help", "nothing"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char *out = NULL, *err = NULL;
+        assert_int_equal(run(wrong[i], &out, &err), 2);
+        assert_string_equal(out, "");
+        assert_true(i > 1 || strstr(err, "did you mean task show?") != NULL);
         free(out);
         free(err);
     }
@@ -230,7 +285,9 @@ int main(void)
         cmocka_unit_test(test_with_json_a_usage_error_is_a_document),
         cmocka_unit_test(test_without_a_bus_the_next_step_is_up),
         cmocka_unit_test(test_help_of_a_command_is_its_help_option),
-        cmocka_unit_test(test_the_manual_and_the_completions_name_every_command),
+        cmocka_unit_test(test_the_manual_and_completion_name_every_command),
+        cmocka_unit_test(test_completion_offers_what_may_stand_there_and_nothing_else),
+        cmocka_unit_test(test_a_page_of_help_for_a_name_that_is_none_is_a_usage_error),
         cmocka_unit_test(test_media_types_come_from_the_name),
         cmocka_unit_test(test_a_message_carries_text_and_files),
         cmocka_unit_test(test_the_sender_is_the_agent_or_the_user_and_always_a_valid_id),

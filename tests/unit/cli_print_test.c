@@ -115,6 +115,42 @@ static void test_columns_line_up_by_characters_and_a_cell_is_one_line(void **sta
     free(text);
 }
 
+static void write_three(FILE *to, const void *arg)
+{
+    static const char *const columns[] = {"NAME", "STATE", "TEXT"}, *const row[] = {"shout", "up", "makes what it is told loud"},
+                            *const other[] = {"x", "gone", NULL};
+    struct print_table table;
+    print_table_init(&table, columns, 3);
+    assert_true(print_table_add(&table, row));
+    assert_true(print_table_add(&table, other));
+    print_table_write(to, arg, &table, -1);
+    print_table_done(&table);
+}
+
+static void test_where_columns_are_few_the_last_cell_is_cut_visibly(void **state)
+{
+    struct print_style style = {.width = 30};
+    char *text = written(write_three, &style);
+    assert_string_equal(text, "NAME   STATE  TEXT\n"
+                              "shout  up     makes what it i…\n"
+                              "x      gone   -\n");
+    free(text);
+}
+
+static void test_where_they_are_too_few_each_row_is_a_block_with_all_of_it(void **state)
+{
+    struct print_style style = {.width = 20};
+    char *text = written(write_three, &style);
+    assert_string_equal(text, "NAME   shout\n"
+                              "STATE  up\n"
+                              "TEXT   makes what it is told loud\n"
+                              "\n"
+                              "NAME   x\n"
+                              "STATE  gone\n"
+                              "TEXT   -\n");
+    free(text);
+}
+
 static void test_a_table_grows_past_its_first_block(void **state)
 {
     static const char *const columns[] = {"A", "B", "C"};
@@ -176,6 +212,8 @@ int main(void)
         cmocka_unit_test(test_text_into_a_pipe_stays_as_it_is),
         cmocka_unit_test(test_a_line_is_cut_at_characters_not_at_bytes),
         cmocka_unit_test(test_columns_line_up_by_characters_and_a_cell_is_one_line),
+        cmocka_unit_test(test_where_columns_are_few_the_last_cell_is_cut_visibly),
+        cmocka_unit_test(test_where_they_are_too_few_each_row_is_a_block_with_all_of_it),
         cmocka_unit_test(test_a_table_grows_past_its_first_block),
         cmocka_unit_test(test_short_forms),
         cmocka_unit_test(test_a_command_to_paste_is_quoted),
