@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdio.h>
 
+struct amp_error;
+
 struct command_option {
     const char *name;  /* long name without "--" */
     char letter;       /* or 0 */
@@ -60,6 +62,8 @@ const struct command *command_named(const char *const *words, size_t n_words, bo
 void command_print_help(FILE *to, const struct command *command);
 /* Columns of the terminal: COLUMNS, else what the terminal says; 0: `fd` is no terminal, or it is not known. */
 unsigned command_columns(int fd);
+/* Prints the error on stderr, for people or as the error document, and returns its exit code. */
+int command_fail(bool is_json, const struct amp_error *err);
 /* Closest of the words (at most two edits away, and less than half of the word), or NULL. */
 const char *command_guess(const char *word, const char *const *words, size_t count);
 

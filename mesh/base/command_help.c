@@ -68,40 +68,40 @@ const char *command_guess(const char *word, const char *const *words, size_t cou
     return best;
 }
 
-/* ---- usage errors --------------------------------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------------------------------------- */
 
-static void append_error(struct amp_buf *out, bool is_json, const char *message, const char *hint)
+int command_fail(bool is_json, const struct amp_error *err)
 {
-    const struct amp_code_info *info = amp_code_info(AMP_INVALID);
-    if (!is_json) {
-        amp_buf_printf(out, "error: %s (AMESH-%d). Try: %s\n", message, AMP_INVALID, hint);
-        return;
+    const struct amp_code_info *info = amp_code_info(err->code);
+    struct amp_buf out;
+    amp_buf_init(&out, 65536);
+    if (is_json) {
+        amp_buf_printf(&out, "{\"error\":{\"code\":\"AMESH-%04d\",\"name\":\"%s\",\"message\":", (int)err->code, info->name);
+        amp_json_append_string(&out, amp_bytes_of(err->message));
+        amp_buf_printf(&out, ",\"hint\":");
+        amp_json_append_string(&out, amp_bytes_of(err->hint));
+        amp_buf_printf(&out, "}}\n");
+    } else {
+        amp_buf_printf(&out, "error: %s (AMESH-%04d).%s%s\n", err->message, (int)err->code, err->hint[0] ? " Try: " : "", err->hint);
     }
-    amp_buf_printf(out, "{\"error\":{\"code\":\"AMESH-%d\",\"name\":\"%s\",\"message\":", AMP_INVALID, info->name);
-    amp_json_append_string(out, amp_bytes_of(message));
-    amp_buf_printf(out, ",\"hint\":");
-    amp_json_append_string(out, amp_bytes_of(hint));
-    amp_buf_printf(out, "}}\n");
+    fflush(stdout);
+    fwrite(out.data, 1, out.len, stderr);
+    amp_buf_done(&out);
+    return info->exit;
 }
 
 int command_usage_error(bool is_json, const struct command *command, const char *what, const char *word, const char *guess)
 {
-    struct amp_buf clean, out;
+    struct amp_buf clean;
+    struct amp_error err = {0};
     amp_buf_init(&clean, 4096);
-    amp_buf_init(&out, 65536);
     amp_text_sanitize(&clean, (struct amp_bytes){.data = (const uint8_t *)word, .len = amp_utf8_cut(amp_bytes_of(word), 200)}, true);
     struct amp_bytes shown = amp_buf_bytes(&clean);
-    char *message = xasprintf("%s %.*s%s%s%s", what, (int)shown.len, shown.data ? (const char *)shown.data : "", guess ? "; did you mean " : "",
-                              guess ? guess : "", guess ? "?" : "");
-    char *hint = command ? xasprintf("amesh %s --help", command->name) : xstrdup("amesh --help");
-    append_error(&out, is_json, message, hint);
-    fflush(stdout);
-    fwrite(out.data, 1, out.len, stderr);
-    free(hint);
-    free(message);
-    amp_buf_done(&out);
+    (void)amp_error_set(&err, AMP_INVALID, "", "%s %.*s%s%s%s", what, (int)shown.len, shown.data ? (const char *)shown.data : "", guess ? "; did you mean " : "",
+                        guess ? guess : "", guess ? "?" : "");
+    amp_error_hint(&err, "amesh %s%s--help", command ? command->name : "", command ? " " : "");
     amp_buf_done(&clean);
-    return amp_code_info(AMP_INVALID)->exit;
+    return command_fail(is_json, &err);
 }
 
 /* ---- help ----------------------------------------------------------------------------------------------- */

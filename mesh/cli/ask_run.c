@@ -185,8 +185,14 @@ static int end_status(struct ask *ask, const struct amp_error *err, const Amp__E
         ask->missing = *err;
         return amp_code_info(err->code)->exit;
     }
-    if (err->code != AMP_OK)
-        return cli_fail(&ask->cli, err, wire);
+    if (err->code != AMP_OK) {
+        outcome = *err;
+        bool is_gone = err->code == AMP_AGENT_DIED || err->code == AMP_INSTANCE_LOST;
+        if (is_gone && ask->answer.agent[0] != '\0' && outcome.hint[0] == '\0')
+            amp_error_hint(&outcome, "amesh show %s for its %s; --durable retries on another instance", ask->answer.agent,
+                           err->code == AMP_AGENT_DIED ? "deaths" : "instances");
+        return cli_fail(&ask->cli, &outcome, wire);
+    }
     if (answer_outcome(&ask->answer, &outcome) == AMP_OK)
         return 0;
     if (outcome.code == AMP_INPUT_REQUIRED) {

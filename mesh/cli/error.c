@@ -29,8 +29,11 @@ const char *error_default_hint(enum amp_code code)
     case AMP_JOURNAL:
         return "amesh check says why; free the disk and restart the environment";
     case AMP_AGENT_DIED:
-    case AMP_INSTANCE_LOST:
         return "amesh show AGENT for its deaths; --durable retries on another instance";
+    case AMP_INSTANCE_LOST:
+        return "amesh show AGENT for its instances; --durable retries on another one";
+    case AMP_NOT_FOUND:
+        return "look at how it is written";
     case AMP_RUNNING:
         return "amesh down, or another AMESH_HOME";
     case AMP_INPUT_REQUIRED:

@@ -2,6 +2,8 @@
 #include "cli/help.h"
 
 #include <cjson/cJSON.h>
+#include <string.h>
+
 #include "cli/commands.h"
 #include "cli/output.h"
 
@@ -17,20 +19,56 @@ size_t help_commands_list(const struct command **ret, size_t max)
     return count;
 }
 
-static int print_list_json(void)
+static cJSON *summary_json(const struct command *row)
 {
-    const struct command *commands[HELP_COMMANDS_MAX];
-    size_t count = help_commands_list(commands, HELP_COMMANDS_MAX);
-    cJSON *json = cJSON_CreateObject(), *array = cJSON_AddArrayToObject(json, "commands");
-    for (size_t i = 0; i < count; i++) {
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "name", row->name);
+    cJSON_AddStringToObject(object, "operands", row->operands != NULL ? row->operands : "");
+    cJSON_AddStringToObject(object, "summary", row->summary);
+    return object;
+}
+
+static void add_options(cJSON *array, const struct command_option *option)
+{
+    for (; option != NULL && option->name != NULL; option++) {
+        char name[64], letter[3] = {'-', option->letter, '\0'};
         cJSON *object = cJSON_CreateObject();
-        cJSON_AddStringToObject(object, "name", commands[i]->name);
-        cJSON_AddStringToObject(object, "operands", commands[i]->operands != NULL ? commands[i]->operands : "");
-        cJSON_AddStringToObject(object, "summary", commands[i]->summary);
+        snprintf(name, sizeof name, "--%s", option->name);
+        cJSON_AddStringToObject(object, "name", name);
+        if (option->letter != 0)
+            cJSON_AddStringToObject(object, "letter", letter);
+        if (option->arg != NULL)
+            cJSON_AddStringToObject(object, "argument", option->arg);
+        cJSON_AddStringToObject(object, "help", option->help);
+        cJSON_AddBoolToObject(object, "repeatable", option->is_repeatable);
         cJSON_AddItemToArray(array, object);
     }
+}
+
+/* All commands (NULL), or those that begin with the name of a group. */
+static void add_commands(cJSON *json, const struct command *group)
+{
+    const struct command *commands[HELP_COMMANDS_MAX];
+    size_t count = help_commands_list(commands, HELP_COMMANDS_MAX), len = group != NULL ? strlen(group->name) : 0;
+    cJSON *array = cJSON_AddArrayToObject(json, "commands");
+    for (size_t i = 0; i < count; i++) {
+        if (group == NULL || (strncmp(commands[i]->name, group->name, len) == 0 && commands[i]->name[len] == ' '))
+            cJSON_AddItemToArray(array, summary_json(commands[i]));
+    }
+}
+
+static void print_json(const struct command *row)
+{
+    cJSON *json = row != NULL ? summary_json(row) : cJSON_CreateObject();
+    if (row != NULL) {
+        cJSON_AddStringToObject(json, "details", row->details != NULL ? row->details : "");
+        cJSON *options = cJSON_AddArrayToObject(json, "options");
+        add_options(options, row->options);
+        add_options(options, command_common_options());
+    }
+    if (row == NULL || command_is_group(row))
+        add_commands(json, row);
     output_json(stdout, json);
-    return 0;
 }
 
 /* `help X` is `X --help`, `help` is `amesh --help`: one text. */
@@ -41,10 +79,10 @@ static int run_help(const struct command *command, struct command_args *args)
     if (status == 0)
         status = cli_operands(&cli, 0, 2);
     cli_done(&cli);
-    if (status == 0 && cli.is_json && args->n_rest == 0)
-        return print_list_json();
     const struct command *row = status == 0 && args->n_rest > 0 ? command_named(args->rest, args->n_rest, cli.is_json, &status) : NULL;
-    if (status == 0)
+    if (status == 0 && cli.is_json)
+        print_json(row);
+    else if (status == 0)
         command_print_help(stdout, row);
     return status;
 }
@@ -85,9 +123,9 @@ const struct command help_commands[] = {
      .run = help_run_completion,
      .complete = "bash|zsh|fish"},
     {.name = "help",
-     .operands = "[COMMAND]",
+     .operands = "[NAME…]",
      .summary = "explain a command, or list them",
-     .details = "Examples:\n  amesh help ask",
+     .details = "With --json as a document: options and examples too.\n\nExamples:\n  amesh help ask\n  amesh help task show --json",
      .options = no_options,
      .run = run_help,
      .complete = "commands"},

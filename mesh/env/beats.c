@@ -1,12 +1,15 @@
 /* amp.hb: who is there, with how much room, and how somebody died. */
 #include "env_private.h"
 
+#include "base/alloc.h"
 #include "base/bus.h"
+#include "base/bus_envelope.h"
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/log.h"
 #include "base/loop.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static void keep_death(struct env *env, const Amp__Death *death)
@@ -95,12 +98,66 @@ void beats_bus_up(struct env *env)
 
 static void on_lost(void *ctx, const struct registry_instance *instance)
 {
-    log_event(LOG_WARN, "env.instance_lost", "agent", instance->agent->name, "instance", instance->name, NULL);
+    (void)ctx;
+    log_event(LOG_WARN, "env.instance_lost", "agent", instance->agent->name, "instance", instance->name, "cause", "silence", NULL);
+}
+
+/* ---- is it there? ----------------------------------------------------------------------------------------------------- */
+
+struct probe { /* a question to one that missed a beat; lives until the next sweep */
+    struct probe *next;
+    struct env *env;
+    struct bus_inbox *inbox;
+    char agent[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1];
+};
+
+/* Whatever it says, it lives. That the server knows nobody of that name is all that counts: a killed sidecar's connection is closed by the kernel. */
+static void on_probed(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text)
+{
+    struct probe *probe = ctx;
+    struct env *env = probe->env;
+    (void)msg, (void)text;
+    if (kind != BUS_INBOX_NO_RESPONDERS || !registry_lost(&env->registry, probe->agent, probe->instance, loop_now_ms(env->loop)))
+        return;
+    log_event(LOG_WARN, "env.instance_lost", "agent", probe->agent, "instance", probe->instance, "cause", "no responders", NULL);
+    env_request_tick(env);
+}
+
+static void on_silent(void *ctx, const struct registry_instance *instance)
+{
+    struct env *env = ctx;
+    char subject[AMP_SUBJECT_SIZE];
+    Amp__Ping ping = AMP__PING__INIT;
+    Amp__Control control = AMP__CONTROL__INIT;
+    control.kind_case = AMP__CONTROL__KIND_PING;
+    control.ping = &ping;
+    if (amp_subject_build(AMP_SUBJECT_CTL, instance->name, env->instance, NULL, subject, NULL) != AMP_OK)
+        return;
+    struct probe *probe = xcalloc(1, sizeof *probe);
+    probe->env = env;
+    etask_strcpy(probe->agent, instance->agent->name);
+    etask_strcpy(probe->instance, instance->name);
+    probe->inbox = bus_inbox_new(env->bus, on_probed, probe);
+    probe->next = env->probes;
+    env->probes = probe;
+    (void)bus_control_request(probe->inbox, subject, env->name, &control); /* not sent: then it is lost after three beats, as ever */
+}
+
+void beats_done(struct env *env)
+{
+    while (env->probes) {
+        struct probe *probe = env->probes;
+        env->probes = probe->next;
+        bus_inbox_free(probe->inbox);
+        free(probe);
+    }
 }
 
 void beats_sweep(struct env *env)
 {
+    beats_done(env);
     registry_tick(&env->registry, loop_now_ms(env->loop), on_lost, env);
+    registry_silent(&env->registry, loop_now_ms(env->loop), ENV_PROBES_MAX, on_silent, env);
 }
 
 static bool load_death(void *ctx, const struct journal_row *row)

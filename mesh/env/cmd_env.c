@@ -15,7 +15,7 @@ struct alone {
     struct loop *loop;
     struct bus *bus;
     struct env *env;
-    bool is_ready, is_stopping;
+    bool is_json, is_ready, is_stopping;
 };
 
 #define READY_PROBE_MS 5u
@@ -29,7 +29,10 @@ static void say_ready(struct alone *alone)
         return;
     }
     alone->is_ready = true;
-    printf("ready %s\n", bus_info(alone->bus)->url);
+    if (alone->is_json)
+        printf("{\"ready\":true,\"bus\":\"%s\"}\n", bus_info(alone->bus)->url);
+    else
+        printf("ready %s\n", bus_info(alone->bus)->url);
     fflush(stdout);
 }
 
@@ -69,12 +72,6 @@ static void on_signal(void *ctx, int signo)
     alone->is_stopping = true;
 }
 
-static int fail(const struct amp_error *err)
-{
-    fprintf(stderr, "error: %s (AMESH-%04d).%s%s\n", err->message, (int)err->code, err->hint[0] ? " Try: " : "", err->hint);
-    return amp_code_info(err->code)->exit;
-}
-
 static int run_alone(struct alone *alone, const struct home *home)
 {
     char journal[sizeof home->path + 16];
@@ -83,7 +80,7 @@ static int run_alone(struct alone *alone, const struct home *home)
     struct env_options options = {.journal_path = journal, .name = "env"};
     snprintf(journal, sizeof journal, "%s/journal.db", home->path);
     if (bus_new(alone->loop, &bus, &alone->bus, &err) != AMP_OK || env_new(alone->loop, alone->bus, &options, &alone->env, &err) != AMP_OK)
-        return fail(&err);
+        return command_fail(alone->is_json, &err);
     struct loop_signal *on_term = loop_signal_new(alone->loop, SIGTERM, on_signal, alone);
     struct loop_signal *on_int = loop_signal_new(alone->loop, SIGINT, on_signal, alone);
     say_ready(alone);
@@ -97,14 +94,14 @@ static int run_env(const struct command *command, struct command_args *args)
 {
     struct home home;
     struct amp_error err = {0};
-    struct alone alone = {0};
+    struct alone alone = {.is_json = command_flag(command, args, "json")};
     log_init(log_level_from_env(LOG_INFO), "env");
     if (home_open(&home, command_value(command, args, "home"), command_value(command, args, "bus"), true, &err) != AMP_OK)
-        return fail(&err);
+        return command_fail(alone.is_json, &err);
     if (!home.bus[0]) {
         amp_error_set(&err, AMP_NO_BUS, "", "there is no bus");
         amp_error_hint(&err, "--bus URL, AMESH_BUS, or amesh up");
-        return fail(&err);
+        return command_fail(alone.is_json, &err);
     }
     alone.loop = loop_new();
     alone.timer = loop_timer_new(alone.loop, on_timer, &alone);

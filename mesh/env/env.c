@@ -258,6 +258,7 @@ void env_free(struct env *env)
     dispatch_done(env);
     kv_done(env);
     control_done(env);
+    beats_done(env);
     registry_done(&env->registry);
     loop_timer_free(env->sweep);
     loop_timer_free(env->backlog);

@@ -35,6 +35,7 @@ struct loop_timer;
 #define ENV_KEEPALIVE_MS 5000u
 #define ENV_SLOW_MS 2000u              /* a target that waits is tried anyway */
 #define ENV_SWEEP_MS 1000u
+#define ENV_PROBES_MAX 256u            /* silent instances asked in one sweep whether they are there */
 #define ENV_GONE_GRACE_MS 2000u        /* between an instance's goodbye and the end of its open direct tasks: frames may be on the way */
 #define ENV_LATER_MS 50u               /* what is recorded of direct tasks is written together, so often */
 #define ENV_LATER_MAX 512u             /* tasks, or */
@@ -268,6 +269,7 @@ void record_forget(struct etask *task);
 
 void beats_on_msg(void *ctx, const struct bus_msg *msg);
 void beats_sweep(struct env *env);
+void beats_done(struct env *env);
 void beats_load(struct env *env); /* old deaths */
 void beats_bus_up(struct env *env); /* asks everybody to beat */
 
@@ -314,6 +316,7 @@ struct env {
     struct kv_pending *kv;
     struct passed *passed; /* control messages on their way */
     uint32_t n_passed;
+    struct probe *probes; /* of the last sweep */
     int64_t asked_ms; /* when everybody was asked to beat; 0: not yet */
     uint32_t ask_gap_ms; /* until they may be asked again */
 };

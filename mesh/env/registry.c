@@ -281,6 +281,7 @@ enum amp_code registry_beat(struct registry *registry, const Amp__Beat *beat, in
     bool was_live = !ret->is_new && registry_is_live(instance);
     keep_beat(registry, instance, beat);
     instance->seen_ms = instance->agent->seen_ms = now_ms;
+    instance->is_named = false;
     instance->seen_unix_ms = now_unix_ms;
     if (!registry_is_live(instance) && (was_live || ret->is_new)) {
         instance->over_ms = now_ms;
@@ -295,14 +296,48 @@ enum amp_code registry_beat(struct registry *registry, const Amp__Beat *beat, in
     return AMP_OK;
 }
 
-static int64_t silence_max_ms(const struct registry_instance *instance)
+static uint32_t interval_ms(const struct registry_instance *instance)
 {
     uint32_t interval = instance->beat->has_interval_ms ? instance->beat->interval_ms : REGISTRY_INTERVAL_MS;
     if (interval < REGISTRY_INTERVAL_MIN_MS)
-        interval = REGISTRY_INTERVAL_MIN_MS;
-    if (interval > REGISTRY_INTERVAL_MAX_MS)
-        interval = REGISTRY_INTERVAL_MAX_MS;
+        return REGISTRY_INTERVAL_MIN_MS;
+    return interval > REGISTRY_INTERVAL_MAX_MS ? REGISTRY_INTERVAL_MAX_MS : interval;
+}
+
+static int64_t silence_max_ms(const struct registry_instance *instance)
+{
+    uint32_t interval = interval_ms(instance);
     return (int64_t)interval * REGISTRY_MISSED_MAX + interval / 2;
+}
+
+static void set_lost(struct registry_instance *instance, int64_t now_ms)
+{
+    instance->state = AMP__INSTANCE_STATE__INSTANCE_STATE_LOST;
+    instance->free = 0;
+    instance->over_ms = now_ms;
+}
+
+bool registry_lost(struct registry *registry, const char *agent, const char *name, int64_t now_ms)
+{
+    struct registry_instance *instance = find_instance(registry, agent, name);
+    if (!registry_is_live(instance))
+        return false;
+    set_lost(instance, now_ms);
+    return true;
+}
+
+void registry_silent(struct registry *registry, int64_t now_ms, uint32_t max, void (*on_silent)(void *ctx, const struct registry_instance *instance), void *ctx)
+{
+    for (struct registry_agent *agent = registry->agents; agent; agent = agent->hh.next) {
+        for (struct registry_instance *instance = agent->instances; instance && max > 0; instance = instance->hh.next) {
+            uint32_t interval = interval_ms(instance);
+            if (instance->is_named || !registry_is_live(instance) || now_ms - instance->seen_ms <= (int64_t)interval + interval / 4)
+                continue;
+            instance->is_named = true;
+            max--;
+            on_silent(ctx, instance);
+        }
+    }
 }
 
 void registry_touch(struct registry *registry, int64_t now_ms)
@@ -324,9 +359,7 @@ void registry_tick(struct registry *registry, int64_t now_ms, void (*on_lost)(vo
             if (registry_is_live(instance)) {
                 if (now_ms - instance->seen_ms <= silence_max_ms(instance))
                     continue;
-                instance->state = AMP__INSTANCE_STATE__INSTANCE_STATE_LOST;
-                instance->free = 0;
-                instance->over_ms = now_ms;
+                set_lost(instance, now_ms);
                 if (on_lost)
                     on_lost(ctx, instance);
             } else if (now_ms - instance->over_ms > REGISTRY_GONE_KEPT_MS) {

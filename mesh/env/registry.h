@@ -25,6 +25,7 @@ struct registry_instance {
     uint32_t free;             /* as far as we know: the last beat, less what was taken since */
     int64_t seen_ms, seen_unix_ms;
     int64_t over_ms;           /* since when it is gone or lost */
+    bool is_named;             /* as silent, since the last beat */
 };
 
 struct registry_agent {
@@ -65,6 +66,11 @@ void registry_add_old_death(struct registry *registry, const Amp__Death *death, 
 /* Finds who was silent too long and forgets who left long ago. `on_lost` may be NULL; it must not change the registry. */
 void registry_tick(struct registry *registry, int64_t now_ms, void (*on_lost)(void *ctx, const struct registry_instance *instance),
                    void *ctx);
+
+/* Who lives and missed a beat, each once per silence, at most `max`. `on_silent` must not change the registry. */
+void registry_silent(struct registry *registry, int64_t now_ms, uint32_t max, void (*on_silent)(void *ctx, const struct registry_instance *instance), void *ctx);
+/* It was found out that nobody is there any more. False: it was known, or there is no such instance. A beat brings it back. */
+bool registry_lost(struct registry *registry, const char *agent, const char *instance, int64_t now_ms);
 
 /* The listener was deaf until now: silence of those that live counts from here. */
 void registry_touch(struct registry *registry, int64_t now_ms);

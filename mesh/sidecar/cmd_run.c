@@ -10,7 +10,6 @@
 #include "base/log.h"
 #include "base/loop.h"
 
-#include <cjson/cJSON.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,24 +32,14 @@ struct run {
     bool is_draining;
 };
 
+static bool is_json(const struct run *run)
+{
+    return command_flag(run->command, run->args, "json");
+}
+
 static int fail(const struct run *run, const struct amp_error *err)
 {
-    if (command_flag(run->command, run->args, "json")) {
-        char number[16];
-        cJSON *document = cJSON_CreateObject(), *error = cJSON_AddObjectToObject(document, "error");
-        snprintf(number, sizeof number, "AMESH-%04d", (int)err->code);
-        cJSON_AddStringToObject(error, "code", number);
-        cJSON_AddStringToObject(error, "name", amp_code_info(err->code)->name);
-        cJSON_AddStringToObject(error, "message", err->message);
-        cJSON_AddStringToObject(error, "hint", err->hint);
-        char *text = cJSON_PrintUnformatted(document);
-        fprintf(stderr, "%s\n", text);
-        cJSON_free(text);
-        cJSON_Delete(document);
-    } else {
-        fprintf(stderr, "error: %s (AMESH-%04d).%s%s\n", err->message, (int)err->code, err->hint[0] ? " Try: " : "", err->hint);
-    }
-    return amp_code_info(err->code)->exit;
+    return command_fail(is_json(run), err);
 }
 
 static int usage(const struct run *run, const char *message, const char *hint)
@@ -188,7 +177,10 @@ static int read_options(struct run *run)
 static void on_ready(void *ctx)
 {
     struct run *run = ctx;
-    printf("ready %s %s\n", run->name, sidecar_instance(run->sidecar));
+    if (is_json(run))
+        printf("{\"ready\":true,\"agent\":\"%s\",\"instance\":\"%s\",\"pid\":%d}\n", run->name, sidecar_instance(run->sidecar), (int)getpid());
+    else
+        printf("ready %s %s\n", run->name, sidecar_instance(run->sidecar));
     fflush(stdout);
 }
 

@@ -1,10 +1,16 @@
 #!/usr/bin/env python3
 """A bus with users, tokens, permissions and TLS: who may in is in, who may not is told at once why, and never by a timeout."""
+import base64
+import binascii
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
@@ -94,6 +100,68 @@ def with_tls():
         agent.stop()
 
 
+class Signer:
+    """An nkey: what `nsc` makes. Prefix, 32 bytes, CRC-16, in base32."""
+    KINDS = {"O": 14 << 3, "A": 0, "U": 20 << 3}
+
+    def __init__(self, kind):
+        self.key, self.prefix = Ed25519PrivateKey.generate(), self.KINDS[kind]
+        self.public = self.encode(bytes([self.prefix]), self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+        secret = self.key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+        self.seed = self.encode(bytes([18 << 3 | self.prefix >> 5, (self.prefix & 31) << 3]), secret)
+
+    @staticmethod
+    def encode(prefix, data):
+        raw = prefix + data
+        return base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("=")
+
+    def jwt(self, subject, name, nats):
+        def part(document):
+            return base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
+        claims = {"jti": name, "iat": 1700000000, "iss": self.public, "name": name, "sub": subject.public, "nats": dict(nats, version=2)}
+        body = part({"typ": "JWT", "alg": "ed25519-nkey"}) + "." + part(claims)
+        return body + "." + base64.urlsafe_b64encode(self.key.sign(body.encode())).decode().rstrip("=")
+
+
+def creds_file(path, account, pub=None):
+    user = Signer("U")
+    jwt = account.jwt(user, "somebody", {"type": "user", "pub": pub or {}, "sub": {}, "subs": -1, "data": -1, "payload": -1})
+    with open(path, "w") as f:
+        f.write(f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
+                f"-----BEGIN USER NKEY SEED-----\n{user.seed}\n------END USER NKEY SEED------\n")
+    os.chmod(path, 0o600)
+    return path, user.seed
+
+
+def with_creds():
+    operator, account, stranger = Signer("O"), Signer("A"), Signer("A")
+    limits = {"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": True, "conn": -1, "leaf": -1}
+    own = operator.jwt(operator, "operator", {"type": "operator"})
+    acc = operator.jwt(account, "agents", {"type": "account", "limits": limits, "default_permissions": {"pub": {}, "sub": {}}})
+    with Bus(lambda _: f'operator: "{own}"\nresolver: MEMORY\nresolver_preload {{ {account.public}: "{acc}" }}\n') as bus:
+        good, seed = creds_file(os.path.join(bus.dir, "good.creds"), account)
+        mute, _ = creds_file(os.path.join(bus.dir, "mute.creds"), account, {"allow": ["_INBOX_nothing"]})
+        bad, bad_seed = creds_file(os.path.join(bus.dir, "bad.creds"), stranger)
+        half = os.path.join(bus.dir, "half.creds")
+        with open(good) as f, open(half, "w") as g:
+            g.write(f.read().split("-----BEGIN USER NKEY SEED")[0])
+        agent = bus.agent("", "up", AMESH_CREDS=good)
+        r = bus.amesh("", "ask", "up", "x", AMESH_CREDS=good)
+        check(r.returncode == 0 and r.stdout.strip() == "X", "in with a credentials file", r)
+        r = bus.amesh("", "ask", "up", "x", AMESH_CREDS=mute)
+        check(r.returncode == 5 and "AMESH-2006" in r.stderr, "its permissions hold", r)
+        said = []
+        for why, args in (("without credentials", {}), ("another account's", {"AMESH_CREDS": bad}), ("half a file", {"AMESH_CREDS": half})):
+            r = bus.amesh("", "ask", "up", "x", **args)
+            check(r.returncode == 7 and "AMESH-4001" in r.stderr, why, r)
+            said.append(r.stderr)
+        with open(f"/proc/{agent.child.pid}/cmdline") as f:
+            said.append(f.read())
+        agent.stop()
+        check(not any(s in text for text in said + agent.err for s in (seed, bad_seed)), "no seed is shown", said)
+
+
 tap.run("users and permissions: in, or told at once", with_users)
+tap.run("credentials files of an operator's account: in, or told at once", with_creds)
 tap.run("TLS and tokens: in, or told at once", with_tls)
 tap.done()

@@ -45,6 +45,18 @@ def killed_agent(mesh):
     check(task["status"]["state"] == "TASK_STATE_FAILED", "the task is FAILED in history", task)
 
 
+def killed_sidecar(mesh):
+    """kill -9 of a sidecar: nobody says goodbye, but the server knows that nobody listens there any more."""
+    agent = mesh.agent("headless", "--concurrency", "2", "--", "cat")
+    agent.signal(signal.SIGKILL)
+    line = mesh.up.wait_line(lambda line: "env.instance_lost" in line and agent.instance in line, stream="err")
+    check("no responders" in line, "found out by asking, not by waiting for three beats", line)
+    instances = show(mesh, "headless")["instances"]
+    check([i["state"] for i in instances] == ["lost"] and instances[0]["free"] == 0, "show says lost", instances)
+    check("lost" in mesh.run("ls", "--all").out + mesh.run("ls").out, "ls says lost")
+    check(mesh.run("ask", "headless", "x").status == 4, "and nobody waits for it")
+
+
 def unreadable_answers(mesh):
     """What the agent writes as its answer is no frame, or is too long to be one: the caller is told at once, and the slot is free again."""
     code = ("import sys, json\nfor line in sys.stdin:\n f=json.loads(line)\n if f.get('method')!='task.run': continue\n t=f['params']['text']; i=f['id']\n"
@@ -367,6 +379,7 @@ with Mesh() as mesh:
     steady = mesh.agent("steady", "--concurrency", "4", "--sock", os.path.join(mesh.home, "steady.sock"), "--", "cat")
     steady.socket = os.path.join(mesh.home, "steady.sock")
     tap.run("kill -9 of an agent: cause, last words, tasks, at the caller, in show and in history", killed_agent, mesh)
+    tap.run("kill -9 of a sidecar: found out at once", killed_sidecar, mesh)
     tap.run("an answer that cannot be read is said at once", unreadable_answers, mesh)
     tap.run("a caller that is gone", caller_is_gone, mesh)
     tap.run("a cancel says why", cancel_says_why, mesh)

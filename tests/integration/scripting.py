@@ -127,6 +127,23 @@ def did_you_mean(mesh):
     check(mesh.run("help", "task", "show").ok().out == mesh.run("task", "show", "--help").ok().out, "two words")
 
 
+def explained(mesh):
+    """What `help` says, as documents; and who becomes ready says so as one."""
+    document = mesh.run("help", "--json").ok().json()
+    check({"ask", "task show", "run"} <= {c["name"] for c in document["commands"]}, "the list", document)
+    ask = mesh.run("help", "ask", "--json").ok().json()
+    options = {o["name"]: o for o in ask["options"]}
+    check(ask["name"] == "ask" and ask["summary"] and "Examples" in ask["details"], "a command", ask)
+    check(options["--timeout"]["argument"] and options["--file"]["repeatable"] and "--json" in options, "its options, and the common ones", options)
+    check({"task ls", "task show"} <= {c["name"] for c in mesh.run("help", "task", "--json").ok().json()["commands"]}, "a group has commands")
+    run = mesh.spawn("run", "--json", "--name", "scripted", "--", "cat")
+    ready = json.loads(run.wait_line("{"))
+    check(ready["ready"] is True and ready["agent"] == "scripted" and ready["pid"] == run.child.pid and ready["instance"].startswith("i-"), "run --json", ready)
+    run.stop()
+    r = mesh.run("env", "--json", "--bus", mesh.bus)
+    check(r.status == 8 and json.loads(r.err.splitlines()[-1])["error"]["code"] == "AMESH-4006", "env --json on a journal in use", r.status, r.err)
+
+
 def nothing_silly(mesh):
     mesh.agent("plain", "--", "cat")
     text = mesh.run("show", "plain").ok().out
@@ -289,6 +306,7 @@ with Mesh() as mesh:
     tap.run("ask --key twice: one task, one answer", key_twice, mesh)
     tap.run("who waits is told why, direct and durable", waiting_is_said, mesh)
     tap.run("did you mean: agents, skills, commands of two words", did_you_mean, mesh)
+    tap.run("help, run and env speak JSON too", explained, mesh)
     tap.run("defaults that say nothing are not shown; docstrings are", nothing_silly, mesh)
     tap.run("output that is lost is an error", lost_output, mesh)
     tap.run("a reader that goes away ends what it read", reader_gone, mesh)

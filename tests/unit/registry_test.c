@@ -71,6 +71,41 @@ static void test_an_instance_is_lost_after_three_missed_beats_and_comes_back_wit
     registry_done(&registry);
 }
 
+static void on_silent(void *ctx, const struct registry_instance *instance)
+{
+    assert_true(registry_is_live(instance));
+    ++*(unsigned *)ctx;
+}
+
+static void test_who_missed_a_beat_is_named_once_until_it_beats_again(void **state)
+{
+    struct registry registry;
+    unsigned silent = 0;
+    registry_init(&registry);
+    Amp__Beat one = beat_of("up", "i-1", 1, 1), two = beat_of("up", "i-2", 1, 1);
+    (void)take(&registry, &one, 0);
+    (void)take(&registry, &two, 0);
+    registry_silent(&registry, 1250, 10, on_silent, &silent);
+    assert_int_equal(silent, 0);
+    registry_silent(&registry, 1251, 1, on_silent, &silent);
+    assert_int_equal(silent, 1); /* no more than asked for */
+    registry_silent(&registry, 1252, 10, on_silent, &silent);
+    assert_int_equal(silent, 2);
+    registry_silent(&registry, 1253, 10, on_silent, &silent);
+    assert_int_equal(silent, 2);
+    (void)take(&registry, &one, 1300);
+    registry_silent(&registry, 2600, 10, on_silent, &silent);
+    assert_int_equal(silent, 3);
+    assert_true(registry_lost(&registry, "up", "i-1", 2600));
+    assert_false(registry_lost(&registry, "up", "i-1", 2601));
+    assert_false(registry_lost(&registry, "up", "i-3", 2601));
+    assert_false(registry_is_live(registry_instance(&registry, "up", "i-1")));
+    assert_int_equal(registry_slots(&registry, "up", NULL).free, 1);
+    (void)take(&registry, &one, 2700);
+    assert_true(registry_is_live(registry_instance(&registry, "up", "i-1")));
+    registry_done(&registry);
+}
+
 static void test_a_goodbye_is_told_once_and_forgotten_after_a_while(void **state)
 {
     struct registry registry;
@@ -268,6 +303,7 @@ static void test_random_beats_keep_the_counts_right(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_who_missed_a_beat_is_named_once_until_it_beats_again),
         cmocka_unit_test(test_an_instance_is_lost_after_three_missed_beats_and_comes_back_with_the_next),
         cmocka_unit_test(test_a_goodbye_is_told_once_and_forgotten_after_a_while),
         cmocka_unit_test(test_slots_count_live_instances_and_follow_what_was_taken),
