@@ -80,7 +80,7 @@ static void on_deadline(void *ctx)
 
 static void probe_start(struct bus *bus)
 {
-    struct sockaddr_storage peer;
+    struct sockaddr_storage peer = {0};
     socklen_t len = sizeof peer;
     if (getpeername(bus->link->fd, (struct sockaddr *)&peer, &len) != 0)
         return;

@@ -60,7 +60,7 @@ const char *command_guess(const char *word, const char *const *words, size_t cou
         unsigned edits = distance(word, words[i]);
         /* Of two that are as close the one with the same first letter: fingers slip later in a word. */
         bool is_closer = edits < best_edits || (best && edits == best_edits && *best != *word && *words[i] == *word);
-        if (is_closer && edits * 2 <= strlen(words[i])) {
+        if (is_closer && (size_t)edits * 2 <= strlen(words[i])) {
             best = words[i];
             best_edits = edits;
         }

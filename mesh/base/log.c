@@ -115,7 +115,7 @@ static void clean_value(struct amp_buf *out, const char *key, const char *value)
         return;
     }
     struct amp_buf masked;
-    amp_buf_init(&masked, 4 * VALUE_BYTES_MAX);
+    amp_buf_init(&masked, (size_t)4 * VALUE_BYTES_MAX);
     char *cut = strndup(value, VALUE_BYTES_MAX);
     if (cut)
         append_masked(&masked, cut);

@@ -32,8 +32,8 @@ static void append_member(struct amp_buf *out, const char *name, const char *val
 void event_print_json(FILE *to, const struct event_head *head, const Amp__StreamResponse *body)
 {
     struct amp_buf out, json;
-    amp_buf_init(&out, 2 * AMP_JSON_BYTES_MAX);
-    amp_buf_init(&json, 2 * AMP_JSON_BYTES_MAX);
+    amp_buf_init(&out, (size_t)2 * AMP_JSON_BYTES_MAX);
+    amp_buf_init(&json, (size_t)2 * AMP_JSON_BYTES_MAX);
     char time[AMP_TIME_SIZE] = "";
     if (head->unix_ms > 0)
         amp_time_format(head->unix_ms, time);

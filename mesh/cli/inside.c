@@ -173,7 +173,7 @@ static int artifact_event(const struct inside *inside, cJSON *event)
     amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
     int status = 0;
     struct amp_buf json;
-    amp_buf_init(&json, 2 * AMP_WIRE_BYTES_MAX);
+    amp_buf_init(&json, (size_t)2 * AMP_WIRE_BYTES_MAX);
     cJSON *whole = NULL;
     enum amp_code code = message_make(&source, &arena, &message, &err);
     if (code == AMP_OK)

@@ -188,7 +188,7 @@ static bool read_ports(struct nats_server *server, char *ret_url, size_t size)
     bool is_read = cli_read_file(path, PORTS_FILE_MAX, &text, NULL) == AMP_OK && amp_json_parse(amp_buf_bytes(&text), &json, NULL) == AMP_OK;
     amp_buf_done(&text);
     const cJSON *url = is_read ? cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(json, "nats"), 0) : NULL;
-    const char *colon = cJSON_IsString(url) ? strrchr(url->valuestring, ':') : NULL;
+    const char *colon = url != NULL && cJSON_IsString(url) ? strrchr(url->valuestring, ':') : NULL;
     int port = colon != NULL ? atoi(colon + 1) : 0;
     if (port > 0) {
         server->port = port;

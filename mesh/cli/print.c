@@ -139,7 +139,7 @@ bool print_table_add(struct print_table *table, const char *const *cells)
     if (table->n_rows >= PRINT_ROWS_MAX)
         return false;
     size_t at = table->cells == NULL ? 0 : (table->n_rows + 1) * table->n_columns;
-    if (at + table->n_columns > table->cap) {
+    if (table->cells == NULL || at + table->n_columns > table->cap) {
         table->cap = table->cap == 0 ? 16 * table->n_columns : table->cap * 2;
         table->cells = xrealloc(table->cells, table->cap * sizeof *table->cells);
     }

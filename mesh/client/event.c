@@ -185,7 +185,7 @@ static void put_base64(struct amp_buf *out, struct amp_bytes bytes)
         uint32_t group = (uint32_t)bytes.data[i] << 16 | (n > 1 ? (uint32_t)bytes.data[i + 1] << 8 : 0) | (n > 2 ? bytes.data[i + 2] : 0);
         char four[4];
         for (size_t k = 0; k < 4; k++)
-            four[k] = k <= n ? digits[group >> (18 - 6 * k) & 63] : '=';
+            four[k] = (char)(k <= n ? digits[group >> (18 - 6 * k) & 63] : '=');
         amp_buf_append(out, four, sizeof four);
     }
 }

@@ -60,7 +60,7 @@ static void forget_taken(struct amesh_link *link)
     link->in.len = left;
     link->in_seen -= link->in_start;
     link->in_start = 0;
-    if (left == 0 && link->in.cap > 4 * READ_SIZE)
+    if (left == 0 && link->in.cap > (size_t)4 * READ_SIZE)
         amp_buf_done(&link->in);
 }
 

@@ -121,7 +121,7 @@ static void begin_attempt(struct etask *task)
     struct attempt *last = last_attempt(task);
     if (last && !last->ended_unix_ms)
         return; /* nobody took it the last time: the same one goes on waiting */
-    if (task->n_attempts == ENV_ATTEMPTS_KEPT)
+    if (last && task->n_attempts == ENV_ATTEMPTS_KEPT)
         memmove(task->attempts, task->attempts + 1, --task->n_attempts * sizeof *task->attempts);
     int64_t ready_unix_ms = last ? clock_unix_ms() : task->submitted_unix_ms;
     task->attempts = xrealloc(task->attempts, (task->n_attempts + 1) * sizeof *task->attempts);

@@ -139,9 +139,9 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
     etask_strcpy(env->name, options->name);
     amp_id_new('i', clock_unix_ms(), env->instance);
     amp_arena_init(&env->arena, AMP_ARENA_BYTES_MAX);
-    amp_arena_init(&env->scratch, AMP_ARENA_BYTES_MAX * 2u);
-    amp_arena_init(&env->answer, AMP_ARENA_BYTES_MAX * 2u);
-    amp_buf_init(&env->out, AMP_WIRE_BYTES_MAX * 2u);
+    amp_arena_init(&env->scratch, (size_t)2 * AMP_ARENA_BYTES_MAX);
+    amp_arena_init(&env->answer, (size_t)2 * AMP_ARENA_BYTES_MAX);
+    amp_buf_init(&env->out, (size_t)2 * AMP_WIRE_BYTES_MAX);
     registry_init(&env->registry);
     env->tick = loop_tick_new(loop, on_tick, env);
     env->sweep = loop_timer_new(loop, on_sweep, env);

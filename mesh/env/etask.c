@@ -15,7 +15,7 @@
 #define TURN_BYTES_MAX ((size_t)4 << 20)
 #define TURN_EVENTS_MAX 16384u
 #define TASK_BYTES_MAX (TURN_BYTES_MAX + AMP_WIRE_BYTES_MAX)
-#define TASK_EVENTS_MAX (4 * TURN_EVENTS_MAX)
+#define TASK_EVENTS_MAX ((size_t)4 * TURN_EVENTS_MAX)
 
 void etask_strcpy(char ret[AMP_NAME_MAX + 1], const char *id)
 {

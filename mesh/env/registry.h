@@ -88,6 +88,6 @@ struct registry_slots {
 /* Of an agent (skill NULL or "") or of everybody with that skill. */
 struct registry_slots registry_slots(const struct registry *registry, const char *agent, const char *skill);
 /* The instance took a task of ours, or ended one: what its next beat will say. */
-void registry_taken(struct registry *registry, const char *agent, const char *instance);
-void registry_freed(struct registry *registry, const char *agent, const char *instance);
+void registry_taken(struct registry *registry, const char *agent, const char *name);
+void registry_freed(struct registry *registry, const char *agent, const char *name);
 bool registry_has_skill(const struct registry_agent *agent, const char *skill);

@@ -42,7 +42,7 @@ void rpc_task_event(struct rpc *rpc, const struct cJSON *params);
 void rpc_task_ask(struct rpc *rpc, const struct cJSON *params);
 void rpc_task_get(struct rpc *rpc, const struct cJSON *params);
 void rpc_task_stop(struct rpc *rpc, const struct cJSON *params);
-void rpc_send(struct rpc *rpc, const struct cJSON *params);
+void rpc_send(struct rpc *rpc, const struct cJSON *json);
 void rpc_agents_list(struct rpc *rpc, const struct cJSON *params);
 void rpc_kv_get(struct rpc *rpc, const struct cJSON *params);
 void rpc_kv_put(struct rpc *rpc, const struct cJSON *params);

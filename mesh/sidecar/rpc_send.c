@@ -238,7 +238,7 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
         end_send(sent, err, NULL);
         return;
     }
-    if (reply->n_tasks > 0 && reply->tasks[0]->task->id && strcmp(reply->tasks[0]->task->id, sent->task_id)) {
+    if (reply->n_tasks > 0 && reply->tasks[0]->task->id && strcmp(reply->tasks[0]->task->id, sent->task_id) != 0) {
         const Amp__Task *task = reply->tasks[0]->task; /* the key was seen before: that task is the answer */
         snprintf(sent->task_id, sizeof sent->task_id, "%s", task->id);
         snprintf(sent->context_id, sizeof sent->context_id, "%s", task->context_id ? task->context_id : "");

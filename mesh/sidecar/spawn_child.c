@@ -19,8 +19,6 @@
 
 #define FD_MAX_WITHOUT_CLOSE_RANGE 4096
 
-extern char **environ;
-
 struct plan {
     const char *path;
     char *const *argv;

@@ -21,7 +21,7 @@ static void keep(struct spawn_lines *lines, char *line)
 static void line_over(struct spawn_lines *lines, void (*on_line)(const char *line))
 {
     struct amp_buf clean;
-    amp_buf_init(&clean, AMP_STDERR_LINE_MAX * 8);
+    amp_buf_init(&clean, (size_t)8 * AMP_STDERR_LINE_MAX);
     if (lines->n_partial > 0 && lines->partial[lines->n_partial - 1] == '\r')
         lines->n_partial--;
     (void)amp_text_sanitize(&clean, (struct amp_bytes){.data = (const uint8_t *)lines->partial, .len = lines->n_partial}, true);

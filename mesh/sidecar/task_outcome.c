@@ -66,7 +66,7 @@ static enum amp_code put_response(struct task *task, const struct cJSON *result,
     bool was_streamed = task->source.is_text_started;
     if (text && !cJSON_IsString(text) && !cJSON_IsNull(text))
         return bad(err, "result.text", "`text` is not a string");
-    if (cJSON_IsString(text) && !was_streamed) {
+    if (text && cJSON_IsString(text) && !was_streamed) {
         enum amp_code code = put_text(task, text->valuestring, !has_more, err);
         if (code != AMP_OK || !has_more)
             return code;

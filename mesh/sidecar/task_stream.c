@@ -61,7 +61,7 @@ void task_stream_init(struct task *task)
 
 size_t task_stream_text_max(const struct task *task)
 {
-    size_t room = (payload_max(task) - 2 * FRAME_HEAD_MAX) / 6; /* a byte of text becomes at most \\u0000 */
+    size_t room = (payload_max(task) - (size_t)2 * FRAME_HEAD_MAX) / 6; /* a byte of text becomes at most \\u0000 */
     return room < AMP_TEXT_EVENT_MAX ? room : AMP_TEXT_EVENT_MAX;
 }
 
@@ -220,7 +220,7 @@ static size_t lane_room(const struct task *task, const struct task_lane *lane)
         max = lane->window;
     if (lane->wants_request)
         request = 2 * amp__message__get_packed_size(task->request->message);
-    return request + 2 * FRAME_HEAD_MAX < max ? max - request : FRAME_HEAD_MAX;
+    return request + (size_t)2 * FRAME_HEAD_MAX < max ? max - request : FRAME_HEAD_MAX;
 }
 
 static enum amp_code lane_flush(struct task *task, struct task_lane *lane)

@@ -157,7 +157,7 @@ void task_table_done(struct sidecar *sidecar)
     struct task *task, *next;
     HASH_ITER(hh, table->by_id, task, next) {
         task_questions_drop(task);
-        HASH_DEL(table->by_id, task);
+        HASH_DEL(table->by_id, task); /* NOLINT(clang-analyzer-core.NullDereference): it does not follow uthash */
         task_free(task);
     }
     while ((task = table->pool)) {

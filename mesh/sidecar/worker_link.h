@@ -30,6 +30,6 @@ void worker_poll_cancel(struct lease_poll *poll); /* the client went away; no ca
 /* The worker of a leased task was heard. False: the task is not leased. */
 bool worker_lease_touch(struct sidecar *sidecar, const char *task_id);
 /* Its worker waits for a human: no limit until the next touch. */
-void worker_lease_hold(struct sidecar *sidecar, const char *task_id);
+void worker_lease_hold(struct sidecar *sidecar, const char *task_name);
 /* The outcome of a leased task (local-api.md 3.2). AMP_NO_SUCH_TASK: none of this id is leased. */
 AMP_MUST_USE enum amp_code worker_lease_result(struct sidecar *sidecar, const char *task_id, const struct cJSON *result, struct amp_error *reterr);

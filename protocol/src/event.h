@@ -17,5 +17,5 @@ struct event_status {
     const char *text;
     const Amp__Json *metadata;
 };
-enum amp_code event_emit_status(const struct amp_event_source *source, const struct event_status *status,
+enum amp_code event_emit_status(const struct amp_event_source *source, const struct event_status *from,
                                 const struct amp_event_sink *sink, struct amp_error *reterr);

@@ -416,10 +416,11 @@ static enum amp_code apply_artifact(struct amp_fold *fold, const Amp__TaskArtifa
     enum amp_code code = owner_check(fold, update->task_id, "artifactUpdate.taskId", reterr);
     if (code == AMP_OK)
         code = open_check(fold, "artifactUpdate", reterr);
-    if (code == AMP_OK && !update->artifact)
-        code = amp_error_set(reterr, AMP_INVALID, "artifactUpdate.artifact", "is missing");
-    if (code == AMP_OK)
-        code = foreign_id_check(update->artifact->artifact_id, "artifactUpdate.artifact.artifactId", reterr);
+    if (code != AMP_OK)
+        return code;
+    if (!update->artifact)
+        return amp_error_set(reterr, AMP_INVALID, "artifactUpdate.artifact", "is missing");
+    code = foreign_id_check(update->artifact->artifact_id, "artifactUpdate.artifact.artifactId", reterr);
     if (code == AMP_OK)
         code = parts_check(update->artifact->parts, update->artifact->n_parts, "artifactUpdate.artifact.parts", reterr);
     if (code != AMP_OK)

@@ -49,7 +49,7 @@ void amp_id_from_text(const char *text, char ret[AMP_NAME_MAX + 1])
 {
     size_t len = 0;
     for (const char *at = text ? text : ""; *at && len < AMP_NAME_MAX; at++) {
-        char c = *at >= 'A' && *at <= 'Z' ? (char)(*at - 'A' + 'a') : *at;
+        char c = (char)(*at >= 'A' && *at <= 'Z' ? *at - 'A' + 'a' : *at);
         if (!id_char(c))
             c = '-';
         /* One dash for a run of strangers, none at the start. */

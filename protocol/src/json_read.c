@@ -95,9 +95,9 @@ static enum amp_code read_bytes(struct reader *r, enum strict_token token, Proto
 {
     if (token != STRICT_STRING)
         return wrong_kind(r, path, "a base64 string", token);
-    char *text;
+    char *text = NULL;
     enum amp_code code = copy_string(r, path, &text);
-    if (code != AMP_OK)
+    if (code != AMP_OK || !text)
         return code;
     ret->data = (uint8_t *)text;
     if (!decode_base64(ret->data, r->s.text_len, &ret->len))

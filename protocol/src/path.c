@@ -12,7 +12,7 @@ size_t path_json_name(const char *name, char *ret, size_t size)
         bool is_upper = *name == '_' && name[1] >= 'a' && name[1] <= 'z';
         if (is_upper)
             name++;
-        ret[len++] = is_upper ? (char)(*name - 'a' + 'A') : *name;
+        ret[len++] = (char)(is_upper ? *name - 'a' + 'A' : *name);
     }
     ret[len] = '\0';
     return len;

@@ -110,7 +110,7 @@ static bool is_in_range(const ProtobufCFieldDescriptor *field, uint64_t value)
 }
 
 static enum amp_code scan_message(struct scan *scan, const ProtobufCMessageDescriptor *type, struct amp_bytes wire,
-                                  unsigned depth, const struct path *path);
+                                  unsigned depth, const struct path *up);
 
 static enum amp_code scan_json(struct scan *scan, struct amp_bytes text, unsigned depth, const struct path *path)
 {

@@ -56,7 +56,7 @@ enum amp_code amp_subject_build(enum amp_subject_kind kind, const char *a, const
     const struct subject_form *form = &forms[kind];
     char made[AMP_SUBJECT_SIZE];
     int len = snprintf(made, sizeof(made), ROOT ".%s", form->word);
-    for (int i = 0; i < form->n_tokens; i++) {
+    for (int i = 0; i < form->n_tokens && i < TOKENS_MAX; i++) {
         enum amp_code code = token_check(form, i, tokens, reterr);
         if (code != AMP_OK)
             return code;

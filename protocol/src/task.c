@@ -109,7 +109,7 @@ static bool name_is(const char *name, const char *short_name)
 {
     size_t i = 0;
     for (; name[i] && short_name[i]; i++) {
-        char c = name[i] == '_' ? '-' : name[i];
+        char c = (char)(name[i] == '_' ? '-' : name[i]);
         if (c >= 'A' && c <= 'Z')
             c = (char)(c - 'A' + 'a');
         if (c != short_name[i])
