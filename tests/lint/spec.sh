@@ -13,5 +13,10 @@ claim "every clause of amp.md has an anchor" $?
 cp -r scripts spec docs ./*.md "$tmp/" && echo 'See [there](no-such-page.md) and [here](amp.md#no-such-place).' >>"$tmp/spec/local-api.md"
 (cd "$tmp" && ! scripts/spec-html.sh seeded >log 2>&1 && [ "$(grep -c 'no-such' log)" = 2 ])
 claim "a wrong link is found" $?
+scripts/codes-table.py --check >"$tmp/log" 2>&1
+claim "the table of errors in docs/operations.md is that of spec/codes.def" $?
+sed -i '0,/"the agent refused the task"/s//"another text"/' "$tmp/spec/codes.def"
+! "$tmp/scripts/codes-table.py" --check >"$tmp/log" 2>&1
+claim "and one that is not is found" $?
 echo "1..$n"
 exit $status
