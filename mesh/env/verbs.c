@@ -109,11 +109,11 @@ void env_refuse_code(const struct ask *ask, enum amp_code code, const char *fiel
 /* The sender stands in the subject, where the server's permissions guard it; what the envelope says must agree. */
 static enum amp_code check_ask(const struct amp_subject *subject, const Amp__Envelope *envelope, struct amp_error *err)
 {
-    if (envelope->from && strcmp(envelope->from, subject->b) != 0)
-        return amp_error_set(err, AMP_DENIED, "from", "the envelope says %s, the subject %s", envelope->from, subject->b);
+    if (!envelope->from || strcmp(envelope->from, subject->b) != 0)
+        return amp_error_set(err, AMP_DENIED, "from", "the envelope is from \"%s\", but its subject says \"%s\"", envelope->from ? envelope->from : "", subject->b);
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
         if (verbs[i].verb == envelope->env_request->verb_case && strcmp(verbs[i].name, subject->a) != 0)
-            return amp_error_set(err, AMP_INVALID, "env_request", "this is a %s, but it was sent to %s", verbs[i].name, subject->a);
+            return amp_error_set(err, AMP_INVALID, "envRequest", "this is a %s, but it was sent to %s", verbs[i].name, subject->a);
     }
     return AMP_OK;
 }
@@ -181,7 +181,7 @@ static void run_verb(const struct ask *ask)
             return;
         }
     }
-    env_refuse_code(ask, AMP_UNSUPPORTED, "env_request", NULL);
+    env_refuse_code(ask, AMP_UNSUPPORTED, "envRequest", NULL);
 }
 
 static void take_request(struct env *env, const struct bus_msg *msg, bool may_hold)

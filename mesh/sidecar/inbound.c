@@ -38,19 +38,11 @@ static bool inbox_of(const struct bus_msg *msg, const char **ret)
     return false;
 }
 
-static enum amp_encoding encoding_guess(const struct bus_msg *msg)
-{
-    size_t i = 0;
-    while (i < msg->data.len && (msg->data.data[i] == ' ' || msg->data.data[i] == '\n' || msg->data.data[i] == '\t' || msg->data.data[i] == '\r'))
-        i++;
-    return i < msg->data.len && msg->data.data[i] == '{' ? AMP_JSON : AMP_PROTOBUF;
-}
-
-static void refuse_malformed(struct sidecar *sidecar, const struct bus_msg *msg, const char *inbox, const struct amp_error *err)
+static void refuse_malformed(struct sidecar *sidecar, const struct bus_msg *msg, const char *inbox, enum amp_encoding encoding, const struct amp_error *err)
 {
     counter_add(COUNTER_malformed_refused, 1);
     log_event(LOG_WARN, "sidecar.malformed", "subject", msg->subject, "field", err->field, "reason", err->message, NULL);
-    inbound_reply(sidecar, inbox, encoding_guess(msg), err);
+    inbound_reply(sidecar, inbox, encoding, err);
 }
 
 /* ---- requests -------------------------------------------------------------------------------------------------- */
@@ -91,7 +83,7 @@ void inbound_request(struct sidecar *sidecar, struct endpoint *endpoint, const s
     const char *inbox;
     if (!inbox_of(msg, &inbox) || !inbox) {
         (void)amp_error_set(&err, AMP_MALFORMED, "reply", "the reply subject is not an inbox");
-        refuse_malformed(sidecar, msg, NULL, &err);
+        refuse_malformed(sidecar, msg, NULL, AMP_JSON, &err);
         return;
     }
     struct task *task = task_blank(sidecar);
@@ -102,7 +94,7 @@ void inbound_request(struct sidecar *sidecar, struct endpoint *endpoint, const s
         code = request_check(sidecar, msg, envelope, &err);
     if (code != AMP_OK) {
         endpoint->n_errors++;
-        refuse_malformed(sidecar, msg, inbox, &err);
+        refuse_malformed(sidecar, msg, inbox, encoding, &err);
         task_discard(task);
         return;
     }
@@ -145,7 +137,7 @@ void inbound_control(struct sidecar *sidecar, const struct bus_msg *msg)
     struct amp_arena arena;
     amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
     Amp__Envelope *envelope;
-    enum amp_encoding encoding = encoding_guess(msg);
+    enum amp_encoding encoding = AMP_JSON;
     enum amp_code code = AMP_OK;
     if (!inbox_of(msg, &inbox))
         code = amp_error_set(&err, AMP_MALFORMED, "reply", "the reply subject is not an inbox");
@@ -154,7 +146,7 @@ void inbound_control(struct sidecar *sidecar, const struct bus_msg *msg)
     if (code == AMP_OK)
         code = amp_envelope_decode(msg->data, BODY(CONTROL), &arena, &envelope, &encoding, &err);
     if (code != AMP_OK) {
-        refuse_malformed(sidecar, msg, inbox, &err);
+        refuse_malformed(sidecar, msg, inbox, encoding, &err);
     } else {
         (void)control_apply(sidecar, subject.b, envelope->control, &err);
         inbound_reply(sidecar, inbox, encoding, &err);
@@ -166,9 +158,20 @@ void inbound_control(struct sidecar *sidecar, const struct bus_msg *msg)
 
 void inbound_who(struct sidecar *sidecar, const struct bus_msg *msg)
 {
+    struct amp_error err = {.code = AMP_OK};
     const char *inbox;
+    struct amp_arena arena;
+    Amp__Envelope *asked;
+    enum amp_encoding encoding;
     if (!inbox_of(msg, &inbox) || !inbox) {
         counter_add(COUNTER_malformed_refused, 1);
+        return;
+    }
+    amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
+    enum amp_code code = amp_envelope_decode(msg->data, BODY(PING), &arena, &asked, &encoding, &err);
+    amp_arena_done(&arena);
+    if (code != AMP_OK) {
+        refuse_malformed(sidecar, msg, inbox, encoding, &err);
         return;
     }
     Amp__Beat beat;
@@ -178,7 +181,7 @@ void inbound_who(struct sidecar *sidecar, const struct bus_msg *msg)
     Amp__Envelope envelope = AMP__ENVELOPE__INIT;
     envelope.body_case = AMP__ENVELOPE__BODY_REPLY;
     envelope.reply = &reply;
-    enum amp_code code = sidecar_publish(sidecar, inbox, encoding_guess(msg), &envelope);
+    code = sidecar_publish(sidecar, inbox, encoding, &envelope);
     if (code != AMP_OK)
         log_event(LOG_WARN, "sidecar.reply_lost", "reason", amp_code_info(code)->text, NULL);
 }

@@ -451,6 +451,8 @@ enum amp_code amp_envelope_decode(struct amp_bytes wire, uint32_t allowed, struc
                                   enum amp_encoding *ret_encoding, struct amp_error *reterr)
 {
     ProtobufCMessage *message;
+    if (ret_encoding)
+        *ret_encoding = wire.len > 0 && codec_is_json(&amp__envelope__descriptor, wire.data[0]) ? AMP_JSON : AMP_PROTOBUF;
     enum amp_code code = amp_decode(&amp__envelope__descriptor, wire, arena, &message, reterr);
     if (code != AMP_OK)
         return code;
@@ -466,7 +468,5 @@ enum amp_code amp_envelope_decode(struct amp_bytes wire, uint32_t allowed, struc
     if (code != AMP_OK)
         return code;
     *ret = envelope;
-    if (ret_encoding)
-        *ret_encoding = codec_is_json(&amp__envelope__descriptor, wire.data[0]) ? AMP_JSON : AMP_PROTOBUF;
     return AMP_OK;
 }

@@ -195,7 +195,7 @@ AMP_API AMP_MUST_USE enum amp_code amp_decode_json(const ProtobufCMessageDescrip
 AMP_API AMP_MUST_USE enum amp_code amp_encode(const ProtobufCMessage *message, enum amp_encoding encoding, struct amp_buf *out, struct amp_error *reterr);
 
 /* An envelope of version 1 whose body is one of those in `allowed` (bit 1 << AMP__ENVELOPE__BODY_…; 0 = any) and whose
- * fields make sense (ids valid, message has parts, each part one content …). *ret_encoding: answer in kind; may be NULL. */
+ * fields make sense (ids valid, message has parts, each part one content …). *ret_encoding: answer in kind, also with the refusal; may be NULL. */
 AMP_API AMP_MUST_USE enum amp_code amp_envelope_decode(struct amp_bytes wire, uint32_t allowed, struct amp_arena *arena, Amp__Envelope **ret, enum amp_encoding *ret_encoding, struct amp_error *reterr);
 
 /* Checks the meaning of a message's fields (amp.md 4.2). `field` is the path to blame, e.g. "message". */
