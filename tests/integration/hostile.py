@@ -2,7 +2,6 @@
 """An attacker at every door of the real thing: the bus, the local socket, the terminal, the home, the disk. Everybody else goes on, and is told."""
 import json
 import os
-import pty
 import subprocess
 import sys
 import threading
@@ -11,7 +10,7 @@ import tty
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 from lib_nats import Nats  # noqa: E402
-from meshtest import AMESH, Mesh, Tap, check, until  # noqa: E402
+from meshtest import AMESH, Mesh, Tap, check, terminal, until  # noqa: E402
 
 PY = sys.executable
 EVIL = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202ereversed\u2028\u2066\x7f\r\b"  # ESC, BEL, CSI of C1, bidi, separators, DEL
@@ -76,7 +75,7 @@ class Screen:
     """A command whose output and errors are a terminal. screen.text: what has reached it."""
 
     def __init__(self, mesh, *args, cwd=None):
-        ours, theirs = pty.openpty()
+        ours, theirs = terminal()
         tty.setraw(theirs)
         self.child = subprocess.Popen([AMESH, *args], env=mesh.env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, start_new_session=True, cwd=cwd)
         self.fd, self.data = ours, b""

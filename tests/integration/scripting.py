@@ -4,7 +4,6 @@ the shells themselves."""
 import fcntl
 import json
 import os
-import pty
 import shutil
 import signal
 import struct
@@ -14,7 +13,7 @@ import termios
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support")]
-from meshtest import AMESH, DEADLINE, Mesh, Tap, check, until  # noqa: E402
+from meshtest import AMESH, DEADLINE, Mesh, Tap, check, terminal, until  # noqa: E402
 
 tap = Tap()
 AGENTS = '''
@@ -42,7 +41,7 @@ def shell(mesh, command, **more):
 
 def at_terminal(mesh, columns, *args):
     """→ what `amesh ARGS` prints on a terminal of so many columns"""
-    ours, theirs = pty.openpty()
+    ours, theirs = terminal()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     child = subprocess.Popen([AMESH, *args], env=dict(mesh.env, LC_ALL="C.UTF-8", TERM="xterm"), stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
     os.close(theirs)
