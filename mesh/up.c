@@ -12,6 +12,7 @@
 
 #include "base/bus.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/home.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -301,7 +302,7 @@ static int run_up(const struct command *command, struct command_args *args)
     int status = cli_init(&up.cli, command, args);
     if (status == 0)
         status = cli_operands(&up.cli, 0, 0);
-    if (status == 0 && home_open(&up.cli.home, command_value(command, args, "home"), command_value(command, args, "bus"), true, &err) != AMP_OK)
+    if (status == 0 && (file_check_limit(&err) != AMP_OK || home_open(&up.cli.home, command_value(command, args, "home"), command_value(command, args, "bus"), true, &err) != AMP_OK))
         status = cli_fail(&up.cli, &err, NULL);
     up.is_detached = status == 0 && command_flag(command, args, "detach");
     if (up.is_detached) {

@@ -157,6 +157,7 @@ enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_o
     call->handlers = *handlers;
     call->ctx = ctx;
     call->timeout_ms = options->timeout_ms;
+    call->given_ms = options->given_ms ? options->given_ms : options->timeout_ms;
     amp_buf_init(&call->wire, AMP_WIRE_BYTES_MAX);
     code = build_subjects(call, options, reterr);
     if (code == AMP_OK) {

@@ -19,6 +19,7 @@ struct call_options {
     const char *parent;   /* or NULL */
     const Amp__Message *message; /* borrowed until call_start returns */
     uint32_t timeout_ms;  /* 0: none */
+    uint32_t given_ms;    /* what people were promised of which timeout_ms is left, for the words of a missed deadline; 0: timeout_ms */
     uint32_t attempt;     /* from 1 */
     uint32_t hops;        /* of the call above plus one; 0 at the top */
     char **path;          /* agents above */

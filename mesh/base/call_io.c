@@ -41,7 +41,7 @@ static struct call_names names_of(const struct call *call)
         .load = call->load,
         .detail = call->detail,
         .subject = call->denied ? call->denied : "",
-        .timeout_ms = call->timeout_ms,
+        .given_ms = call->given_ms,
     };
 }
 

@@ -16,7 +16,7 @@ struct call {
     struct loop_timer *timer;
     struct bus_inbox *inbox, *who, *ctl;
     struct amp_buf wire; /* the request, until it was taken */
-    uint32_t timeout_ms;
+    uint32_t timeout_ms, given_ms;
     uint64_t received_bytes, confirmed_bytes; /* of frames */
     bool was_sent, is_held;
 

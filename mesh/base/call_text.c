@@ -42,7 +42,7 @@ static void nobody(const struct call_names *names, struct amp_error *err)
 
 static void deadline(enum call_phase phase, const struct call_names *names, struct amp_error *err)
 {
-    unsigned ms = names->timeout_ms;
+    unsigned ms = names->given_ms;
     if (phase == CALL_TAKEN) {
         amp_error_set(err, AMP_DEADLINE, "", "the %u ms for task %s are over; agent %s (%s) was still working on it and was told to stop", ms,
                       names->task_id, names->taken_agent, names->taken_instance);

@@ -114,7 +114,8 @@ static void on_timeout(void *ctx)
 {
     struct env_call *call = ctx;
     struct amp_error err = {.code = AMP_OK};
-    amp_error_set(&err, AMP_DEADLINE, "", "the environment did not answer on %s within %u ms", call->subject, (unsigned)call->timeout_ms);
+    amp_error_set(&err, AMP_NO_ENV, "", "the environment did not answer on %s within %u ms", call->subject, (unsigned)call->timeout_ms);
+    amp_error_hint(&err, "amesh check says how it is; it may have acted all the same");
     finish(call, NULL, &err);
 }
 

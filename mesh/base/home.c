@@ -12,13 +12,17 @@
 #include <unistd.h>
 
 #define MESH_JSON_MAX 4096u
+#define CREDS_MAX 65536
 
 /* ---- paths ---------------------------------------------------------------------------------------------- */
 
 static enum amp_code system_error(struct amp_error *reterr, const char *what, const char *path)
 {
     int error = errno;
-    enum amp_code code = error == ENOENT ? AMP_NOT_FOUND : error == EACCES || error == EPERM ? AMP_DENIED : AMP_INTERNAL;
+    enum amp_code code = error == ENOENT ? AMP_NOT_FOUND
+                       : error == EACCES || error == EPERM || error == EROFS ? AMP_DENIED
+                       : error == ENOTDIR || error == EISDIR || error == ELOOP || error == ENAMETOOLONG ? AMP_INVALID
+                       : AMP_INTERNAL;
     return amp_error_set(reterr, code, "", "%s %s: %s", what, path, strerror(error));
 }
 
@@ -103,6 +107,47 @@ static enum amp_code make_directory(const char *path, struct amp_error *reterr)
     return AMP_OK;
 }
 
+/* Whoever may write there may plant a journal, a socket or a bus of their own. */
+static enum amp_code check_owner(const char *path, struct amp_error *reterr)
+{
+    struct stat info;
+    if (stat(path, &info) != 0) {
+        return system_error(reterr, "cannot look at", path);
+    }
+    bool is_foreign = info.st_uid != geteuid() && geteuid() != 0; /* root may use what it was given, as in a container */
+    if (!is_foreign && (info.st_mode & S_IWOTH) == 0) {
+        return AMP_OK;
+    }
+    amp_error_set(reterr, AMP_DENIED, "", is_foreign ? "%s belongs to another user" : "%s can be written by everybody", path);
+    amp_error_hint(reterr, "name a directory of your own with AMESH_HOME or --home");
+    return AMP_DENIED;
+}
+
+static enum amp_code check_text(const char *path, struct amp_error *reterr)
+{
+    for (const char *c = path; *c; c++) {
+        if ((unsigned char)*c < 0x20 || *c == 0x7f || *c == '"') { /* it stands in nats-server's configuration */
+            return amp_error_set(reterr, AMP_INVALID, "", "the path of the mesh's state may not have control characters or quotes in it");
+        }
+    }
+    return AMP_OK;
+}
+
+/* The bus library opens it anew for each connection, so that a pipe would be empty the second time, and would block the first. */
+static enum amp_code check_creds(const char *path, struct amp_error *reterr)
+{
+    struct stat info;
+    enum amp_code code = AMP_OK;
+    if (stat(path, &info) != 0 || (S_ISREG(info.st_mode) && access(path, R_OK) != 0)) {
+        code = system_error(reterr, "AMESH_CREDS: cannot read", path);
+    } else if (!S_ISREG(info.st_mode) || info.st_size == 0 || info.st_size > CREDS_MAX) {
+        code = amp_error_set(reterr, AMP_INVALID, "", "AMESH_CREDS: %s is no credentials file: %s", path,
+                             !S_ISREG(info.st_mode) ? "it must be a regular file" : info.st_size == 0 ? "it is empty" : "it is too large");
+    }
+    amp_error_hint(reterr, "AMESH_CREDS names a file with the JWT and seed of a NATS user, as nsc writes it");
+    return code;
+}
+
 /* ---- home_open ------------------------------------------------------------------------------------------ */
 
 static enum amp_code find_bus(struct home *home, const char *bus, struct amp_error *reterr)
@@ -129,8 +174,14 @@ enum amp_code home_open(struct home *home, const char *path, const char *bus, bo
     if (code == AMP_OK) {
         code = format(made.path, sizeof made.path, reterr, "%s", full);
     }
+    if (code == AMP_OK) {
+        code = check_text(made.path, reterr);
+    }
     if (code == AMP_OK && create) {
         code = make_directory(made.path, reterr);
+    }
+    if (code == AMP_OK && create) {
+        code = check_owner(made.path, reterr);
     }
     if (code == AMP_OK) {
         code = find_bus(&made, bus, reterr);
@@ -138,6 +189,9 @@ enum amp_code home_open(struct home *home, const char *path, const char *bus, bo
     const char *creds = from_environment("AMESH_CREDS");
     if (code == AMP_OK && creds) {
         code = format(made.creds, sizeof made.creds, reterr, "%s", creds);
+    }
+    if (code == AMP_OK && creds) {
+        code = check_creds(made.creds, reterr);
     }
     *home = made;
     return code;
@@ -152,7 +206,13 @@ static enum amp_code open_in_home(const struct home *home, const char *name, int
     if (code != AMP_OK) {
         return code;
     }
-    *ret_fd = open(path, flags | O_CLOEXEC, 0600);
+    struct stat info;
+    *ret_fd = open(path, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (*ret_fd >= 0 && (fstat(*ret_fd, &info) != 0 || !S_ISREG(info.st_mode))) {
+        close(*ret_fd);
+        *ret_fd = -1;
+        return amp_error_set(reterr, AMP_DENIED, "", "%s is not a file", path);
+    }
     return *ret_fd < 0 ? system_error(reterr, "cannot open", path) : AMP_OK;
 }
 

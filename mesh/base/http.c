@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <event2/event.h>
 #include <event2/http.h>
 #include <event2/keyvalq_struct.h>
 #include <fcntl.h>
@@ -27,7 +28,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { SEGMENTS_MAX = 4, SEGMENT_SIZE = 520, WRITE_TIMEOUT_S = 60, NAME_MAX_HERE = 71, FLUSH_PIECES = 64 };
+enum { SEGMENTS_MAX = 4, SEGMENT_SIZE = 520, WRITE_TIMEOUT_S = 60, NAME_MAX_HERE = 71, FLUSH_PIECES = 64, READ_AHEAD_MAX = 256 << 10 };
 
 struct carried {
     struct http_server *server;
@@ -226,6 +227,19 @@ static void refuse_method(struct http_request *request, unsigned methods)
     refuse(request, 405, AMP_UNSUPPORTED, "this address does not take this method");
 }
 
+/* Two lengths are two opinions on where the next request begins. evhttp takes the first that it likes. */
+static bool has_one_length(const struct http_request *request)
+{
+    const struct evkeyval *header;
+    unsigned lengths = 0, encodings = 0;
+    TAILQ_FOREACH(header, evhttp_request_get_input_headers(request->ev), next)
+    {
+        lengths += strcasecmp(header->key, "Content-Length") == 0;
+        encodings += strcasecmp(header->key, "Transfer-Encoding") == 0;
+    }
+    return lengths + encodings <= 1;
+}
+
 static void dispatch(struct http_request *request)
 {
     const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(request->ev);
@@ -234,6 +248,9 @@ static void dispatch(struct http_request *request)
     unsigned methods;
     if (http_header(request, "Origin")) {
         refuse(request, 403, AMP_DENIED, "web pages may not speak to this socket");
+    } else if (!has_one_length(request)) {
+        http_set_header(request, "Connection", "close");
+        refuse(request, 400, AMP_MALFORMED, "the body's length is given more than once");
     } else if (!path || (query && evhttp_parse_query_str(query, &request->query) != 0)) {
         refuse(request, 400, AMP_INVALID, "the request's address cannot be read");
     } else {
@@ -263,6 +280,15 @@ static void on_request(struct evhttp_request *ev, void *ctx)
     dispatch(request);
     if (is_away && LIST_FIRST(&server->requests) == request) /* not answered at once */
         loop_timer_set(request->overflow, 0);
+}
+
+/* While an answer waits evhttp goes on reading what the client sends after it, for ever. */
+static struct bufferevent *new_bufferevent(struct event_base *base, void *ctx)
+{
+    struct bufferevent *made = bufferevent_socket_new(base, -1, 0);
+    if (made)
+        bufferevent_setwatermark(made, EV_READ, 0, READ_AHEAD_MAX);
+    return made;
 }
 
 /* ---- the server ------------------------------------------------------------------------------------------------------ */
@@ -317,6 +343,7 @@ enum amp_code http_server_new(struct loop *loop, const struct http_options *opti
     evhttp_set_timeout(server->evhttp, (int)options->idle_s);
     evhttp_set_allowed_methods(server->evhttp, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE | EVHTTP_REQ_HEAD | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_TRACE | EVHTTP_REQ_PATCH);
     evhttp_set_default_content_type(server->evhttp, NULL);
+    evhttp_set_bevcb(server->evhttp, new_bufferevent, NULL);
     evhttp_set_gencb(server->evhttp, on_request, server);
     server->dir_fd = -1;
     if (!listen_private(server, options->private_path)) {

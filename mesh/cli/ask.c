@@ -9,6 +9,8 @@
 #include "cli/commands.h"
 #include "cli/message.h"
 
+#define ENV_WAIT_MIN_MS 1000u /* for an answer of the environment, however short the time for the task is */
+
 static const struct command_option ask_options[] = {
     {.name = "skill", .letter = 's', .arg = "S", .help = "ask whoever has this skill, instead of an agent by name", .complete = "skills"},
     {.name = "file", .letter = 'f', .arg = "F", .help = "attach a file", .is_repeatable = true, .complete = "files"},
@@ -115,6 +117,8 @@ static int read_options(struct ask *ask)
     if (ask->key != NULL && (*ask->key == '\0' || strlen(ask->key) > AMP_KEY_MAX))
         return cli_usage(&ask->cli, "--key must have 1 to %u bytes", AMP_KEY_MAX);
     int status = cli_duration(&ask->cli, "timeout", &ask->timeout_ms);
+    if (ask->timeout_ms > 0 && ask->timeout_ms < ask->cli.timeout_ms)
+        ask->cli.timeout_ms = ask->timeout_ms > ENV_WAIT_MIN_MS ? ask->timeout_ms : ENV_WAIT_MIN_MS;
     if (status == 0)
         status = read_target(ask);
     if (status == 0) {

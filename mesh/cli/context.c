@@ -2,7 +2,6 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <pwd.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -261,29 +260,4 @@ int cli_request_pages(struct cli *cli, Amp__EnvRequest *request, int (*take)(voi
     struct amp_error err;
     int status = cli_ask_pages(cli, request, take, ctx, &err);
     return err.code == AMP_OK ? status : cli_fail(cli, &err, NULL);
-}
-
-enum amp_code cli_read_file(const char *path, size_t max, struct amp_buf *ret, struct amp_error *reterr)
-{
-    bool is_stdin = strcmp(path, "-") == 0;
-    amp_buf_init(ret, max);
-    int fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return amp_error_set(reterr, errno == ENOENT ? AMP_NOT_FOUND : AMP_INVALID, "", "cannot read %s: %s", path, strerror(errno));
-    enum amp_code code = AMP_OK;
-    uint8_t chunk[16384];
-    for (;;) {
-        ssize_t n = read(fd, chunk, sizeof chunk);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            code = amp_error_set(reterr, AMP_INVALID, "", "cannot read %s: %s", is_stdin ? "standard input" : path, strerror(errno));
-        else if (n > 0 && amp_buf_append(ret, chunk, (size_t)n) != AMP_OK)
-            code = amp_error_set(reterr, AMP_TOO_LARGE, "", "%s has more than %zu bytes", is_stdin ? "standard input" : path, max);
-        if (n <= 0 || code != AMP_OK)
-            break;
-    }
-    if (!is_stdin)
-        close(fd);
-    return code;
 }

@@ -59,5 +59,3 @@ int cli_ask_pages(struct cli *cli, Amp__EnvRequest *request, int (*take)(void *c
 
 /* The sender's id: $AMESH_AGENT, else "cli-<user>". */
 void cli_from(char ret[AMP_NAME_MAX + 1]);
-/* Whole standard input or file, at most `max` bytes. The buffer is initialised here and the caller's (also on failure). */
-AMP_MUST_USE enum amp_code cli_read_file(const char *path, size_t max, struct amp_buf *ret, struct amp_error *reterr);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "cli/agents.h"
 #include "cli/commands.h"
 #include "cli/context.h"
@@ -53,7 +54,7 @@ static int read_value(struct kv *kv)
     enum amp_code code = AMP_OK;
     if (strcmp(given, "-") == 0) {
         amp_buf_done(&input);
-        code = cli_read_file("-", AMP_KV_VALUE_MAX, &input, &err);
+        code = file_read("-", AMP_KV_VALUE_MAX, &input, &err);
         bytes = amp_buf_bytes(&input);
     }
     if (code == AMP_OK && amp_json_check(bytes, &amp_json_limits_default, NULL) == AMP_OK)

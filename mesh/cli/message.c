@@ -4,6 +4,7 @@
 #include <strings.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "cli/context.h"
 
 const char *message_media_type(const char *path)
@@ -52,7 +53,7 @@ static enum amp_code text_part(const char *text, struct amp_arena *arena, Amp__M
     bool is_stdin = strcmp(text, "-") == 0;
     amp_buf_init(&buf, MESSAGE_BYTES_MAX);
     if (is_stdin) {
-        code = cli_read_file("-", MESSAGE_BYTES_MAX, &buf, reterr);
+        code = file_read("-", MESSAGE_BYTES_MAX, &buf, reterr);
         bytes = amp_buf_bytes(&buf);
     }
     if (code == AMP_OK && (!amp_utf8_is_valid(bytes) || (bytes.len > 0 && memchr(bytes.data, '\0', bytes.len) != NULL))) {
@@ -74,7 +75,7 @@ static enum amp_code text_part(const char *text, struct amp_arena *arena, Amp__M
 static enum amp_code file_part(const char *path, struct amp_arena *arena, Amp__Message *message, struct amp_error *reterr)
 {
     struct amp_buf buf;
-    enum amp_code code = cli_read_file(path, MESSAGE_BYTES_MAX, &buf, reterr);
+    enum amp_code code = file_read(path, MESSAGE_BYTES_MAX, &buf, reterr);
     if (code == AMP_OK) {
         Amp__Part *part = part_new(arena, message);
         uint8_t *copy = part != NULL ? amp_arena_alloc(arena, buf.len + 1) : NULL;

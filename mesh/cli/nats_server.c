@@ -14,6 +14,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/home.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -71,7 +72,7 @@ static int kept_port(const struct nats_server *server)
     struct amp_buf text;
     int port = -1;
     path_in(server, "nats.port", path);
-    if (cli_read_file(path, 16, &text, NULL) == AMP_OK && amp_buf_append(&text, "", 1) == AMP_OK)
+    if (file_read(path, 16, &text, NULL) == AMP_OK && amp_buf_append(&text, "", 1) == AMP_OK)
         port = atoi((const char *)text.data);
     amp_buf_done(&text);
     return port > 0 && port < 65536 ? port : -1;
@@ -185,7 +186,7 @@ static bool read_ports(struct nats_server *server, char *ret_url, size_t size)
     struct amp_buf text;
     cJSON *json = NULL;
     snprintf(path, sizeof path, "%s/nats-ports/nats-server_%d.ports", server->home, (int)server->pid);
-    bool is_read = cli_read_file(path, PORTS_FILE_MAX, &text, NULL) == AMP_OK && amp_json_parse(amp_buf_bytes(&text), &json, NULL) == AMP_OK;
+    bool is_read = file_read(path, PORTS_FILE_MAX, &text, NULL) == AMP_OK && amp_json_parse(amp_buf_bytes(&text), &json, NULL) == AMP_OK;
     amp_buf_done(&text);
     const cJSON *url = is_read ? cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(json, "nats"), 0) : NULL;
     const char *colon = url != NULL && cJSON_IsString(url) ? strrchr(url->valuestring, ':') : NULL;

@@ -3,6 +3,7 @@
 #include "env/env.h"
 
 #include "base/bus.h"
+#include "base/file.h"
 #include "base/home.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -96,7 +97,7 @@ static int run_env(const struct command *command, struct command_args *args)
     struct amp_error err = {0};
     struct alone alone = {.is_json = command_flag(command, args, "json")};
     log_init(log_level_from_env(LOG_INFO), "env");
-    if (home_open(&home, command_value(command, args, "home"), command_value(command, args, "bus"), true, &err) != AMP_OK)
+    if (file_check_limit(&err) != AMP_OK || home_open(&home, command_value(command, args, "home"), command_value(command, args, "bus"), true, &err) != AMP_OK)
         return command_fail(alone.is_json, &err);
     if (!home.bus[0]) {
         amp_error_set(&err, AMP_NO_BUS, "", "there is no bus");

@@ -6,6 +6,7 @@
 #include "sidecar/spawn.h"
 
 #include "base/bus.h"
+#include "base/file.h"
 #include "base/home.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -267,9 +268,12 @@ static int run_in_home(struct run *run)
 static int run_agent(const struct command *command, struct command_args *args)
 {
     struct run run = {.command = command, .args = args};
+    struct amp_error err = {0};
     log_init(log_level_from_env(LOG_INFO), "run");
     amp_arena_init(&run.arena, AMP_ARENA_BYTES_MAX);
-    int status = choose_mode(&run);
+    int status = file_check_limit(&err) == AMP_OK ? 0 : fail(&run, &err);
+    if (status == 0)
+        status = choose_mode(&run);
     if (status == 0)
         status = read_options(&run);
     if (status == 0)

@@ -2,11 +2,12 @@
 #include "run_card.h"
 
 #include <cjson/cJSON.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
+
+#include "base/file.h"
 
 #define CARD_FILE_MAX (1u << 20)
 
@@ -179,23 +180,56 @@ static void place(struct reader *reader, struct amp_error *err)
     amp_error_hint(err, "%s", bare.hint);
 }
 
+static enum amp_code not_yaml(const struct reader *reader, const yaml_parser_t *parser)
+{
+    return amp_error_set(reader->reterr, AMP_MALFORMED, "", "%s:%zu: %s", reader->path, parser->problem_mark.line + 1, parser->problem ? parser->problem : "not YAML");
+}
+
+/* Before the document is built: the parser's work on a deep one grows with the square of its depth. */
+static enum amp_code check_depth(struct reader *reader, yaml_parser_t *parser)
+{
+    unsigned depth = 0;
+    for (bool is_over = false; !is_over;) {
+        yaml_event_t event;
+        if (!yaml_parser_parse(parser, &event))
+            return not_yaml(reader, parser);
+        depth += event.type == YAML_SEQUENCE_START_EVENT || event.type == YAML_MAPPING_START_EVENT;
+        depth -= event.type == YAML_SEQUENCE_END_EVENT || event.type == YAML_MAPPING_END_EVENT;
+        is_over = event.type == YAML_STREAM_END_EVENT;
+        size_t line = event.start_mark.line + 1;
+        yaml_event_delete(&event);
+        if (depth > AMP_DEPTH_MAX)
+            return amp_error_set(reader->reterr, AMP_TOO_DEEP, "", "%s:%zu: nested deeper than %u", reader->path, line, AMP_DEPTH_MAX);
+    }
+    return AMP_OK;
+}
+
+static enum amp_code with_parser(struct reader *reader, struct amp_bytes text, enum amp_code (*use)(struct reader *reader, yaml_parser_t *parser))
+{
+    yaml_parser_t parser;
+    if (!yaml_parser_initialize(&parser))
+        return amp_error_set(reader->reterr, AMP_NO_MEMORY, "", "%s: out of memory", reader->path);
+    yaml_parser_set_input_string(&parser, text.len ? text.data : (const unsigned char *)"", text.len);
+    enum amp_code code = use(reader, &parser);
+    yaml_parser_delete(&parser);
+    return code;
+}
+
+static enum amp_code build(struct reader *reader, yaml_parser_t *parser)
+{
+    return yaml_parser_load(parser, &reader->document) ? AMP_OK : not_yaml(reader, parser);
+}
+
 /* The document is to be deleted after AMP_OK. */
 static enum amp_code load(const char *path, struct reader *reader)
 {
-    yaml_parser_t parser;
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return amp_error_set(reader->reterr, AMP_NOT_FOUND, "", "%s: %s", path, strerror(errno));
-    enum amp_code code = AMP_OK;
-    if (!yaml_parser_initialize(&parser)) {
-        fclose(file);
-        return amp_error_set(reader->reterr, AMP_NO_MEMORY, "", "%s: out of memory", path);
-    }
-    yaml_parser_set_input_file(&parser, file);
-    if (!yaml_parser_load(&parser, &reader->document))
-        code = amp_error_set(reader->reterr, AMP_MALFORMED, "", "%s:%zu: %s", path, parser.problem_mark.line + 1, parser.problem ? parser.problem : "not YAML");
-    yaml_parser_delete(&parser);
-    fclose(file);
+    struct amp_buf text;
+    enum amp_code code = file_read(path, CARD_FILE_MAX, &text, reader->reterr);
+    if (code == AMP_OK)
+        code = with_parser(reader, amp_buf_bytes(&text), check_depth);
+    if (code == AMP_OK)
+        code = with_parser(reader, amp_buf_bytes(&text), build);
+    amp_buf_done(&text);
     return code;
 }
 

@@ -203,13 +203,13 @@ static void test_an_error_in_the_reply_is_the_error(void **state)
     end(&asker);
 }
 
-static void test_a_silent_environment_is_a_deadline(void **state)
+static void test_a_silent_environment_is_none(void **state)
 {
     struct asker asker;
     begin(&asker, true);
     ask(&asker, 50);
     world_wait(&asker.world, &asker.done, 1);
-    assert_int_equal(asker.err.code, AMP_DEADLINE);
+    assert_int_equal(asker.err.code, AMP_NO_ENV);
     end(&asker);
 }
 
@@ -411,7 +411,7 @@ int main(void)
         cmocka_unit_test(test_a_question_goes_to_the_subject_of_its_verb_and_is_answered_once),
         cmocka_unit_test(test_without_an_environment_the_answer_is_no_env_at_once),
         cmocka_unit_test(test_an_error_in_the_reply_is_the_error),
-        cmocka_unit_test(test_a_silent_environment_is_a_deadline),
+        cmocka_unit_test(test_a_silent_environment_is_none),
         cmocka_unit_test(test_a_cancelled_question_is_not_answered),
         cmocka_unit_test(test_a_forbidden_verb_is_denied_by_name),
         cmocka_unit_test(test_a_watch_delivers_each_event_once_from_the_number_asked_for),

@@ -124,10 +124,10 @@ static void test_the_bus_is_the_argument_then_amesh_bus_then_the_mesh_that_runs(
     open_home(&home);
     assert_string_equal(home.bus, example.bus);
     setenv("AMESH_BUS", "nats://env", 1);
-    setenv("AMESH_CREDS", "/creds", 1);
+    setenv("AMESH_CREDS", "/etc/passwd", 1);
     open_home(&home);
     assert_string_equal(home.bus, "nats://env");
-    assert_string_equal(home.creds, "/creds");
+    assert_string_equal(home.creds, "/etc/passwd");
     assert_int_equal(home_open(&home, home.path, "nats://given", false, NULL), AMP_OK);
     assert_string_equal(home.bus, "nats://given");
     assert_string_equal(home.path, in_root("h"));
