@@ -25,6 +25,7 @@ static const struct {
     {&amp__agent_card__descriptor, "skills"},
     {&amp__agent_skill__descriptor, "tags"},
     {&amp__message__descriptor, "parts"},
+    {&amp__artifact__descriptor, "parts"},
 };
 
 static bool is_required_list(const ProtobufCMessageDescriptor *type, const char *field)

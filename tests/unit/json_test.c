@@ -149,7 +149,9 @@ static void test_lists_that_a2a_requires_are_written_empty(void **state)
     assert_canonical(
         TYPE(agent_card), "{\"name\":\"a\"}",
         "{\"name\":\"a\",\"supportedInterfaces\":[],\"defaultInputModes\":[],\"defaultOutputModes\":[],\"skills\":[]}");
-    assert_canonical(TYPE(artifact), "{\"parts\":[]}", "{}");
+    assert_canonical(TYPE(artifact), "{\"artifactId\":\"a\"}", "{\"artifactId\":\"a\",\"parts\":[]}");
+    assert_canonical(TYPE(message), "{}", "{\"parts\":[]}");
+    assert_canonical(TYPE(task), "{\"artifacts\":[],\"history\":[]}", "{}");
 }
 
 static void test_strings_are_escaped_as_little_as_possible(void **state)
