@@ -57,6 +57,8 @@ const char *call_instance(const struct call *call); /* "" until taken */
 void call_free(struct call *call); /* no callback after this; the callee is not told. NULL is fine */
 
 /* A control message to an instance's task outside of a call (environment, `--task`). timeout_ms 0: 5 s. Errors at once: AMP_INVALID and those of bus_publish. on_done once, not from
- * inside: AMP_OK, NO_SUCH_TASK, INSTANCE_LOST (no responders), DEADLINE, or what the reply says. */
+ * inside: AMP_OK, NO_SUCH_TASK, INSTANCE_LOST (no responders), DEADLINE, or what the reply says. *ret (ret may be NULL) may be used to cancel until then. */
+struct control;
 AMP_MUST_USE enum amp_code control_send(struct loop *loop, struct bus *bus, const char *instance, const char *task_id, const Amp__Control *control, uint32_t timeout_ms,
-                                        void (*on_done)(void *ctx, const struct amp_error *err), void *ctx);
+                                        void (*on_done)(void *ctx, const struct amp_error *err), void *ctx, struct control **ret);
+void control_cancel(struct control *control); /* no callback after this; the message may have left. NULL is fine */

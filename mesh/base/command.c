@@ -278,7 +278,7 @@ static int parse(struct parser *parser)
         } else {
             args->rest[args->n_rest++] = word;
             parser->at++;
-            is_open = is_open && !ends_at_operand(parser->command);
+            is_open = is_open && !ends_at_operand(parser->command) && !command_is_group(parser->command);
         }
     }
     if (!args->has_dashes) {

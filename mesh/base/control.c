@@ -23,12 +23,23 @@ struct control {
     void *ctx;
 };
 
-static void finish(struct control *control, const struct amp_error *err)
+void control_cancel(struct control *control)
 {
+    if (!control)
+        return;
     bus_inbox_free(control->inbox);
     loop_timer_free(control->timer);
-    control->on_done(control->ctx, err);
     free(control);
+}
+
+/* The last thing that happens to it. */
+static void finish(struct control *control, const struct amp_error *err)
+{
+    void (*on_done)(void *, const struct amp_error *) = control->on_done;
+    void *ctx = control->ctx;
+    struct amp_error kept = *err;
+    control_cancel(control);
+    on_done(ctx, &kept);
 }
 
 static void take_reply(struct control *control, const struct bus_msg *msg)
@@ -79,7 +90,7 @@ static void on_timeout(void *ctx)
 }
 
 enum amp_code control_send(struct loop *loop, struct bus *bus, const char *instance, const char *task_id, const Amp__Control *message, uint32_t timeout_ms,
-                           void (*on_done)(void *ctx, const struct amp_error *err), void *ctx)
+                           void (*on_done)(void *ctx, const struct amp_error *err), void *ctx, struct control **ret)
 {
     char subject[AMP_SUBJECT_SIZE];
     enum amp_code code = amp_subject_build(AMP_SUBJECT_CTL, instance, task_id, NULL, subject, NULL);
@@ -102,5 +113,8 @@ enum amp_code control_send(struct loop *loop, struct bus *bus, const char *insta
     }
     control->timer = loop_timer_new(loop, on_timeout, control);
     loop_timer_set(control->timer, control->timeout_ms);
+    if (ret) {
+        *ret = control;
+    }
     return AMP_OK;
 }

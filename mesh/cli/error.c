@@ -98,19 +98,29 @@ void error_print_death(FILE *to, const struct print_style *style, const Amp__Dea
     }
 }
 
-void error_print(FILE *to, const struct print_style *style, const struct amp_error *err, const Amp__Error *wire)
+static void print_error(FILE *to, const struct print_style *style, const struct amp_error *err, const Amp__Error *wire, const char *hint)
 {
     const struct amp_code_info *info = amp_code_info(err->code);
     char *message = print_line(err->message[0] != '\0' ? err->message : info->text, 0);
-    char *hint = print_line(err->hint[0] != '\0' ? err->hint : error_default_hint(err->code), 0);
+    char *clean = print_line(hint, 0);
     size_t len = strlen(message);
     if (len > 0 && message[len - 1] == '.')
         message[len - 1] = '\0';
-    fprintf(to, "%serror:%s %s (AMESH-%04d). Try: %s\n", print_on(style, PRINT_RED), print_off(style), message, (int)err->code, hint);
+    fprintf(to, "%serror:%s %s (AMESH-%04d)%s%s\n", print_on(style, PRINT_RED), print_off(style), message, (int)err->code, *clean != '\0' ? ". Try: " : "", clean);
     if (wire != NULL && wire->death != NULL)
         error_print_death(to, style, wire->death, "  ");
     free(message);
-    free(hint);
+    free(clean);
+}
+
+void error_print(FILE *to, const struct print_style *style, const struct amp_error *err, const Amp__Error *wire)
+{
+    print_error(to, style, err, wire, err->hint[0] != '\0' ? err->hint : error_default_hint(err->code));
+}
+
+void error_print_plain(FILE *to, const struct print_style *style, const struct amp_error *err, const Amp__Error *wire)
+{
+    print_error(to, style, err, wire, err->hint);
 }
 
 static void add_strings(cJSON *object, const char *name, char *const *items, size_t count)

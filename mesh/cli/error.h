@@ -8,6 +8,8 @@ struct cJSON;
 
 /* error: MESSAGE (AMESH-2001). Try: HINT — then the death report's lines, if `wire` (may be NULL) has one. */
 void error_print(FILE *to, const struct print_style *style, const struct amp_error *err, const Amp__Error *wire);
+/* The same of an error that is history: no advice but its own. */
+void error_print_plain(FILE *to, const struct print_style *style, const struct amp_error *err, const Amp__Error *wire);
 /* {"error":{"code","name","message","hint",…}} and a newline. */
 void error_print_json(FILE *to, const struct amp_error *err, const Amp__Error *wire);
 /* What to do next, for errors that came without a hint. Never NULL. */

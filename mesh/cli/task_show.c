@@ -117,7 +117,7 @@ static void print_events(struct show *show, const Amp__TaskRecord *record)
     struct amp_error err = {0};
     amp_error_from_wire(&err, record->error);
     putchar('\n');
-    error_print(stdout, &show->cli.out, &err, record->error);
+    error_print_plain(stdout, &show->cli.out, &err, record->error);
 }
 
 /* ---- the tree of child tasks ------------------------------------------------------------------------- */

@@ -9,7 +9,8 @@
 
 struct passed { /* a control message on its way to an instance */
     struct passed *prev, *next;
-    struct env *env; /* NULL: it is gone */
+    struct env *env;
+    struct control *control;
     enum amp_encoding encoding;
     char task[AMP_NAME_MAX + 1];
     char reply[]; /* "": nobody waits for an answer */
@@ -29,16 +30,14 @@ static void on_passed(void *ctx, const struct amp_error *err)
 {
     struct passed *passed = ctx;
     struct env *env = passed->env;
-    if (env && passed->reply[0] && err->code == AMP_OK)
+    if (passed->reply[0] && err->code == AMP_OK)
         answer_with_task(env, etask_find(env, passed->task), passed->reply, passed->encoding);
-    else if (env && passed->reply[0])
+    else if (passed->reply[0])
         env_refuse(env, passed->reply, passed->encoding, err);
-    if (env) {
-        *(passed->prev ? &passed->prev->next : &env->passed) = passed->next;
-        if (passed->next)
-            passed->next->prev = passed->prev;
-        env->n_passed--;
-    }
+    *(passed->prev ? &passed->prev->next : &env->passed) = passed->next;
+    if (passed->next)
+        passed->next->prev = passed->prev;
+    env->n_passed--;
     free(passed);
 }
 
@@ -53,7 +52,7 @@ static enum amp_code pass(struct etask *task, const char *instance, const Amp__C
     passed->encoding = encoding;
     etask_strcpy(passed->task, task->id);
     memcpy(passed->reply, reply, size);
-    enum amp_code code = control_send(env->loop, env->bus, instance, task->id, control, ENV_CONTROL_MS, on_passed, passed);
+    enum amp_code code = control_send(env->loop, env->bus, instance, task->id, control, ENV_CONTROL_MS, on_passed, passed, &passed->control);
     if (code != AMP_OK) {
         free(passed);
         return code;
@@ -85,8 +84,13 @@ void control_stop_old(struct etask *task, const char *instance)
 
 void control_done(struct env *env)
 {
-    for (struct passed *passed = env->passed; passed; passed = passed->next)
-        passed->env = NULL;
+    for (struct passed *passed = env->passed, *next; passed; passed = next) {
+        next = passed->next;
+        control_cancel(passed->control);
+        free(passed);
+    }
+    env->passed = NULL;
+    env->n_passed = 0;
 }
 
 /* Done when it is written down, so that a new environment does not start again what was cancelled. */

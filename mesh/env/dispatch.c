@@ -258,6 +258,12 @@ static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wir
     dispatch_event(task, &event);
 }
 
+/* In `arena`: what was asked for; NULL: it cannot be read. */
+static const Amp__Submit *submit_of(const struct etask *task, struct amp_arena *arena)
+{
+    return task->submit ? amp__submit__unpack(&arena->allocator, task->submit_len, task->submit) : NULL;
+}
+
 static void fill_call(struct etask *task, const Amp__Request *request, struct call_options *options)
 {
     int64_t left_ms = task->engine.deadline_at - loop_now_ms(task->env->loop);
@@ -288,8 +294,7 @@ static void start_call(struct etask *task)
     forget_held(task);
     begin_attempt(task);
     amp_arena_reset(&env->scratch);
-    Amp__Submit *submit =
-        task->submit ? amp__submit__unpack(&env->scratch.allocator, task->submit_len, task->submit) : NULL;
+    const Amp__Submit *submit = submit_of(task, &env->scratch);
     enum amp_code code = AMP_INTERNAL;
     if (submit) {
         struct call_options options;
@@ -353,6 +358,20 @@ static void do_retry(struct etask *task, enum amp_code cause)
         counter_add(COUNTER_events_refused, 1);
 }
 
+static void deadline_error(struct etask *task, struct amp_arena *arena, struct amp_error *err)
+{
+    const Amp__Submit *submit = submit_of(task, arena);
+    const struct attempt *last = last_attempt(task);
+    unsigned ms = submit ? submit->request->timeout_ms : 0;
+    if (last && last->started_unix_ms && !last->ended_unix_ms)
+        amp_error_set(err, AMP_DEADLINE, "", "the %u ms for task %s are over; agent %s (%s) was still working on it and was told to stop", ms, task->id, last->agent, last->instance);
+    else if (task->target && task->target->waiting[0])
+        amp_error_set(err, AMP_DEADLINE, "", "the %u ms for task %s are over while it waited: %s", ms, task->id, task->target->waiting);
+    else
+        amp_error_set(err, AMP_DEADLINE, "", "the %u ms for task %s are over", ms, task->id);
+    amp_error_hint(err, "give it more time with --timeout");
+}
+
 static void end_with(struct etask *task, Amp__TaskState state, enum amp_code code)
 {
     struct amp_arena *arena = &task->env->scratch;
@@ -362,6 +381,9 @@ static void end_with(struct etask *task, Amp__TaskState state, enum amp_code cod
     Amp__Error wire;
     if (cause && cause->code == (uint32_t)code) {
         wire = *cause;
+    } else if (code == AMP_DEADLINE) {
+        deadline_error(task, arena, &err);
+        amp_error_to_wire(&err, &wire);
     } else {
         amp_error_set(&err, code, "", "%s%s%s", amp_code_info(code)->text, cause ? "; the last time: " : "",
                       cause ? (cause->message ? cause->message : amp_code_info((enum amp_code)cause->code)->text) : "");

@@ -13,8 +13,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -24,13 +22,19 @@
 
 #define POOL_MAX JOURNAL_GROUP_MAX
 
+struct outcome { /* of the last transaction */
+    enum amp_code code;
+    char failure[200];
+};
+
 struct journal {
     struct loop *loop;
     int lock_fd;
     struct mailbox *batches;  /* loop → worker */
     struct mailbox *verdicts; /* worker → loop */
-    pthread_t worker;
+    struct journal_worker *worker;
     struct store store;       /* the worker's */
+    struct outcome last;      /* the worker's */
     struct reader reader;     /* the loop's */
     size_t n_waiting;
     struct journal_batch *pool;
@@ -42,7 +46,7 @@ struct journal {
 struct verdict {
     enum amp_code code;
     char failure[200];
-    size_t count, rows;
+    size_t count;
     struct journal_batch *batches[];
 };
 
@@ -124,7 +128,7 @@ void journal_batch_free(struct journal_batch *batch)
 
 /* ---- the worker's thread: touches the store and the mailboxes only ----------------------------------------- */
 
-static void commit_group(struct journal *journal, void **items, size_t count, struct verdict *last)
+static void commit_group(struct journal *journal, void **items, size_t count, struct outcome *last)
 {
     struct verdict *verdict = xcalloc(1, sizeof *verdict + count * sizeof verdict->batches[0]);
     verdict->count = count;
@@ -138,24 +142,21 @@ static void commit_group(struct journal *journal, void **items, size_t count, st
         (void)poll(NULL, 0, 1);
 }
 
-static void *work(void *ctx)
+size_t journal_work(struct journal *journal, bool is_waiting)
 {
-    struct journal *journal = ctx;
-    struct verdict last = {.code = AMP_OK};
     void *items[JOURNAL_GROUP_MAX];
-    for (;;) {
-        size_t count = mailbox_drain(journal->batches, items, JOURNAL_GROUP_MAX);
-        if (count == 0) {
-            if (last.code == AMP_OK)
-                store_checkpoint(&journal->store, true);
-            count = mailbox_wait(journal->batches, items, JOURNAL_GROUP_MAX);
-            if (count == 0)
-                return NULL;
-        }
-        commit_group(journal, items, count, &last);
-        if (last.code == AMP_OK)
-            store_checkpoint(&journal->store, false);
+    size_t count = mailbox_drain(journal->batches, items, JOURNAL_GROUP_MAX);
+    if (count == 0 && is_waiting) {
+        if (journal->last.code == AMP_OK)
+            store_checkpoint(&journal->store, true);
+        count = mailbox_wait(journal->batches, items, JOURNAL_GROUP_MAX);
     }
+    if (count == 0)
+        return 0;
+    commit_group(journal, items, count, &journal->last);
+    if (journal->last.code == AMP_OK)
+        store_checkpoint(&journal->store, false);
+    return count;
 }
 
 /* ---- the loop's thread --------------------------------------------------------------------------------------- */
@@ -238,17 +239,6 @@ static enum amp_code take_lock(struct journal *journal, const char *path, struct
     return code;
 }
 
-static bool start_worker(struct journal *journal)
-{
-    /* Signals are the loop's. */
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int status = pthread_create(&journal->worker, NULL, work, journal);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return status == 0;
-}
-
 static void journal_destroy(struct journal *journal)
 {
     mailbox_free(journal->batches);
@@ -278,7 +268,8 @@ enum amp_code journal_open(struct loop *loop, const char *path, struct journal *
         code = store_open(&journal->store, path, reterr);
     if (code == AMP_OK)
         code = reader_open(&journal->reader, path, reterr);
-    if (code == AMP_OK && !start_worker(journal))
+    journal->worker = code == AMP_OK ? journal_worker_new(journal, journal->batches) : NULL;
+    if (code == AMP_OK && !journal->worker)
         code = amp_error_set(reterr, AMP_JOURNAL, "", "the journal's thread cannot be started");
     if (code != AMP_OK) {
         journal_destroy(journal);
@@ -293,7 +284,7 @@ void journal_close(struct journal *journal)
     if (!journal)
         return;
     mailbox_close(journal->batches);
-    pthread_join(journal->worker, NULL);
+    journal_worker_free(journal->worker);
     void *items[64];
     size_t count;
     while ((count = mailbox_drain(journal->verdicts, items, 64)) > 0)

@@ -1,4 +1,4 @@
-/* Between the journal's files: journal.c (queue, worker, verdicts), journal_sqlite.c (schema, writing), journal_read.c. */
+/* Between the journal's files: journal.c (queue, verdicts), journal_worker.c (the thread), journal_sqlite.c (schema, writing), journal_read.c. */
 #pragma once
 #include "env/journal.h"
 
@@ -55,3 +55,11 @@ struct reader {
 AMP_MUST_USE enum amp_code reader_open(struct reader *reader, const char *path, struct amp_error *reterr);
 void reader_close(struct reader *reader);
 struct reader *journal_reader(struct journal *journal);
+
+/* journal_worker.c: the thread that calls journal_work until it returns 0. The simulator has its own. */
+struct journal_worker;
+struct mailbox;
+struct journal_worker *journal_worker_new(struct journal *journal, struct mailbox *batches); /* NULL: no thread */
+void journal_worker_free(struct journal_worker *worker); /* `batches` is closed: commits what is in there, then ends */
+/* The worker's step: one group is committed and its verdict posted. is_waiting: for a group to come. 0: there is none; with is_waiting: the box is closed. */
+size_t journal_work(struct journal *journal, bool is_waiting);

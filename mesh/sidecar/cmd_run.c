@@ -31,6 +31,7 @@ struct run {
     struct bus *bus;
     struct sidecar *sidecar;
     bool is_draining;
+    struct amp_error hopeless; /* why the agent could not be started; code AMP_OK: it could */
 };
 
 static bool is_json(const struct run *run)
@@ -73,7 +74,8 @@ static int choose_shim(struct run *run, const char *target)
     }
     run->options.mode = SIDECAR_SHIM;
     run->options.target = target;
-    return 0;
+    run->options.python = command_value(run->command, run->args, "python");
+    return run->options.python ? check_program(run, run->options.python) : 0;
 }
 
 static int choose_mode(struct run *run)
@@ -168,7 +170,6 @@ static int read_options(struct run *run)
     run->options.slots = (uint32_t)count;
     run->options.retry_safe = !retry || strcmp(retry, "safe") == 0;
     run->options.tags = tags;
-    run->options.python = command_value(run->command, run->args, "python");
     run->options.socket = command_value(run->command, run->args, "sock");
     return 0;
 }
@@ -188,7 +189,7 @@ static void on_ready(void *ctx)
 static void on_stopped(void *ctx, int status)
 {
     struct run *run = ctx;
-    loop_stop(run->loop, status);
+    loop_stop(run->loop, run->hopeless.code ? fail(run, &run->hopeless) : status);
 }
 
 static void on_up(void *ctx)
@@ -217,10 +218,13 @@ static void on_denied(void *ctx, const char *subject)
     loop_stop(run->loop, fail(run, &err));
 }
 
+/* Not without a goodbye: others would wait for its beats. */
 static void on_hopeless(void *ctx, const struct amp_error *err)
 {
     struct run *run = ctx;
-    loop_stop(run->loop, fail(run, err));
+    run->hopeless = *err;
+    run->is_draining = true;
+    sidecar_drain(run->sidecar, 0);
 }
 
 static void on_signal(void *ctx, int signo)

@@ -277,6 +277,7 @@ void task_cancel(struct task *task, const char *reason)
 /* May the agent still say something, and is there room for it? */
 enum amp_code task_say_check(struct task *task, struct amp_error *reterr)
 {
+    task->has_unsaid |= task->is_canceled;
     if (task->stream.is_ended || task->is_canceled)
         return amp_error_set(reterr, AMP_TASK_ENDED, "", "task %s %s", task_id(task), task->is_canceled ? "was cancelled" : "has ended");
     if (task->stream.bodies.len <= SIDECAR_BRAKE_BYTES)
@@ -414,7 +415,10 @@ void task_finish(struct task *task, const struct task_outcome *outcome)
 {
     struct task_verdict verdict = {.state = outcome->state, .reason = outcome->reason, .error = outcome->error, .death = outcome->death};
     assert(task->is_running);
-    if (!task->stream.is_ended && outcome->result && outcome->error.code == AMP_OK)
+    /* What an agent went on to say after its cancel was not taken: an answer without it would be a lie. */
+    if (task->has_unsaid && verdict.state == AMP__TASK_STATE__TASK_STATE_COMPLETED)
+        verdict.state = AMP__TASK_STATE__TASK_STATE_CANCELED;
+    else if (!task->stream.is_ended && outcome->result && outcome->error.code == AMP_OK)
         task_outcome_apply(task, outcome->result, &verdict);
     else if (!task->stream.is_ended && task->source.is_text_started && verdict.state == AMP__TASK_STATE__TASK_STATE_COMPLETED)
         task_outcome_close_text(task);

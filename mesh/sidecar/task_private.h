@@ -67,7 +67,7 @@ struct task {
     int64_t started_us;
     const Amp__Message *resume;    /* the answer that a new turn begins with, in the arena */
     void *data;
-    bool is_in_table, is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering, has_asked;
+    bool is_in_table, is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering, has_asked, has_unsaid;
 };
 
 /* ---- task.c ------------------------------------------------------------------------------------------------- */

@@ -384,7 +384,7 @@ static enum amp_code control(struct asker *asker, const char *instance, const ch
     message.kind_case = AMP__CONTROL__KIND_PING;
     message.ping = &ping;
     asker->done = 0;
-    assert_int_equal(control_send(asker->world.loop, asker->world.near, instance, task_id, &message, 100, on_done, asker), AMP_OK);
+    assert_int_equal(control_send(asker->world.loop, asker->world.near, instance, task_id, &message, 100, on_done, asker, NULL), AMP_OK);
     assert_int_equal(asker->done, 0);
     world_wait(&asker->world, &asker->done, 1);
     return asker->err.code;

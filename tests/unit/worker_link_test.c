@@ -186,6 +186,23 @@ static void test_an_agent_that_ignores_a_cancel_is_killed(void **state)
     agent_world_free(world);
 }
 
+/* What it says after the cancel is not taken; so "completed" would be a lie. */
+static void test_an_agent_that_goes_on_after_a_cancel_is_cancelled(void **state)
+{
+    char *argv[] = {(char *)"python3", (char *)"-u", (char *)"-c", (char *)"import sys, json\ndef text(t): print(json.dumps({'method': 'task.event', 'params': {'taskId': task, 'event': {'type': 'text', 'text': t}}}))\nfor l in sys.stdin:\n  f = json.loads(l)\n  if f['method'] == 'task.run':\n    run, task = f['id'], f['params']['taskId']\n    text('first')\n  if f['method'] == 'task.cancel':\n    text(' second')\n    print(json.dumps({'id': run, 'result': None}))\n", NULL};
+    const struct sidecar_options options = {.mode = SIDECAR_JSONL, .argv = argv, .slots = 1};
+    struct agent_world *world = agent_world_new(&options);
+    agent_world_ready(world);
+    struct agent_call *call = agent_call_new(world, "x");
+    while (!strstr(call->events, "first"))
+        agent_world_wait_count(world, &call->n_events, call->n_events + 1);
+    call_cancel(call->call, NULL);
+    agent_call_end(call);
+    assert_int_equal(call->state, CANCELED);
+    agent_call_free(call);
+    agent_world_free(world);
+}
+
 static void test_drain_lets_the_agent_go(void **state)
 {
     struct agent_world *world = jsonl_world(2);
@@ -391,6 +408,7 @@ int main(void)
         cmocka_unit_test(test_an_agent_that_floods_garbage_is_killed_and_its_task_fails),
         cmocka_unit_test(test_a_cancel_reaches_the_agent),
         cmocka_unit_test(test_an_agent_that_ignores_a_cancel_is_killed),
+        cmocka_unit_test(test_an_agent_that_goes_on_after_a_cancel_is_cancelled),
         cmocka_unit_test(test_drain_lets_the_agent_go),
         cmocka_unit_test(test_anybody_may_dial_and_the_instance_is_ready_at_hello),
         cmocka_unit_test(test_the_card_of_hello_adds_its_skills),

@@ -1,0 +1,594 @@
+/* base/bus.h without a network: one server, and per client a link of two ordered lanes. What a lane carries arrives in order, late, or, when the link breaks, not at all:
+ * as over TCP. The server routes when a message arrives, by the subscriptions that it knows then; a queue group's member is chosen by chance. */
+#include "base/bus.h"
+
+#include "base/alloc.h"
+#include "base/loop.h"
+#include "sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#define PAYLOAD_MAX (1u << 20)
+#define LATENCY_LEAST_US 20u
+#define LATENCY_MOST_US 400u
+#define NOTICE_US 2500000      /* two pings without an answer */
+#define RETRY_MOST_MS 2000u
+
+struct remote_sub { /* the server's view */
+    uint64_t sid;
+    char *subject, *queue;
+    LIST_ENTRY(remote_sub) entry;
+};
+
+struct link { /* one connection; lives as long as something of it is on its way */
+    struct bus *bus;           /* NULL: the client has left it */
+    bool is_known;             /* to the server */
+    uint32_t refs;
+    char prefix[24];
+    int64_t up_us, down_us;    /* when the last message of each lane arrives */
+    int64_t stalled_until_us;
+    LIST_HEAD(, remote_sub) subs;
+    LIST_ENTRY(link) entry;
+};
+
+enum kind { OP_SUB, OP_UNSUB, OP_PUB, OP_MSG, OP_FENCE, OP_NOBODY };
+struct op { /* on a lane */
+    enum kind kind;
+    struct link *link;
+    uint64_t sid;
+    char *subject, *other; /* reply or queue */
+    uint8_t *data;
+    size_t len;
+};
+
+struct bus_sub {
+    struct bus *bus;
+    uint64_t sid;
+    char *subject, *queue;
+    void (*on_msg)(void *ctx, const struct bus_msg *msg);
+    void *ctx;
+    bool is_leaving;
+    TAILQ_ENTRY(bus_sub) entry;
+};
+
+struct bus_inbox {
+    struct bus *bus;
+    char subject[64];
+    void (*on_reply)(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text);
+    void *ctx;
+    bool is_freed;
+    TAILQ_ENTRY(bus_inbox) entry;
+};
+
+struct bus {
+    struct loop *loop;
+    struct bus_options options;
+    struct bus_info info;
+    struct link *link;
+    struct loop_timer *retry, *said;
+    bool is_dead, is_calling;
+    TAILQ_HEAD(, bus_sub) subs;
+    TAILQ_HEAD(inboxes, bus_inbox) inboxes;
+    char prefix[24]; /* of its inboxes, over all its connections */
+};
+
+static struct {
+    bool is_up;
+    uint64_t next;
+    LIST_HEAD(, link) links;
+} server;
+
+/* ---- subjects --------------------------------------------------------------------------------------------------- */
+
+static bool matches(const char *pattern, const char *subject)
+{
+    for (;;) {
+        size_t p = strcspn(pattern, "."), s = strcspn(subject, ".");
+        if (p == 1 && *pattern == '>')
+            return s > 0;
+        if (!(p == 1 && *pattern == '*') && (p != s || memcmp(pattern, subject, p) != 0))
+            return false;
+        if (!pattern[p] || !subject[s])
+            return !pattern[p] && !subject[s];
+        pattern += p + 1;
+        subject += s + 1;
+    }
+}
+
+/* ---- lanes -------------------------------------------------------------------------------------------------------- */
+
+static void unref(struct link *link)
+{
+    if (--link->refs == 0 && !link->is_known && !link->bus)
+        free(link);
+}
+
+static void op_free(struct op *op)
+{
+    unref(op->link);
+    free(op->subject);
+    free(op->other);
+    free(op->data);
+    free(op);
+}
+
+static struct op *op_new(enum kind kind, struct link *link, uint64_t sid, const char *subject, const char *other)
+{
+    struct op *op = xcalloc(1, sizeof *op);
+    *op = (struct op){.kind = kind, .link = link, .sid = sid, .subject = subject ? xstrdup(subject) : NULL, .other = other ? xstrdup(other) : NULL};
+    link->refs++;
+    return op;
+}
+
+static void op_set_data(struct op *op, struct amp_bytes data)
+{
+    op->data = xcalloc(1, data.len + 1);
+    if (data.len)
+        memcpy(op->data, data.data, data.len);
+    op->len = data.len;
+}
+
+static int64_t arrival(const struct link *link, int64_t *lane_us)
+{
+    int64_t at_us = world_now_us() + world_between(LATENCY_LEAST_US, LATENCY_MOST_US);
+    if (world_chance(2))
+        at_us += world_below(20000);
+    if (at_us < link->stalled_until_us)
+        at_us = link->stalled_until_us + world_below(1000);
+    if (at_us <= *lane_us)
+        at_us = *lane_us + 1;
+    return *lane_us = at_us;
+}
+
+static void at_server(void *ctx);
+static void at_client(void *ctx);
+
+static void op_drop(void *ctx) { op_free(ctx); }
+static void send_up(struct op *op) { world_at_or_drop(arrival(op->link, &op->link->up_us), at_server, op_drop, op); }
+static void send_down(struct op *op) { world_at_or_drop(arrival(op->link, &op->link->down_us), at_client, op_drop, op); }
+
+/* ---- the server ------------------------------------------------------------------------------------------------------ */
+
+static void remote_sub_free(struct remote_sub *sub)
+{
+    LIST_REMOVE(sub, entry);
+    free(sub->subject);
+    free(sub->queue);
+    free(sub);
+}
+
+/* The server forgets a connection. */
+static void link_forget(struct link *link)
+{
+    if (!link->is_known)
+        return;
+    while (!LIST_EMPTY(&link->subs))
+        remote_sub_free(LIST_FIRST(&link->subs));
+    LIST_REMOVE(link, entry);
+    link->is_known = false;
+    link->refs++;
+    unref(link);
+}
+
+static void deliver(struct link *link, uint64_t sid, const struct op *from)
+{
+    struct op *op = op_new(OP_MSG, link, sid, from->subject, from->other);
+    op_set_data(op, (struct amp_bytes){from->data, from->len});
+    send_down(op);
+}
+
+/* One member of each group that matches; `seen` has the names of those that were served. */
+static size_t route_group(const struct op *op, const char *queue)
+{
+    struct { struct link *link; uint64_t sid; } members[64];
+    size_t n = 0;
+    struct link *link;
+    struct remote_sub *sub;
+    LIST_FOREACH(link, &server.links, entry)
+        LIST_FOREACH(sub, &link->subs, entry)
+            if (sub->queue && n < 64 && strcmp(sub->queue, queue) == 0 && matches(sub->subject, op->subject)) {
+                members[n].link = link;
+                members[n++].sid = sub->sid;
+            }
+    if (n == 0)
+        return 0;
+    size_t chosen = world_below((uint32_t)n);
+    deliver(members[chosen].link, members[chosen].sid, op);
+    return n;
+}
+
+static size_t route(const struct op *op)
+{
+    const char *queues[16];
+    size_t n = 0, n_queues = 0;
+    struct link *link;
+    struct remote_sub *sub;
+    LIST_FOREACH(link, &server.links, entry) {
+        if (strncmp(op->subject, link->prefix, strlen(link->prefix)) == 0) {
+            deliver(link, 0, op);
+            n++;
+        }
+        LIST_FOREACH(sub, &link->subs, entry) {
+            if (!matches(sub->subject, op->subject))
+                continue;
+            size_t q = 0;
+            while (sub->queue && q < n_queues && strcmp(queues[q], sub->queue) != 0)
+                q++;
+            if (!sub->queue)
+                deliver(link, sub->sid, op);
+            else if (q == n_queues && n_queues < 16)
+                queues[n_queues++] = sub->queue;
+            n++;
+        }
+    }
+    for (size_t q = 0; q < n_queues; q++)
+        (void)route_group(op, queues[q]);
+    return n;
+}
+
+static void serve(struct op *op)
+{
+    struct remote_sub *sub;
+    switch (op->kind) {
+    case OP_SUB:
+        sub = xcalloc(1, sizeof *sub);
+        *sub = (struct remote_sub){.sid = op->sid, .subject = xstrdup(op->subject), .queue = op->other ? xstrdup(op->other) : NULL};
+        LIST_INSERT_HEAD(&op->link->subs, sub, entry);
+        break;
+    case OP_UNSUB:
+        LIST_FOREACH(sub, &op->link->subs, entry)
+            if (sub->sid == op->sid)
+                break;
+        if (sub)
+            remote_sub_free(sub);
+        send_down(op_new(OP_FENCE, op->link, op->sid, NULL, NULL));
+        break;
+    default:
+        if (route(op) == 0 && op->other)
+            send_down(op_new(OP_NOBODY, op->link, 0, op->other, NULL));
+    }
+}
+
+static void at_server(void *ctx)
+{
+    struct op *op = ctx;
+    if (server.is_up && op->link->is_known)
+        serve(op);
+    op_free(op);
+}
+
+/* ---- the client -------------------------------------------------------------------------------------------------------- */
+
+static struct bus_sub *find_sub(struct bus *bus, uint64_t sid)
+{
+    struct bus_sub *sub;
+    TAILQ_FOREACH(sub, &bus->subs, entry)
+        if (sub->sid == sid)
+            return sub;
+    return NULL;
+}
+
+static void sub_free(struct bus_sub *sub)
+{
+    TAILQ_REMOVE(&sub->bus->subs, sub, entry);
+    free(sub->subject);
+    free(sub->queue);
+    free(sub);
+}
+
+static struct bus_inbox *find_inbox(struct bus *bus, const char *subject)
+{
+    struct bus_inbox *inbox;
+    TAILQ_FOREACH(inbox, &bus->inboxes, entry)
+        if (strcmp(inbox->subject, subject) == 0)
+            return inbox;
+    return NULL;
+}
+
+static void hear(struct bus *bus, const struct op *op)
+{
+    struct bus_msg msg = {.subject = op->subject, .reply = op->other, .data = {op->data, op->len}};
+    struct bus_sub *sub = op->sid ? find_sub(bus, op->sid) : NULL;
+    struct bus_inbox *inbox = op->sid ? NULL : find_inbox(bus, op->subject);
+    if (op->kind == OP_FENCE && sub && sub->is_leaving)
+        sub_free(sub);
+    else if (op->kind == OP_MSG && sub && sub->on_msg)
+        sub->on_msg(sub->ctx, &msg);
+    else if (op->kind == OP_MSG && inbox)
+        inbox->on_reply(inbox->ctx, BUS_INBOX_MSG, &msg, NULL);
+    else if (op->kind == OP_NOBODY && inbox)
+        inbox->on_reply(inbox->ctx, BUS_INBOX_NO_RESPONDERS, NULL, NULL);
+}
+
+static void at_client(void *ctx)
+{
+    struct op *op = ctx;
+    struct bus *bus = op->link->bus;
+    if (bus && bus->link == op->link && !bus->is_dead) {
+        struct loop *loop = bus->loop;
+        hear(bus, op);
+        op_free(op);
+        loop_turn(loop);
+        return;
+    }
+    op_free(op);
+}
+
+static void tell_server(struct bus *bus, enum kind kind, const struct bus_sub *sub)
+{
+    if (bus->link && !bus->is_dead)
+        send_up(op_new(kind, bus->link, sub->sid, sub->subject, sub->queue));
+}
+
+static bool connect_now(struct bus *bus)
+{
+    if (!server.is_up)
+        return false;
+    struct link *link = xcalloc(1, sizeof *link);
+    *link = (struct link){.bus = bus, .is_known = true};
+    memcpy(link->prefix, bus->prefix, sizeof link->prefix);
+    LIST_INIT(&link->subs);
+    LIST_INSERT_HEAD(&server.links, link, entry);
+    bus->link = link;
+    struct bus_sub *sub;
+    TAILQ_FOREACH(sub, &bus->subs, entry)
+        tell_server(bus, OP_SUB, sub);
+    loop_timer_set_us(bus->said, 1);
+    return true;
+}
+
+static void on_said(void *ctx)
+{
+    struct bus *bus = ctx;
+    if (bus->link && bus->options.on_up)
+        bus->options.on_up(bus->options.ctx);
+}
+
+static void on_retry(void *ctx)
+{
+    struct bus *bus = ctx;
+    if (!bus->link && !connect_now(bus))
+        loop_timer_set(bus->retry, world_between(50, RETRY_MOST_MS));
+}
+
+/* The client has noticed that its connection is lost. */
+static void lose(struct bus *bus)
+{
+    struct link *link = bus->link;
+    bool was_said = !loop_timer_is_set(bus->said);
+    bus->link = NULL;
+    link->bus = NULL;
+    link->refs++;
+    unref(link);
+    loop_timer_stop(bus->said);
+    for (struct bus_sub *sub = TAILQ_FIRST(&bus->subs), *next; sub; sub = next) {
+        next = TAILQ_NEXT(sub, entry);
+        if (sub->is_leaving)
+            sub_free(sub);
+    }
+    /* Callbacks may open and free inboxes: those that are there now are told, freed ones stay until the end. */
+    bus->is_calling = true;
+    struct bus_inbox *last = TAILQ_LAST(&bus->inboxes, inboxes), *inbox, *next;
+    for (inbox = TAILQ_FIRST(&bus->inboxes); inbox; inbox = inbox == last ? NULL : TAILQ_NEXT(inbox, entry))
+        if (!inbox->is_freed)
+            inbox->on_reply(inbox->ctx, BUS_INBOX_DOWN, NULL, NULL);
+    bus->is_calling = false;
+    for (inbox = TAILQ_FIRST(&bus->inboxes); inbox; inbox = next) {
+        next = TAILQ_NEXT(inbox, entry);
+        if (inbox->is_freed) {
+            TAILQ_REMOVE(&bus->inboxes, inbox, entry);
+            free(inbox);
+        }
+    }
+    if (was_said && bus->options.on_down)
+        bus->options.on_down(bus->options.ctx);
+    loop_timer_set(bus->retry, world_between(1, 50));
+    loop_turn(bus->loop);
+}
+
+/* ---- what goes wrong ------------------------------------------------------------------------------------------------------ */
+
+struct later { /* something that happens to a link, if it is still there */
+    struct link *link;
+};
+
+static void on_forget(void *ctx)
+{
+    struct later *later = ctx;
+    link_forget(later->link);
+    unref(later->link);
+    free(later);
+}
+
+static void on_lose(void *ctx)
+{
+    struct later *later = ctx;
+    struct bus *bus = later->link->bus;
+    if (bus && bus->link == later->link && !bus->is_dead)
+        lose(bus);
+    unref(later->link);
+    free(later);
+}
+
+static void later_drop(void *ctx)
+{
+    struct later *later = ctx;
+    unref(later->link);
+    free(later);
+}
+
+static void later(struct link *link, int64_t in_us, void (*on_due)(void *ctx))
+{
+    struct later *later = xcalloc(1, sizeof *later);
+    later->link = link;
+    link->refs++;
+    world_at_or_drop(world_now_us() + in_us, on_due, later_drop, later);
+}
+
+void bus_kill(struct bus *bus, bool is_noticed)
+{
+    bus->is_dead = true;
+    if (bus->link)
+        later(bus->link, is_noticed ? 300 : (int64_t)world_between(1, 10) * 1000000, on_forget);
+}
+
+void bus_stall(struct bus *bus, uint32_t for_ms)
+{
+    struct link *link = bus->link;
+    if (!link)
+        return;
+    link->stalled_until_us = world_now_us() + (int64_t)for_ms * 1000;
+    if ((int64_t)for_ms * 1000 < NOTICE_US)
+        return;
+    later(link, NOTICE_US + world_below(500000), on_lose);
+    later(link, NOTICE_US + world_below(8000000), on_forget);
+    link->stalled_until_us += 600000000; /* what is in it never arrives */
+}
+
+void bus_reset(struct bus *bus)
+{
+    if (!bus->link)
+        return;
+    link_forget(bus->link);
+    later(bus->link, world_below(2000), on_lose);
+}
+
+void server_begin(void)
+{
+    memset(&server, 0, sizeof server);
+    LIST_INIT(&server.links);
+    server.is_up = true;
+}
+
+void server_stop(void)
+{
+    struct link *link;
+    server.is_up = false;
+    while ((link = LIST_FIRST(&server.links))) {
+        if (link->bus)
+            later(link, world_below(2000), on_lose);
+        link_forget(link);
+    }
+}
+
+void server_start(void) { server.is_up = true; }
+
+void server_end(void)
+{
+    while (!LIST_EMPTY(&server.links))
+        link_forget(LIST_FIRST(&server.links));
+}
+
+/* ---- base/bus.h ------------------------------------------------------------------------------------------------------------- */
+
+enum amp_code bus_new(struct loop *loop, const struct bus_options *options, struct bus **ret, struct amp_error *reterr)
+{
+    struct bus *bus = xcalloc(1, sizeof *bus);
+    *bus = (struct bus){.loop = loop, .options = *options, .info = {.version = "2.9.10", .major = 2, .minor = 9, .patch = 10, .has_jetstream = true, .payload_max = PAYLOAD_MAX, .url = "sim"}};
+    TAILQ_INIT(&bus->subs);
+    TAILQ_INIT(&bus->inboxes);
+    snprintf(bus->prefix, sizeof bus->prefix, "_INBOX_%llu.", (unsigned long long)++server.next);
+    bus->retry = loop_timer_new(loop, on_retry, bus);
+    bus->said = loop_timer_new(loop, on_said, bus);
+    if (!connect_now(bus))
+        loop_timer_set(bus->retry, world_between(1, RETRY_MOST_MS));
+    *ret = bus;
+    return AMP_OK;
+}
+
+void bus_free(struct bus *bus)
+{
+    if (!bus)
+        return;
+    if (bus->link) {
+        struct link *link = bus->link;
+        if (!bus->is_dead)
+            later(link, 300, on_forget);
+        link->bus = NULL;
+        link->refs++;
+        unref(link);
+    }
+    while (!TAILQ_EMPTY(&bus->subs))
+        sub_free(TAILQ_FIRST(&bus->subs));
+    for (struct bus_inbox *inbox; (inbox = TAILQ_FIRST(&bus->inboxes));) {
+        TAILQ_REMOVE(&bus->inboxes, inbox, entry);
+        free(inbox);
+    }
+    loop_timer_free(bus->retry);
+    loop_timer_free(bus->said);
+    free(bus);
+}
+
+bool bus_is_up(const struct bus *bus) { return bus->link && !bus->is_dead; }
+const struct bus_info *bus_info(const struct bus *bus) { return &bus->info; }
+
+struct bus_sub *bus_subscribe(struct bus *bus, const char *subject, const char *queue, void (*on_msg)(void *ctx, const struct bus_msg *msg), void *ctx)
+{
+    struct bus_sub *sub = xcalloc(1, sizeof *sub);
+    *sub = (struct bus_sub){.bus = bus, .sid = ++server.next, .subject = xstrdup(subject), .queue = queue ? xstrdup(queue) : NULL, .on_msg = on_msg, .ctx = ctx};
+    TAILQ_INSERT_TAIL(&bus->subs, sub, entry);
+    tell_server(bus, OP_SUB, sub);
+    return sub;
+}
+
+void bus_unsubscribe(struct bus_sub *sub, bool deliver_pending)
+{
+    if (!sub)
+        return;
+    tell_server(sub->bus, OP_UNSUB, sub);
+    sub->is_leaving = true;
+    if (!deliver_pending || !bus_is_up(sub->bus))
+        sub_free(sub);
+}
+
+bool bus_is_leaving(const struct bus *bus, const void *ctx)
+{
+    const struct bus_sub *sub;
+    TAILQ_FOREACH(sub, &bus->subs, entry)
+        if (sub->is_leaving && (!ctx || sub->ctx == ctx))
+            return true;
+    return false;
+}
+
+enum amp_code bus_publish(struct bus *bus, const char *subject, const char *reply, struct amp_bytes data)
+{
+    if (!*subject || strpbrk(subject, " \t\r\n") || (reply && (!*reply || strpbrk(reply, " \t\r\n"))))
+        return AMP_INVALID;
+    if (!bus_is_up(bus))
+        return AMP_NO_BUS;
+    if (data.len > PAYLOAD_MAX)
+        return AMP_TOO_LARGE;
+    struct op *op = op_new(OP_PUB, bus->link, 0, subject, reply);
+    op_set_data(op, data);
+    send_up(op);
+    return AMP_OK;
+}
+
+struct bus_inbox *bus_inbox_new(struct bus *bus, void (*on_reply)(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text), void *ctx)
+{
+    struct bus_inbox *inbox = xcalloc(1, sizeof *inbox);
+    *inbox = (struct bus_inbox){.bus = bus, .on_reply = on_reply, .ctx = ctx};
+    snprintf(inbox->subject, sizeof inbox->subject, "%s%llu", bus->prefix, (unsigned long long)++server.next);
+    TAILQ_INSERT_TAIL(&bus->inboxes, inbox, entry);
+    return inbox;
+}
+
+const char *bus_inbox_subject(const struct bus_inbox *inbox) { return inbox->subject; }
+
+enum amp_code bus_inbox_request(struct bus_inbox *inbox, const char *subject, struct amp_bytes data)
+{
+    return bus_publish(inbox->bus, subject, inbox->subject, data);
+}
+
+void bus_inbox_free(struct bus_inbox *inbox)
+{
+    if (!inbox)
+        return;
+    inbox->is_freed = true;
+    if (inbox->bus->is_calling)
+        return;
+    TAILQ_REMOVE(&inbox->bus->inboxes, inbox, entry);
+    free(inbox);
+}

@@ -1,0 +1,149 @@
+/* The promises, held against the journal when all is quiet again (reliability: P1 … P5). */
+#include "scenario.h"
+
+#include "env/journal.h"
+
+#include <string.h>
+
+struct row { /* what the journal says of one task */
+    const struct job *job;
+    bool is_there, is_open;
+    Amp__TaskState state;
+    uint32_t count, attempt;
+    char task[AMP_ID_SIZE];
+};
+
+struct events {
+    const struct row *row;
+    struct amp_fold *fold;
+    uint32_t next, n_ends;
+    bool is_after_end;
+};
+
+static bool on_task(void *ctx, const struct journal_row *row)
+{
+    struct row *found = ctx;
+    found->is_there = true;
+    found->is_open = row->is_open;
+    found->state = (Amp__TaskState)row->state;
+    found->count = row->count;
+    found->attempt = row->attempt;
+    return false;
+}
+
+static void check_seen(const struct job *job, uint32_t seq, uint64_t digest)
+{
+    for (size_t i = 0; i < job->n_seen; i++)
+        if (job->seen[i].seq == seq && job->seen[i].digest != digest)
+            world_fail("P4: event %u of %s is not the one that a watcher was shown", seq, job->task);
+}
+
+static bool on_events(void *ctx, const struct journal_row *row)
+{
+    struct events *events = ctx;
+    struct amp_arena arena;
+    amp_arena_init(&arena, 8 << 20);
+    Amp__Frame *frame = amp__frame__unpack(&arena.allocator, row->body.len, row->body.data);
+    if (!frame || row->seq != events->next)
+        world_fail("P4: the journal's events of %s go on with %u, expected %u", events->row->task, row->seq, events->next);
+    for (size_t i = 0; frame && i < frame->n_events; i++) {
+        struct amp_bytes body = {frame->events[i]->body->text.data, frame->events[i]->body->text.len};
+        if (amp_task_is_terminal(amp_fold_state(events->fold)))
+            events->is_after_end = true;
+        if (amp_fold_apply(events->fold, body, NULL) != AMP_OK)
+            world_fail("P4: event %u of %s is not allowed in its state", events->next, events->row->task);
+        events->n_ends += amp_task_is_terminal(amp_fold_state(events->fold));
+        if (events->row->job)
+            check_seen(events->row->job, events->next, digest_of(body));
+        events->next++;
+    }
+    amp_arena_done(&arena);
+    return true;
+}
+
+static void text_of(const Amp__Task *task, char *ret, size_t size)
+{
+    size_t at = 0;
+    ret[0] = '\0';
+    for (size_t i = 0; i < task->n_artifacts; i++)
+        for (size_t j = 0; j < task->artifacts[i]->n_parts && at < size; j++)
+            if (task->artifacts[i]->parts[j]->text)
+                at += (size_t)snprintf(ret + at, size - at, "%s", task->artifacts[i]->parts[j]->text);
+}
+
+static void check_answer(const struct job *job, const Amp__Task *task)
+{
+    char expected[256], text[2048];
+    agent_answer(job->text, expected, sizeof expected);
+    text_of(task, text, sizeof text);
+    if (strcmp(text, expected) != 0)
+        world_fail("P3: task %s is completed with \"%s\", expected \"%s\"", job->task, text, expected);
+}
+
+static void check_events(struct journal *journal, const struct row *row)
+{
+    struct events events = {.row = row, .fold = amp_fold_new(row->task, row->job->context, 8 << 20), .next = 1};
+    if (journal_events(journal, row->task, 1, on_events, &events, NULL) != AMP_OK)
+        world_fail("P1: the events of %s cannot be read", row->task);
+    if (events.next != row->count + 1)
+        world_fail("P4: task %s has %u events, its summary says %u", row->task, events.next - 1, row->count);
+    if (events.n_ends != 1 || events.is_after_end)
+        world_fail("P3: task %s has %u ends%s", row->task, events.n_ends, events.is_after_end ? ", and events after them" : "");
+    if (row->job->n_seen > 0 && row->job->seen[row->job->n_seen - 1].seq >= events.next)
+        world_fail("P1: a watcher of %s was shown event %u; the journal ends with %u", row->task, row->job->seen[row->job->n_seen - 1].seq, events.next - 1);
+    if (row->job->watch_ended && row->job->code == AMP_OK && row->job->n_seen != row->count && row->count <= SEEN_MAX)
+        world_fail("P4: a watcher of %s was shown %zu of %u events", row->task, row->job->n_seen, row->count);
+    if (row->state == AMP__TASK_STATE__TASK_STATE_COMPLETED)
+        check_answer(row->job, amp_fold_task(events.fold));
+    amp_fold_free(events.fold);
+}
+
+static void check_end(const struct row *row)
+{
+    const struct job *job = row->job;
+    bool is_bad = strncmp(job->text, "fail", 4) == 0 || strncmp(job->text, "poison", 6) == 0;
+    if (row->is_open || !amp_task_is_terminal(row->state))
+        world_fail("P2: task %s (%s) has no end: %s", job->task, job->text, amp_task_state_short(row->state));
+    if (is_bad && row->state == AMP__TASK_STATE__TASK_STATE_COMPLETED)
+        world_fail("P3: task %s (%s) is completed", job->task, job->text);
+    if (row->state == AMP__TASK_STATE__TASK_STATE_CANCELED && !job->wants_cancel)
+        world_fail("P2: task %s is cancelled, and nobody asked for that", job->task);
+    if (job->is_never_retried && row->attempt > 1)
+        world_fail("P5: task %s was tried %u times with retry never", job->task, row->attempt);
+}
+
+static void check_durable(struct journal *journal, const struct job *job)
+{
+    struct row row = {.job = job};
+    snprintf(row.task, sizeof row.task, "%s", job->task);
+    const struct journal_query query = {.task = job->task, .limit = 1};
+    if (journal_tasks(journal, &query, on_task, &row, NULL, NULL) != AMP_OK || !row.is_there) {
+        world_fail("P1: task %s was accepted and is not in the journal", job->task);
+        return;
+    }
+    check_end(&row);
+    if (!row.is_open)
+        check_events(journal, &row);
+}
+
+static void check_direct(const struct job *job)
+{
+    if (job->n_ends != 1)
+        world_fail("P2: the direct call %s has %u ends", job->task, job->n_ends);
+    if (job->code == AMP_OK && !amp_task_is_terminal(amp_fold_state(job->fold)))
+        world_fail("P2: the direct call %s ended in good order, but its task did not", job->task);
+    if (job->code == AMP_OK && amp_fold_state(job->fold) == AMP__TASK_STATE__TASK_STATE_COMPLETED)
+        check_answer(job, amp_fold_task(job->fold));
+}
+
+void check_all(struct journal *journal)
+{
+    for (const struct job *job = scenario.jobs; job < scenario.jobs + scenario.n_jobs; job++) {
+        if (job->is_durable && !job->is_accepted)
+            world_fail("P6: %s was never accepted, although all is well", job->key);
+        else if (job->is_durable)
+            check_durable(journal, job);
+        else
+            check_direct(job);
+    }
+}

@@ -1,0 +1,237 @@
+/* Callers. A durable one repeats its submit under the same key until it is told "accepted", as the manual says. */
+#include "scenario.h"
+
+#include "base/alloc.h"
+#include "base/bus.h"
+#include "base/call.h"
+#include "base/clock.h"
+#include "base/envcall.h"
+#include "base/loop.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+uint64_t digest_of(struct amp_bytes data)
+{
+    uint64_t hash = 14695981039346656037ull;
+    for (size_t i = 0; i < data.len; i++)
+        hash = (hash ^ data.data[i]) * 1099511628211ull;
+    return hash;
+}
+
+static void message_fill(const struct job *job, Amp__Message *message, Amp__Part *part, Amp__Part **parts)
+{
+    amp__message__init(message);
+    amp__part__init(part);
+    part->text = (char *)job->text;
+    parts[0] = part;
+    message->message_id = (char *)job->key;
+    message->has_role = true;
+    message->role = AMP__ROLE__ROLE_USER;
+    message->n_parts = 1;
+    message->parts = parts;
+}
+
+/* ---- durable ---------------------------------------------------------------------------------------------------- */
+
+static void submit(void *ctx);
+static void again(struct job *job, void (*what)(void *ctx)) { world_at(world_now_us() + (int64_t)world_between(50, 1500) * 1000, job->client->loop, what, job); }
+
+static void on_watched(void *ctx, uint32_t seq, const Amp__Event *event)
+{
+    struct job *job = ctx;
+    uint32_t expected = job->n_seen ? job->seen[job->n_seen - 1].seq + 1 : 1;
+    if (seq != expected)
+        world_fail("P4: a watcher of %s was shown event %u after %u", job->task, seq, expected - 1);
+    if (job->n_seen < SEEN_MAX)
+        job->seen[job->n_seen++] = (struct seen){.seq = seq, .digest = digest_of((struct amp_bytes){event->body->text.data, event->body->text.len})};
+}
+
+static void watch(void *ctx);
+
+static void on_watch_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
+{
+    struct job *job = ctx;
+    env_watch_free(job->watch);
+    job->watch = NULL;
+    world_trace("%s: the watch of %s ended: %s", job->client->name, job->task, err->code == AMP_OK ? "ok" : err->message);
+    if (err->code == AMP_NO_SUCH_TASK)
+        world_fail("P1: task %s was accepted, and the environment says that it does not know it", job->task);
+    job->watch_ended = true;
+    job->code = err->code;
+}
+
+static void watch(void *ctx)
+{
+    static const struct env_watch_handlers handlers = {.on_event = on_watched, .on_end = on_watch_end};
+    struct job *job = ctx;
+    if (env_watch_start(job->client->loop, job->client->bus, job->client->name, job->task, 1, 0, &handlers, job, &job->watch) != AMP_OK)
+        again(job, watch);
+}
+
+static void cancel(void *ctx);
+
+static void on_canceled(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
+{
+    struct job *job = ctx;
+    job->asking = NULL;
+    world_trace("%s: cancel of %s: %s", job->client->name, job->task, err->code == AMP_OK ? "ok" : err->message);
+    if (err->code == AMP_OK)
+        job->is_cancel_confirmed = true;
+    else if (err->code == AMP_NO_SUCH_TASK)
+        world_fail("P1: task %s was accepted, and cannot be cancelled: no such task", job->task);
+    else if (err->code != AMP_TASK_ENDED && !scenario.is_healing)
+        again(job, cancel);
+}
+
+static void cancel(void *ctx)
+{
+    struct job *job = ctx;
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    Amp__TaskCommand command = AMP__TASK_COMMAND__INIT;
+    Amp__Control control = AMP__CONTROL__INIT;
+    Amp__Cancel wish = AMP__CANCEL__INIT;
+    control.kind_case = AMP__CONTROL__KIND_CANCEL;
+    control.cancel = &wish;
+    command.id = job->task;
+    command.control = &control;
+    request.verb_case = AMP__ENV_REQUEST__VERB_COMMAND;
+    request.command = &command;
+    if (env_call(job->client->loop, job->client->bus, job->client->name, &request, 2000, on_canceled, job, &job->asking) != AMP_OK)
+        again(job, cancel);
+}
+
+static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
+{
+    struct job *job = ctx;
+    job->asking = NULL;
+    if (err->code != AMP_OK || reply->n_tasks == 0) {
+        world_trace("%s: %s is not accepted: %s", job->client->name, job->key, err->message);
+        if (err->code == AMP_CONFLICT || err->code == AMP_INVALID || err->code == AMP_MALFORMED)
+            world_fail("%s, sent again under its key, is refused: %s", job->key, err->message);
+        again(job, submit);
+        return;
+    }
+    const char *id = reply->tasks[0]->task->id;
+    if (job->is_accepted && strcmp(job->task, id) != 0)
+        world_fail("P3: key %s is task %s, and was task %s", job->key, id, job->task);
+    snprintf(job->task, sizeof job->task, "%s", id);
+    world_trace("%s: %s is accepted as %s%s", job->client->name, job->key, id, reply->duplicate ? " (again)" : "");
+    if (job->is_accepted)
+        return;
+    job->is_accepted = true;
+    if (world_chance(20))
+        again(job, submit); /* somebody who did not hear it */
+    if (job->wants_watch)
+        watch(job);
+    if (job->wants_cancel)
+        again(job, cancel);
+}
+
+static void submit(void *ctx)
+{
+    struct job *job = ctx;
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    Amp__Submit body = AMP__SUBMIT__INIT;
+    Amp__Request task = AMP__REQUEST__INIT;
+    Amp__Message message;
+    Amp__Part part, *parts[1];
+    message_fill(job, &message, &part, parts);
+    static char none[] = "";
+    task.task_id = none;
+    task.context_id = job->context;
+    task.message = &message;
+    task.has_timeout_ms = job->timeout_ms > 0;
+    task.timeout_ms = job->timeout_ms;
+    *(job->is_skill ? &body.skill : &body.agent) = job->agent;
+    body.request = &task;
+    body.key = job->key;
+    if (job->is_never_retried)
+        body.retry = (char *)"never";
+    request.verb_case = AMP__ENV_REQUEST__VERB_SUBMIT;
+    request.submit = &body;
+    job->n_submits++;
+    if (job->asking || env_call(job->client->loop, job->client->bus, job->client->name, &request, 3000, on_submitted, job, &job->asking) != AMP_OK)
+        again(job, submit);
+}
+
+/* ---- direct --------------------------------------------------------------------------------------------------------- */
+
+static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
+{
+    struct job *job = ctx;
+    if (job->has_ended)
+        world_fail("P4: an event of %s after its end", job->task);
+    if (amp_fold_apply(job->fold, (struct amp_bytes){event->body->text.data, event->body->text.len}, NULL) != AMP_OK)
+        world_fail("P4: event %u of %s is not allowed in its state", seq, job->task);
+}
+
+static void on_taken(void *ctx, const char *agent, const char *instance) {}
+
+static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
+{
+    struct job *job = ctx;
+    call_free(job->call);
+    job->call = NULL;
+    job->n_ends++;
+    job->has_ended = true;
+    job->code = err->code;
+    world_trace("%s: direct call %s ended: %s", job->client->name, job->task, err->code == AMP_OK ? amp_task_state_short(amp_fold_state(job->fold)) : err->message);
+}
+
+static void call(struct job *job)
+{
+    static const struct call_handlers handlers = {.on_event = on_event, .on_taken = on_taken, .on_end = on_end};
+    Amp__Message message;
+    Amp__Part part, *parts[1];
+    message_fill(job, &message, &part, parts);
+    amp_id_new('t', clock_unix_ms(), job->task);
+    job->fold = amp_fold_new(job->task, job->context, 1 << 20);
+    const struct call_options options = {.agent = job->is_skill ? NULL : job->agent, .skill = job->is_skill ? job->agent : NULL, .from = job->client->name, .task_id = job->task,
+                                         .context_id = job->context, .message = &message, .timeout_ms = job->timeout_ms, .attempt = 1};
+    if (call_start(job->client->loop, job->client->bus, &options, &handlers, job, &job->call, NULL) != AMP_OK)
+        world_fail("a direct call cannot be started");
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------- */
+
+void job_start(struct job *job)
+{
+    if (job->is_durable)
+        submit(job);
+    else
+        call(job);
+}
+
+bool job_is_settled(const struct job *job)
+{
+    if (!job->is_durable)
+        return job->has_ended;
+    return job->is_accepted && !job->asking && (!job->wants_watch || job->watch_ended);
+}
+
+static void nothing(void *ctx) {}
+
+void client_begin(struct client *client, size_t n)
+{
+    const struct bus_options options = {.url = "sim", .name = client->name, .wait_first = true, .on_up = nothing, .on_down = nothing};
+    snprintf(client->name, sizeof client->name, "client-%zu", n);
+    client->loop = loop_new();
+    if (bus_new(client->loop, &options, &client->bus, NULL) != AMP_OK)
+        abort();
+}
+
+void client_end(struct client *client)
+{
+    bus_kill(client->bus, true);
+    for (struct job *job = scenario.jobs; job < scenario.jobs + scenario.n_jobs; job++) {
+        if (job->client != client)
+            continue;
+        env_call_cancel(job->asking);
+        env_watch_free(job->watch);
+        call_free(job->call);
+        amp_fold_free(job->fold);
+    }
+    bus_free(client->bus);
+    loop_free(client->loop);
+}

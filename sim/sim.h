@@ -1,0 +1,79 @@
+/* The simulated world: virtual time, one source of chance, and what stands in for the edges of the real programs (loop.c, bus.c, disk.c, agent.c). Environment, sidecars
+ * and calls are the real code, linked against these instead of base/loop.c, base/bus*.c, base/clock.c, base/mailbox.c, env/journal_worker.c, sidecar/local.c and
+ * sidecar/worker_*.c. Same seed, same run. One thread. */
+#pragma once
+#include <amp/amp.h>
+#include <stdio.h>
+
+struct loop;
+struct bus;
+
+/* ---- world.c: time, chance, what happened ----------------------------------------------------------------- */
+
+void world_begin(uint64_t seed, bool is_traced);
+void world_end(void);
+int64_t world_now_us(void);
+uint64_t world_random(void);
+uint32_t world_below(uint32_t limit); /* 0 … limit - 1 */
+bool world_chance(uint32_t percent);
+uint32_t world_between(uint32_t least, uint32_t most);
+/* For people; only if traced. */
+void world_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* A promise is broken: said once per seed, with the moment; the run goes on to its end. */
+void world_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+const char *world_failure(void); /* NULL: none */
+void world_set_wall_offset_ms(int64_t offset_ms); /* of the clock that people see */
+
+/* Something that happens at its time. `owner` (may be NULL): its ticks run afterwards. */
+struct happening;
+struct happening *world_at(int64_t at_us, struct loop *owner, void (*on_due)(void *ctx), void *ctx);
+/* The same for a `ctx` that `on_drop` frees when the world ends before. */
+void world_at_or_drop(int64_t at_us, void (*on_due)(void *ctx), void (*on_drop)(void *ctx), void *ctx);
+void world_cancel(struct happening *happening); /* NULL is fine */
+/* Until `until_us`, or until *is_enough. False: too much happens in no time (a livelock). */
+bool world_run(int64_t until_us, bool (*is_enough)(void));
+uint64_t world_steps(void);
+
+/* ---- loop.c ------------------------------------------------------------------------------------------------ */
+
+void loop_turn(struct loop *loop); /* the ticks that were asked for */
+
+/* ---- bus.c: one nats-server and the links to it -------------------------------------------------------------- */
+
+void server_begin(void);
+void server_end(void);
+void server_stop(void); /* all connections are lost, subscriptions forgotten */
+void server_start(void);
+/* The client's process is gone: nothing it says or hears from now on. is_noticed: the server sees it at once, else after a while. */
+void bus_kill(struct bus *bus, bool is_noticed);
+/* Nothing passes for so long; after two seconds the client notices, the server some time later. */
+void bus_stall(struct bus *bus, uint32_t for_ms);
+/* A reset connection: what was on its way is lost. */
+void bus_reset(struct bus *bus);
+
+/* ---- disk.c: files in memory behind SQLite's VFS ---------------------------------------------------------------- */
+
+enum disk_fault { DISK_SOUND, DISK_FULL, DISK_BROKEN };
+void disk_begin(void);
+void disk_end(void);
+void disk_fault(enum disk_fault fault); /* of every write and sync from now on */
+void disk_freeze(void); /* the process that writes is dead: whatever it still does is not done */
+/* It starts again. is_power_cut: of what was not synced each sector is kept or not. */
+void disk_thaw(bool is_power_cut);
+uint32_t disk_sync_ms(void); /* how long the next one takes */
+void disk_slow(uint32_t percent); /* chance of a sync that hangs for a while */
+
+/* ---- agent.c: the program behind a sidecar -------------------------------------------------------------------------- */
+
+struct agent_habits { /* passed as the sidecar's argv */
+    uint32_t work_most_ms;
+    uint32_t die_percent; /* of tasks in which it dies */
+    uint32_t slots;
+};
+/* What a sound agent answers: the agents are functions of their text. */
+void agent_answer(const char *text, char *ret, size_t size);
+extern bool agents_are_calm; /* nobody dies any more, but of poison */
+
+/* ---- seeded bugs: each breaks one promise, so that the checks can be seen to bite (main.c --bug NAME) ------------------ */
+enum sim_bug { BUG_NONE, BUG_LOSE_SYNC, BUG_EARLY_ACCEPT, BUG_DOUBLE_END, BUG_SKIP_EVENT, BUGS };
+extern enum sim_bug sim_bug;
