@@ -3,6 +3,7 @@
 #include "sim.h"
 
 #include "base/alloc.h"
+#include "base/seeded.h"
 
 #include <sqlite3.h>
 #include <stdlib.h>
@@ -163,7 +164,7 @@ static int file_sync(sqlite3_file *file, int flags)
     struct content *content = ((struct handle *)file)->content;
     if (is_lost() || disk.fault == DISK_BROKEN)
         return SQLITE_IOERR_FSYNC;
-    if (sim_bug == BUG_LOSE_SYNC)
+    if (SEEDED_BUG("lost-sync"))
         return SQLITE_OK;
     content_sync(content);
     return SQLITE_OK;

@@ -74,6 +74,3 @@ struct agent_habits { /* passed as the sidecar's argv */
 void agent_answer(const char *text, char *ret, size_t size);
 extern bool agents_are_calm; /* nobody dies any more, but of poison */
 
-/* ---- seeded bugs: each breaks one promise, so that the checks can be seen to bite (main.c --bug NAME) ------------------ */
-enum sim_bug { BUG_NONE, BUG_LOSE_SYNC, BUG_EARLY_ACCEPT, BUG_DOUBLE_END, BUG_SKIP_EVENT, BUGS };
-extern enum sim_bug sim_bug;

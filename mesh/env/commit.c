@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/counters.h"
 #include "base/loop.h"
+#include "base/seeded.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -185,7 +186,8 @@ static void add_frames(struct etask *task, struct journal_batch *batch, struct c
         size_t count = events_that_fit(task, first);
         Amp__Frame *frame = &commit->frames[commit->n_frames++];
         fill_frame(task, batch, first, count, frame);
-        add_event_row(task, batch, frame);
+        if (!SEEDED_BUG("lost-event") || count < 2)
+            add_event_row(task, batch, frame);
         if (frame->seq == 1)
             add_request(task, batch, frame);
         first += count;
@@ -251,6 +253,8 @@ static enum amp_code write_batch(struct etask *task, struct journal_batch *batch
     commit->bytes = task->bodies.len;
     amp_buf_reset(&task->bodies);
     task->wants_row = false;
+    for (size_t i = 0; SEEDED_BUG("early-publish") && i < commit->n_frames; i++)
+        publish_frame(task, &commit->frames[i]);
     return AMP_OK;
 }
 
@@ -284,7 +288,7 @@ enum amp_code commit_submit(struct etask *task, const char *key, struct amp_byte
     commit->is_submit = true;
     add_frames(task, batch, commit);
     add_task_row(task, batch);
-    if (key) {
+    if (key && !SEEDED_BUG("lost-key")) {
         struct journal_row *row = journal_batch_add(batch, JOURNAL_KEY);
         row->scope = journal_batch_text(batch, task->from);
         row->key = journal_batch_text(batch, key);

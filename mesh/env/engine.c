@@ -1,5 +1,7 @@
 #include "engine.h"
 
+#include "base/seeded.h"
+
 #include <assert.h>
 
 #define STATE(name) AMP__TASK_STATE__TASK_STATE_##name
@@ -71,7 +73,7 @@ static void retry(struct step *step)
 {
     struct engine *engine = step->engine;
     engine->failures++;
-    if (engine->failures >= ENGINE_FAILURES_MAX) {
+    if (engine->failures >= ENGINE_FAILURES_MAX && !SEEDED_BUG("tried-for-ever")) {
         end(step, STATE(FAILED), AMP_ATTEMPTS);
         return;
     }
@@ -96,7 +98,7 @@ static void on_call_ended(struct step *step)
         end(step, STATE(FAILED), AMP_BAD_ANSWER);
     } else if (!engine->is_taken && engine_is_untaken(code)) {
         queue(step, code);
-    } else if (engine_is_failure(code) && engine->is_retry_safe) {
+    } else if (engine_is_failure(code) && (engine->is_retry_safe || SEEDED_BUG("unsafe-retry"))) {
         retry(step);
     } else if (has_end) {
         keep_end(step);
@@ -130,6 +132,8 @@ static void on_reloaded(struct step *step)
         end(step, STATE(FAILED), AMP_INTERRUPTED);
         return;
     }
+    if (engine->attempt > 0 && SEEDED_BUG("forgotten-at-restart"))
+        return;
     if (engine->attempt > 0) {
         engine->is_taken = true;
         push(step, ENGINE_DO_RETRY, AMP_INTERRUPTED, STATE(UNSPECIFIED));

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/loop.h"
+#include "base/seeded.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -225,6 +226,8 @@ enum amp_code etask_emit(struct etask *task, int64_t time_unix_ms, struct amp_by
     Amp__TaskState before = amp_fold_state(fold);
     enum amp_code code = amp_fold_apply(fold, body, NULL);
     if (code == AMP_OK)
+        code = keep_event(task, time_unix_ms, body);
+    if (code == AMP_OK && SEEDED_BUG("two-ends") && amp_task_is_terminal(amp_fold_state(fold)))
         code = keep_event(task, time_unix_ms, body);
     if (code == AMP_OK && amp_fold_state(fold) != before)
         etask_changed(task);

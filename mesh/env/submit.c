@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/loop.h"
+#include "base/seeded.h"
 
 #include <sodium.h>
 #include <stdio.h>
@@ -262,6 +263,17 @@ static enum amp_code start_task(const struct ask *ask, struct etask *task, const
     return code;
 }
 
+#ifdef AMESH_SEEDED_BUGS
+static void answer_early(const struct ask *ask, struct etask *task)
+{
+    Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
+    Amp__TaskRecord *record = view_task(task, env_answer_arena(ask->env), VIEW_ALL);
+    answer.n_tasks = 1;
+    answer.tasks = &record;
+    env_answer_record(ask->env, ask->reply, ask->encoding, &answer);
+}
+#endif
+
 void submit_verb(const struct ask *ask)
 {
     struct env *env = ask->env;
@@ -285,6 +297,12 @@ void submit_verb(const struct ask *ask)
         env_refuse(env, ask->reply, ask->encoding, &err);
         return;
     }
+#ifdef AMESH_SEEDED_BUGS
+    if (SEEDED_BUG("early-answer")) {
+        answer_early(ask, task);
+        return;
+    }
+#endif
     etask_reply_later(task, ask->reply, ask->encoding, false);
 }
 

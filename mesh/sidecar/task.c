@@ -14,6 +14,7 @@
 #include "base/counters.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/seeded.h"
 
 #define CALLER_SILENT_MS 10000u                    /* a caller that reads on, or waits, is heard of each second (amp.md 5.5.2) */
 #define OVERDUE_MS (SIDECAR_CANCEL_MS + 1000u)     /* the worker had its 5 s and a kill; the caller waits no longer */
@@ -416,7 +417,7 @@ void task_finish(struct task *task, const struct task_outcome *outcome)
     struct task_verdict verdict = {.state = outcome->state, .reason = outcome->reason, .error = outcome->error, .death = outcome->death};
     assert(task->is_running);
     /* What an agent went on to say after its cancel was not taken: an answer without it would be a lie. */
-    if (task->has_unsaid && verdict.state == AMP__TASK_STATE__TASK_STATE_COMPLETED)
+    if (task->has_unsaid && !SEEDED_BUG("half-answer") && verdict.state == AMP__TASK_STATE__TASK_STATE_COMPLETED)
         verdict.state = AMP__TASK_STATE__TASK_STATE_CANCELED;
     else if (!task->stream.is_ended && outcome->result && outcome->error.code == AMP_OK)
         task_outcome_apply(task, outcome->result, &verdict);

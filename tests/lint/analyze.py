@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.path.join(TOP, "build/clang")
+BUILD = os.path.join(TOP, "build/tidy")  # its own: another test builds in build/clang meanwhile
 CACHE = os.path.join(TOP, "build/analyze")
 TIDY = shutil.which("clang-tidy")
 DEFECT = """#include <string.h>
@@ -61,8 +61,8 @@ def main():
         print("ok 1 - clang-tidy finds nothing # SKIP there is no clang-tidy: apt-get install clang-tidy")
         print("1..1")
         return 1 if os.environ.get("CI") == "true" else 0
-    subprocess.run(["cmake", "--preset", "clang"], cwd=TOP, check=True, capture_output=True)
-    subprocess.run(["cmake", "--build", "build/clang", "--target", "amp_objects"], cwd=TOP, check=True, capture_output=True)  # generated headers
+    subprocess.run(["cmake", "--preset", "clang", "-B", BUILD], cwd=TOP, check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", BUILD, "--target", "amp_objects"], cwd=TOP, check=True, capture_output=True)  # generated headers
     os.makedirs(CACHE, exist_ok=True)
     with open(os.path.join(BUILD, "compile_commands.json")) as f:
         entries = {e["file"]: e for e in json.load(f)}

@@ -208,7 +208,8 @@ void env_world_beat(struct env_world *world, const char *agent, const char *inst
     envelope.beat = &beat;
     assert_int_equal(amp_subject_build(AMP_SUBJECT_HB, agent, instance, NULL, subject, NULL), AMP_OK);
     world_send(world->world.near, subject, &envelope);
-    world_settle(&world->world, world->world.near);
+    world_settle(&world->world, world->world.near); /* the server has it */
+    world_settle(&world->world, world->world.far);  /* the environment has it */
 }
 
 void env_world_break_disk(bool is_broken)
