@@ -41,8 +41,9 @@ const char *error_default_hint(enum amp_code code)
     case AMP_TASK_FAILED:
     case AMP_REJECTED:
     case AMP_CANCELED:
-    case AMP_ATTEMPTS:
         return "amesh task show ID for what happened";
+    case AMP_ATTEMPTS:
+        return "amesh task show ID for what happened; amesh task retry ID once that is mended";
     case AMP_NO_SIDECAR:
         return "run it inside an agent that amesh run started";
     case AMP_INVALID:

@@ -66,7 +66,13 @@ static void add_row(struct list *list, const Amp__TaskRecord *record, int64_t no
         print_duration(now - record->submitted->unix_ms, age);
     if (record->submitted != NULL && record->ended != NULL)
         print_duration(record->ended->unix_ms - record->submitted->unix_ms, took);
-    char *text = record->waiting != NULL && *record->waiting != '\0' ? xasprintf("(%s)", record->waiting) : task_request_text(record, 60);
+    char *text = NULL;
+    if (list->query.dead && record->error != NULL && record->error->message != NULL)
+        text = print_line(record->error->message, 0);
+    else if (record->waiting != NULL && *record->waiting != '\0')
+        text = xasprintf("(%s)", record->waiting);
+    else
+        text = task_request_text(record, 60);
     const char *cells[] = {record->task->id, amp_task_state_short(cli_task_state(record)), target, record->from, age, took, text};
     print_table_add(&list->table, cells);
     free(text);
@@ -138,6 +144,7 @@ static int read_query(struct list *list)
     query->agent = (char *)command_value(command, cli->args, "agent");
     query->context_id = (char *)command_value(command, cli->args, "context");
     query->has_open = query->open = command_flag(command, cli->args, "open");
+    query->has_dead = query->dead = command_flag(command, cli->args, "dead");
     int status = read_limits(list);
     if (status == 0 && query->agent != NULL)
         status = cli_id(cli, "the agent", query->agent);
@@ -303,11 +310,48 @@ static int run_cancel(const struct command *command, struct command_args *args)
     return status;
 }
 
+/* ---- retry -------------------------------------------------------------------------------------------- */
+
+static int on_retried(void *ctx, const Amp__EnvReply *reply)
+{
+    const struct cli *cli = ctx;
+    if (reply->n_tasks == 0)
+        return cli_fail_with(cli, AMP_BAD_ANSWER, "the environment accepted it, but does not say as which task");
+    if (cli->is_json)
+        output_message(stdout, &reply->tasks[0]->task->base);
+    else
+        printf("%s\n", reply->tasks[0]->task->id);
+    return 0;
+}
+
+static int run_retry(const struct command *command, struct command_args *args)
+{
+    struct cli cli;
+    int status = cli_init(&cli, command, args);
+    if (status == 0)
+        status = cli_operands(&cli, 1, 1);
+    if (status == 0)
+        status = cli_id(&cli, "the task", args->rest[0]);
+    if (status == 0)
+        status = cli_connect(&cli);
+    if (status == 0) {
+        Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
+        Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+        query.id = (char *)args->rest[0];
+        request.verb_case = AMP__ENV_REQUEST__VERB_RETRY;
+        request.retry = &query;
+        status = cli_request(&cli, &request, on_retried, &cli);
+    }
+    cli_done(&cli);
+    return status;
+}
+
 static const struct command_option list_options[] = {
     {.name = "state", .arg = "STATE", .help = "only tasks in this state", .complete = "submitted|working|input-required|completed|failed|canceled|rejected"},
     {.name = "agent", .letter = 'a', .arg = "A", .help = "only tasks of this agent", .complete = "agents"},
     {.name = "context", .letter = 'c', .arg = "C", .help = "only tasks of this conversation", .complete = "contexts"},
     {.name = "open", .letter = 'o', .help = "only tasks that have not ended"},
+    {.name = "dead", .help = "only dead letters: tasks given up after too many tries, with the reason, until they are tried again"},
     {.name = "since", .arg = "TIME", .help = "only tasks that were submitted within the last TIME, such as 1h"},
     {.name = "limit", .letter = 'n', .arg = "N", .help = "at most N tasks, newest first (default 50, with --since 10000; at most 10000)"},
     {0},
@@ -359,6 +403,14 @@ const struct command task_commands[] = {
      .details = "Exit code 8 if it has already ended.\n\nExamples:\n  amesh task cancel t-01hq3c --reason \"no longer needed\"",
      .options = cancel_options,
      .run = run_cancel,
+     .complete = "tasks"},
+    {.name = "task retry",
+     .operands = "ID",
+     .summary = "try a durable task again that failed, was rejected or cancelled; prints the new task's id",
+     .details = "What was asked is asked again, in the same conversation, as a new task; its metadata names the old one (amp/retryOf), which is no dead letter any more "
+                "(amesh task ls --dead).\n\nExit code 8 if it has not ended, or is completed.\n\nExamples:\n  amesh task retry t-01hq3c\n  amesh task watch $(amesh task retry t-01hq3c)",
+     .options = no_options,
+     .run = run_retry,
      .complete = "tasks"},
     {.name = "history",
      .operands = "CONTEXT",

@@ -227,6 +227,7 @@ static void add_task_row(struct etask *task, struct journal_batch *batch)
     row->is_durable = task->is_durable;
     row->is_open = !task->is_ended;
     row->is_incomplete = task->is_incomplete;
+    row->is_dead = task->is_dead;
     row->at_unix_ms = task->submitted_unix_ms;
     row->started_unix_ms = task->started_unix_ms;
     row->ended_unix_ms = task->ended_unix_ms;
@@ -288,6 +289,8 @@ enum amp_code commit_submit(struct etask *task, const char *key, struct amp_byte
     commit->is_submit = true;
     add_frames(task, batch, commit);
     add_task_row(task, batch);
+    if (task->retry_of)
+        journal_batch_add(batch, JOURNAL_REVIVED)->task = journal_batch_text(batch, task->retry_of);
     if (key && !SEEDED_BUG("lost-key")) {
         struct journal_row *row = journal_batch_add(batch, JOURNAL_KEY);
         row->scope = journal_batch_text(batch, task->from);

@@ -385,7 +385,10 @@ static void end_with(struct etask *task, Amp__TaskState state, enum amp_code cod
         deadline_error(task, arena, &err);
         amp_error_to_wire(&err, &wire);
     } else {
-        amp_error_set(&err, code, "", "%s%s%s", amp_code_info(code)->text, cause ? "; the last time: " : "",
+        char tries[48] = "";
+        if (code == AMP_ATTEMPTS)
+            snprintf(tries, sizeof tries, "given up after %u attempts", task->engine.failures);
+        amp_error_set(&err, code, "", "%s%s%s", *tries ? tries : amp_code_info(code)->text, cause ? "; the last one: " : "",
                       cause ? (cause->message ? cause->message : amp_code_info((enum amp_code)cause->code)->text) : "");
         amp_error_to_wire(&err, &wire);
         wire.death = cause ? cause->death : NULL;
@@ -395,6 +398,7 @@ static void end_with(struct etask *task, Amp__TaskState state, enum amp_code cod
     if (code == AMP_CANCELED && task->cancel_reason)
         snprintf(text, sizeof text, "%s", task->cancel_reason);
     end_attempt(task, code, state);
+    task->is_dead = code == AMP_ATTEMPTS;
     uint8_t *packed = xcalloc(1, amp__error__get_packed_size(&wire));
     size_t size = amp__error__pack(&wire, packed);
     if (etask_emit_status(task, state, text, NULL) != AMP_OK)

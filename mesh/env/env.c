@@ -88,6 +88,8 @@ static void take_up_durable(struct etask *task, const struct journal_row *row)
         deadline = loop_now_ms(env->loop) + submit->request->timeout_ms - (gone_ms > 0 ? gone_ms : 0);
     }
     engine_init(&task->engine, is_safe, deadline);
+    if (submit && submit->retry_of)
+        task->retry_of = xstrdup(submit->retry_of);
     task->engine.attempt = row->attempt;
     task->engine.is_taken = row->attempt > 0;
     for (size_t i = 0; i < task->n_attempts; i++) {

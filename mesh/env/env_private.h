@@ -84,10 +84,12 @@ struct etask {
     char instance[AMP_NAME_MAX + 1];
     bool is_durable, is_incomplete;
     bool is_ended;      /* the last event was emitted */
+    bool is_dead;       /* it ended because it was tried as often as allowed */
     bool is_skill_only; /* `agent` is who has it, not what was asked for */
     uint8_t *submit;    /* packed Amp__Submit */
     size_t submit_len;
     int64_t submitted_unix_ms, started_unix_ms, ended_unix_ms;
+    char *retry_of;     /* the task that this one tries again, or NULL */
     uint8_t *error;     /* packed Amp__Error, when it ended by one */
     size_t error_len;
 
@@ -201,6 +203,7 @@ AMP_MUST_USE enum amp_code env_publish(struct env *env, const char *subject, enu
 size_t env_payload_max(const struct env *env);
 
 void submit_verb(const struct ask *ask);              /* submit.c */
+void submit_retry_verb(const struct ask *ask);
 void submit_done(struct etask *task, enum amp_code code);
 void query_get(const struct ask *ask);                /* query.c */
 void query_list(const struct ask *ask);

@@ -92,6 +92,7 @@ void etask_free(struct etask *task)
     free(task->submit);
     free(task->error);
     free(task->cancel_reason);
+    free(task->retry_of);
     free(task);
 }
 

@@ -19,6 +19,7 @@ enum journal_row_kind {
     JOURNAL_EVENT, /* append `count` events, numbered from seq; (task, seq) is unique */
     JOURNAL_KV,    /* put or delete */
     JOURNAL_DEATH,
+    JOURNAL_REVIVED, /* the task is no dead letter any more */
     JOURNAL_KEY, /* idempotency key → task, with the digest of the request; scope = sender */
 };
 
@@ -31,7 +32,7 @@ struct journal_row {
     const char *instance;         /* task: who has it now; death: who died */
     const char *attempts;         /* task: JSON array, kept as it was if NULL */
     int32_t state;
-    bool is_durable, is_open, is_incomplete;
+    bool is_durable, is_open, is_incomplete, is_dead;
     int64_t at_unix_ms;           /* task: submitted; event, kv, death: when */
     int64_t started_unix_ms, ended_unix_ms; /* 0: not yet */
     uint32_t seq, count, attempt; /* task: count = events so far */
@@ -70,7 +71,7 @@ typedef bool journal_on_row(void *ctx, const struct journal_row *row);
 struct journal_query {
     const char *task, *context, *agent, *parent;
     int32_t state; /* 0: any */
-    bool only_open, only_durable;
+    bool only_open, only_durable, only_dead;
     bool oldest_first;
     uint32_t limit;         /* 0 or more than JOURNAL_READ_MAX: that */
     int64_t from_unix_ms;   /* paging: (submitted, id) strictly behind these in the order asked for; 0: from the start */

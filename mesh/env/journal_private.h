@@ -23,6 +23,7 @@ enum store_statement {
     STORE_KV_DELETE,
     STORE_DEATH,
     STORE_DEATH_TRIM,
+    STORE_REVIVED,
     STORE_KEY,
     STORE_STATEMENTS,
 };

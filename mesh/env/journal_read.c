@@ -143,10 +143,10 @@ static bool is_asked(const char *text)
 
 static void write_conditions(const struct journal_query *query, struct amp_buf *sql)
 {
-    (void)amp_buf_printf(sql, " FROM tasks WHERE 1%s%s%s%s%s%s%s", is_asked(query->task) ? " AND id = :task" : "",
+    (void)amp_buf_printf(sql, " FROM tasks WHERE 1%s%s%s%s%s%s%s%s", is_asked(query->task) ? " AND id = :task" : "",
                          is_asked(query->context) ? " AND context = :context" : "", is_asked(query->agent) ? " AND agent = :agent" : "",
                          is_asked(query->parent) ? " AND parent = :parent" : "", query->state ? " AND state = :state" : "",
-                         query->only_open ? " AND open = 1" : "", query->only_durable ? " AND durable = 1" : "");
+                         query->only_open ? " AND open = 1" : "", query->only_durable ? " AND durable = 1" : "", query->only_dead ? " AND dead = 1" : "");
 }
 
 static void bind_conditions(sqlite3_stmt *statement, const struct journal_query *query)

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 #define CHECKPOINT_IDLE_PAGES 2048
 #define CHECKPOINT_FORCED_PAGES 16384
 
@@ -36,18 +36,26 @@ static const char schema[] =
     " body BLOB NOT NULL) STRICT;"
     "CREATE INDEX deaths_by_agent ON deaths (agent, n);";
 
+/* What each version has that the one before had not, from 2 on. A new file is made as version 1 and goes the same way. */
+static const char *const upgrades[] = {
+    "ALTER TABLE tasks ADD COLUMN dead INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX tasks_dead ON tasks (submitted, id) WHERE dead = 1;",
+};
+_Static_assert(sizeof upgrades / sizeof *upgrades == SCHEMA_VERSION - 1, "a version without its upgrade");
+
 static const char *const statement_sql[STORE_STATEMENTS] = {
     [STORE_BEGIN] = "BEGIN IMMEDIATE",
     [STORE_COMMIT] = "COMMIT",
     [STORE_ROLLBACK] = "ROLLBACK",
     /* What a task is stays; what becomes of it is replaced. */
     [STORE_TASK] = "INSERT INTO tasks (id, context, agent, skill, sender, parent, instance, state, durable, open, incomplete,"
-                   " submitted, started, ended, attempt, events, attempts, request, record)"
-                   " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)"
+                   " submitted, started, ended, attempt, events, attempts, request, record, dead)"
+                   " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)"
                    " ON CONFLICT (id) DO UPDATE SET agent = excluded.agent, instance = excluded.instance, state = excluded.state,"
                    " open = excluded.open, incomplete = excluded.incomplete, started = excluded.started, ended = excluded.ended,"
                    " attempt = excluded.attempt, events = excluded.events, attempts = coalesce(excluded.attempts, attempts),"
-                   " request = coalesce(excluded.request, request), record = coalesce(excluded.record, record)",
+                   " request = coalesce(excluded.request, request), record = coalesce(excluded.record, record),"
+                   " dead = excluded.dead",
     [STORE_EVENT] = "INSERT INTO events (task, seq, count, at, body) VALUES (?1, ?2, ?3, ?4, ?5)",
     [STORE_KV_PUT] = "INSERT INTO kv (scope, owner, key, version, at, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
                      " ON CONFLICT (scope, owner, key) DO UPDATE SET version = excluded.version, at = excluded.at,"
@@ -56,6 +64,7 @@ static const char *const statement_sql[STORE_STATEMENTS] = {
     [STORE_DEATH] = "INSERT INTO deaths (agent, instance, at, body) VALUES (?1, ?2, ?3, ?4)",
     [STORE_DEATH_TRIM] = "DELETE FROM deaths WHERE agent = ?1 AND n <= (SELECT n FROM deaths WHERE agent = ?1"
                          " ORDER BY n DESC LIMIT 1 OFFSET ?2)",
+    [STORE_REVIVED] = "UPDATE tasks SET dead = 0 WHERE id = ?1",
     [STORE_KEY] = "INSERT INTO keys (sender, key, task, digest) VALUES (?1, ?2, ?3, ?4)",
 };
 
@@ -84,12 +93,13 @@ static int read_version(void *ctx, int count, char **values, char **names)
 static int make_schema(struct store *store, int *version)
 {
     int status = sqlite3_exec(store->db, "PRAGMA user_version", read_version, version, NULL);
-    if (status != SQLITE_OK || *version != 0)
-        return status;
-    char sql[sizeof schema + 128];
-    snprintf(sql, sizeof sql, "BEGIN IMMEDIATE;%s PRAGMA user_version = %d; COMMIT;", schema, SCHEMA_VERSION);
-    *version = SCHEMA_VERSION;
-    return sqlite3_exec(store->db, sql, NULL, NULL, NULL);
+    while (status == SQLITE_OK && *version >= 0 && *version < SCHEMA_VERSION) {
+        char sql[sizeof schema + 128];
+        snprintf(sql, sizeof sql, "BEGIN IMMEDIATE;%s PRAGMA user_version = %d; COMMIT;", *version == 0 ? schema : upgrades[*version - 1], *version + 1);
+        status = sqlite3_exec(store->db, sql, NULL, NULL, NULL);
+        ++*version;
+    }
+    return status;
 }
 
 /* What agents were asked and said is nobody else's: SQLite gives its log the permissions of the file. */
@@ -201,6 +211,7 @@ static bool write_task(struct store *store, const struct journal_row *row)
     bind_text(statement, 17, row->attempts);
     bind_bytes(statement, 18, row->request);
     bind_bytes(statement, 19, row->body);
+    sqlite3_bind_int(statement, 20, row->is_dead);
     return step(statement);
 }
 
@@ -242,6 +253,13 @@ static bool write_death(struct store *store, const struct journal_row *row)
     return step(statement) && step(trim);
 }
 
+static bool write_revived(struct store *store, const struct journal_row *row)
+{
+    sqlite3_stmt *statement = store->statements[STORE_REVIVED];
+    bind_name(statement, 1, row->task);
+    return step(statement);
+}
+
 static bool write_key(struct store *store, const struct journal_row *row)
 {
     sqlite3_stmt *statement = store->statements[STORE_KEY];
@@ -263,6 +281,8 @@ static bool write_row(struct store *store, const struct journal_row *row)
         return write_kv(store, row);
     case JOURNAL_DEATH:
         return write_death(store, row);
+    case JOURNAL_REVIVED:
+        return write_revived(store, row);
     case JOURNAL_KEY:
         return write_key(store, row);
     }

@@ -90,6 +90,7 @@ static void query_page(const struct ask *ask, const Amp__TaskQuery *wanted, bool
                                   .parent = wanted->parent,
                                   .state = wanted->has_state ? (int32_t)wanted->state : 0,
                                   .only_open = wanted->has_open && wanted->open,
+                                  .only_dead = wanted->has_dead && wanted->dead,
                                   .oldest_first = is_history};
     struct page page = {.ask = ask, .arena = env_answer_arena(ask->env), .flags = is_history ? VIEW_ALL : 0};
     struct amp_error err = {0};

@@ -135,6 +135,7 @@ static Amp__Json *make_metadata(const struct etask *task, const Amp__Json *own, 
     (void)amp_buf_printf(&out, "{\"amp/durable\":%s", task->is_durable ? "true" : "false");
     append_id(&out, "amp/from", task->from);
     append_id(&out, "amp/parent", task->parent);
+    append_id(&out, "amp/retryOf", task->retry_of ? task->retry_of : "");
     if (task->n_attempts) {
         (void)amp_buf_printf(&out, ",\"amp/attempts\":");
         append_attempts(&out, task);

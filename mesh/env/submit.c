@@ -186,9 +186,8 @@ static enum amp_code check_room(const struct ask *ask, struct amp_error *err)
     return AMP_OK;
 }
 
-static enum amp_code check_submit(const struct ask *ask, struct amp_error *err)
+static enum amp_code check_submit(const struct ask *ask, const Amp__Submit *submit, struct amp_error *err)
 {
-    const Amp__Submit *submit = ask->request->submit;
     if (submit->agent && submit->skill)
         return amp_error_set(err, AMP_INVALID, "submit.skill", "an agent or a skill, not both");
     if (submit->request->task_id[0] && is_id_taken(ask->env, submit->request->task_id))
@@ -225,6 +224,7 @@ static struct etask *make_task(const struct ask *ask, const Amp__Submit *submit)
     etask_strcpy(task->from, ask->from);
     etask_strcpy(task->parent, request->parent);
     task->submitted_unix_ms = now_unix_ms;
+    task->retry_of = submit->retry_of ? xstrdup(submit->retry_of) : NULL;
     bool has_deadline = request->has_timeout_ms && request->timeout_ms > 0;
     engine_init(&task->engine, !submit->retry || strcmp(submit->retry, "never") != 0,
                 has_deadline ? loop_now_ms(env->loop) + request->timeout_ms : ENGINE_NEVER);
@@ -247,9 +247,8 @@ static enum amp_code first_event(void *ctx, struct amp_bytes body)
     return AMP_OK;
 }
 
-static enum amp_code start_task(const struct ask *ask, struct etask *task, const uint8_t digest[DIGEST_SIZE])
+static enum amp_code start_task(struct etask *task, const char *key, const uint8_t digest[DIGEST_SIZE])
 {
-    const char *key = ask->request->submit->key;
     if (key && !*key)
         key = NULL;
     struct amp_event_source source = {
@@ -274,23 +273,16 @@ static void answer_early(const struct ask *ask, struct etask *task)
 }
 #endif
 
-void submit_verb(const struct ask *ask)
+static void accept(const struct ask *ask, const Amp__Submit *submit, const uint8_t digest[DIGEST_SIZE])
 {
     struct env *env = ask->env;
-    const Amp__Submit *submit = ask->request->submit;
     struct amp_error err = {0};
-    uint8_t digest[DIGEST_SIZE] = {0};
-    bool has_key = submit->key && submit->key[0];
-    if (has_key)
-        digest_submit(submit, &env->arena, digest);
-    if (has_key && answer_known(ask, submit->key, digest))
-        return;
-    if (check_submit(ask, &err) != AMP_OK) {
+    if (check_submit(ask, submit, &err) != AMP_OK) {
         env_refuse(env, ask->reply, ask->encoding, &err);
         return;
     }
     struct etask *task = make_task(ask, submit);
-    enum amp_code code = start_task(ask, task, digest);
+    enum amp_code code = start_task(task, submit->key, digest);
     if (code != AMP_OK) {
         etask_free(task);
         amp_error_set(&err, code, "", "the task could not be written down: %s", amp_code_info(code)->text);
@@ -304,6 +296,88 @@ void submit_verb(const struct ask *ask)
     }
 #endif
     etask_reply_later(task, ask->reply, ask->encoding, false);
+}
+
+void submit_verb(const struct ask *ask)
+{
+    const Amp__Submit *submit = ask->request->submit;
+    uint8_t digest[DIGEST_SIZE] = {0};
+    bool has_key = submit->key && submit->key[0];
+    if (submit->retry_of) {
+        env_refuse_code(ask, AMP_INVALID, "submit.retry_of", "only the environment says what is tried again");
+        return;
+    }
+    if (has_key)
+        digest_submit(submit, &ask->env->arena, digest);
+    if (!has_key || !answer_known(ask, submit->key, digest))
+        accept(ask, submit, digest);
+}
+
+/* ---- once more ------------------------------------------------------------------------------------------------------------- */
+
+struct ended { /* the task that is to be tried again */
+    struct amp_arena *arena;
+    bool is_known, is_open, is_durable;
+    Amp__TaskState state;
+    Amp__Submit *submit;
+};
+
+static bool on_ended(void *ctx, const struct journal_row *row)
+{
+    struct ended *ended = ctx;
+    ended->is_known = true;
+    ended->is_open = row->is_open;
+    ended->is_durable = row->is_durable;
+    ended->state = (Amp__TaskState)row->state;
+    ended->submit = row->request.len ? amp__submit__unpack(&ended->arena->allocator, row->request.len, row->request.data) : NULL;
+    return false;
+}
+
+static enum amp_code check_ended(const struct ended *ended, struct amp_error *err)
+{
+    if (!ended->is_known)
+        return amp_error_set(err, AMP_NO_SUCH_TASK, "id", "there is no such task");
+    if (!ended->is_durable || !ended->submit) {
+        amp_error_set(err, AMP_UNSUPPORTED, "id", "what was asked of a direct task is not kept: it cannot be tried again");
+        amp_error_hint(err, "ask again; --durable keeps it");
+        return AMP_UNSUPPORTED;
+    }
+    if (ended->is_open) {
+        amp_error_set(err, AMP_CONFLICT, "id", "the task has not ended");
+        amp_error_hint(err, "amesh task cancel ends it");
+        return AMP_CONFLICT;
+    }
+    if (ended->state == AMP__TASK_STATE__TASK_STATE_COMPLETED) {
+        amp_error_set(err, AMP_TASK_ENDED, "id", "the task is completed");
+        amp_error_hint(err, "ask again, as a task of its own");
+        return AMP_TASK_ENDED;
+    }
+    return AMP_OK;
+}
+
+void submit_retry_verb(const struct ask *ask)
+{
+    struct env *env = ask->env;
+    const char *id = ask->request->retry->id;
+    struct ended ended = {.arena = &env->arena};
+    struct journal_query query = {.task = id, .limit = 1};
+    struct amp_error err = {0};
+    uint8_t digest[DIGEST_SIZE] = {0};
+    if (!id || !amp_id_is_valid(id)) {
+        env_refuse_code(ask, AMP_INVALID, "id", "which task?");
+        return;
+    }
+    enum amp_code code = journal_tasks(env->journal, &query, on_ended, &ended, NULL, &err);
+    if (code == AMP_OK)
+        code = check_ended(&ended, &err);
+    if (code != AMP_OK) {
+        env_refuse(env, ask->reply, ask->encoding, &err);
+        return;
+    }
+    ended.submit->key = NULL;
+    ended.submit->retry_of = (char *)id;
+    ended.submit->request->task_id = (char *)"";
+    accept(ask, ended.submit, digest);
 }
 
 void submit_done(struct etask *task, enum amp_code code)

@@ -215,12 +215,13 @@ def newer_journal(mesh):
     mesh.kill_env()
     path = os.path.join(mesh.home, "journal.db")
     with sqlite3.connect(path) as db:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
         db.execute("PRAGMA user_version = 99")
     db.close()
     r = mesh.run("env")
     check(r.status == 7 and "schema 99" in r.err and "Try:" in r.err, "a journal of a newer version is refused, and why", r.status, r.err)
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 1")
+        db.execute(f"PRAGMA user_version = {version}")
     db.close()
     mesh.start_env()
 
@@ -293,6 +294,35 @@ def larger_than_a_message(mesh):
     check(len(shown) == events and events > 40, "task show has all events", len(shown), events)
 
 
+def dead_letters(mesh):
+    """Poison is given up, listed with its reason, and tried again when somebody has mended the cause."""
+    flag = os.path.join(mesh.home, "antidote")
+    mesh.agent("poisoned", "--", "sh", "-c", f"test -e {flag} || kill -9 $$; cat")
+    r = mesh.run("ask", "--durable", "--context", "c-dead", "poisoned", "swallow")
+    check(r.status == 1 and "AMESH-3009" in r.err and "SIGKILL" in r.err and "task retry" in r.err, "given up, with the reason and the next step", r.status, r.err)
+    dead = mesh.run("task", "ls", "--dead", "--agent", "poisoned", "--json").ok().json()["tasks"]
+    check(len(dead) == 1 and len(dead[0]["metadata"]["amp/attempts"]) == 5, "a dead letter, after five attempts", [(a["attempt"], a["outcome"]) for a in dead[0]["metadata"]["amp/attempts"]])
+    old = dead[0]["id"]
+    table = mesh.run("task", "ls", "--dead").ok().out
+    check(old in table and "killed by signal 9" in table, "the list says why", table)
+    mesh.restart_env()
+    check(old in mesh.run("task", "ls", "--dead").ok().out, "also after a kill -9 of the environment")
+    open(flag, "w").close()
+    new = mesh.run("task", "retry", old).ok().out.strip()
+    check(new != old and mesh.run("task", "watch", new).ok(), "a new task", new)
+    task = mesh.run("task", "show", new, "--json").ok().json()
+    check(task["status"]["state"] == "TASK_STATE_COMPLETED" and task["metadata"]["amp/retryOf"] == old, "which knows the old one", task)
+    check(task["contextId"] == "c-dead" and task["artifacts"][0]["parts"][0]["text"] == "swallow", "the same request in the same conversation", task)
+    check(mesh.run("task", "ls", "--dead", "--agent", "poisoned", "--json").ok().json()["tasks"] == [], "no dead letter any more")
+    for task, status, words in ((new, 8, "completed"), ("t-nobody", 4, "no such task"), ("*.>", 2, "")):
+        r = mesh.run("task", "retry", task)
+        check(r.status == status and words in r.err, f"retry {task}", r.status, r.err)
+    mesh.run("ask", "--context", "c-direct", "poisoned", "x").ok()
+    direct = mesh.run("task", "ls", "--context", "c-direct", "--json").ok().json()["tasks"][0]["id"]
+    r = mesh.run("task", "retry", direct)
+    check(r.status == 2 and "direct" in r.err and "--durable" in r.err, "a direct task is not kept for that", r.status, r.err)
+
+
 def stops_in_good_order(mesh):
     task = detach(mesh, "nobody-there", "x")
     mesh.up.signal(signal.SIGTERM)
@@ -329,6 +359,7 @@ def main():
             tap.run("a disk that takes nothing more is said everywhere, and loses nothing", full_disk, mesh)
             tap.run("a task larger than one message is whole, or says what is missing", larger_than_a_message, mesh)
             tap.run("whoever reads sees what was recorded before", reads_see_what_was_recorded, mesh)
+            tap.run("dead letters: listed with their reason, tried again on demand", dead_letters, mesh)
             tap.run("SIGTERM ends it in good order", stops_in_good_order, mesh)
     except Failed as e:
         tap.run("the mesh of these tests", lambda: (_ for _ in ()).throw(e))
