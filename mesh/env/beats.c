@@ -84,7 +84,7 @@ void beats_on_msg(void *ctx, const struct bus_msg *msg)
         keep_death(env, death);
     if (!change.agent->card)
         ask_all(env);
-    dispatch_wake(env, change.agent, change.instance->free > 0);
+    targets_wake(env, change.agent, change.instance->free > 0);
     env_request_tick(env);
 }
 

@@ -1,5 +1,5 @@
-/* Durable tasks meet agents: queues per agent and skill, calls, attempts. What becomes of a task is the engine's decision; this
- * file does what it says and tells it what happened. */
+/* Durable tasks meet agents: calls and attempts. What becomes of a task is the engine's decision; this file does what it says and tells it what happened.
+ * Whose turn it is: target.c. */
 #include "env_private.h"
 
 #include "base/alloc.h"
@@ -13,101 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- queues ----------------------------------------------------------------------------------------------------------------- */
-
-static void mark_runnable(struct target *target)
-{
-    if (target->is_runnable)
-        return;
-    struct env *env = target->env;
-    target->is_runnable = true;
-    target->next_runnable = NULL;
-    *(env->runnable ? &env->runnable_last->next_runnable : &env->runnable) = target;
-    env->runnable_last = target;
-    env_request_tick(env);
-}
-
-static struct target *find_target(struct env *env, char kind, const char *name)
-{
-    char key[sizeof((struct target *)0)->key];
-    snprintf(key, sizeof key, "%c:%s", kind, name);
-    struct target *target;
-    HASH_FIND_STR(env->targets, key, target);
-    return target;
-}
-
-static struct target *make_target(struct etask *task)
-{
-    char kind = task->skill[0] ? 's' : 'a';
-    const char *name = task->skill[0] ? task->skill : task->agent;
-    struct target *target = find_target(task->env, kind, name);
-    if (!target) {
-        target = xcalloc(1, sizeof *target);
-        target->env = task->env;
-        snprintf(target->key, sizeof target->key, "%c:%s", kind, name);
-        HASH_ADD_STR(task->env->targets, key, target);
-    }
-    return target;
-}
-
-static void queue_task(struct etask *task, bool is_first)
-{
-    struct target *target = task->target;
-    struct etask *before = is_first ? NULL : target->last;
-    task->queue_prev = before;
-    task->queue_next = before ? NULL : target->first;
-    *(before ? &before->queue_next : &target->first) = task;
-    *(task->queue_next ? &task->queue_next->queue_prev : &target->last) = task;
-    task->is_queued = true;
-    target->n_queued++;
-}
-
-static void unqueue_task(struct etask *task)
-{
-    struct target *target = task->target;
-    if (!task->is_queued)
-        return;
-    *(task->queue_prev ? &task->queue_prev->queue_next : &target->first) = task->queue_next;
-    *(task->queue_next ? &task->queue_next->queue_prev : &target->last) = task->queue_prev;
-    task->queue_prev = task->queue_next = NULL;
-    task->is_queued = false;
-    target->n_queued--;
-}
-
-/* A name nobody waits for any more is forgotten: senders may ask for any number of names. */
-static void release_target(struct target *target)
-{
-    if (target->n_tasks || target->n_untaken || target->is_runnable)
-        return;
-    HASH_DEL(target->env->targets, target);
-    free(target);
-}
-
-const char *dispatch_waiting(const struct etask *task)
-{
-    if (!task->is_queued)
-        return task->engine.phase == ENGINE_BACKOFF ? "the last attempt failed; the next one starts soon" : NULL;
-    return task->target->waiting[0] ? task->target->waiting : "its turn has not come yet";
-}
-
-static struct registry_slots target_slots(const struct target *target)
-{
-    bool is_skill = target->key[0] == 's';
-    return registry_slots(&target->env->registry, is_skill ? NULL : target->key + 2, is_skill ? target->key + 2 : NULL);
-}
-
-static void say_waiting(struct target *target, const struct registry_slots *slots)
-{
-    bool is_skill = target->key[0] == 's';
-    if (!bus_is_up(target->env->bus))
-        snprintf(target->waiting, sizeof target->waiting, "the bus is away");
-    else if (slots->instances == 0)
-        snprintf(target->waiting, sizeof target->waiting,
-                 is_skill ? "no agent with the skill %s is on the mesh" : "no instance of %s is on the mesh", target->key + 2);
-    else
-        snprintf(target->waiting, sizeof target->waiting, is_skill ? "every agent with skill %s is busy (instances: %u)" : "every instance of %s is busy (instances: %u)", target->key + 2, slots->instances);
-}
 
 /* ---- attempts ----------------------------------------------------------------------------------------------------------------- */
 
@@ -243,7 +148,7 @@ static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wir
         task->target->n_untaken--;
     call_free(task->call);
     task->call = NULL;
-    mark_runnable(task->target);
+    target_mark(task->target);
     if (task->is_ended) {
         etask_release(task);
         return;
@@ -319,15 +224,12 @@ static void start_call(struct etask *task)
 
 static void do_queue(struct etask *task, enum amp_code why)
 {
-    if (!task->target) {
-        task->target = make_target(task);
-        task->target->n_tasks++;
-    }
+    target_join(task);
     /* One that nobody took keeps its place; what waits behind it came later. */
-    queue_task(task, why != AMP_OK);
+    target_queue(task, why != AMP_OK);
     task->instance[0] = '\0';
     if (why == AMP_OK) {
-        mark_runnable(task->target);
+        target_mark(task->target);
         return;
     }
     if (why == AMP_CONFLICT) { /* a former environment gave it away, and did not live to write that down */
@@ -338,7 +240,7 @@ static void do_queue(struct etask *task, enum amp_code why)
     struct registry_slots slots = target_slots(task->target);
     if (why == AMP_NO_SUCH_AGENT || why == AMP_NO_SUCH_SKILL)
         slots.instances = 0;
-    say_waiting(task->target, &slots);
+    target_say_waiting(task->target, &slots);
     /* What the registry thinks is not so: a beat will tell, or the sweep tries again. */
     task->target->tried_ms = task->target->refused_ms = loop_now_ms(task->env->loop);
 }
@@ -432,7 +334,7 @@ static void do_action(struct etask *task, const struct engine_action *action)
         do_queue(task, action->code);
         break;
     case ENGINE_DO_UNQUEUE:
-        unqueue_task(task);
+        target_unqueue(task);
         break;
     case ENGINE_DO_CALL:
         start_call(task);
@@ -490,111 +392,5 @@ void dispatch_drop(struct etask *task)
     task->call = NULL;
     loop_timer_free(task->timer);
     task->timer = NULL;
-    if (task->target) {
-        unqueue_task(task);
-        task->target->n_tasks--;
-        mark_runnable(task->target); /* the tick forgets it if it is the last */
-        task->target = NULL;
-    }
-}
-
-/* ---- when somebody is free ----------------------------------------------------------------------------------------------------------- */
-
-static void wake_target(struct target *target, bool has_room)
-{
-    if (!target || !target->n_queued)
-        return;
-    if (has_room)
-        target->refused_ms = target->probe_gap_ms = 0;
-    mark_runnable(target);
-}
-
-void dispatch_wake(struct env *env, const struct registry_agent *agent, bool has_room)
-{
-    wake_target(find_target(env, 'a', agent->name), has_room);
-    for (size_t i = 0; agent->card && i < agent->card->n_skills; i++) {
-        const char *skill = agent->card->skills[i]->id;
-        if (skill && amp_id_is_valid(skill))
-            wake_target(find_target(env, 's', skill), has_room);
-    }
-}
-
-/* Starts what the free slots allow; with is_probe one more, whatever the registry thinks. */
-static uint32_t run_target(struct target *target, uint32_t starts_max, bool is_probe)
-{
-    struct engine_event start = {.kind = ENGINE_EV_START};
-    uint32_t started = 0;
-    struct registry_slots slots = target_slots(target);
-    bool may_run = bus_is_up(target->env->bus) && (is_probe || !target->refused_ms);
-    while (may_run && target->first && started < starts_max) {
-        if (slots.free <= target->n_untaken && !(is_probe && target->n_untaken == 0))
-            break;
-        struct etask *task = target->first;
-        unqueue_task(task);
-        dispatch_event(task, &start);
-        started++;
-        is_probe = false;
-        may_run = !target->refused_ms;
-    }
-    if (target->first && started < starts_max && !target->refused_ms)
-        say_waiting(target, &slots);
-    else if (!target->first)
-        target->waiting[0] = '\0';
-    return started;
-}
-
-/* In turn, each a few: what is asked of one does not hold up what is asked of others. */
-void dispatch_run(struct env *env)
-{
-    struct target *target = env->runnable, *last = env->runnable_last;
-    bool may_start = !env->is_stopping && !journal_failure(env->journal);
-    uint32_t left = may_start ? ENV_STARTS_MAX : 0;
-    env->runnable = env->runnable_last = NULL;
-    while (target && (left || !may_start)) {
-        struct target *next = target->next_runnable;
-        uint32_t most = left < ENV_TARGET_STARTS_MAX ? left : ENV_TARGET_STARTS_MAX;
-        target->is_runnable = false;
-        uint32_t started = run_target(target, most, false);
-        left -= started;
-        if (started && started == most && target->first)
-            mark_runnable(target); /* behind the others */
-        release_target(target);
-        target = next;
-    }
-    if (!target)
-        return;
-    last->next_runnable = env->runnable; /* these had no turn yet: they are first in the next one */
-    env->runnable_last = env->runnable ? env->runnable_last : last;
-    env->runnable = target;
-    env_request_tick(env);
-}
-
-/* The registry may be wrong: one task of each target is tried all the same, less and less often. */
-void dispatch_sweep(struct env *env)
-{
-    struct target *target, *next;
-    int64_t now = loop_now_ms(env->loop);
-    uint32_t left = ENV_STARTS_MAX;
-    if (env->is_stopping || journal_failure(env->journal))
-        return;
-    HASH_ITER(hh, env->targets, target, next) {
-        if (!target->first || target->n_untaken || left == 0 || now - target->tried_ms < (int64_t)ENV_SLOW_MS + target->probe_gap_ms)
-            continue;
-        target->probe_gap_ms = target->probe_gap_ms ? target->probe_gap_ms * 2 : ENV_SLOW_MS;
-        if (target->probe_gap_ms > ENV_PROBE_MAX_MS)
-            target->probe_gap_ms = ENV_PROBE_MAX_MS;
-        target->tried_ms = now;
-        target->refused_ms = 0;
-        left -= run_target(target, 1, true);
-    }
-}
-
-void dispatch_done(struct env *env)
-{
-    struct target *target, *next;
-    HASH_ITER(hh, env->targets, target, next) {
-        HASH_DEL(env->targets, target);
-        free(target);
-    }
-    env->runnable = env->runnable_last = NULL;
+    target_part(task);
 }

@@ -44,7 +44,7 @@ static void on_tick(void *ctx)
 {
     struct env *env = ctx;
     give_up(env);
-    dispatch_run(env);
+    targets_run(env);
     etask_flush_all(env);
     watch_pump(env);
 }
@@ -56,7 +56,7 @@ static void on_sweep(void *ctx)
     if (bus_is_up(env->bus)) { /* silence means something only while we listen */
         beats_sweep(env);
         record_sweep(env);
-        dispatch_sweep(env);
+        targets_sweep(env);
     }
     env_request_tick(env);
 }
@@ -257,7 +257,7 @@ void env_free(struct env *env)
     watch_done(env);
     HASH_ITER(hh, env->tasks, task, next)
         etask_free(task);
-    dispatch_done(env);
+    targets_done(env);
     kv_done(env);
     control_done(env);
     beats_done(env);

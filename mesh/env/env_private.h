@@ -231,7 +231,7 @@ void watch_keepalive(void *ctx); /* of the env; the timer */
 void watch_behind(void *ctx);    /* the same, of those whom the bus had no room for */
 void watch_pump(struct env *env); /* the tick */
 
-/* ---- dispatch.c -------------------------------------------------------------------------------------------------- */
+/* ---- target.c: whose turn it is ----------------------------------------------------------------------------------- */
 
 struct target { /* an agent or a skill for which tasks wait */
     UT_hash_handle hh;
@@ -248,15 +248,25 @@ struct target { /* an agent or a skill for which tasks wait */
     int64_t refused_ms;           /* since when the registry's free slots are not believed; 0: they are */
 };
 
-void dispatch_done(struct env *env);
-void dispatch_event(struct etask *task, const struct engine_event *event);
+void target_join(struct etask *task); /* gives it its target; nothing if it has one */
+void target_part(struct etask *task); /* out of its queue and target; nothing if it has none */
+void target_queue(struct etask *task, bool is_first);
+void target_unqueue(struct etask *task);
+void target_mark(struct target *target); /* it is looked at in the next tick */
+struct registry_slots target_slots(const struct target *target);
+void target_say_waiting(struct target *target, const struct registry_slots *slots);
 /* Somebody may be free: agent's queue and those of its skills. */
-void dispatch_wake(struct env *env, const struct registry_agent *agent, bool has_room);
-void dispatch_run(struct env *env); /* the tick */
-void dispatch_sweep(struct env *env);
+void targets_wake(struct env *env, const struct registry_agent *agent, bool has_room);
+void targets_run(struct env *env); /* the tick */
+void targets_sweep(struct env *env);
+void targets_done(struct env *env);
+const char *target_waiting(const struct etask *task); /* NULL if it does not wait */
+
+/* ---- dispatch.c: calls and attempts ---------------------------------------------------------------------------------- */
+
+void dispatch_event(struct etask *task, const struct engine_event *event);
 /* Its call, timer and place in a queue are given up. */
 void dispatch_drop(struct etask *task);
-const char *dispatch_waiting(const struct etask *task); /* NULL if it does not wait */
 
 /* ---- record.c: direct tasks ----------------------------------------------------------------------------------------- */
 

@@ -255,7 +255,7 @@ Amp__TaskRecord *view_task(struct etask *task, struct amp_arena *arena, int flag
     record->started = make_time(task->started_unix_ms, arena);
     record->ended = make_time(task->ended_unix_ms, arena);
     record->has_incomplete = record->incomplete = task->is_incomplete;
-    const char *waiting = dispatch_waiting(task);
+    const char *waiting = target_waiting(task);
     if (waiting)
         record->waiting = amp_arena_strdup(arena, amp_bytes_of(waiting));
     if (task->error)
