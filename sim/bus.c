@@ -84,16 +84,20 @@ static struct {
 
 static bool matches(const char *pattern, const char *subject)
 {
-    for (;;) {
-        size_t p = strcspn(pattern, "."), s = strcspn(subject, ".");
-        if (p == 1 && *pattern == '>')
-            return s > 0;
-        if (!(p == 1 && *pattern == '*') && (p != s || memcmp(pattern, subject, p) != 0))
+    for (;; pattern++, subject++) {
+        if (*pattern == '>' && !pattern[1])
+            return *subject != '\0';
+        if (*pattern == '*' && (!pattern[1] || pattern[1] == '.')) {
+            const char *end = strchrnul(subject, '.');
+            if (end == subject)
+                return false;
+            pattern++;
+            subject = end;
+        }
+        if (*pattern != *subject)
             return false;
-        if (!pattern[p] || !subject[s])
-            return !pattern[p] && !subject[s];
-        pattern += p + 1;
-        subject += s + 1;
+        if (!*pattern)
+            return true;
     }
 }
 

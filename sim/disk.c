@@ -18,6 +18,8 @@ struct content {
     uint8_t *now, *synced;
     size_t len, synced_len, cap;
     uint8_t *dirty; /* per sector */
+    size_t dirty_from, dirty_to; /* sectors outside of these are not */
+    size_t used; /* what lies behind is zero, in both */
     int shared;     /* locks */
     bool is_reserved, is_exclusive;
 };
@@ -41,6 +43,11 @@ static struct {
     int shm_users;
 } disk;
 
+static struct { /* a journal without tasks, of which most seeds begin: to make one takes longer than the rest */
+    uint8_t *data;
+    size_t len;
+} image;
+
 static bool is_lost(void) { return disk.is_frozen; }
 
 /* ---- contents --------------------------------------------------------------------------------------------------- */
@@ -60,52 +67,78 @@ static struct content *find(const char *name, bool create)
     return free_one;
 }
 
+/* The room is kept for the next file of this slot. */
 static void content_clear(struct content *content)
 {
-    free(content->now);
-    free(content->synced);
-    free(content->dirty);
-    memset(content, 0, sizeof *content);
+    if (content->used) {
+        memset(content->now, 0, content->used);
+        memset(content->synced, 0, content->used);
+        memset(content->dirty, 0, content->used / SECTOR + 1);
+    }
+    *content = (struct content){.now = content->now, .synced = content->synced, .dirty = content->dirty, .cap = content->cap};
 }
 
 static void reserve(struct content *content, size_t len)
 {
     size_t cap = content->cap ? content->cap : 65536;
+    if (content->used < len)
+        content->used = len;
     while (cap < len)
         cap *= 2;
     if (cap == content->cap)
         return;
     content->now = xrealloc(content->now, cap);
     content->synced = xrealloc(content->synced, cap);
-    content->dirty = xrealloc(content->dirty, cap / SECTOR);
+    content->dirty = xrealloc(content->dirty, cap / SECTOR + 1);
     memset(content->now + content->cap, 0, cap - content->cap);
     memset(content->synced + content->cap, 0, cap - content->cap);
-    memset(content->dirty + content->cap / SECTOR, 0, (cap - content->cap) / SECTOR);
+    memset(content->dirty + content->cap / SECTOR, 0, (cap - content->cap) / SECTOR + 1);
     content->cap = cap;
+}
+
+static void make_dirty(struct content *content, size_t at, size_t len)
+{
+    size_t from = at / SECTOR, to = (at + len + SECTOR - 1) / SECTOR;
+    if (len == 0)
+        return;
+    memset(content->dirty + from, 1, to - from);
+    if (content->dirty_to == 0 || from < content->dirty_from)
+        content->dirty_from = from;
+    if (to > content->dirty_to)
+        content->dirty_to = to;
+}
+
+static void make_clean(struct content *content)
+{
+    content->dirty_from = content->dirty_to = 0;
 }
 
 static void content_sync(struct content *content)
 {
-    for (size_t i = 0; i < content->cap / SECTOR; i++) {
+    for (size_t i = content->dirty_from; i < content->dirty_to; i++) {
         if (content->dirty[i])
             memcpy(content->synced + i * SECTOR, content->now + i * SECTOR, SECTOR);
         content->dirty[i] = 0;
     }
+    make_clean(content);
+    if (content->len < content->synced_len)
+        memset(content->synced + content->len, 0, content->synced_len - content->len);
     content->synced_len = content->len;
 }
 
 static void content_cut(struct content *content, uint32_t kept_percent)
 {
     size_t len = world_chance(kept_percent) ? content->len : content->synced_len;
-    for (size_t i = 0; i < content->cap / SECTOR; i++) {
+    for (size_t i = content->dirty_from; i < content->dirty_to; i++) {
         if (content->dirty[i] && world_chance(kept_percent))
-            memcpy(content->synced + i * SECTOR, content->now + i * SECTOR, SECTOR);
+            memcpy(content->synced + i * SECTOR, content->now + i * SECTOR, world_chance(90) ? SECTOR : world_below(SECTOR));
         content->dirty[i] = 0;
     }
-    if (content->cap)
-        memcpy(content->now, content->synced, content->cap);
-    if (len < content->cap)
-        memset(content->now + len, 0, content->cap - len);
+    make_clean(content);
+    if (content->used)
+        memcpy(content->now, content->synced, content->used);
+    if (len < content->used)
+        memset(content->now + len, 0, content->used - len);
     content->len = content->synced_len = len;
 }
 
@@ -141,7 +174,7 @@ static int file_write(sqlite3_file *file, const void *buf, int amount, sqlite3_i
         return SQLITE_FULL;
     reserve(content, end);
     memcpy(content->now + at, buf, (size_t)amount);
-    memset(content->dirty + (size_t)at / SECTOR, 1, (end - 1) / SECTOR - (size_t)at / SECTOR + 1);
+    make_dirty(content, (size_t)at, (size_t)amount);
     if (content->len < end)
         content->len = end;
     return SQLITE_OK;
@@ -394,6 +427,33 @@ void disk_end(void)
     for (size_t i = 0; i < FILES_MAX; i++)
         content_clear(&disk.files[i]);
     shm_clear();
+}
+
+void disk_small_pages(const char *path)
+{
+    sqlite3 *db;
+    if (sqlite3_open(path, &db) != SQLITE_OK || sqlite3_exec(db, "PRAGMA page_size = 1024; PRAGMA user_version = 0", NULL, NULL, NULL) != SQLITE_OK)
+        abort();
+    sqlite3_close(db);
+}
+
+void disk_keep(const char *path)
+{
+    const struct content *content = find(path, false);
+    if (!content || content->len == 0)
+        abort();
+    image.data = xcalloc(1, content->len);
+    image.len = content->len;
+    memcpy(image.data, content->now, content->len);
+}
+
+void disk_lay_out(const char *path)
+{
+    struct content *content = find(path, true);
+    reserve(content, image.len);
+    memcpy(content->now, image.data, image.len);
+    memcpy(content->synced, image.data, image.len);
+    content->len = content->synced_len = image.len;
 }
 
 void disk_fault(enum disk_fault fault) { disk.fault = fault; }

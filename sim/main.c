@@ -5,7 +5,9 @@
 #include "scenario.h"
 
 #include <getopt.h>
+#include <malloc.h>
 #include <sodium.h>
+#include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -60,6 +62,7 @@ static unsigned run_seeds(const struct options *options, unsigned first)
     if (!mkdtemp(dir))
         abort();
     snprintf(path, sizeof path, "%s/journal.db", dir);
+    scenario_prepare(path);
     for (uint64_t seed = options->from + first; seed <= options->to; seed += options->jobs) {
         scenario_run(seed, options->is_traced, path);
         if (world_failure()) {
@@ -109,6 +112,11 @@ int main(int argc, char **argv)
         return usage();
     if (sodium_init() < 0)
         return 1;
+    sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+    mallopt(M_MMAP_THRESHOLD, 1 << 30); /* memory is kept: a seed's is the next one's */
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    mallopt(M_TOP_PAD, 1 << 24);
     setvbuf(stdout, NULL, _IOLBF, 0);
     unsigned n_failed = run_all(&options);
     printf("%llu seeds, %u failed\n", (unsigned long long)(options.to - options.from + 1), n_failed);

@@ -327,6 +327,8 @@ static void begin(void)
     nodes.env = NULL;
     server_begin();
     disk_begin();
+    if (!world_chance(5))
+        disk_lay_out(nodes.journal_path);
     for (size_t i = 0; i < FAULTS; i++)
         nodes.has_fault[i] = world_chance(50);
     start_env(NULL);
@@ -336,7 +338,7 @@ static void begin(void)
     scenario.n_clients = world_between(1, 4);
     for (size_t i = 0; i < scenario.n_clients; i++)
         client_begin(&scenario.clients[i], i);
-    scenario.n_jobs = world_between(4, 40);
+    scenario.n_jobs = world_chance(70) ? world_between(2, 10) : world_chance(80) ? world_between(8, 20) : world_between(20, JOBS_MAX);
     for (unsigned i = 0; i < scenario.n_jobs; i++)
         make_job(i, n_names);
     world_at(world_now_us() + 300000, NULL, next_fault, NULL);
@@ -354,6 +356,25 @@ static void end(void)
     }
     stop_env(false);
     server_end();
+    world_end();
+    disk_end();
+}
+
+void scenario_prepare(const char *journal_path)
+{
+    struct journal *journal;
+    struct amp_error err = {0};
+    world_begin(0, false);
+    disk_begin();
+    struct loop *loop = loop_new();
+    disk_small_pages(journal_path);
+    if (journal_open(loop, journal_path, &journal, &err) != AMP_OK) {
+        fprintf(stderr, "sim: %s\n", err.message);
+        abort();
+    }
+    journal_close(journal);
+    disk_keep(journal_path);
+    loop_free(loop);
     world_end();
     disk_end();
 }

@@ -8,7 +8,7 @@ struct env_watch;
 struct call;
 struct journal;
 
-#define JOBS_MAX 64
+#define JOBS_MAX 40
 #define SEEN_MAX 512
 
 struct client {
@@ -63,4 +63,5 @@ bool job_is_settled(const struct job *job);
 void check_all(struct journal *journal);
 
 /* scenario.c */
+void scenario_prepare(const char *journal_path); /* once in a process */
 void scenario_run(uint64_t seed, bool is_traced, const char *journal_path);

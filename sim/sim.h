@@ -53,6 +53,10 @@ void bus_reset(struct bus *bus);
 
 /* ---- disk.c: files in memory behind SQLite's VFS ---------------------------------------------------------------- */
 
+/* A file of SQLite in small pages; what a file holds is kept; and is laid out as a file of that name. */
+void disk_small_pages(const char *path);
+void disk_keep(const char *path);
+void disk_lay_out(const char *path);
 enum disk_fault { DISK_SOUND, DISK_FULL, DISK_BROKEN };
 void disk_begin(void);
 void disk_end(void);
