@@ -357,6 +357,7 @@ static const struct command_option list_options[] = {
     {0},
 };
 static const struct command_option show_options[] = {
+    {.name = "events", .letter = 'e', .help = "every event as it came, one by line"},
     {.name = "tree", .help = "only the task and the tasks made inside it, as a tree"},
     {0},
 };
@@ -366,6 +367,10 @@ static const struct command_option watch_options[] = {
 };
 static const struct command_option cancel_options[] = {
     {.name = "reason", .arg = "TEXT", .help = "told to the agent"},
+    {0},
+};
+static const struct command_option history_options[] = {
+    {.name = "limit", .letter = 'n', .arg = "N", .help = "only the last N tasks (default: all)"},
     {0},
 };
 static const struct command_option no_options[] = {{0}};
@@ -384,9 +389,10 @@ const struct command task_commands[] = {
      .run = run_list},
     {.name = "task show",
      .operands = "ID",
-     .summary = "show a task: what was asked, attempts, events, child tasks",
-     .details = "With --json the A2A Task; attempts stand in its metadata under amp/attempts, the parent under amp/parent.\n\nExamples:\n  amesh task show t-01hq3c\n"
-                "  amesh task show t-01hq3c --tree",
+     .summary = "show a task as a timeline: waits, attempts, tool calls, questions, child tasks, its end",
+     .details = "Times count from when it was accepted. Many lines of one kind are folded; --events has them all.\n\n"
+                "With --json the A2A Task; attempts and their waits stand in its metadata under amp/attempts, the timeline under amp/timeline, the parent under amp/parent. With --events --json one "
+                "line per event.\n\nExamples:\n  amesh task show t-01hq3c\n  amesh task show t-01hq3c --events\n  amesh task show t-01hq3c --tree",
      .options = show_options,
      .run = task_run_show,
      .complete = "tasks"},
@@ -415,8 +421,8 @@ const struct command task_commands[] = {
     {.name = "history",
      .operands = "CONTEXT",
      .summary = "show a conversation: what was asked and answered in it",
-     .details = "Examples:\n  amesh history c-01hq3b\n  amesh history c-01hq3b --json",
-     .options = no_options,
+     .details = "Examples:\n  amesh history c-01hq3b\n  amesh history c-01hq3b --limit 3\n  amesh history c-01hq3b --json",
+     .options = history_options,
      .run = task_run_history,
      .complete = "contexts"},
     {0},

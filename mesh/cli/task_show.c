@@ -1,4 +1,4 @@
-/* amesh task show, amesh history: what happened in one task, in one conversation. */
+/* amesh task show: what happened in one task. */
 #include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,12 +10,17 @@
 #include "cli/event.h"
 #include "cli/output.h"
 #include "cli/task.h"
+#include "cli/timeline.h"
 
 #define TREE_TASKS_MAX 500u
-#define HISTORY_PAGE 100u
+#define DEATHS_AGENTS_MAX 4u /* whose death reports are asked for */
+
+enum show_mode { SHOW_TIMELINE, SHOW_EVENTS, SHOW_TREE };
 
 struct show {
     struct cli cli;
+    enum show_mode mode;
+    struct timeline *timeline;
     struct amp_arena arena; /* of the event in hand */
     uint32_t shown;         /* tasks of the tree */
     bool is_cut;            /* there are more than TREE_TASKS_MAX */
@@ -41,38 +46,21 @@ static void print_span(const struct cli *cli, const char *name, const Amp__Times
     print_field(cli, name, text);
 }
 
-static const char *member(const cJSON *attempt, const char *name)
+/* What the mesh knows of it besides: members of the metadata, a text each or a document. */
+static void print_known(const struct cli *cli, const Amp__Task *task)
 {
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(attempt, name));
-    return text != NULL ? text : "";
-}
-
-/* "i-01… agent_died after 3 ms, having waited 53 ms: the process was killed" */
-static void print_attempt(const struct cli *cli, const cJSON *attempt)
-{
-    const cJSON *number = cJSON_GetObjectItemCaseSensitive(attempt, "attempt"), *ran = cJSON_GetObjectItemCaseSensitive(attempt, "runMs");
-    const cJSON *waited = cJSON_GetObjectItemCaseSensitive(attempt, "waitMs");
-    const char *reason = member(attempt, "reason"), *outcome = member(attempt, "outcome"), *instance = member(attempt, "instance");
-    char name[24], wait_text[PRINT_SHORT_SIZE] = "0 ms", run_text[PRINT_SHORT_SIZE] = "";
-    snprintf(name, sizeof name, "attempt %d", cJSON_IsNumber(number) ? number->valueint : 0);
-    if (cJSON_IsNumber(waited))
-        print_duration((int64_t)waited->valuedouble, wait_text);
-    if (cJSON_IsNumber(ran))
-        print_duration((int64_t)ran->valuedouble, run_text);
-    char *text = xasprintf("%s %s%s%s, having waited %s%s%s", *instance != '\0' ? instance : "nobody took it:", *outcome != '\0' ? outcome : "running",
-                           *run_text != '\0' ? " after " : "", run_text, wait_text, *reason != '\0' ? ": " : "", reason);
-    print_field(cli, name, text);
-    free(text);
-}
-
-static void print_attempts(const struct cli *cli, const Amp__Task *task)
-{
-    cJSON *metadata = NULL, *attempt = NULL;
-    if (task->metadata == NULL ||
-        amp_json_parse((struct amp_bytes){task->metadata->text.data, task->metadata->text.len}, &metadata, NULL) != AMP_OK)
+    static const struct {
+        const char *key, *name;
+    } known[] = {{"amp/deadline", "deadline"}, {"amp/schedule", "schedule"}, {"amp/retryOf", "retry of"}, {"amp/forkedFrom", "forked"}};
+    cJSON *metadata = NULL;
+    if (task->metadata == NULL || amp_json_parse((struct amp_bytes){task->metadata->text.data, task->metadata->text.len}, &metadata, NULL) != AMP_OK)
         return;
-    cJSON_ArrayForEach(attempt, cJSON_GetObjectItemCaseSensitive(metadata, "amp/attempts"))
-        print_attempt(cli, attempt);
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(metadata, known[i].key);
+        char *whole = item == NULL || cJSON_IsString(item) ? NULL : cJSON_PrintUnformatted(item);
+        print_field(cli, known[i].name, whole != NULL ? whole : cJSON_GetStringValue(item));
+        cJSON_free(whole);
+    }
     cJSON_Delete(metadata);
 }
 
@@ -88,6 +76,7 @@ static void print_head(const struct show *show, const Amp__TaskRecord *record)
     print_field(cli, "from", record->from);
     print_field(cli, "context", record->task->context_id);
     print_field(cli, "parent", record->parent);
+    print_known(cli, record->task);
     print_field(cli, "waits", record->waiting);
     print_span(cli, "waited", record->submitted, record->started);
     print_span(cli, "ran", record->started, record->ended);
@@ -96,12 +85,11 @@ static void print_head(const struct show *show, const Amp__TaskRecord *record)
     free(text);
     if (record->incomplete)
         print_field(cli, "note", "events are missing: this call was seen in part");
-    print_attempts(cli, record->task);
 }
 
 static void print_events(struct show *show, const Amp__TaskRecord *record)
 {
-    if (record->n_events > 0 && show->n_events == 0)
+    if (record->n_events > 0 && show->n_events == 0 && !show->cli.is_json)
         putchar('\n');
     for (size_t i = 0; i < record->n_events; i++) {
         Amp__StreamResponse *body = NULL;
@@ -109,10 +97,12 @@ static void print_events(struct show *show, const Amp__TaskRecord *record)
         amp_arena_reset(&show->arena);
         bool is_readable = event_decode(event, &show->arena, &body, NULL) == AMP_OK;
         struct event_head head = {.seq = ++show->n_events, .unix_ms = event->time != NULL ? event->time->unix_ms : 0};
-        if (is_readable)
+        if (is_readable && show->cli.is_json)
+            event_print_json(stdout, &head, body);
+        else if (is_readable)
             event_print_line(stdout, &show->cli.out, &head, body);
     }
-    if (show->token[0] != '\0' || record->error == NULL || record->error->code == AMP_OK)
+    if (show->token[0] != '\0' || show->cli.is_json || record->error == NULL || record->error->code == AMP_OK)
         return;
     struct amp_error err = {0};
     amp_error_from_wire(&err, record->error);
@@ -198,27 +188,184 @@ static int print_children(struct show *show, const char *parent, const char *ind
     return status;
 }
 
+/* ---- the timeline ------------------------------------------------------------------------------------ */
+
+static int on_child(void *ctx, const Amp__EnvReply *reply)
+{
+    struct show *show = ctx;
+    for (size_t i = reply->n_tasks; i-- > 0;)
+        timeline_child(show->timeline, reply->tasks[i]);
+    show->shown += (uint32_t)reply->n_tasks;
+    show->is_cut = show->shown >= TREE_TASKS_MAX && reply->next_page_token != NULL;
+    return show->shown >= TREE_TASKS_MAX ? CLI_ENOUGH : 0;
+}
+
+static int add_children(struct show *show, const char *parent)
+{
+    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    query.parent = (char *)parent;
+    query.has_page_size = true;
+    query.page_size = 100;
+    request.verb_case = AMP__ENV_REQUEST__VERB_LIST;
+    request.list = &query;
+    return cli_request_pages(&show->cli, &request, on_child, show);
+}
+
+static int on_deaths(void *ctx, const Amp__EnvReply *reply)
+{
+    struct show *show = ctx;
+    for (size_t i = 0; i < reply->n_agents; i++)
+        for (size_t k = 0; k < reply->agents[i]->n_deaths; k++)
+            timeline_death(show->timeline, reply->agents[i]->deaths[k]);
+    return 0;
+}
+
+/* What the processes said last whose attempts ended badly. An agent that is forgotten has none: no error. */
+static void add_deaths(struct show *show)
+{
+    const char *agents[DEATHS_AGENTS_MAX];
+    size_t count = timeline_agents(show->timeline, agents, DEATHS_AGENTS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        Amp__AgentQuery query = AMP__AGENT_QUERY__INIT;
+        Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+        struct amp_error err;
+        query.name = (char *)agents[i];
+        query.has_deaths = query.deaths = true;
+        request.verb_case = AMP__ENV_REQUEST__VERB_AGENTS;
+        request.agents = &query;
+        (void)cli_ask_pages(&show->cli, &request, on_deaths, show, &err);
+    }
+}
+
+static void add_events(struct show *show, const Amp__TaskRecord *record)
+{
+    for (size_t i = 0; i < record->n_events; i++) {
+        Amp__StreamResponse *body = NULL;
+        const Amp__Event *event = record->events[i];
+        amp_arena_reset(&show->arena);
+        uint32_t seq = ++show->n_events;
+        if (event_decode(event, &show->arena, &body, NULL) == AMP_OK)
+            timeline_event(show->timeline, seq, event->time != NULL ? event->time->unix_ms : 0, body);
+    }
+}
+
 /* ---- show -------------------------------------------------------------------------------------------- */
+
+static void print_error(const struct show *show, const Amp__TaskRecord *record)
+{
+    struct amp_error err = {0};
+    if (record->error == NULL || record->error->code == AMP_OK)
+        return;
+    amp_error_from_wire(&err, record->error);
+    print_field(&show->cli, "error", err.message);
+    if (err.hint[0] != '\0')
+        print_field(&show->cli, "hint", err.hint);
+}
 
 static int on_task(void *ctx, const Amp__EnvReply *reply)
 {
     struct show *show = ctx;
     struct cli *cli = &show->cli;
+    bool is_first = show->token[0] == '\0';
     if (reply->n_tasks == 0)
         return cli_fail_with(cli, AMP_NO_SUCH_TASK, "there is no task %s", cli->args->rest[0]);
     const Amp__TaskRecord *record = reply->tasks[0];
-    if (cli->is_json)
-        return output_message(stdout, &record->task->base) ? 0 : cli_fail_with(cli, AMP_TOO_LARGE, "the task is too large to be shown");
-    if (command_flag(cli->command, cli->args, "tree")) {
+    snprintf(show->token, sizeof show->token, "%s", reply->next_page_token != NULL ? reply->next_page_token : "");
+    if (show->mode == SHOW_TREE) {
         char *line = tree_line(cli, record);
         printf("%s\n", line);
         free(line);
+        show->token[0] = '\0';
         return 0;
     }
-    snprintf(show->token, sizeof show->token, "%s", reply->next_page_token != NULL ? reply->next_page_token : "");
-    if (show->n_events == 0)
+    if (is_first && !cli->is_json)
         print_head(show, record);
-    print_events(show, record);
+    if (is_first && !cli->is_json && show->mode == SHOW_TIMELINE)
+        print_error(show, record);
+    if (is_first && show->mode == SHOW_TIMELINE)
+        timeline_record(show->timeline, record);
+    if (show->mode == SHOW_TIMELINE)
+        add_events(show, record);
+    else
+        print_events(show, record);
+    return output_is_lost() ? CLI_ENOUGH : 0;
+}
+
+/* All pages of it. */
+static int read_task(struct show *show, const char *id)
+{
+    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    query.id = (char *)id;
+    query.has_events = query.events = show->mode != SHOW_TREE;
+    request.verb_case = AMP__ENV_REQUEST__VERB_GET;
+    request.get = &query;
+    int status = cli_request(&show->cli, &request, on_task, show);
+    while (status == 0 && show->token[0] != '\0') {
+        query.page_token = show->token;
+        status = cli_request(&show->cli, &request, on_task, show);
+    }
+    return status;
+}
+
+/* The A2A Task, and the timeline behind what its metadata say. */
+static int on_document(void *ctx, const Amp__EnvReply *reply)
+{
+    struct show *show = ctx;
+    if (reply->n_tasks == 0)
+        return cli_fail_with(&show->cli, AMP_NO_SUCH_TASK, "there is no task %s", show->cli.args->rest[0]);
+    Amp__Task *task = reply->tasks[0]->task;
+    cJSON *timeline = timeline_json(show->timeline);
+    char *lines = cJSON_PrintUnformatted(timeline);
+    const Amp__Json *said = task->metadata;
+    size_t kept = said != NULL && said->text.len > 2 ? said->text.len - 1 : 0;
+    char *text = xasprintf("%.*s%s\"amp/timeline\":%s}", (int)kept, kept > 0 ? (const char *)said->text.data : "", kept > 0 ? "," : "{", lines != NULL ? lines : "[]");
+    Amp__Json metadata = AMP__JSON__INIT;
+    metadata.text = (ProtobufCBinaryData){.data = (uint8_t *)text, .len = strlen(text)};
+    task->metadata = &metadata;
+    bool is_ok = output_message(stdout, &task->base);
+    task->metadata = (Amp__Json *)said;
+    free(text);
+    cJSON_free(lines);
+    cJSON_Delete(timeline);
+    return is_ok ? 0 : cli_fail_with(&show->cli, AMP_TOO_LARGE, "the task is too large to be shown");
+}
+
+static int print_document(struct show *show, const char *id)
+{
+    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    query.id = (char *)id;
+    request.verb_case = AMP__ENV_REQUEST__VERB_GET;
+    request.get = &query;
+    return cli_request(&show->cli, &request, on_document, show);
+}
+
+static int show_task(struct show *show, const char *id)
+{
+    int status = read_task(show, id);
+    if (status == 0 && show->mode == SHOW_TIMELINE)
+        status = add_children(show, id);
+    if (status == 0 && show->mode == SHOW_TIMELINE)
+        add_deaths(show);
+    if (status == 0 && show->mode == SHOW_TREE)
+        status = print_children(show, id, "", 1);
+    if (status == 0 && show->mode == SHOW_TIMELINE && show->cli.is_json)
+        return print_document(show, id);
+    if (status == 0 && show->mode == SHOW_TIMELINE) {
+        putchar('\n');
+        timeline_print(stdout, &show->cli.out, show->timeline);
+    }
+    return status == CLI_ENOUGH ? 0 : status;
+}
+
+static int read_mode(struct show *show)
+{
+    bool is_tree = command_flag(show->cli.command, show->cli.args, "tree"), is_events = command_flag(show->cli.command, show->cli.args, "events");
+    if (is_tree && is_events)
+        return cli_usage(&show->cli, "--tree or --events, not both");
+    show->mode = is_tree && !show->cli.is_json ? SHOW_TREE : is_events ? SHOW_EVENTS : SHOW_TIMELINE;
     return 0;
 }
 
@@ -231,133 +378,18 @@ int task_run_show(const struct command *command, struct command_args *args)
     if (status == 0)
         status = cli_id(&show.cli, "the task", args->rest[0]);
     if (status == 0)
+        status = read_mode(&show);
+    if (status == 0)
         status = cli_connect(&show.cli);
     if (status == 0) {
-        Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
-        Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
-        query.id = (char *)args->rest[0];
-        query.has_events = query.events = !show.cli.is_json;
-        request.verb_case = AMP__ENV_REQUEST__VERB_GET;
-        request.get = &query;
         amp_arena_init(&show.arena, AMP_ARENA_BYTES_MAX);
-        status = cli_request(&show.cli, &request, on_task, &show);
-        while (status == 0 && show.token[0] != '\0') {
-            query.page_token = show.token;
-            status = cli_request(&show.cli, &request, on_task, &show);
-        }
-        if (status == 0 && !show.cli.is_json)
-            status = print_children(&show, args->rest[0], command_flag(command, args, "tree") ? "" : "  ", 1);
+        show.timeline = timeline_new();
+        status = show_task(&show, args->rest[0]);
         if (show.is_cut)
             fprintf(stderr, "only %u child tasks are shown\n", TREE_TASKS_MAX);
+        timeline_free(show.timeline);
         amp_arena_done(&show.arena);
     }
     cli_done(&show.cli);
-    return status;
-}
-
-/* ---- history ----------------------------------------------------------------------------------------- */
-
-static void print_said(const struct cli *cli, const char *who, const char *text)
-{
-    if (*text == '\0')
-        return;
-    printf("%s%s:%s ", print_on(&cli->out, PRINT_BOLD), who, print_off(&cli->out));
-    print_text(stdout, &cli->out, amp_bytes_of(text));
-    if (text[strlen(text) - 1] != '\n')
-        putchar('\n');
-}
-
-static void print_exchange(const struct cli *cli, const Amp__TaskRecord *record)
-{
-    const Amp__Task *task = record->task;
-    const char *state = amp_task_state_short(cli_task_state(record));
-    char target[96], clock[PRINT_SHORT_SIZE];
-    task_target(record, target, sizeof target);
-    print_clock(record->submitted != NULL ? record->submitted->unix_ms : 0, clock);
-    printf("%s%s  %s  %s%s\n", print_on(&cli->out, PRINT_DIM), clock, task->id, state, print_off(&cli->out));
-    for (size_t i = 0; i < task->n_history; i++) {
-        char *text = event_message_text(task->history[i]);
-        bool is_user = task->history[i]->role == AMP__ROLE__ROLE_USER;
-        print_said(cli, is_user ? (record->from != NULL ? record->from : "user") : target, text);
-        free(text);
-    }
-    for (size_t i = 0; i < task->n_artifacts; i++) {
-        const Amp__Artifact *artifact = task->artifacts[i];
-        Amp__Message message = AMP__MESSAGE__INIT;
-        message.n_parts = artifact->n_parts;
-        message.parts = artifact->parts;
-        char *text = event_message_text(&message);
-        print_said(cli, target, text);
-        free(text);
-    }
-    if (cli_task_state(record) != AMP__TASK_STATE__TASK_STATE_COMPLETED && task->status != NULL && task->status->message != NULL) {
-        char *text = event_message_text(task->status->message);
-        print_said(cli, target, text);
-        free(text);
-    }
-}
-
-struct history {
-    struct cli cli;
-    size_t count;
-    cJSON *tasks;
-};
-
-static int on_history(void *ctx, const Amp__EnvReply *reply)
-{
-    struct history *history = ctx;
-    history->count += reply->n_tasks;
-    for (size_t i = 0; i < reply->n_tasks; i++) {
-        if (history->cli.is_json)
-            cJSON_AddItemToArray(history->tasks, agents_message_json(&reply->tasks[i]->task->base));
-        else
-            print_exchange(&history->cli, reply->tasks[i]);
-    }
-    return output_is_lost() ? CLI_ENOUGH : 0;
-}
-
-static int end_history(struct history *history, const char *context)
-{
-    if (history->count == 0) {
-        struct amp_error err = {0};
-        amp_error_set(&err, AMP_NOT_FOUND, "", "no task belongs to a conversation %s", context);
-        amp_error_hint(&err, "amesh task show ID names the context of a task");
-        return cli_fail(&history->cli, &err, NULL);
-    }
-    if (history->cli.is_json) {
-        cJSON *json = cJSON_CreateObject();
-        cJSON_AddStringToObject(json, "contextId", context);
-        cJSON_AddItemToObject(json, "tasks", history->tasks);
-        history->tasks = NULL;
-        output_json(stdout, json);
-    }
-    return 0;
-}
-
-int task_run_history(const struct command *command, struct command_args *args)
-{
-    struct history history = {0};
-    int status = cli_init(&history.cli, command, args);
-    if (status == 0)
-        status = cli_operands(&history.cli, 1, 1);
-    if (status == 0)
-        status = cli_id(&history.cli, "the context", args->rest[0]);
-    if (status == 0)
-        status = cli_connect(&history.cli);
-    if (status == 0) {
-        Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
-        Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
-        query.context_id = (char *)args->rest[0];
-        query.has_page_size = true;
-        query.page_size = HISTORY_PAGE;
-        request.verb_case = AMP__ENV_REQUEST__VERB_HISTORY;
-        request.history = &query;
-        history.tasks = cJSON_CreateArray();
-        status = cli_request_pages(&history.cli, &request, on_history, &history);
-        if (status == 0)
-            status = end_history(&history, args->rest[0]);
-        cJSON_Delete(history.tasks);
-    }
-    cli_done(&history.cli);
     return status;
 }

@@ -26,9 +26,11 @@ static void begin_attempt(struct etask *task)
     struct attempt *last = last_attempt(task);
     if (last && !last->ended_unix_ms)
         return; /* nobody took it the last time: the same one goes on waiting */
-    if (last && task->n_attempts == ENV_ATTEMPTS_KEPT)
+    if (last && task->n_attempts == ENV_ATTEMPTS_KEPT) {
+        etask_drop_attempt(&task->attempts[0]);
         memmove(task->attempts, task->attempts + 1, --task->n_attempts * sizeof *task->attempts);
-    int64_t ready_unix_ms = last ? clock_unix_ms() : task->submitted_unix_ms;
+    }
+    int64_t ready_unix_ms = last ? last->ended_unix_ms : task->submitted_unix_ms;
     task->attempts = xrealloc(task->attempts, (task->n_attempts + 1) * sizeof *task->attempts);
     task->attempts[task->n_attempts++] = (struct attempt){.ready_unix_ms = ready_unix_ms};
 }
@@ -107,6 +109,9 @@ static void on_taken(void *ctx, const char *agent, const char *instance)
     etask_strcpy(task->instance, instance);
     etask_strcpy(task->agent, agent);
     if (attempt) {
+        const struct registry_instance *taker = registry_instance(&task->env->registry, agent, instance);
+        waits_taken(task, attempt);
+        etask_strcpy(attempt->host, taker ? taker->beat->host : NULL);
         attempt->number = task->engine.attempt;
         etask_strcpy(attempt->agent, agent);
         etask_strcpy(attempt->instance, instance);
@@ -198,6 +203,7 @@ static void start_call(struct etask *task)
     struct amp_error err = {0};
     forget_held(task);
     begin_attempt(task);
+    task->called_unix_ms = clock_unix_ms();
     amp_arena_reset(&env->scratch);
     const Amp__Submit *submit = submit_of(task, &env->scratch);
     enum amp_code code = AMP_INTERNAL;
@@ -228,6 +234,8 @@ static void do_queue(struct etask *task, enum amp_code why)
     /* One that nobody took keeps its place; what waits behind it came later. */
     target_queue(task, why != AMP_OK);
     task->instance[0] = '\0';
+    if (why == AMP_OK || !task->queued_unix_ms)
+        task->queued_unix_ms = clock_unix_ms();
     if (why == AMP_OK) {
         target_mark(task->target);
         return;
@@ -299,6 +307,7 @@ static void end_with(struct etask *task, Amp__TaskState state, enum amp_code cod
     snprintf(text, sizeof text, "%s", wire.message && wire.message[0] ? wire.message : amp_code_info(code)->text);
     if (code == AMP_CANCELED && task->cancel_reason)
         snprintf(text, sizeof text, "%s", task->cancel_reason);
+    waits_ended(task);
     end_attempt(task, code, state);
     task->is_dead = code == AMP_ATTEMPTS;
     uint8_t *packed = xcalloc(1, amp__error__get_packed_size(&wire));

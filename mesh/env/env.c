@@ -84,6 +84,7 @@ static void take_up_durable(struct etask *task, const struct journal_row *row)
     bool is_safe = !submit || !submit->retry || strcmp(submit->retry, "never") != 0;
     int64_t deadline = ENGINE_NEVER;
     if (submit && submit->request->has_timeout_ms && submit->request->timeout_ms > 0) {
+        task->timeout_ms = submit->request->timeout_ms;
         int64_t gone_ms = clock_unix_ms() - row->at_unix_ms;
         deadline = loop_now_ms(env->loop) + submit->request->timeout_ms - (gone_ms > 0 ? gone_ms : 0);
     }
@@ -92,6 +93,7 @@ static void take_up_durable(struct etask *task, const struct journal_row *row)
         task->retry_of = xstrdup(submit->retry_of);
     task->engine.attempt = row->attempt;
     task->engine.is_taken = row->attempt > 0;
+    task->is_reloaded = true;
     for (size_t i = 0; i < task->n_attempts; i++) {
         task->engine.failures += task->attempts[i].ended_unix_ms && engine_is_failure(task->attempts[i].outcome);
         task->engine.is_canceling |= task->attempts[i].is_canceled;

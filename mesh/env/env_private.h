@@ -27,6 +27,7 @@ struct loop_timer;
 #define ENV_FLOOD_BYTES_MAX (64u << 20)   /* events of all tasks that are not committed yet */
 #define ENV_WATCHERS_MAX 10000u
 #define ENV_ATTEMPTS_KEPT 32u          /* attempts shown of one task: the last ones */
+#define ENV_WAITS_KEPT 8u              /* waits told of one attempt, reasons kept of one target */
 #define ENV_REPLIES_MAX 64u            /* who wait for one task's commit */
 #define ENV_PAGE_MAX 200u              /* records in one reply */
 #define ENV_KV_KEYS_MAX 10000u         /* keys of one owner */
@@ -50,6 +51,18 @@ struct loop_timer;
 
 /* ---- etask.c: a task in memory -------------------------------------------------------------------------- */
 
+#define ENV_REASON_SIZE 128
+
+struct wait {
+    int64_t from_unix_ms, to_unix_ms;
+    char reason[ENV_REASON_SIZE];
+};
+
+struct waits { /* what is kept of them is cut behind the last one */
+    size_t count;
+    struct wait items[ENV_WAITS_KEPT];
+};
+
 struct attempt {
     uint32_t number;
     char agent[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1];
@@ -57,6 +70,8 @@ struct attempt {
     enum amp_code outcome; /* counts when ended */
     Amp__TaskState state;
     char reason[256]; /* why it ended, for people */
+    char host[AMP_NAME_MAX + 1]; /* of the instance, "": not known */
+    struct waits *waits; /* before it began; NULL: none. Its own */
     bool is_canceled; /* somebody asked for its end: also a new environment must know */
 };
 
@@ -89,6 +104,7 @@ struct etask {
     uint8_t *submit;    /* packed Amp__Submit */
     size_t submit_len;
     int64_t submitted_unix_ms, started_unix_ms, ended_unix_ms;
+    uint32_t timeout_ms; /* of a durable task, from when it was accepted; 0: none */
     char *retry_of;     /* the task that this one tries again, or NULL */
     uint8_t *error;     /* packed Amp__Error, when it ended by one */
     size_t error_len;
@@ -123,6 +139,10 @@ struct etask {
     struct target *target;
     struct etask *queue_prev, *queue_next;
     bool is_queued;
+    bool is_reloaded;       /* this environment found it in the journal, and nobody has begun it since */
+    int64_t queued_unix_ms; /* since when it may be called; 0: not yet */
+    int64_t called_unix_ms; /* the last call */
+    struct waits *waits;    /* at its end, if it ended while it waited */
 
     /* direct tasks: record.c */
     struct amp_stream stream;
@@ -137,6 +157,7 @@ struct etask *etask_find(struct env *env, const char *id);
 bool etask_is_over(const struct etask *task);
 /* Gives it up if nothing holds it any more: ended, all committed, no call. */
 void etask_release(struct etask *task);
+void etask_drop_attempt(struct attempt *attempt); /* what it owns */
 void etask_free(struct etask *task); /* no more callbacks; watchers are told that it is gone */
 /* The task so far; NULL if it cannot be had (journal not readable). */
 struct amp_fold *etask_fold(struct etask *task);
@@ -233,6 +254,11 @@ void watch_pump(struct env *env); /* the tick */
 
 /* ---- target.c: whose turn it is ----------------------------------------------------------------------------------- */
 
+struct reason {
+    int64_t since_unix_ms;
+    char text[ENV_REASON_SIZE]; /* "": none */
+};
+
 struct target { /* an agent or a skill for which tasks wait */
     UT_hash_handle hh;
     char key[AMP_NAME_MAX + 3]; /* "a:<agent>" or "s:<skill>" */
@@ -240,7 +266,9 @@ struct target { /* an agent or a skill for which tasks wait */
     struct etask *first, *last;
     uint32_t n_tasks;             /* tasks that point here */
     uint32_t n_queued, n_untaken; /* of them: waiting; called and not taken yet */
-    char waiting[128];            /* why they wait; "" if they do not */
+    char waiting[ENV_REASON_SIZE]; /* why they wait; "" if they do not */
+    struct reason *reasons;       /* the last ones, oldest first: waits.c */
+    uint32_t n_reasons;
     bool is_runnable;
     struct target *next_runnable;
     int64_t tried_ms;             /* the last probe */
@@ -261,6 +289,15 @@ void targets_run(struct env *env); /* the tick */
 void targets_sweep(struct env *env);
 void targets_done(struct env *env);
 const char *target_waiting(const struct etask *task); /* NULL if it does not wait */
+
+/* ---- waits.c: what tasks waited for ------------------------------------------------------------------------------------- */
+
+void waits_note(struct target *target); /* what it says of why its tasks wait may have changed */
+bool waits_now(const struct etask *task);
+/* Since the last attempt, or since it was accepted, until now. */
+void waits_of(const struct etask *task, struct waits *ret);
+void waits_taken(struct etask *task, struct attempt *attempt); /* the attempt begins now */
+void waits_ended(struct etask *task);                          /* it ends now, and nobody may have begun */
 
 /* ---- dispatch.c: calls and attempts ---------------------------------------------------------------------------------- */
 

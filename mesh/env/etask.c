@@ -67,6 +67,12 @@ static void refuse_reply(struct env *env, const struct waiting_reply *reply)
     env_refuse(env, reply->subject, reply->encoding, &err);
 }
 
+void etask_drop_attempt(struct attempt *attempt)
+{
+    free(attempt->waits);
+    attempt->waits = NULL;
+}
+
 void etask_free(struct etask *task)
 {
     struct env *env = task->env;
@@ -87,7 +93,10 @@ void etask_free(struct etask *task)
     amp_fold_free(task->fold);
     amp_buf_done(&task->bodies);
     free(task->refs);
+    for (size_t i = 0; i < task->n_attempts; i++)
+        etask_drop_attempt(&task->attempts[i]);
     free(task->attempts);
+    free(task->waits);
     free(task->held);
     free(task->submit);
     free(task->error);

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 
 #include <cjson/cJSON.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,12 +32,47 @@ static void append_time(struct amp_buf *out, const char *name, int64_t unix_ms)
     }
 }
 
+static void append_text(struct amp_buf *out, const char *name, const char *text)
+{
+    if (!*text)
+        return;
+    (void)amp_buf_printf(out, ",\"%s\":", name);
+    (void)amp_json_append_string(out, amp_bytes_of(text));
+}
+
+static void append_waits(struct amp_buf *out, const char *name, const struct waits *waits)
+{
+    char from[AMP_TIME_SIZE], to[AMP_TIME_SIZE];
+    if (!waits || !waits->count)
+        return;
+    (void)amp_buf_printf(out, ",\"%s\":", name);
+    for (size_t i = 0; i < waits->count; i++) {
+        const struct wait *wait = &waits->items[i];
+        amp_time_format(wait->from_unix_ms, from);
+        amp_time_format(wait->to_unix_ms, to);
+        (void)amp_buf_printf(out, "%s{\"from\":\"%s\",\"to\":\"%s\"", i ? "," : "[", from, to);
+        append_text(out, "reason", wait->reason);
+        (void)amp_buf_append(out, "}", 1);
+    }
+    (void)amp_buf_append(out, "]", 1);
+}
+
+/* Of one that waits now, or ended while it waited. */
+static void append_waits_now(struct amp_buf *out, const struct etask *task)
+{
+    struct waits now;
+    if (waits_now(task))
+        waits_of(task, &now);
+    append_waits(out, "amp/waits", waits_now(task) ? &now : task->waits);
+}
+
 /* Ids and code names hold nothing that JSON would escape. */
 static void append_attempt(struct amp_buf *out, const struct attempt *attempt)
 {
     (void)amp_buf_printf(out, "{\"attempt\":%u", attempt->number);
     append_id(out, "agent", attempt->agent);
     append_id(out, "instance", attempt->instance);
+    append_text(out, "host", attempt->host);
     append_time(out, "readyAt", attempt->ready_unix_ms);
     append_time(out, "startedAt", attempt->started_unix_ms);
     append_time(out, "endedAt", attempt->ended_unix_ms);
@@ -49,13 +85,11 @@ static void append_attempt(struct amp_buf *out, const struct attempt *attempt)
         append_id(out, "outcome", is_ended_by_agent ? amp_task_state_short(attempt->state) : outcome_of(attempt)->name);
         if (attempt->outcome != AMP_OK)
             (void)amp_buf_printf(out, ",\"error\":\"AMESH-%u\"", (unsigned)attempt->outcome);
-        if (attempt->reason[0]) {
-            (void)amp_buf_printf(out, ",\"reason\":");
-            (void)amp_json_append_string(out, amp_bytes_of(attempt->reason));
-        }
+        append_text(out, "reason", attempt->reason);
     }
     if (attempt->is_canceled)
         (void)amp_buf_printf(out, ",\"canceled\":true");
+    append_waits(out, "waits", attempt->waits);
     (void)amp_buf_append(out, "}", 1);
 }
 
@@ -99,12 +133,30 @@ static enum amp_code code_of(const char *text)
     return amp_code_info((enum amp_code)strtoul(text + 6, NULL, 10))->code;
 }
 
+static struct waits *load_waits(const cJSON *array)
+{
+    int count = cJSON_GetArraySize(array);
+    if (count <= 0 || (unsigned)count > ENV_WAITS_KEPT)
+        return NULL;
+    struct waits *waits = xcalloc(1, offsetof(struct waits, items) + (size_t)count * sizeof waits->items[0]);
+    const cJSON *item;
+    cJSON_ArrayForEach(item, array) {
+        struct wait *wait = &waits->items[waits->count++];
+        wait->from_unix_ms = time_of(item, "from");
+        wait->to_unix_ms = time_of(item, "to");
+        snprintf(wait->reason, sizeof wait->reason, "%s", text_of(item, "reason"));
+    }
+    return waits;
+}
+
 static void load_attempt(const cJSON *item, struct attempt *attempt)
 {
     const cJSON *number = cJSON_GetObjectItemCaseSensitive(item, "attempt");
     attempt->number = cJSON_IsNumber(number) ? (uint32_t)number->valuedouble : 0;
     etask_strcpy(attempt->agent, text_of(item, "agent"));
     etask_strcpy(attempt->instance, text_of(item, "instance"));
+    etask_strcpy(attempt->host, text_of(item, "host"));
+    attempt->waits = load_waits(cJSON_GetObjectItemCaseSensitive(item, "waits"));
     attempt->ready_unix_ms = time_of(item, "readyAt");
     attempt->started_unix_ms = time_of(item, "startedAt");
     attempt->ended_unix_ms = time_of(item, "endedAt");
@@ -136,10 +188,12 @@ static Amp__Json *make_metadata(const struct etask *task, const Amp__Json *own, 
     append_id(&out, "amp/from", task->from);
     append_id(&out, "amp/parent", task->parent);
     append_id(&out, "amp/retryOf", task->retry_of ? task->retry_of : "");
+    append_time(&out, "amp/deadline", task->timeout_ms ? task->submitted_unix_ms + task->timeout_ms : 0);
     if (task->n_attempts) {
         (void)amp_buf_printf(&out, ",\"amp/attempts\":");
         append_attempts(&out, task);
     }
+    append_waits_now(&out, task);
     if (own && own->text.len > 2 && own->text.data[0] == '{' && !memmem(own->text.data, own->text.len, "\"amp/", 5)) {
         (void)amp_buf_append(&out, ",", 1);
         (void)amp_buf_append(&out, own->text.data + 1, own->text.len - 1);

@@ -226,6 +226,7 @@ static struct etask *make_task(const struct ask *ask, const Amp__Submit *submit)
     task->submitted_unix_ms = now_unix_ms;
     task->retry_of = submit->retry_of ? xstrdup(submit->retry_of) : NULL;
     bool has_deadline = request->has_timeout_ms && request->timeout_ms > 0;
+    task->timeout_ms = has_deadline ? request->timeout_ms : 0;
     engine_init(&task->engine, !submit->retry || strcmp(submit->retry, "never") != 0,
                 has_deadline ? loop_now_ms(env->loop) + request->timeout_ms : ENGINE_NEVER);
     pack_submit(task, submit);

@@ -73,13 +73,19 @@ void target_unqueue(struct etask *task)
     target->n_queued--;
 }
 
+static void target_free(struct target *target)
+{
+    free(target->reasons);
+    free(target);
+}
+
 /* A name nobody waits for any more is forgotten: senders may ask for any number of names. */
 static void release_target(struct target *target)
 {
     if (target->n_tasks || target->n_untaken || target->is_runnable)
         return;
     HASH_DEL(target->env->targets, target);
-    free(target);
+    target_free(target);
 }
 
 void target_part(struct etask *task)
@@ -115,6 +121,13 @@ void target_say_waiting(struct target *target, const struct registry_slots *slot
                  is_skill ? "no agent with the skill %s is on the mesh" : "no instance of %s is on the mesh", target->key + 2);
     else
         snprintf(target->waiting, sizeof target->waiting, is_skill ? "every agent with skill %s is busy (instances: %u)" : "every instance of %s is busy (instances: %u)", target->key + 2, slots->instances);
+    waits_note(target);
+}
+
+static void say_nothing_waits(struct target *target)
+{
+    target->waiting[0] = '\0';
+    waits_note(target);
 }
 
 /* ---- when somebody is free ----------------------------------------------------------------------------------------------------------- */
@@ -158,7 +171,7 @@ static uint32_t run_target(struct target *target, uint32_t starts_max, bool is_p
     if (target->first && started < starts_max && !target->refused_ms)
         target_say_waiting(target, &slots);
     else if (!target->first)
-        target->waiting[0] = '\0';
+        say_nothing_waits(target);
     return started;
 }
 
@@ -213,7 +226,7 @@ void targets_done(struct env *env)
     struct target *target, *next;
     HASH_ITER(hh, env->targets, target, next) {
         HASH_DEL(env->targets, target);
-        free(target);
+        target_free(target);
     }
     env->runnable = env->runnable_last = NULL;
 }

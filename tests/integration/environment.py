@@ -290,8 +290,8 @@ def larger_than_a_message(mesh):
     r = mesh.run("ask", "--durable", "--key", "big", "big", "x").ok()
     check(len(r.out.strip()) == 3000000, "the same key again: the same answer", len(r.out))
     events = len([line for line in mesh.run("task", "watch", task["id"], "--json").ok().out.splitlines() if line])
-    shown = [line for line in mesh.run("task", "show", task["id"]).ok().out.splitlines() if line[:2].isdigit() and line[2:3] == ":"]
-    check(len(shown) == events and events > 40, "task show has all events", len(shown), events)
+    shown = [line for line in mesh.run("task", "show", task["id"], "--events").ok().out.splitlines() if line[:2].isdigit() and line[2:3] == ":"]
+    check(len(shown) == events and events > 40, "task show --events has all events", len(shown), events)
 
 
 def dead_letters(mesh):

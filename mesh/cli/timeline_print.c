@@ -1,0 +1,263 @@
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "cli/print.h"
+#include "cli/timeline_private.h"
+
+#define TIME_WIDTH 9
+#define LABEL_WIDTH 10
+#define TEXT_MIN 20u /* on a narrow terminal: then lines are longer than it */
+#define SAID_MAX 72u /* of a text that has more */
+
+static const struct {
+    const char *name;   /* in JSON */
+    const char *many;   /* "… 17 more tool calls" */
+    enum print_color color;
+} kinds[TIMELINE_KINDS] = {
+    [TIMELINE_ACCEPTED] = {"accepted", "", PRINT_CYAN},
+    [TIMELINE_WAIT] = {"waited", "", PRINT_YELLOW},
+    [TIMELINE_ATTEMPT] = {"attempt", "", PRINT_CYAN},
+    [TIMELINE_ATTEMPT_END] = {"attemptEnd", "", PRINT_RED},
+    [TIMELINE_IGNORED] = {"ignored", "", PRINT_YELLOW},
+    [TIMELINE_RETRY] = {"retrying", "retries", PRINT_YELLOW},
+    [TIMELINE_QUESTION] = {"question", "questions", PRINT_YELLOW},
+    [TIMELINE_ANSWER] = {"answer", "answers", PRINT_GREEN},
+    [TIMELINE_TOOL] = {"tool", "tool calls", PRINT_PLAIN},
+    [TIMELINE_STEP] = {"step", "steps", PRINT_PLAIN},
+    [TIMELINE_TEXT] = {"text", "texts", PRINT_PLAIN},
+    [TIMELINE_REASONING] = {"reasoning", "reasonings", PRINT_DIM},
+    [TIMELINE_ARTIFACT] = {"artifact", "artifacts", PRINT_PLAIN},
+    [TIMELINE_SAYS] = {"says", "notes", PRINT_PLAIN},
+    [TIMELINE_LOG] = {"log", "log lines", PRINT_DIM},
+    [TIMELINE_USAGE] = {"usage", "usages", PRINT_DIM},
+    [TIMELINE_CUSTOM] = {"custom", "custom events", PRINT_DIM},
+    [TIMELINE_CHILD] = {"child", "child tasks", PRINT_BOLD},
+    [TIMELINE_END] = {"end", "", PRINT_GREEN},
+};
+
+static int by_time(const void *a, const void *b)
+{
+    const struct item *left = a, *right = b;
+    if (left->kind != right->kind && (left->kind == TIMELINE_END || right->kind == TIMELINE_END))
+        return left->kind == TIMELINE_END ? 1 : -1;
+    if (left->at_unix_ms != right->at_unix_ms)
+        return left->at_unix_ms < right->at_unix_ms ? -1 : 1;
+    /* What the environment did came before what the agent then did in the same millisecond. */
+    return left->kind != right->kind ? (int)left->kind - (int)right->kind : left->order < right->order ? -1 : 1;
+}
+
+/* An instance is known to have taken a task with its first frame, which may be a little later than what it says in it. */
+static void begin_with_events(struct timeline *timeline)
+{
+    struct item *attempt = NULL;
+    int number = -1; /* of the attempt whose events come; -1: the first there is */
+    for (size_t i = 0; i < timeline->count; i++) {
+        struct item *item = &timeline->items[i];
+        if (item->kind == TIMELINE_RETRY)
+            number = item->number;
+        if (item->seq == 0 || item->kind == TIMELINE_RETRY || item->kind == TIMELINE_END)
+            continue;
+        for (size_t k = 0; attempt == NULL && k < timeline->count; k++)
+            if (timeline->items[k].kind == TIMELINE_ATTEMPT && (number < 0 || timeline->items[k].number == number))
+                attempt = &timeline->items[k];
+        if (attempt != NULL && item->at_unix_ms < attempt->at_unix_ms)
+            attempt->at_unix_ms = item->at_unix_ms;
+        attempt = NULL;
+    }
+}
+
+/* Events keep their numbers' order whatever their clocks say: hosts differ. */
+static void in_order(struct timeline *timeline)
+{
+    int64_t latest = timeline->start_unix_ms;
+    for (size_t i = 0; i < timeline->count; i++) {
+        struct item *item = &timeline->items[i];
+        if (item->seq == 0)
+            continue;
+        if (item->at_unix_ms < latest)
+            item->at_unix_ms = latest;
+        latest = item->at_unix_ms;
+    }
+    begin_with_events(timeline);
+    qsort(timeline->items, timeline->count, sizeof *timeline->items, by_time);
+}
+
+static const char *label_of(const struct item *item, char ret[PRINT_SHORT_SIZE])
+{
+    switch (item->kind) {
+    case TIMELINE_ATTEMPT:
+    case TIMELINE_ATTEMPT_END:
+        snprintf(ret, PRINT_SHORT_SIZE, "attempt %d", item->number);
+        return ret;
+    case TIMELINE_WAIT:
+        return item->is_open ? "waits" : "waited";
+    case TIMELINE_END:
+        return amp_task_state_short(item->state);
+    default:
+        return kinds[item->kind].name;
+    }
+}
+
+static bool has_pieces(const struct item *item)
+{
+    return item->kind == TIMELINE_TEXT || item->kind == TIMELINE_REASONING || item->kind == TIMELINE_ARTIFACT;
+}
+
+static void with_thousands(uint64_t number, char ret[PRINT_SHORT_SIZE])
+{
+    char digits[24];
+    size_t len = (size_t)snprintf(digits, sizeof digits, "%llu", (unsigned long long)number), at = 0;
+    for (size_t i = 0; i < len; i++) {
+        if (i > 0 && (len - i) % 3 == 0)
+            ret[at++] = ',';
+        ret[at++] = digits[i];
+    }
+    ret[at] = '\0';
+}
+
+/* What stands behind the text: "(1.2 s)", "(1,234 pieces, 12 KiB, 3.2 s)". */
+static char *behind(const struct item *item)
+{
+    char took[PRINT_SHORT_SIZE] = "", count[PRINT_SHORT_SIZE], bytes[PRINT_SHORT_SIZE] = "";
+    if (item->kind == TIMELINE_WAIT)
+        return xstrdup("");
+    if (item->until_unix_ms > item->at_unix_ms)
+        print_duration(item->until_unix_ms - item->at_unix_ms, took);
+    if (item->is_open && item->kind != TIMELINE_QUESTION)
+        return xstrdup("  (not over)");
+    if (item->is_open)
+        return xstrdup("  (open)");
+    if (has_pieces(item) && (item->count > 1 || item->kind == TIMELINE_ARTIFACT)) {
+        with_thousands(item->count, count);
+        print_bytes(item->bytes, bytes);
+        if (item->count == 1)
+            return xasprintf("  (%s)", bytes);
+        return xasprintf("  (%s pieces, %s%s%s)", count, bytes, *took != '\0' ? ", " : "", took);
+    }
+    return *took != '\0' ? xasprintf("  (%s)", took) : xstrdup("");
+}
+
+/* One line of it: what breaks lines is a space here. */
+static char *flat(const char *text)
+{
+    char *copy = xstrdup(text);
+    size_t len = strlen(copy);
+    while (len > 0 && strchr(" \t\r\n", copy[len - 1]) != NULL)
+        copy[--len] = '\0';
+    for (size_t i = 0; i < len; i++)
+        if (copy[i] == '\n' || copy[i] == '\t' || copy[i] == '\r')
+            copy[i] = ' ';
+    return copy;
+}
+
+static char *text_of(const struct item *item)
+{
+    char took[PRINT_SHORT_SIZE];
+    if (item->kind == TIMELINE_WAIT) {
+        print_duration((item->is_open ? clock_unix_ms() : item->until_unix_ms) - item->at_unix_ms, took);
+        return xasprintf("%s: %s", took, item->text);
+    }
+    bool is_said = item->kind == TIMELINE_TEXT || item->kind == TIMELINE_REASONING;
+    char *text = flat(item->text);
+    if (!is_said)
+        return text;
+    char *line = print_line(text, SAID_MAX);
+    free(text);
+    char *quoted = xasprintf("\"%s%s\"", line, item->bytes > strlen(item->text) && print_width(line) < SAID_MAX ? "…" : "");
+    free(line);
+    return quoted;
+}
+
+static void print_details(FILE *to, const struct print_style *style, const struct item *item, size_t room)
+{
+    for (size_t i = 0; i < item->n_details; i++) {
+        char *line = print_line(item->details[i], room);
+        fprintf(to, "%*s%s%s%s\n", TIME_WIDTH + 2 + LABEL_WIDTH + 1, "", print_on(style, PRINT_DIM), line, print_off(style));
+        free(line);
+    }
+}
+
+static void print_more(FILE *to, const struct print_style *style, const struct item *item)
+{
+    char count[PRINT_SHORT_SIZE], took[PRINT_SHORT_SIZE];
+    if (item->n_more == 0)
+        return;
+    with_thousands(item->n_more, count);
+    print_duration(item->more_until_unix_ms - item->at_unix_ms, took);
+    fprintf(to, "%*s%s%s %s more %s, for %s%s\n", TIME_WIDTH + 2, "", print_on(style, PRINT_DIM), style->has_utf8 ? "…" : "...", count, kinds[item->kind].many, took, print_off(style));
+}
+
+static void print_item(FILE *to, const struct print_style *style, const struct timeline *timeline, const struct item *item)
+{
+    char time[PRINT_SHORT_SIZE], signed_time[PRINT_SHORT_SIZE + 1], label[PRINT_SHORT_SIZE];
+    int64_t since_ms = item->at_unix_ms - timeline->start_unix_ms;
+    print_duration(since_ms, time);
+    snprintf(signed_time, sizeof signed_time, "+%s", time);
+    char *text = text_of(item), *end = behind(item);
+    size_t used = TIME_WIDTH + 2 + LABEL_WIDTH + 1, end_width = print_width(end);
+    size_t room = style->width == 0 ? 0 : style->width > used + end_width + TEXT_MIN ? style->width - used - end_width : TEXT_MIN;
+    char *line = print_line(text, room);
+    enum print_color color = item->kind == TIMELINE_END ? print_state_color(amp_task_state_short(item->state)) : item->is_bad ? PRINT_RED : kinds[item->kind].color;
+    fprintf(to, "%s%*s%s  %s%-*s%s %s%s%s%s\n", print_on(style, PRINT_DIM), TIME_WIDTH, signed_time, print_off(style), print_on(style, color), LABEL_WIDTH,
+            label_of(item, label), print_off(style), line, print_on(style, PRINT_DIM), end, print_off(style));
+    print_details(to, style, item, style->width > used + TEXT_MIN ? style->width - used : style->width != 0 ? TEXT_MIN : 0);
+    print_more(to, style, item);
+    free(line);
+    free(text);
+    free(end);
+}
+
+void timeline_print(FILE *to, const struct print_style *style, struct timeline *timeline)
+{
+    in_order(timeline);
+    for (size_t i = 0; i < timeline->count; i++)
+        print_item(to, style, timeline, &timeline->items[i]);
+}
+
+/* ---- for programs --------------------------------------------------------------------------------------------- */
+
+static cJSON *item_json(const struct item *item)
+{
+    char time[AMP_TIME_SIZE];
+    cJSON *json = cJSON_CreateObject();
+    amp_time_format(item->at_unix_ms, time);
+    cJSON_AddStringToObject(json, "at", time);
+    cJSON_AddStringToObject(json, "what", kinds[item->kind].name);
+    if (item->text[0] != '\0')
+        cJSON_AddStringToObject(json, "text", item->text);
+    if (item->until_unix_ms > 0)
+        cJSON_AddNumberToObject(json, "durationMs", (double)(item->until_unix_ms > item->at_unix_ms ? item->until_unix_ms - item->at_unix_ms : 0));
+    if (item->seq > 0)
+        cJSON_AddNumberToObject(json, "seq", item->seq);
+    if (item->number > 0)
+        cJSON_AddNumberToObject(json, "attempt", item->number);
+    if (has_pieces(item)) {
+        cJSON_AddNumberToObject(json, "pieces", item->count);
+        cJSON_AddNumberToObject(json, "bytes", (double)item->bytes);
+    }
+    if (item->n_more > 0)
+        cJSON_AddNumberToObject(json, "more", item->n_more);
+    if (item->kind == TIMELINE_CHILD)
+        cJSON_AddStringToObject(json, "taskId", item->key);
+    if (item->kind == TIMELINE_END)
+        cJSON_AddStringToObject(json, "state", amp_task_state_short(item->state));
+    if (item->is_open)
+        cJSON_AddTrueToObject(json, "open");
+    for (size_t i = 0; i < item->n_details; i++) {
+        cJSON *details = i == 0 ? cJSON_AddArrayToObject(json, "details") : cJSON_GetObjectItemCaseSensitive(json, "details");
+        cJSON_AddItemToArray(details, cJSON_CreateString(item->details[i]));
+    }
+    return json;
+}
+
+cJSON *timeline_json(struct timeline *timeline)
+{
+    cJSON *array = cJSON_CreateArray();
+    in_order(timeline);
+    for (size_t i = 0; i < timeline->count; i++)
+        cJSON_AddItemToArray(array, item_json(&timeline->items[i]));
+    return array;
+}

@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""What happened in a task, told afterwards: waits with their reasons, attempts and deaths, tool calls, questions, child tasks; folded when there is much; a conversation as one."""
+import os
+import signal
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
+from meshtest import AMESH, Mesh, Process, Tap, check, free_port, until  # noqa: E402
+
+tap = Tap()
+
+
+class Bus(Mesh):
+    """A nats-server that stays, and an environment that comes and goes."""
+
+    def start_up(self):
+        port = free_port()
+        server = Process([self.env.get("AMESH_NATS_SERVER", "nats-server"), "-a", "127.0.0.1", "-p", str(port)], self.env, "nats-server")
+        self.processes.append(server)
+        server.wait_line(lambda line: "Server is ready" in line, stream="err")
+        self.env["AMESH_BUS"] = f"nats://127.0.0.1:{port}"
+        self.start_env()
+
+    def start_env(self):
+        self.up = self.spawn("env")
+        self.up.wait_line("ready ")
+
+    def restart_env(self):
+        self.up.signal(signal.SIGKILL)
+        self.up.wait()
+        self.start_env()
+
+
+# An agent that does a bit of everything; the task's text says how much of it.
+WORKER = r'''
+emit() { curl -s --unix-socket "$AMESH_SOCK" -H 'Content-Type: application/json' --data "$1" "http://mesh/v1/tasks/$AMESH_TASK/events" >/dev/null; }
+read -r how n
+case "$how" in
+all)
+  emit '{"type":"step","name":"plan","phase":"start"}'
+  emit '{"type":"status","text":"red \u001b[31m\nand more"}'
+  emit '{"type":"tool_call","callId":"c1","name":"search","args":{"q":"blue\u001b[31m"}}'
+  emit '{"type":"tool_result","callId":"c1","output":"3 hits"}'
+  emit '{"type":"tool_call","callId":"c2","name":"fetch","args":{"n":1}}'
+  emit '{"type":"tool_result","callId":"c2","output":"not there","isError":true}'
+  emit '{"type":"step","name":"plan","phase":"end"}'
+  emit '{"type":"usage","model":"m-1","inputTokens":120,"outputTokens":7,"costUsd":0.01}'
+  emit '{"type":"artifact","name":"report.txt","text":"twelve bytes"}'
+  amesh ask upper child >/dev/null
+  colour=$(amesh task ask "which colour?")
+  echo "painted $colour" ;;
+many)
+  for part in 1 2 3; do
+    seq "$((n / 3))" | sed 's/.*/{"type":"log","level":"info","text":"line &"}/' |
+      curl -s --unix-socket "$AMESH_SOCK" -H 'Content-Type: application/x-ndjson' --data-binary @- "http://mesh/v1/tasks/$AMESH_TASK/events" >/dev/null
+  done
+  seq "$n" ;;
+die)
+  test "$AMESH_ATTEMPT" -gt 1 && echo survived && exit 0
+  echo "out of luck" >&2
+  kill -9 $$ ;;
+hold)
+  while ! test -e "$AMESH_HOME/go-$n"; do sleep 0.05; done
+  echo "held $n" ;;
+esac
+'''
+
+
+def agents(mesh):
+    script = os.path.join(mesh.home, "worker.sh")
+    with open(script, "w") as f:
+        f.write(WORKER)
+    mesh.agent("upper", "--", "tr", "a-z", "A-Z")
+    mesh.agent("busy", "--", "sh", script)
+    return mesh.agent("worker", "--concurrency", "4", "--", "sh", script)
+
+
+def show(mesh, task, *options):
+    return mesh.run("task", "show", task, *options).ok().out
+
+
+def lines_of(text, label):
+    return [line for line in text.splitlines() if line[11:].startswith(label)]
+
+
+def timeline(mesh, task):
+    return mesh.run("task", "show", task, "--json").ok().json()["metadata"]["amp/timeline"]
+
+
+def detach(mesh, *argv):
+    return mesh.run("ask", "--detach", *argv).ok().out.strip()
+
+
+def done(mesh, task, state="TASK_STATE_COMPLETED"):
+    until(lambda: mesh.run("task", "show", task, "--json").ok().json()["status"]["state"] == state, f"{task} is {state}")
+
+
+def all_of_it(mesh):
+    task = detach(mesh, "--context", "c-paint", "worker", "all")
+    until(lambda: "which colour?" in show(mesh, task), "it asks")
+    check(lines_of(show(mesh, task), "question")[0].rstrip().endswith("(open)"), "an open question says so", show(mesh, task))
+    mesh.run("ask", "--task", task, "--timeout", "30s", "worker", "blue").ok()
+    done(mesh, task)
+    shown = show(mesh, task)
+    for label, words in (("accepted", ["on the disk"]), ("attempt 1", ["i-", " on "]), ("step", ["plan"]), ("tool", ["search(", "= 3 hits"]), ("usage", ["m-1: 120 tokens in, 7 out, $0.01"]),
+                         ("artifact", ["report.txt", "12 B"]), ("child", ["upper completed", "t-"]), ("question", ["which colour?"]), ("answer", ["q-"]), ("text", ["painted blue"]), ("completed", [])):
+        found = lines_of(shown, label)
+        check(found and all(word in found[0] for word in words), f"the line of {label}", shown)
+    check("error: not there" in lines_of(shown, "tool")[1], "a tool that failed", shown)
+    check("\x1b" not in shown and "red \\u{1B}[31m and more" in lines_of(shown, "says")[0], "what agents say is shown, not done", shown)
+    order = [line[11:21].split()[0] for line in shown.splitlines() if line[8:11] == "s  "]
+    wanted = ["accepted", "attempt", "step", "says", "tool", "tool", "usage", "artifact", "child", "question", "answer", "text", "completed"]
+    check([word for word in order if word != "waited"] == wanted, "in the order in which it happened", order, shown)
+    items = timeline(mesh, task)
+    check([item["what"] for item in items if item["what"] != "waited"] == wanted[:-1] + ["end"], "the same for programs", items)
+    tool = next(item for item in items if item["what"] == "tool")
+    check(tool["seq"] > 1 and tool["durationMs"] >= 0 and items[-1]["state"] == "completed", "with numbers", tool)
+    child = next(item["taskId"] for item in items if item["what"] == "child")
+    check(mesh.run("task", "show", child, "--json").ok().json()["metadata"]["amp/parent"] == task, "the child is that task")
+    raw = mesh.run("task", "show", task, "--events", "--json").ok().lines()
+    check([e["seq"] for e in raw] == list(range(1, len(raw) + 1)), "--events has them all", raw)
+    check(len(lines_of(show(mesh, task, "--events"), "")) > 0, "also for people")
+    check(mesh.run("task", "show", task, "--events", "--tree").status == 2, "one view at a time")
+
+
+def waits_have_reasons(mesh):
+    first, second = detach(mesh, "busy", "hold 1"), None
+    until(lambda: lines_of(show(mesh, first), "attempt 1"), "the first one runs")
+    second = detach(mesh, "busy", "hold 2")
+    until(lambda: "every instance of busy is busy" in "".join(lines_of(show(mesh, second), "waits")), "what waits says for what")
+    early = detach(mesh, "not-yet", "x")
+    until(lambda: "no instance of not-yet is on the mesh" in "".join(lines_of(show(mesh, early), "waits")), "and for whom")
+    for n in (1, 2):
+        open(os.path.join(mesh.home, f"go-{n}"), "w").close()
+    done(mesh, second)
+    agent = mesh.agent("not-yet", "--", "cat")
+    done(mesh, early)
+    agent.stop()
+    mesh.restart_env()
+    for task, words in ((second, "every instance of busy is busy"), (early, "no instance of not-yet")):
+        shown = show(mesh, task)
+        check(words in "".join(lines_of(shown, "waited")) and lines_of(shown, "completed"), "told after the fact, and after a restart", shown)
+        attempt = mesh.run("task", "show", task, "--json").ok().json()["metadata"]["amp/attempts"][0]
+        check(any(words in wait["reason"] and wait["from"] < wait["to"] for wait in attempt["waits"]) and attempt["host"], "with the attempt that ended it", attempt)
+    gone = detach(mesh, "--timeout", "300ms", "nobody", "x")
+    done(mesh, gone, "TASK_STATE_FAILED")
+    task = mesh.run("task", "show", gone, "--json").ok().json()
+    check("no instance of nobody" in task["metadata"]["amp/waits"][0]["reason"], "also of one whose time was over", task["metadata"])
+    check("no instance of nobody" in "".join(lines_of(show(mesh, gone), "waited")), "told", show(mesh, gone))
+
+
+def a_wait_over_a_restart(mesh):
+    task = detach(mesh, "late-one", "x")
+    until(lambda: lines_of(show(mesh, task), "waits"), "it waits")
+    mesh.restart_env()
+    until(lambda: "until the environment was started again" in show(mesh, task), "what was before is told as what it was")
+    mesh.run("task", "cancel", task, "--reason", "enough").ok()
+    shown = show(mesh, task)
+    check("enough" in lines_of(shown, "canceled")[0], "its end, with the reason", shown)
+
+
+def deaths(mesh):
+    task = detach(mesh, "worker", "die")
+    done(mesh, task)
+    shown = show(mesh, task)
+    check("agent_died" in lines_of(shown, "attempt 1")[1] and "out of luck" in shown, "how an attempt ended, with the last words", shown)
+    check("agent_died" in lines_of(shown, "retrying")[0] and lines_of(shown, "attempt 2"), "and what came of it", shown)
+
+
+def much_is_folded(mesh):
+    task = detach(mesh, "worker", "many 3000")
+    done(mesh, task)
+    shown = show(mesh, task)
+    check(len(shown.splitlines()) < 40 and "2,992 more log lines" in shown, "thousands of events in a few lines", shown)
+    check("pieces" in "".join(lines_of(shown, "text")) or len(lines_of(shown, "text")) == 1, "and one of text", shown)
+    items = timeline(mesh, task)
+    check(sum(item.get("more", 0) for item in items if item["what"] == "log") == 2992, "counted", items)
+    check(len(mesh.run("task", "show", task, "--events", "--json").ok().lines()) > 3000, "--events has them all")
+
+
+def narrow_terminals(mesh):
+    task = detach(mesh, "worker", "a very long text that does not fit into a narrow line at all, but is said all the same")
+    done(mesh, task)
+    wide, narrow = (subprocess.run(["script", "-qec", f"stty cols {n}; {AMESH} task show {task}", "/dev/null"], env=mesh.env, capture_output=True, timeout=60, check=True).stdout.decode() for n in (200, 40))
+    check("\x1b" not in wide, "no colours where NO_COLOR is set", wide)
+    check(len([line for line in narrow.splitlines() if line.lstrip().startswith("+")]) == len([line for line in wide.splitlines() if line.lstrip().startswith("+")]), "the same lines", narrow)
+
+
+def conversations(mesh):
+    first = mesh.run("ask", "--durable", "--context", "c-talk", "upper", "one").ok().out
+    check(first.strip() == "ONE", "an answer")
+    for text in ("two", "three"):
+        mesh.run("ask", "--durable", "--context", "c-talk", "upper", text).ok()
+    said = mesh.run("history", "c-talk").ok().out
+    check([said.index(w) for w in ("one", "ONE", "two", "TWO", "three", "THREE")] == sorted(said.index(w) for w in ("one", "ONE", "two", "TWO", "three", "THREE")), "in order", said)
+    last = mesh.run("history", "c-talk", "--limit", "1").ok()
+    check("three" in last.out and "two" not in last.out and "--limit" in last.err, "--limit: the last ones, and it says so", last.out, last.err)
+    doc = mesh.run("history", "c-talk", "--limit", "2", "--json").ok().json()
+    check([t["history"][0]["parts"][0]["text"] for t in doc["tasks"]] == ["two", "three"] and doc["totalSize"] == 3, "for programs", doc)
+    paint = mesh.run("history", "c-paint").ok().out
+    check(paint.count("which colour?") == 1 and paint.index("all") < paint.index("which colour?") < paint.index("painted blue"), "question and answer in their place", paint)
+
+
+def main():
+    with Bus() as mesh:
+        agents(mesh)
+        tap.run("what happened, in order, for people and for programs", all_of_it, mesh)
+        tap.run("waits are told with their reasons, also afterwards", waits_have_reasons, mesh)
+        tap.run("a wait over a restart of the environment", a_wait_over_a_restart, mesh)
+        tap.run("how attempts ended, and their agents' last words", deaths, mesh)
+        tap.run("thousands of events are a few lines", much_is_folded, mesh)
+        tap.run("a narrow terminal shows the same lines", narrow_terminals, mesh)
+        tap.run("a conversation in its order", conversations, mesh)
+    tap.done()
+
+
+main()
