@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 SECONDS_ARG := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),)
 
-.PHONY: build demo test bench fuzz spec install clean deps deps-test
+.PHONY: build demo test bench chaos fuzz spec install clean deps deps-test
 
 build: build/release/build.ninja
 	@cmake --build build/release
@@ -25,6 +25,10 @@ test: deps-test
 
 bench: deps build
 	@python3 bench/run.py $(ONLY)
+
+chaos: deps-test
+	@cmake --preset chaos >/dev/null && cmake --build build/chaos
+	@python3 tests/chaos/campaign.py --seconds $(if $(SECONDS_ARG),$(SECONDS_ARG),600) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only '$(ONLY)') $(if $(ONCE),--once) $(if $(RESUME),--resume)
 
 fuzz: deps-test
 	@scripts/fuzz.sh $(if $(SECONDS_ARG),$(SECONDS_ARG),60) $(ONLY)

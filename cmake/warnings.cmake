@@ -21,6 +21,9 @@ target_compile_options(amesh_options INTERFACE
   # uthash's macros fall through by design, which gcc knows how to see; clang does not
   $<$<C_COMPILER_ID:Clang>:-Wno-implicit-fallthrough> $<$<C_COMPILER_ID:Clang>:-Wno-string-concatenation>
   -fstack-protector-strong -ffile-prefix-map=${CMAKE_SOURCE_DIR}/=)
+if(AMESH_HOOKS)
+  target_compile_definitions(amesh_options INTERFACE AMESH_HOOKS)
+endif()
 if(AMESH_WERROR)
   target_compile_options(amesh_options INTERFACE -Werror)
 endif()

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/counters.h"
+#include "base/hook.h"
 #include "base/log.h"
 #include "base/loop.h"
 
@@ -80,6 +81,7 @@ void bus_io_flush(struct bus *bus)
     if (waiting > 0) {
         natsConnection_ProcessWriteEvent(bus->link->nats);
         waiting = natsConnection_Buffered(bus->link->nats);
+        hook_at(HOOK_bus_flushed);
     }
     bus->out_bytes = waiting > 0 ? (size_t)waiting : 0;
     loop_io_want(bus->io, waiting > 0 ? LOOP_READ | LOOP_WRITE : LOOP_READ);

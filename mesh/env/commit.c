@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/counters.h"
+#include "base/hook.h"
 #include "base/loop.h"
 #include "base/seeded.h"
 
@@ -86,6 +87,7 @@ static void on_commit(void *ctx, enum amp_code code)
     }
     if (task->n_in_journal == 0 && (task->n_refs == 0 || code != AMP_OK))
         answer_replies(task, code);
+    hook_at(HOOK_env_answered);
     if (commit->is_submit)
         submit_done(task, code);
     else
@@ -248,6 +250,7 @@ static enum amp_code write_batch(struct etask *task, struct journal_batch *batch
         journal_batch_free(batch);
         return code;
     }
+    hook_at(HOOK_env_accepted);
     task->n_in_journal++;
     task->n_written = task->count;
     task->n_refs = 0;

@@ -7,6 +7,7 @@
 #include "base/call.h"
 #include "base/clock.h"
 #include "base/counters.h"
+#include "base/hook.h"
 #include "base/log.h"
 #include "base/loop.h"
 
@@ -122,6 +123,7 @@ static void on_taken(void *ctx, const char *agent, const char *instance)
     etask_changed(task);
     struct engine_event event = {.kind = ENGINE_EV_TAKEN};
     dispatch_event(task, &event);
+    hook_at(HOOK_env_taken);
 }
 
 /* The error of the last call, for a task that ends by it: kept until the engine has decided. */
@@ -215,6 +217,7 @@ static void start_call(struct etask *task)
         amp_error_set(&err, code, "", "the request of task %s cannot be read from the journal", task->id);
     }
     if (code == AMP_OK) {
+        hook_at(HOOK_env_dispatched);
         task->target->n_untaken++;
         return;
     }

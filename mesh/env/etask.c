@@ -5,6 +5,7 @@
 #include "base/call.h"
 #include "base/clock.h"
 #include "base/counters.h"
+#include "base/hook.h"
 #include "base/loop.h"
 #include "base/seeded.h"
 
@@ -265,6 +266,7 @@ void etask_end(struct etask *task, const Amp__Error *error)
         task->error = xrealloc(task->error, task->error_len);
         amp__error__pack(error, task->error);
     }
+    hook_at(HOOK_env_ended);
     etask_changed(task);
 }
 

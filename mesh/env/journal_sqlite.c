@@ -5,6 +5,8 @@
  * Task ids sort by time, so the indexes grow at their right edge. Blobs stand last in a row: a list reads none of them. */
 #include "journal_private.h"
 
+#include "base/hook.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -297,8 +299,11 @@ enum amp_code store_commit(struct store *store, struct journal_batch *const *bat
         for (const struct journal_row *row = batches[i]->first; is_done && row; row = row->next)
             is_done = write_row(store, row);
     }
-    if (is_done && step(store->statements[STORE_COMMIT]))
+    hook_at(HOOK_env_written);
+    if (is_done && step(store->statements[STORE_COMMIT])) {
+        hook_at(HOOK_env_committed);
         return AMP_OK;
+    }
     snprintf(failure, failure_size, "%s", sqlite3_errmsg(store->db));
     if (!sqlite3_get_autocommit(store->db))
         (void)step(store->statements[STORE_ROLLBACK]);

@@ -8,6 +8,7 @@
 #include "base/bus.h"
 #include "base/clock.h"
 #include "base/counters.h"
+#include "base/hook.h"
 #include "base/loop.h"
 #include "base/seeded.h"
 
@@ -303,6 +304,7 @@ void submit_verb(const struct ask *ask)
 {
     const Amp__Submit *submit = ask->request->submit;
     uint8_t digest[DIGEST_SIZE] = {0};
+    hook_at(HOOK_env_received);
     bool has_key = submit->key && submit->key[0];
     if (submit->retry_of) {
         env_refuse_code(ask, AMP_INVALID, "submit.retry_of", "only the environment says what is tried again");

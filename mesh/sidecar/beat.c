@@ -9,6 +9,7 @@
 
 #include "base/bus.h"
 #include "base/clock.h"
+#include "base/hook.h"
 #include "base/log.h"
 #include "base/loop.h"
 
@@ -102,6 +103,7 @@ void beat_send(struct sidecar *sidecar, bool with_card, const Amp__Death *death)
     self->last_free = sidecar_free_slots(sidecar);
     self->last_inflight = sidecar->inflight;
     loop_timer_set(self->timer, SIDECAR_BEAT_MS);
+    hook_at(HOOK_sidecar_beat);
 }
 
 void beat_open(struct sidecar *sidecar)

@@ -6,6 +6,7 @@
 
 #include "base/bus.h"
 #include "base/counters.h"
+#include "base/hook.h"
 #include "base/log.h"
 
 #define BODY(kind) (1u << AMP__ENVELOPE__BODY_##kind)
@@ -81,6 +82,7 @@ void inbound_request(struct sidecar *sidecar, struct endpoint *endpoint, const s
 {
     struct amp_error err = {.code = AMP_OK};
     const char *inbox;
+    hook_at(HOOK_sidecar_received);
     if (!inbox_of(msg, &inbox) || !inbox) {
         (void)amp_error_set(&err, AMP_MALFORMED, "reply", "the reply subject is not an inbox");
         refuse_malformed(sidecar, msg, NULL, AMP_JSON, &err);
@@ -104,6 +106,7 @@ void inbound_request(struct sidecar *sidecar, struct endpoint *endpoint, const s
         return;
     }
     task_start(task, &(struct task_origin){.envelope = envelope, .encoding = encoding, .reply = inbox, .endpoint = endpoint});
+    hook_at(HOOK_sidecar_given);
 }
 
 /* ---- controls --------------------------------------------------------------------------------------------------- */

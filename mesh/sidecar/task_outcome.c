@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/hook.h"
 
 #define QUESTION_BYTES_MAX (256u << 10)
 
@@ -156,6 +157,7 @@ void task_outcome_apply(struct task *task, const struct cJSON *result, struct ta
 {
     struct amp_error err = {.code = AMP_OK};
     enum amp_code code;
+    hook_at(HOOK_sidecar_done);
     if (cJSON_IsString(result)) {
         code = put_text(task, task->source.is_text_started ? "" : result->valuestring, true, &err);
     } else if (cJSON_IsNull(result)) {

@@ -10,6 +10,7 @@
 #include "base/bus.h"
 #include "base/clock.h"
 #include "base/counters.h"
+#include "base/hook.h"
 #include "base/log.h"
 
 #define FRAME_HEAD_MAX 1024u /* names and numbers of a frame in JSON */
@@ -104,6 +105,7 @@ void task_stream_end(struct task *task, const Amp__Error *wire)
         free(packed);
     }
     task_mark_dirty(task);
+    hook_at(HOOK_sidecar_ended);
 }
 
 /* ---- out ------------------------------------------------------------------------------------------------- */
