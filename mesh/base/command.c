@@ -421,7 +421,7 @@ bool command_duration_ms(const char *text, unsigned *ret_ms)
     static const struct {
         const char *unit;
         double ms;
-    } units[] = {{"", 1000}, {"s", 1000}, {"ms", 1}, {"m", 60000}, {"h", 3600000}};
+    } units[] = {{"", 1000}, {"s", 1000}, {"ms", 1}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
     /* By hand: strtod also takes "inf", "0x1p3" and, in other locales, a comma. */
     double value = 0, place = 1;
     size_t len = strspn(text, "0123456789");

@@ -19,6 +19,8 @@ static const struct command_option ask_options[] = {
     {.name = "durable", .letter = 'd', .help = "through the environment: journalled, retried, survives this command"},
     {.name = "detach", .help = "durable; print the task's id and return"},
     {.name = "key", .arg = "K", .help = "durable; the same key again gives the same task"},
+    {.name = "at", .arg = "TIME", .help = "durable; start then: 09:00, \"2026-12-01 09:00\", 2026-12-01T09:00:00Z or +90s; prints the task's id and returns"},
+    {.name = "in", .arg = "TIME", .help = "the same as a time from now, such as 5m"},
     {.name = "timeout", .arg = "TIME", .help = "time for the whole task, such as 30s"},
     {.name = "no-wait", .help = "do not wait for a free instance: exit 7 when all are busy"},
     {.name = "events", .letter = 'e', .help = "print each event as one JSON line"},
@@ -108,15 +110,18 @@ static int read_options(struct ask *ask)
     ask->key = value(ask, "key");
     ask->files = command_values(ask->cli.command, ask->cli.args, "file");
     ask->is_detached = has(ask, "detach");
-    ask->is_durable = has(ask, "durable") || ask->is_detached || ask->key != NULL;
     ask->is_impatient = has(ask, "no-wait");
     ask->is_verbose = has(ask, "verbose");
+    int status = ask_read_when(ask);
+    bool is_later = ask->when.at.unix_ms > 0;
     ask->form = has(ask, "events") ? ANSWER_EVENTS : ask->cli.is_json ? ANSWER_JSON : ANSWER_TEXT;
+    ask->is_detached |= is_later && ask->form != ANSWER_EVENTS && !ask->is_verbose;
+    ask->is_durable = has(ask, "durable") || ask->is_detached || ask->key != NULL || is_later;
     if (ask->is_impatient && ask->is_durable)
         return cli_usage(&ask->cli, "--no-wait is for direct calls; a durable task is queued");
     if (ask->key != NULL && (*ask->key == '\0' || strlen(ask->key) > AMP_KEY_MAX))
         return cli_usage(&ask->cli, "--key must have 1 to %u bytes", AMP_KEY_MAX);
-    int status = cli_duration(&ask->cli, "timeout", &ask->timeout_ms);
+    status = status != 0 ? status : cli_duration(&ask->cli, "timeout", &ask->timeout_ms);
     if (ask->timeout_ms > 0 && ask->timeout_ms < ask->cli.timeout_ms)
         ask->cli.timeout_ms = ask->timeout_ms > ENV_WAIT_MIN_MS ? ask->timeout_ms : ENV_WAIT_MIN_MS;
     if (status == 0)
@@ -175,7 +180,8 @@ const struct command ask_commands[] = {
                 "  amesh ask --skill translate --file letter.txt \"into French\"\n"
                 "  echo hello | amesh ask up -\n"
                 "  amesh ask --durable --key order-7 billing \"invoice order 7\"\n"
-                "  amesh ask --task t-01hq3c yes",
+                "  amesh ask --task t-01hq3c yes\n"
+                "  amesh ask --at 09:00 up \"good morning\"",
      .options = ask_options,
      .run = run_ask,
      .complete = "agents"},

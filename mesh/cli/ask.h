@@ -1,5 +1,6 @@
 /* Parts of `amesh ask`: ask.c reads the options, ask_run.c runs the call, ask_durable.c does it through the environment. */
 #pragma once
+#include "base/moment.h"
 #include "cli/answer.h"
 #include "cli/context.h"
 
@@ -9,6 +10,14 @@ struct env_call;
 struct loop_signal;
 struct loop_timer;
 struct loop_io;
+
+/* When it is to be done, if not at once. */
+struct ask_when {
+    struct moment at; /* unix_ms 0: none */
+    uint32_t every_ms, count;
+    const char *cron, *zone, *overlap;
+    int64_t until_unix_ms; /* 0: for ever */
+};
 
 struct ask {
     struct cli cli;
@@ -20,6 +29,7 @@ struct ask {
     size_t n_path;
     uint32_t hops, timeout_ms;
     bool is_durable, is_detached, is_impatient;
+    struct ask_when when;
     enum answer_form form;
     bool is_verbose;
     char task_id[AMP_NAME_MAX + 1], context_id[AMP_NAME_MAX + 1];
@@ -46,6 +56,10 @@ struct ask {
 int ask_direct(struct ask *ask);
 /* Through the environment. */
 int ask_durable(struct ask *ask);
+/* Reads the options about time. Exit code. */
+int ask_read_when(struct ask *ask);
+/* Is it to be done again and again? Then a schedule is made of it. */
+bool ask_is_schedule(const struct ask *ask);
 /* Answers `answered_task`, then prints what it says from there on. */
 int ask_answer(struct ask *ask);
 

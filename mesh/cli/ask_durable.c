@@ -54,13 +54,21 @@ static void print_final(struct ask *ask)
 
 /* ---- what it waits for ----------------------------------------------------------------------------------- */
 
+/* "starts at … (in 3 h)" and an hour later are the same. */
+static bool is_same_wait(const char *text, const char *before)
+{
+    static const char start[] = "starts at ";
+    size_t len = strcspn(text, "(");
+    return strncmp(text, start, sizeof start - 1) == 0 ? strncmp(text, before, len) == 0 : strcmp(text, before) == 0;
+}
+
 /* Nothing came since the last look: it may be waiting, and nothing announces that. */
 static void on_looked(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
 {
     struct ask *ask = ctx;
     ask->look_call = NULL;
     const char *waiting = err->code == AMP_OK && reply->n_tasks > 0 ? reply->tasks[0]->waiting : NULL;
-    if (waiting != NULL && *waiting != '\0' && strcmp(waiting, ask->waiting) != 0) {
+    if (waiting != NULL && *waiting != '\0' && !is_same_wait(waiting, ask->waiting)) {
         snprintf(ask->waiting, sizeof ask->waiting, "%s", waiting);
         answer_notice(&ask->answer, "waiting: %s", waiting);
     }
@@ -124,9 +132,12 @@ static int on_submitted(void *ctx, const Amp__EnvReply *reply)
             answer_notice(&ask->answer, reply->has_duplicate && reply->duplicate ? "the key is known: this is %s" : "accepted as %s", ask->task_id);
         return 0;
     }
+    const char *waiting = reply->tasks[0]->waiting;
     if (ask->cli.is_json)
         return print_record(NULL, reply);
     printf("%s\n", ask->task_id);
+    if (ask->when.at.unix_ms > 0 && waiting != NULL)
+        fprintf(stderr, "%s. To see its answer: amesh task watch %s\n", waiting, ask->task_id);
     return 0;
 }
 
@@ -149,6 +160,11 @@ int ask_durable(struct ask *ask)
     submit.skill = (char *)ask->skill;
     submit.request = &task;
     submit.key = (char *)ask->key;
+    Amp__Timestamp not_before = AMP__TIMESTAMP__INIT;
+    not_before.unix_ms = ask->when.at.unix_ms;
+    submit.not_before = ask->when.at.unix_ms > 0 && ask->when.at.in_ms == 0 ? &not_before : NULL;
+    submit.has_delay_ms = ask->when.at.in_ms > 0;
+    submit.delay_ms = ask->when.at.in_ms;
     request.verb_case = AMP__ENV_REQUEST__VERB_SUBMIT;
     request.submit = &submit;
     ask->status = cli_request(&ask->cli, &request, on_submitted, ask);

@@ -31,7 +31,7 @@ static void begin_attempt(struct etask *task)
         etask_drop_attempt(&task->attempts[0]);
         memmove(task->attempts, task->attempts + 1, --task->n_attempts * sizeof *task->attempts);
     }
-    int64_t ready_unix_ms = last ? last->ended_unix_ms : task->submitted_unix_ms;
+    int64_t ready_unix_ms = last ? last->ended_unix_ms : plan_ready_unix_ms(task);
     task->attempts = xrealloc(task->attempts, (task->n_attempts + 1) * sizeof *task->attempts);
     task->attempts[task->n_attempts++] = (struct attempt){.ready_unix_ms = ready_unix_ms};
 }
@@ -342,6 +342,9 @@ static void keep_end(struct etask *task)
 static void do_action(struct etask *task, const struct engine_action *action)
 {
     switch (action->kind) {
+    case ENGINE_DO_BEGIN:
+        plan_begun(task);
+        break;
     case ENGINE_DO_QUEUE:
         do_queue(task, action->code);
         break;
@@ -392,6 +395,7 @@ void dispatch_event(struct etask *task, const struct engine_event *event)
     struct engine_action actions[ENGINE_ACTIONS_MAX];
     size_t count = engine_step(&task->engine, event, loop_now_ms(task->env->loop), env_random(), actions);
     set_timer(task);
+    plan_follow(task);
     for (size_t i = 0; i < count; i++)
         do_action(task, &actions[i]);
 }

@@ -20,6 +20,14 @@ void engine_init(struct engine *engine, bool is_retry_safe, int64_t deadline_at)
     *engine = (struct engine){.is_retry_safe = is_retry_safe, .deadline_at = deadline_at, .retry_at = ENGINE_NEVER};
 }
 
+void engine_delay(struct engine *engine, int64_t start_at, uint32_t timeout_ms)
+{
+    engine->is_delayed = true;
+    engine->start_at = start_at;
+    engine->timeout_ms = timeout_ms;
+    engine->deadline_at = ENGINE_NEVER;
+}
+
 static void push(struct step *step, enum engine_action_kind kind, enum amp_code code, Amp__TaskState state)
 {
     assert(step->count < ENGINE_ACTIONS_MAX);
@@ -113,8 +121,22 @@ static void on_committed(struct step *step)
 {
     if (step->engine->is_canceling)
         end(step, STATE(CANCELED), AMP_CANCELED);
+    else if (step->engine->is_delayed)
+        step->engine->phase = ENGINE_DELAYED;
     else
         queue(step, AMP_OK);
+}
+
+static void on_due(struct step *step)
+{
+    struct engine *engine = step->engine;
+    if (engine->phase != ENGINE_DELAYED)
+        return;
+    engine->is_delayed = false;
+    if (engine->timeout_ms)
+        engine->deadline_at = step->now + engine->timeout_ms;
+    push(step, ENGINE_DO_BEGIN, AMP_OK, STATE(UNSPECIFIED));
+    queue(step, AMP_OK);
 }
 
 static void on_reloaded(struct step *step)
@@ -137,6 +159,9 @@ static void on_reloaded(struct step *step)
     if (engine->attempt > 0) {
         engine->is_taken = true;
         push(step, ENGINE_DO_RETRY, AMP_INTERRUPTED, STATE(UNSPECIFIED));
+    } else if (engine->is_delayed) {
+        engine->phase = ENGINE_DELAYED;
+        return;
     }
     queue(step, AMP_OK);
 }
@@ -180,7 +205,10 @@ static void on_timer(struct step *step)
     struct engine *engine = step->engine;
     if (engine->phase == ENGINE_NEW || engine->phase == ENGINE_ENDED)
         return;
-    if (step->now >= engine->deadline_at) {
+    if (engine->phase == ENGINE_DELAYED) {
+        if (step->now >= engine->start_at)
+            on_due(step);
+    } else if (step->now >= engine->deadline_at) {
         leave_phase(step);
         end(step, STATE(FAILED), AMP_DEADLINE);
     } else if (engine->phase == ENGINE_BACKOFF && step->now >= engine->retry_at) {
@@ -201,6 +229,9 @@ size_t engine_step(struct engine *engine, const struct engine_event *event, int6
     case ENGINE_EV_RELOADED:
         if (engine->phase == ENGINE_NEW)
             on_reloaded(&step);
+        break;
+    case ENGINE_EV_DUE:
+        on_due(&step);
         break;
     case ENGINE_EV_START:
         on_start(&step);
@@ -226,6 +257,8 @@ int64_t engine_due(const struct engine *engine)
 {
     if (engine->phase == ENGINE_NEW || engine->phase == ENGINE_ENDED)
         return ENGINE_NEVER;
+    if (engine->phase == ENGINE_DELAYED)
+        return engine->start_at;
     if (engine->phase == ENGINE_BACKOFF && engine->retry_at < engine->deadline_at)
         return engine->retry_at;
     return engine->deadline_at;

@@ -11,6 +11,7 @@
 
 enum engine_phase {
     ENGINE_NEW,     /* not durable yet */
+    ENGINE_DELAYED, /* durable; its time has not come */
     ENGINE_QUEUED,  /* may be called as soon as somebody is free */
     ENGINE_BACKOFF, /* an attempt failed, the next one waits for its time */
     ENGINE_RUNNING, /* a call is open */
@@ -20,6 +21,7 @@ enum engine_phase {
 enum engine_event_kind {
     ENGINE_EV_COMMITTED,  /* the submit is durable */
     ENGINE_EV_RELOADED,   /* found in the journal by a new environment; attempt, failures and is_canceling as they were */
+    ENGINE_EV_DUE,        /* its time has come */
     ENGINE_EV_START,      /* its turn: somebody is free */
     ENGINE_EV_TAKEN,      /* an instance has it */
     ENGINE_EV_CALL_ENDED, /* with code and state */
@@ -34,6 +36,7 @@ struct engine_event {
 };
 
 enum engine_action_kind {
+    ENGINE_DO_BEGIN,       /* it was delayed and is no more */
     ENGINE_DO_QUEUE,       /* into the queue of its target; code: AMP_OK, or why it was not taken */
     ENGINE_DO_UNQUEUE,
     ENGINE_DO_CALL,        /* attempt number in engine.attempt */
@@ -57,9 +60,14 @@ struct engine {
     uint32_t attempt;   /* 0: none yet */
     uint32_t failures;
     int64_t deadline_at, retry_at;
+    bool is_delayed;
+    int64_t start_at;    /* while it is delayed; ENGINE_NEVER: ENGINE_EV_DUE says when */
+    uint32_t timeout_ms; /* from its start on, if it is delayed; 0: none */
 };
 
 void engine_init(struct engine *engine, bool is_retry_safe, int64_t deadline_at);
+/* Before the first step: it does not start before `start_at` or ENGINE_EV_DUE, and its time counts from then on. */
+void engine_delay(struct engine *engine, int64_t start_at, uint32_t timeout_ms);
 /* Returns the number of actions, to be done in order. An event that makes no sense in this phase does nothing. */
 AMP_MUST_USE size_t engine_step(struct engine *engine, const struct engine_event *event, int64_t now_ms, uint32_t random,
                                 struct engine_action ret[ENGINE_ACTIONS_MAX]);

@@ -81,14 +81,7 @@ static void take_up_durable(struct etask *task, const struct journal_row *row)
     struct engine_event event = {.kind = ENGINE_EV_RELOADED};
     amp_arena_reset(&env->scratch);
     Amp__Submit *submit = task->submit ? amp__submit__unpack(&env->scratch.allocator, task->submit_len, task->submit) : NULL;
-    bool is_safe = !submit || !submit->retry || strcmp(submit->retry, "never") != 0;
-    int64_t deadline = ENGINE_NEVER;
-    if (submit && submit->request->has_timeout_ms && submit->request->timeout_ms > 0) {
-        task->timeout_ms = submit->request->timeout_ms;
-        int64_t gone_ms = clock_unix_ms() - row->at_unix_ms;
-        deadline = loop_now_ms(env->loop) + submit->request->timeout_ms - (gone_ms > 0 ? gone_ms : 0);
-    }
-    engine_init(&task->engine, is_safe, deadline);
+    plan_load(task, submit);
     if (submit && submit->retry_of)
         task->retry_of = xstrdup(submit->retry_of);
     task->engine.attempt = row->attempt;
@@ -152,6 +145,7 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
     env->backlog = loop_timer_new(loop, on_backlog, env);
     env->keepalive = loop_timer_new(loop, watch_keepalive, env);
     env->behind = loop_timer_new(loop, watch_behind, env);
+    env->alarm_timer = loop_timer_new(loop, plan_on_alarm, env);
     enum amp_code code = journal_open(loop, options->journal_path, &env->journal, reterr);
     if (code == AMP_OK)
         beats_load(env);
@@ -268,6 +262,8 @@ void env_free(struct env *env)
     loop_timer_free(env->backlog);
     loop_timer_free(env->keepalive);
     loop_timer_free(env->behind);
+    loop_timer_free(env->alarm_timer);
+    alarms_done(&env->alarms);
     loop_timer_free(env->stop_timer);
     loop_tick_free(env->tick);
     amp_arena_done(&env->arena);

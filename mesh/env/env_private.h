@@ -7,6 +7,7 @@
 #include <amp/amp.h>
 #include <uthash.h>
 
+#include "env/alarm.h"
 #include "env/engine.h"
 #include "env/env.h"
 #include "env/journal.h"
@@ -47,6 +48,8 @@ struct loop_timer;
 #define ENV_CONTROL_MS 5000u
 #define ENV_STARTS_MAX 256u            /* calls started in one turn */
 #define ENV_TARGET_STARTS_MAX 32u      /* of them for one agent or skill, while others wait */
+#define ENV_AHEAD_MAX_MS (INT64_C(3653) * 86400000) /* of a task's start: ten years, or somebody counts in other units */
+#define ENV_ALARMS_MAX 1000u            /* that ring in one turn */
 #define ENV_PROBE_MAX_MS 30000u        /* between two tries at an agent that is not there, as far as is known */
 
 /* ---- etask.c: a task in memory -------------------------------------------------------------------------- */
@@ -89,6 +92,18 @@ struct waiting_reply {
 
 struct watcher;
 struct target;
+struct pending_key;
+
+struct plan { /* of a task that does not start at once, or that a schedule made */
+    struct alarm alarm;
+    struct etask *task;
+    int64_t not_before_unix_ms; /* 0: at once */
+    int64_t begun_unix_ms;      /* when its time had come; 0: not yet */
+    bool is_in;                 /* it was given as a time from now: no wall clock has a say in it */
+    char schedule[AMP_NAME_MAX + 1];
+    int64_t planned_unix_ms;
+    uint32_t missed;
+};
 
 struct etask {
     UT_hash_handle hh;
@@ -104,7 +119,9 @@ struct etask {
     uint8_t *submit;    /* packed Amp__Submit */
     size_t submit_len;
     int64_t submitted_unix_ms, started_unix_ms, ended_unix_ms;
-    uint32_t timeout_ms; /* of a durable task, from when it was accepted; 0: none */
+    uint32_t timeout_ms; /* of a durable task, from when it was accepted or began; 0: none */
+    struct plan *plan;  /* or NULL */
+    struct pending_key *key; /* on its way to the disk, or NULL */
     char *retry_of;     /* the task that this one tries again, or NULL */
     uint8_t *error;     /* packed Amp__Error, when it ended by one */
     size_t error_len;
@@ -226,6 +243,28 @@ size_t env_payload_max(const struct env *env);
 void submit_verb(const struct ask *ask);              /* submit.c */
 void submit_retry_verb(const struct ask *ask);
 void submit_done(struct etask *task, enum amp_code code);
+
+/* ---- plan.c: tasks whose time has not come ------------------------------------------------------------------------ */
+
+/* What is wrong with the times of a submit? */
+AMP_MUST_USE enum amp_code plan_check(const Amp__Submit *submit, int64_t now_unix_ms, struct amp_error *err);
+/* Its plan, if it has one, and its time limit: of a new task, of one of the journal. Before the engine's first step. */
+void plan_begin(struct etask *task, const Amp__Submit *submit);
+void plan_load(struct etask *task, const Amp__Submit *submit);
+void plan_free(struct etask *task); /* NULL is fine */
+void plan_follow(struct etask *task); /* after each step of the engine */
+void plan_begun(struct etask *task);  /* its time has come: its events say so */
+/* The times of its submit as the journal keeps them; `ret` is what they point to. */
+struct plan_times {
+    Amp__Timestamp not_before, planned;
+};
+void plan_fill(const struct etask *task, Amp__Submit *kept, struct plan_times *ret);
+/* Since when it could have been worked on, or when it will. */
+int64_t plan_ready_unix_ms(const struct etask *task);
+/* Why it waits, in `arena`; NULL: not because of its time. */
+char *plan_waiting(const struct etask *task, struct amp_arena *arena);
+void plan_on_alarm(void *ctx); /* of the env; the timer */
+void plan_set_alarm(struct env *env, struct alarm *alarm, int64_t due_unix_ms);
 void query_get(const struct ask *ask);                /* query.c */
 void query_list(const struct ask *ask);
 void query_history(const struct ask *ask);
@@ -358,6 +397,8 @@ struct env {
     size_t direct_bytes, unwritten_bytes;
     struct etask *lru_first, *lru_last;
     struct pending_key *keys;
+    struct alarms alarms;
+    struct loop_timer *alarm_timer;
     struct target *targets, *runnable, *runnable_last;
     struct watcher *watchers;
     struct loop_timer *keepalive, *behind;

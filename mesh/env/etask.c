@@ -79,6 +79,7 @@ void etask_free(struct etask *task)
     struct env *env = task->env;
     watch_task_gone(task);
     dispatch_drop(task);
+    plan_free(task);
     record_forget(task);
     drop_dirty(task);
     HASH_DEL(env->tasks, task);

@@ -179,6 +179,15 @@ void view_load_attempts(struct etask *task, const char *json)
     cJSON_Delete(array);
 }
 
+static void append_plan(struct amp_buf *out, const struct plan *plan)
+{
+    append_time(out, "amp/notBefore", plan->not_before_unix_ms);
+    append_id(out, "amp/schedule", plan->schedule);
+    append_time(out, "amp/planned", plan->planned_unix_ms);
+    if (plan->missed)
+        (void)amp_buf_printf(out, ",\"amp/missed\":%u", plan->missed);
+}
+
 /* Ours first; what the agent put there follows, unless it claims our names. */
 static Amp__Json *make_metadata(const struct etask *task, const Amp__Json *own, struct amp_arena *arena)
 {
@@ -188,7 +197,9 @@ static Amp__Json *make_metadata(const struct etask *task, const Amp__Json *own, 
     append_id(&out, "amp/from", task->from);
     append_id(&out, "amp/parent", task->parent);
     append_id(&out, "amp/retryOf", task->retry_of ? task->retry_of : "");
-    append_time(&out, "amp/deadline", task->timeout_ms ? task->submitted_unix_ms + task->timeout_ms : 0);
+    append_time(&out, "amp/deadline", task->timeout_ms ? plan_ready_unix_ms(task) + task->timeout_ms : 0);
+    if (task->plan)
+        append_plan(&out, task->plan);
     if (task->n_attempts) {
         (void)amp_buf_printf(&out, ",\"amp/attempts\":");
         append_attempts(&out, task);
@@ -309,7 +320,13 @@ Amp__TaskRecord *view_task(struct etask *task, struct amp_arena *arena, int flag
     record->started = make_time(task->started_unix_ms, arena);
     record->ended = make_time(task->ended_unix_ms, arena);
     record->has_incomplete = record->incomplete = task->is_incomplete;
-    const char *waiting = target_waiting(task);
+    if (task->plan) {
+        record->schedule = given(task->plan->schedule);
+        record->not_before = make_time(task->plan->not_before_unix_ms, arena);
+    }
+    const char *waiting = task->plan ? plan_waiting(task, arena) : NULL;
+    if (!waiting)
+        waiting = target_waiting(task);
     if (waiting)
         record->waiting = amp_arena_strdup(arena, amp_bytes_of(waiting));
     if (task->error)

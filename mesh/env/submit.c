@@ -28,7 +28,7 @@ struct pending_key {
 };
 
 /* What is asked of whom. Ids of task, context and message are not part of it: a sender that lost our answer may have made new
- * ones for the same request. Nor is the time that it is willing to wait. */
+ * ones for the same request. Nor is the time that it is willing to wait, or when it is to start: "in a minute" is another moment when it is said again. */
 static void digest_submit(const Amp__Submit *submit, struct amp_arena *arena, uint8_t ret[DIGEST_SIZE])
 {
     Amp__Message message = *submit->request->message;
@@ -72,18 +72,16 @@ static void add_pending(struct etask *task, const char *key, const uint8_t diges
     memcpy(pending->digest, digest, DIGEST_SIZE);
     pending->key_len = join_key(task->from, key, pending->key, sizeof pending->key);
     HASH_ADD(hh, task->env->keys, key, pending->key_len, pending);
+    task->key = pending;
 }
 
-static void drop_pending(struct env *env, const struct etask *task)
+static void drop_pending(struct etask *task)
 {
-    struct pending_key *pending, *next;
-    HASH_ITER(hh, env->keys, pending, next) {
-        if (pending->task == task) {
-            HASH_DEL(env->keys, pending);
-            free(pending);
-            return;
-        }
-    }
+    if (!task->key)
+        return;
+    HASH_DEL(task->env->keys, task->key);
+    free(task->key);
+    task->key = NULL;
 }
 
 struct known_key {
@@ -193,7 +191,8 @@ static enum amp_code check_submit(const struct ask *ask, const Amp__Submit *subm
         return amp_error_set(err, AMP_INVALID, "submit.skill", "an agent or a skill, not both");
     if (submit->request->task_id[0] && is_id_taken(ask->env, submit->request->task_id))
         return amp_error_set(err, AMP_CONFLICT, "submit.request.task_id", "there is a task %s already", submit->request->task_id);
-    return check_room(ask, err);
+    enum amp_code code = plan_check(submit, clock_unix_ms(), err);
+    return code == AMP_OK ? check_room(ask, err) : code;
 }
 
 static void pack_submit(struct etask *task, const Amp__Submit *submit)
@@ -202,7 +201,9 @@ static void pack_submit(struct etask *task, const Amp__Submit *submit)
     request.task_id = task->id;
     request.context_id = task->context;
     Amp__Submit kept = *submit;
+    struct plan_times times;
     kept.request = &request;
+    plan_fill(task, &kept, &times);
     task->submit_len = amp__submit__get_packed_size(&kept);
     task->submit = xcalloc(1, task->submit_len);
     amp__submit__pack(&kept, task->submit);
@@ -226,10 +227,7 @@ static struct etask *make_task(const struct ask *ask, const Amp__Submit *submit)
     etask_strcpy(task->parent, request->parent);
     task->submitted_unix_ms = now_unix_ms;
     task->retry_of = submit->retry_of ? xstrdup(submit->retry_of) : NULL;
-    bool has_deadline = request->has_timeout_ms && request->timeout_ms > 0;
-    task->timeout_ms = has_deadline ? request->timeout_ms : 0;
-    engine_init(&task->engine, !submit->retry || strcmp(submit->retry, "never") != 0,
-                has_deadline ? loop_now_ms(env->loop) + request->timeout_ms : ENGINE_NEVER);
+    plan_begin(task, submit);
     pack_submit(task, submit);
     return task;
 }
@@ -306,8 +304,9 @@ void submit_verb(const struct ask *ask)
     uint8_t digest[DIGEST_SIZE] = {0};
     hook_at(HOOK_env_received);
     bool has_key = submit->key && submit->key[0];
-    if (submit->retry_of) {
-        env_refuse_code(ask, AMP_INVALID, "submit.retry_of", "only the environment says what is tried again");
+    const char *own = submit->retry_of ? "submit.retry_of" : submit->schedule ? "submit.schedule" : submit->planned ? "submit.planned" : submit->has_missed ? "submit.missed" : NULL;
+    if (own) {
+        env_refuse_code(ask, AMP_INVALID, own, "only the environment says this");
         return;
     }
     if (has_key)
@@ -380,13 +379,15 @@ void submit_retry_verb(const struct ask *ask)
     ended.submit->key = NULL;
     ended.submit->retry_of = (char *)id;
     ended.submit->request->task_id = (char *)"";
+    ended.submit->not_before = ended.submit->planned = NULL;
+    ended.submit->has_delay_ms = ended.submit->has_missed = false;
+    ended.submit->schedule = NULL;
     accept(ask, ended.submit, digest);
 }
 
 void submit_done(struct etask *task, enum amp_code code)
 {
-    if (task->env->keys)
-        drop_pending(task->env, task);
+    drop_pending(task);
     if (code != AMP_OK) {
         etask_free(task); /* it was never there */
         return;

@@ -83,6 +83,16 @@ bool waits_now(const struct etask *task)
     return task->is_durable && !task->is_ended && (!last || last->ended_unix_ms);
 }
 
+/* What comes first for one that was not to start at once. Returns where the rest begins. */
+static int64_t add_delay(struct waits *waits, const struct etask *task, int64_t from, int64_t to)
+{
+    if (!task->plan || task->plan->not_before_unix_ms <= task->submitted_unix_ms || last_begun(task))
+        return from;
+    int64_t until = task->plan->begun_unix_ms && task->plan->begun_unix_ms < to ? task->plan->begun_unix_ms : to;
+    add_wait(waits, from, until, "for the time at which it was to start");
+    return until;
+}
+
 void waits_of(const struct etask *task, struct waits *ret)
 {
     int64_t from = waits_from(task), to = task->call ? task->called_unix_ms : clock_unix_ms(); /* somebody who is called has it, mostly */
@@ -90,6 +100,7 @@ void waits_of(const struct etask *task, struct waits *ret)
     ret->count = 0;
     if (from == 0 || to <= from)
         return; /* the clock was set back: nothing is known */
+    from = add_delay(ret, task, from, to);
     queued = queued < from ? from : queued > to ? to : queued;
     const struct attempt *last = last_begun(task);
     if (task->is_reloaded && queued - from >= 1)

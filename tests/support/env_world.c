@@ -111,6 +111,13 @@ void env_world_send_submit(struct env_world *world, const struct env_world_submi
     submit.skill = (char *)from->skill;
     submit.key = (char *)from->key;
     submit.retry = (char *)from->retry;
+    Amp__Timestamp at = AMP__TIMESTAMP__INIT;
+    at.unix_ms = from->at_unix_ms;
+    submit.not_before = from->at_unix_ms ? &at : NULL;
+    submit.has_delay_ms = from->in_ms > 0;
+    submit.delay_ms = from->in_ms;
+    asked.has_timeout_ms = from->timeout_ms > 0;
+    asked.timeout_ms = from->timeout_ms;
     submit.request = &asked;
     env_world_send(world, AMP__ENV_REQUEST__VERB_SUBMIT, &submit);
     free(text);

@@ -31,6 +31,8 @@ void env_world_wait(struct env_world *world, unsigned replies);
 
 struct env_world_submit {
     const char *agent, *skill, *task, *context, *key, *text, *retry;
+    int64_t at_unix_ms; /* 0: at once */
+    uint32_t in_ms, timeout_ms;
     size_t text_len; /* 0: strlen; else that many 'x' */
 };
 enum amp_code env_world_submit(struct env_world *world, const struct env_world_submit *submit);

@@ -289,6 +289,49 @@ static void test_a_restarted_environment_goes_on_with_the_next_attempt(void **st
     assert_int_equal(run.actions[0].kind, ENGINE_DO_QUEUE);
 }
 
+static void test_a_delayed_task_starts_at_its_time_and_its_deadline_counts_from_then(void **state)
+{
+    for (int by_alarm = 0; by_alarm < 2; by_alarm++) {
+        struct run run = {.now = 1000};
+        engine_init(&run.engine, true, ENGINE_NEVER);
+        engine_delay(&run.engine, by_alarm ? ENGINE_NEVER : 5000, 300);
+        step(&run, ENGINE_EV_DUE, AMP_OK, NONE); /* before the commit there is nothing to begin */
+        assert_int_equal(run.count, 0);
+        step(&run, ENGINE_EV_COMMITTED, AMP_OK, NONE);
+        assert_int_equal(run.count, 0);
+        assert_int_equal(run.engine.phase, ENGINE_DELAYED);
+        assert_int_equal(engine_due(&run.engine), by_alarm ? ENGINE_NEVER : 5000);
+        run.now = 4999;
+        step(&run, ENGINE_EV_TIMER, AMP_OK, NONE);
+        step(&run, ENGINE_EV_START, AMP_OK, NONE);
+        assert_int_equal(run.count, 0);
+        run.now = 7000; /* late: it still has all of its time */
+        step(&run, by_alarm ? ENGINE_EV_DUE : ENGINE_EV_TIMER, AMP_OK, NONE);
+        assert_int_equal(run.count, 2);
+        assert_int_equal(run.actions[0].kind, ENGINE_DO_BEGIN);
+        assert_int_equal(run.actions[1].kind, ENGINE_DO_QUEUE);
+        assert_int_equal(engine_due(&run.engine), 7300);
+        step(&run, ENGINE_EV_DUE, AMP_OK, NONE);
+        assert_int_equal(run.count, 0);
+    }
+}
+
+static void test_a_delayed_task_can_be_cancelled_and_is_found_again_as_one(void **state)
+{
+    struct run run = {.now = 1000};
+    engine_init(&run.engine, true, ENGINE_NEVER);
+    engine_delay(&run.engine, 5000, 0);
+    struct run found = run;
+    step(&run, ENGINE_EV_COMMITTED, AMP_OK, NONE);
+    step(&run, ENGINE_EV_CANCEL, AMP_OK, NONE);
+    assert_int_equal(run.count, 1);
+    assert_int_equal(run.actions[0].kind, ENGINE_DO_END);
+    assert_int_equal(run.actions[0].state, CANCELED);
+    step(&found, ENGINE_EV_RELOADED, AMP_OK, NONE);
+    assert_int_equal(found.count, 0);
+    assert_int_equal(engine_due(&found.engine), 5000);
+}
+
 /* Any events in any order: one end, never two; after it silence; attempts never go back. */
 static void test_random_sequences_end_at_most_once(void **state)
 {
@@ -298,6 +341,8 @@ static void test_random_sequences_end_at_most_once(void **state)
     for (int i = 0; i < 20000; i++) {
         struct run run = {.now = 1};
         engine_init(&run.engine, rand() % 2, rand() % 2 ? ENGINE_NEVER : rand() % 300);
+        if (rand() % 4 == 0)
+            engine_delay(&run.engine, rand() % 2 ? ENGINE_NEVER : rand() % 100, (uint32_t)rand() % 300);
         unsigned ends = 0;
         uint32_t attempt = 0;
         for (int k = 0; k < 40; k++) {
@@ -332,6 +377,8 @@ int main(void)
         cmocka_unit_test(test_cancel_ends_what_waits_and_asks_who_works),
         cmocka_unit_test(test_the_deadline_ends_a_task_in_every_phase),
         cmocka_unit_test(test_a_restarted_environment_goes_on_with_the_next_attempt),
+        cmocka_unit_test(test_a_delayed_task_starts_at_its_time_and_its_deadline_counts_from_then),
+        cmocka_unit_test(test_a_delayed_task_can_be_cancelled_and_is_found_again_as_one),
         cmocka_unit_test(test_random_sequences_end_at_most_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
