@@ -136,6 +136,7 @@ static int on_submitted(void *ctx, const Amp__EnvReply *reply)
     if (ask->cli.is_json)
         return print_record(NULL, reply);
     printf("%s\n", ask->task_id);
+    (void)output_is_lost(); /* flushed: the id comes first */
     if (ask->when.at.unix_ms > 0 && waiting != NULL)
         fprintf(stderr, "%s. To see its answer: amesh task watch %s\n", waiting, ask->task_id);
     return 0;
