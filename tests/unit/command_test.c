@@ -319,7 +319,7 @@ static void test_durations_have_a_unit_or_are_seconds(void **state)
         {"0.25", true, 250}, {"0", true, 0}, {"1176h", true, 4233600000u}, {"1177h", false, 0}, {"4294967296", false, 0},
         {"99999999999999999999s", false, 0}, {"", false, 0}, {"s", false, 0}, {"-1s", false, 0}, {"+1s", false, 0}, {" 1s", false, 0},
         {"1 s", false, 0}, {"1s ", false, 0}, {".5s", false, 0}, {"1.s", false, 0}, {"1e3", false, 0}, {"0x10", false, 0}, {"inf", false, 0},
-        {"nan", false, 0}, {"1d", false, 0}, {"soon", false, 0},
+        {"nan", false, 0}, {"1d", true, 86400000}, {"50d", false, 0}, {"1w", false, 0}, {"soon", false, 0},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         unsigned ms = 0;
