@@ -6,6 +6,7 @@
 #include "journal_private.h"
 
 #include "base/hook.h"
+#include "base/seeded.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -115,6 +116,17 @@ static bool make_private(const char *path)
     return is_private;
 }
 
+/* What a log says may stand in the kernel's memory only: when a sync fails, what it should have written counts as written from then on, and no later sync writes it. Behind such a
+ * log nothing is durable. So the log found at the start is written anew, into the file, and one begins that has nothing in common with it: a transaction of its own does that, as
+ * the old log counts until the new one's first frame is on the disk. */
+static bool settle(struct store *store, int version)
+{
+    char sql[64];
+    snprintf(sql, sizeof sql, "PRAGMA user_version = %d", version);
+    return SEEDED_BUG("trusted-log") || (sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) == SQLITE_OK &&
+                                         sqlite3_exec(store->db, sql, NULL, NULL, NULL) == SQLITE_OK);
+}
+
 enum amp_code store_open(struct store *store, const char *path, struct amp_error *reterr)
 {
     *store = (struct store){0};
@@ -137,6 +149,8 @@ enum amp_code store_open(struct store *store, const char *path, struct amp_error
         store_close(store);
         return AMP_JOURNAL;
     }
+    if (!settle(store, version))
+        return unusable(store, path, reterr);
     for (size_t i = 0; i < STORE_STATEMENTS; i++) {
         if (sqlite3_prepare_v3(store->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &store->statements[i], NULL) != SQLITE_OK)
             return unusable(store, path, reterr);
