@@ -138,14 +138,14 @@ static bool answer_known(const struct ask *ask, const char *key, const uint8_t d
     if (code == AMP_NOT_FOUND)
         return false;
     if (code != AMP_OK) {
-        env_refuse_unread(env, ask->reply, ask->encoding);
+        env_refuse_code(ask, AMP_JOURNAL, "", "the journal cannot be read");
     } else if (memcmp(known.digest, digest, DIGEST_SIZE) != 0) {
         refuse_conflict(ask, known.task);
     } else {
         counter_add(COUNTER_env_duplicates, 1);
         struct journal_query query = {.task = known.task, .limit = 1};
         if (journal_tasks(env->journal, &query, on_first_task, (void *)ask, NULL, NULL) != AMP_OK)
-            env_refuse_unread(env, ask->reply, ask->encoding);
+            env_refuse_code(ask, AMP_JOURNAL, "", "the journal cannot be read");
     }
     return true;
 }
@@ -185,12 +185,24 @@ static enum amp_code check_room(const struct ask *ask, struct amp_error *err)
     return AMP_OK;
 }
 
+/* It would wait for an agent that waits for it. What starts later has nobody waiting. */
+static bool is_circle(const Amp__Submit *submit)
+{
+    const Amp__Request *request = submit->request;
+    for (size_t i = 0; submit->agent && !submit->not_before && !submit->has_delay_ms && i < request->n_path; i++)
+        if (strcmp(request->path[i], submit->agent) == 0)
+            return true;
+    return false;
+}
+
 static enum amp_code check_submit(const struct ask *ask, const Amp__Submit *submit, struct amp_error *err)
 {
     if (submit->agent && submit->skill)
         return amp_error_set(err, AMP_INVALID, "submit.skill", "an agent or a skill, not both");
     if (submit->request->task_id[0] && is_id_taken(ask->env, submit->request->task_id))
         return amp_error_set(err, AMP_CONFLICT, "submit.request.task_id", "there is a task %s already", submit->request->task_id);
+    if (is_circle(submit))
+        return amp_error_set(err, AMP_LOOP, "submit.agent", "agent %s is already at work above this call", submit->agent);
     enum amp_code code = plan_check(submit, clock_unix_ms(), err);
     return code == AMP_OK ? check_room(ask, err) : code;
 }

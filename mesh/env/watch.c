@@ -116,12 +116,6 @@ static void refuse(struct watcher *watcher, enum amp_code code, const char *why)
     watcher->is_over = true;
 }
 
-static void refuse_unread(struct watcher *watcher)
-{
-    env_refuse_unread(watcher->env, watcher->reply, watcher->encoding);
-    watcher->is_over = true;
-}
-
 /* ---- behind ------------------------------------------------------------------------------------------------------------ */
 
 static void fall_behind(struct watcher *watcher)
@@ -192,7 +186,7 @@ static void catch_up(struct watcher *watcher)
     watcher->n_sent = 0;
     if (watcher->wanted <= committed(watcher) &&
         journal_events(watcher->env->journal, watcher->id, watcher->wanted, replay_row, watcher, NULL) != AMP_OK)
-        refuse_unread(watcher);
+        refuse(watcher, AMP_JOURNAL, "the journal cannot be read");
     if (!watcher->is_over && watcher->wanted > committed(watcher))
         catch_end(watcher);
 }

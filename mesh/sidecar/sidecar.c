@@ -360,15 +360,31 @@ const char *sidecar_state(struct sidecar *sidecar)
     }
 }
 
+/* The agents above what a task's program will call, outermost first: circles are seen where they begin, also by an agent whose only slot is taken by the call above. */
+static char *path_below(const struct sidecar *sidecar, const struct task *task)
+{
+    const Amp__Request *request = task_request(task);
+    struct amp_buf path;
+    amp_buf_init(&path, (AMP_HOPS_MAX + 1) * (AMP_NAME_MAX + 1) + sizeof "AMESH_PATH=");
+    (void)amp_buf_printf(&path, "AMESH_PATH=");
+    for (size_t i = 0; i < request->n_path; i++)
+        (void)amp_buf_printf(&path, "%s,", request->path[i]);
+    (void)amp_buf_printf(&path, "%s", sidecar->agent);
+    char *text = xstrndup((const char *)path.data, path.len);
+    amp_buf_done(&path);
+    return text;
+}
+
 char **sidecar_env_new(struct sidecar *sidecar, const struct task *task)
 {
-    char **env = xcalloc(6, sizeof *env);
+    char **env = xcalloc(7, sizeof *env);
     env[0] = xasprintf("AMESH_SOCK=%s", sidecar->socket);
     env[1] = xasprintf("AMESH_AGENT=%s", sidecar->agent);
     /* A sidecar that was itself started inside a task must not pass that task on to its agent. */
     env[2] = task ? xasprintf("AMESH_TASK=%s", task_id(task)) : xstrdup("AMESH_TASK=");
     env[3] = task ? xasprintf("AMESH_CONTEXT=%s", task_context(task)) : xstrdup("AMESH_CONTEXT=");
     env[4] = task ? xasprintf("AMESH_ATTEMPT=%u", task_attempt(task)) : xstrdup("AMESH_ATTEMPT=");
+    env[5] = task ? path_below(sidecar, task) : xstrdup("AMESH_PATH=");
     return env;
 }
 

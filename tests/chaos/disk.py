@@ -30,8 +30,9 @@ def mount(*argv):
 class Image:
     """An ext4 filesystem in a file, mounted at .path. cut() is the power cut: what had not reached the "disk" is gone. Kill who writes there first."""
 
-    def __init__(self, folder, size_mib=256):
-        self.folder, self.number, self.path = folder, 0, os.path.join(folder, "disk")
+    def __init__(self, folder, size_mib=256, options="commit=300"):
+        # No commit by the clock while the image is copied: a copy that sees half of one would be no moment that ever was.
+        self.folder, self.number, self.path, self.options = folder, 0, os.path.join(folder, "disk"), options
         os.makedirs(self.path)
         self.file = os.path.join(folder, "disk0.img")
         with open(self.file, "wb") as f:
@@ -40,8 +41,13 @@ class Image:
         self.mount()
 
     def mount(self):
-        # No commit by the clock while the image is copied: a copy that sees half of one would be no moment that ever was.
-        mount("-o", "loop,commit=300", self.file, self.path)
+        mount("-o", f"loop,{self.options}", self.file, self.path)
+
+    def again(self):
+        """Repaired and mounted again."""
+        sweep.unmount(self.path)
+        subprocess.run(["fsck.ext4", "-y", self.file], capture_output=True)
+        self.mount()
 
     def some_reach_the_disk(self, random):
         """Some of the pages that nobody has synced yet are written, in no order, as a disk does it."""

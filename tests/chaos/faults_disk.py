@@ -1,10 +1,13 @@
-"""Disks that fail: power cuts."""
+"""Disks that fail: power cuts (F5), full and broken ones under the journal (F6, F12) and under the bus (F8, F11, F13)."""
+import json
 import os
+import shutil
 
 import checker
-from disk import Image
+from disk import Image, Tmpfs
 from fault import Fault, Watch, pause, summary
-from world import Failed, World, until
+from faults_kill import begin, finish
+from world import Failed, World, check, until
 
 
 def check_acked(world, load):
@@ -50,6 +53,167 @@ def power_cuts(cuts):
     return run
 
 
+# ---- full and broken disks -----------------------------------------------------------------------------------------
+
+
+def refuses(world, load):
+    """Until the environment says that its journal refuses; then it must go on reading."""
+    until(lambda: "env.read_only" in world.env_process.tail(50), "the environment says that its journal has failed", 60)
+    line = next(l for l in world.env_process.tail(50).splitlines() if "env.read_only" in l)
+    status, _, err = world.run("ask", "--durable", "work", "x work 1")
+    check(status == 7 and "AMESH-4003" in err, "a submit is refused with the reason", status, err)
+    check(world.run("task", "ls", "--json")[0] == 0, "what is there can be read")
+    acks = load.acked()
+    check(set(a["task"] for a in acks) <= set(world.export(*[a["task"] for a in acks])), "all of it")
+    check(world.run("ask", "work", "direct work 1")[1].strip() == checker.digest("direct work 1"), "calls go on")
+    return json.loads(line.strip())["reason"]
+
+
+def no_space(base, seed):
+    """The environment's home on 6 MiB."""
+    with World(base, seed) as world:
+        disk = Tmpfs(world.folder, "small", "6m")
+        world.home = world.env["AMESH_HOME"] = os.path.join(disk.path, "home")
+        world.start()
+        world.sidecar("work", env={"AMESH_HOME": os.path.join(world.folder, "other")})
+        load = world.load("c0", "work", rate=500, window=64, work=1)
+        reason = refuses(world, load)
+        disk.resize("200m")
+        watch = Watch()
+        world.env_process.kill()
+        world.start_env()
+        before = load.n_acked()
+        until(lambda: load.n_acked() > before + 50, "with room and a restart submits are acknowledged again", 20)
+        back = watch.ms()
+        load.stop()
+        world.settle()
+        seen = dict(world.verify(), reason=reason, acknowledged_again_ms=back)
+        world.stop_all()
+        disk.done()
+        return seen
+
+
+def io_error(base, seed):
+    """The environment's home on a device that gives errors: an image of 128 MiB on 16 MiB of memory."""
+    with World(base, seed) as world:
+        memory = Tmpfs(world.folder, "memory", "16m")
+        image = Image(memory.path, 128, "discard,errors=remount-ro")
+        world.home = world.env["AMESH_HOME"] = os.path.join(image.path, "home")
+        world.start()
+        world.sidecar("work", env={"AMESH_HOME": os.path.join(world.folder, "other")})
+        load = world.load("c0", "work", rate=1500, window=128, work=1)
+        reason = refuses(world, load)
+        world.env_process.kill()
+        memory.resize("256m")
+        image.again()
+        world.start_env()
+        before = load.n_acked()
+        until(lambda: load.n_acked() > before + 50, "on the repaired disk submits are acknowledged again", 20)
+        load.stop()
+        world.settle()
+        seen = dict(world.verify(), reason=reason)
+        world.stop_all()
+        image.done()
+        memory.done()
+        return seen
+
+
+# ---- the bus's store -----------------------------------------------------------------------------------------------
+
+
+def lost_store(is_rolled_back):
+    """The bus's store is wiped, or an old one is put in its place, while the bus is down."""
+    def run(base, seed):
+        with World(base, seed) as world:
+            load, back = begin(world), []
+            for _ in range(3):
+                old = os.path.join(world.folder, "old")
+                if is_rolled_back:
+                    shutil.copytree(world.store, old, ignore_dangling_symlinks=True)
+                pause(world.random.uniform(0.2, 0.6))
+                world.nats.kill()
+                shutil.rmtree(world.store)
+                if is_rolled_back:
+                    os.rename(old, world.store)
+                world.start_nats()
+                watch, before = Watch(), load.n_acked()
+                until(lambda: load.n_acked() > before + 8, "submits are acknowledged again", 30)
+                back.append(watch.ms())
+            told = world.run("check", "--wait", "20s")
+            check(told[0] == 0, "amesh check is well again", told[1], told[2])
+            return dict(finish(world, load), **{"acknowledged_again_" + k: v for k, v in summary(back).items()})
+    return run
+
+
+def full_store(base, seed):
+    """The bus's store on 8 MiB that somebody else fills."""
+    with World(base, seed) as world:
+        disk = Tmpfs(world.folder, "small", "8m")
+        world.store = os.path.join(disk.path, "nats")
+        load = begin(world)
+        filler = os.path.join(disk.path, "filler")
+        try:
+            with open(filler, "wb") as f:
+                while True:
+                    f.write(b"x" * 4096)
+        except OSError:
+            pass
+        watch, told, direct = Watch(), None, 0
+        while watch.ms() < 8000:
+            status, _, _ = world.run("ask", "--timeout", "5s", "work", f"direct{direct} work 1")
+            direct += status == 0
+            if world.run("check")[0] != 0:
+                told = watch.ms()
+                break
+            pause(0.2)
+        os.unlink(filler)
+        before = load.n_acked()
+        until(lambda: load.n_acked() > before + 8, "submits go on", 30)
+        healed = Watch()
+        is_well = world.run("check", "--wait", "10s")[0] == 0
+        if not is_well:
+            world.nats.kill()
+            world.start_nats()
+            check(world.run("check", "--wait", "20s")[0] == 0, "amesh check is well after a restart of nats-server")
+        return dict(finish(world, load), check_failed_after_ms=told if told is not None else "never: the mesh did without", direct_calls_meanwhile=direct,
+                    well_again="by itself" if is_well else "after a restart of nats-server", well_again_ms=healed.ms())
+
+
+def no_jetstream(base, seed):
+    """A server without JetStream."""
+    with World(base, seed) as world:
+        world.store = None
+        world.start_nats()
+        env = world.start_env(wait=False)
+        until(lambda: not env.is_alive() or world.run("task", "ls", "--json")[0] == 0, "the environment serves, or says why not", 20)
+        status, out, err = world.run("check")
+        check("jetstream" in (out + err).lower(), "amesh check names it", status, out, err)
+        if not env.is_alive():
+            check("jetstream" in env.tail().lower(), "and so does the environment", env.tail())
+            return {"environment": "refuses"}
+        world.sidecar("work")
+        world.load("c0", "work", count=100, work=1).finish()
+        world.settle()
+        return dict(world.verify(), environment="serves durable tasks from its journal")
+
+
+def second_environment(base, seed):
+    """Another environment on the same journal."""
+    with World(base, seed) as world:
+        load = begin(world)
+        for _ in range(3):
+            status, out, err = world.run("env", deadline=20)
+            check(status == 8 and "AMESH-4006" in err, "it refuses", status, out, err)
+        return finish(world, load)
+
+
 FAULTS = [
-    Fault("F5", "power cut of the environment's host", "what was acknowledged is there", power_cuts(10), unit="cuts", wanted=100),
+    Fault("F5", "power cut of the environment's host", "what was acknowledged is there", power_cuts(10), unit="cuts", wanted=100, is_quick=True),
+    Fault("F6", "a second environment on the same journal", "it refuses", second_environment),
+    Fault("F8", "the bus's store is wiped", "noticed and made again; nothing lost", lost_store(False)),
+    Fault("F8", "the bus's store is an old one", "noticed and made again; nothing lost", lost_store(True)),
+    Fault("F11", "the bus's disk is full", "no false acknowledgement; amesh check says so", full_store),
+    Fault("F12", "no space under the journal", "submits are refused with the reason, reads go on; nothing lost after the repair", no_space),
+    Fault("F12", "I/O errors under the journal", "submits are refused with the reason, reads go on; nothing lost after the repair", io_error),
+    Fault("F13", "a server without JetStream", "said, with what to do", no_jetstream),
 ]

@@ -11,6 +11,8 @@ os.environ["AMESH_CHAOS_BINARY"] = os.environ.get("AMESH_RELEASE", os.path.join(
 sys.path[:0] = [os.path.join(TOP, "tests/chaos"), os.path.join(TOP, "tests/support")]
 import faults_disk  # noqa: E402
 import faults_kill  # noqa: E402
+import faults_load  # noqa: E402
+import faults_sidecar  # noqa: E402
 import sweep  # noqa: E402
 from meshtest import Tap, check  # noqa: E402
 from world import clean_base  # noqa: E402
@@ -46,6 +48,7 @@ SHORT_POINTS = [("env_written", "env"), ("env_committed", "env"), ("sidecar_done
 SHORT = [
     faults_kill.Fault("K", "25 random kills of agent, sidecar, environment and nats-server under load: nothing lost, nothing doubled", "", faults_kill.storm(faults_kill.ROLES, 25, (20, 200))),
     faults_kill.Fault("F5", "3 power cuts: what was acknowledged is there", "", faults_disk.power_cuts(3)),
+    *(fault for fault in faults_sidecar.FAULTS + faults_load.FAULTS if fault.is_quick),
 ]
 
 base = clean_base()

@@ -1,3 +1,3 @@
 #!/bin/sh
 # The campaign's agent as a program per task: the digest of what it was asked.
-exec sha256sum | cut -c1-64
+printf %s "$(sha256sum | cut -c1-64)"
