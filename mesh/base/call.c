@@ -69,7 +69,10 @@ static enum amp_code check(const struct call_options *options, struct amp_error 
             return amp_error_set(reterr, AMP_LOOP, "agent", "agent %s is already at work above this call", options->agent);
         }
     }
-    return amp_message_check(options->message, "message", reterr);
+    if (options->attach_seq && (!options->instance || !options->lease_ms)) {
+        return amp_error_set(reterr, AMP_INVALID, "instance", "only a lease of a named instance can be gone on with");
+    }
+    return options->attach_seq ? AMP_OK : amp_message_check(options->message, "message", reterr);
 }
 
 static enum amp_code build_subjects(struct call *call, const struct call_options *options, struct amp_error *reterr)
@@ -113,6 +116,9 @@ static enum amp_code encode_request(struct call *call, const struct call_options
     request.skill = (char *)options->skill;
     request.has_ack_ms = true;
     request.ack_ms = CALL_ACK_MS;
+    request.has_epoch = request.has_lease_ms = options->lease_ms > 0;
+    request.epoch = options->epoch;
+    request.lease_ms = options->lease_ms;
     request.has_window_bytes = true;
     request.window_bytes = CALL_WINDOW_BYTES;
     Amp__Envelope envelope = AMP__ENVELOPE__INIT;
@@ -144,6 +150,16 @@ static char *copy(const char *text)
     return text ? xstrdup(text) : NULL;
 }
 
+static void take_over(struct call *call, const struct call_options *options)
+{
+    call->stream.next = options->attach_seq;
+    call->committed = options->attach_seq - 1;
+    snprintf(call->taken_agent, sizeof call->taken_agent, "%s", options->agent);
+    snprintf(call->taken_instance, sizeof call->taken_instance, "%s", options->instance);
+    snprintf(call->ctl_subject, sizeof call->ctl_subject, "%s", call->who_subject); /* a named instance is asked there */
+    call_fsm_attach(&call->fsm);
+}
+
 enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_options *options, const struct call_handlers *handlers, void *ctx,
                          struct call **ret, struct amp_error *reterr)
 {
@@ -157,10 +173,12 @@ enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_o
     call->handlers = *handlers;
     call->ctx = ctx;
     call->timeout_ms = options->timeout_ms;
+    call->lease_ms = options->lease_ms;
+    call->epoch = options->epoch;
     call->given_ms = options->given_ms ? options->given_ms : options->timeout_ms;
     amp_buf_init(&call->wire, AMP_WIRE_BYTES_MAX);
     code = build_subjects(call, options, reterr);
-    if (code == AMP_OK) {
+    if (code == AMP_OK && !options->attach_seq) {
         code = encode_request(call, options, reterr);
     }
     if (code != AMP_OK) {
@@ -176,6 +194,10 @@ enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_o
     call_io_open(call);
     amp_stream_init(&call->stream);
     call_fsm_init(&call->fsm, options->timeout_ms, options->is_impatient, seed_of(options->task_id, options->attempt), loop_now_ms(loop));
+    call_fsm_lease(&call->fsm, options->lease_ms);
+    if (options->attach_seq) {
+        take_over(call, options);
+    }
     counter_add(COUNTER_calls_started, 1);
     *ret = call;
     call->in_api++;
@@ -203,6 +225,33 @@ void call_hold(struct call *call, bool is_held)
     call->is_held = is_held;
     if (!call->is_dead && call->fsm.phase == CALL_TAKEN)
         call_io_confirm(call);
+}
+
+void call_committed(struct call *call, uint32_t count)
+{
+    if (count > call->committed)
+        call->committed = count;
+}
+
+void call_heard(struct call *call, bool is_ended)
+{
+    if (call->is_dead || call->fsm.phase == CALL_ENDED)
+        return;
+    call->in_api++;
+    call_feed(call, is_ended ? CALL_EV_LOST_TRACK : CALL_EV_HEARD);
+    call->in_api--;
+}
+
+void call_forget(struct bus *bus, const char *from, const char *instance, const char *task_id)
+{
+    char subject[AMP_SUBJECT_SIZE];
+    Amp__Ping ping = AMP__PING__INIT;
+    Amp__Control control = AMP__CONTROL__INIT;
+    control.kind_case = AMP__CONTROL__KIND_PING;
+    control.ping = &ping;
+    ping.has_done = ping.done = true;
+    if (amp_subject_build(AMP_SUBJECT_CTL, instance, task_id, NULL, subject, NULL) == AMP_OK)
+        (void)bus_control_publish(bus, subject, from, &control); /* lost: the callee asks about it */
 }
 
 enum amp_code call_answer(struct call *call, const char *input_id, const Amp__Message *message, struct amp_error *reterr)

@@ -27,6 +27,10 @@ struct call_options {
     bool is_journalled;   /* the caller journals the events itself */
     bool is_impatient;    /* busy is an error at once instead of a wait */
     bool is_skill_first;  /* reserved for routing by both; must be false */
+    uint32_t lease_ms;    /* 0: none. Else the callee stops by itself when it does not hear of us for so long, and keeps what is not committed (amp.md 10.7) */
+    uint64_t epoch;       /* of the lease */
+    uint32_t attach_seq;  /* 0: a new call. Else the call of a former caller, at `instance` under `epoch`, is gone on with from this event on: it begins as taken,
+                             without on_taken; `message` may be NULL */
 };
 
 struct call_handlers {
@@ -53,6 +57,12 @@ void call_hold(struct call *call, bool is_held);
 void call_cancel(struct call *call, const char *reason);
 /* Answers a question. input_id NULL: the only one open. AMP_NO_QUESTION before it was taken. What the callee says to it is not told: who needs that uses control_send. */
 AMP_MUST_USE enum amp_code call_answer(struct call *call, const char *input_id, const Amp__Message *message, struct amp_error *reterr);
+/* Of a call on lease. Committed: so many events of it need not be kept by the callee any more; it is told with the next ping. */
+void call_committed(struct call *call, uint32_t count);
+/* The callee was heard of elsewhere; with is_ended it has ended, which we may have missed. */
+void call_heard(struct call *call, bool is_ended);
+/* To the callee of a call on lease that is over: nothing of it need be kept. */
+void call_forget(struct bus *bus, const char *from, const char *instance, const char *task_id);
 const char *call_instance(const struct call *call); /* "" until taken */
 void call_free(struct call *call); /* no callback after this; the callee is not told. NULL is fine */
 

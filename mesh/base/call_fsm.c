@@ -25,6 +25,16 @@ void call_fsm_init(struct call_fsm *fsm, uint32_t timeout_ms, bool is_impatient,
     };
 }
 
+void call_fsm_lease(struct call_fsm *fsm, uint32_t lease_ms)
+{
+    fsm->lease_ms = lease_ms;
+}
+
+void call_fsm_attach(struct call_fsm *fsm)
+{
+    fsm->is_attaching = true;
+}
+
 static struct call_action *push(struct step *step, enum call_action_kind kind, enum call_why why)
 {
     assert(step->count < CALL_ACTIONS_MAX);
@@ -72,6 +82,28 @@ static void back_off(struct step *step)
     fsm->backoff_ms = fsm->backoff_ms * 2 < CALL_BACKOFF_MAX_MS ? fsm->backoff_ms * 2 : CALL_BACKOFF_MAX_MS;
 }
 
+/* Nothing is lost that the holder still keeps: it is asked for what comes next. */
+static void attach(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    fsm->is_attaching = true;
+    fsm->ended_pongs = 0;
+    fsm->attach_at = step->now + CALL_ATTACH_EVERY_MS;
+    push(step, CALL_DO_PUBLISH_ATTACH, CALL_WHY_NONE);
+}
+
+static void start(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (!fsm->is_attaching) {
+        send(step);
+        return;
+    }
+    fsm->phase = CALL_TAKEN;
+    fsm->heard_at = fsm->ping_at = step->now;
+    attach(step);
+}
+
 static void wait_busy(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
@@ -115,10 +147,16 @@ static void go_up(struct step *step)
     fsm->up_at = step->now;
     fsm->sent_at = step->now;
     fsm->ping_at = step->now;
+    fsm->heard_at = step->now;
     fsm->pings_open = 0;
     if (fsm->phase == CALL_WAITING) {
         send(step);
-    } else if (fsm->phase == CALL_TAKEN && fsm->is_cancelling) {
+        return;
+    }
+    if (fsm->phase == CALL_TAKEN && fsm->lease_ms) {
+        attach(step);
+    }
+    if (fsm->phase == CALL_TAKEN && fsm->is_cancelling) {
         push(step, CALL_DO_PUBLISH_CANCEL, CALL_WHY_CANCELED);
     }
 }
@@ -141,12 +179,23 @@ static void on_not_published(struct step *step)
     }
 }
 
+static uint32_t ping_every_ms(const struct call_fsm *fsm)
+{
+    uint32_t third = fsm->lease_ms / 3;
+    return third && third < CALL_PING_EVERY_MS ? third : CALL_PING_EVERY_MS;
+}
+
 static void on_frame(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
     bool is_first = fsm->phase != CALL_TAKEN;
     fsm->phase = CALL_TAKEN;
-    fsm->ping_at = step->now + CALL_PING_EVERY_MS;
+    fsm->heard_at = step->now;
+    fsm->is_attaching = false;
+    fsm->gaps = 0;
+    if (is_first || !fsm->lease_ms) {
+        fsm->ping_at = step->now + ping_every_ms(fsm);
+    }
     fsm->pings_open = fsm->ended_pongs = 0;
     fsm->was_down = fsm->is_down;
     if (is_first) {
@@ -173,6 +222,13 @@ static void break_off(struct step *step, enum call_why why)
 /* Also as the first frame: somebody took it. */
 static void on_gap(struct step *step)
 {
+    if (step->fsm->lease_ms && step->fsm->phase == CALL_TAKEN && ++step->fsm->gaps <= CALL_GAPS_MAX) {
+        step->fsm->heard_at = step->now;
+        if (!step->fsm->is_attaching) {
+            attach(step);
+        }
+        return;
+    }
     if (step->fsm->phase != CALL_TAKEN) {
         step->fsm->phase = CALL_TAKEN;
         push(step, CALL_DO_TAKEN, CALL_WHY_NONE);
@@ -180,10 +236,29 @@ static void on_gap(struct step *step)
     break_off(step, CALL_WHY_GAP);
 }
 
+/* A bus that was started anew is found again by everybody in their own time. */
+static bool is_just_back(const struct step *step)
+{
+    return step->fsm->up_at != INT64_MIN && step->now - step->fsm->up_at < CALL_RETURN_MS;
+}
+
+static void on_not_attached(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (step->event->kind != CALL_EV_NO_RESPONDERS) {
+        end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_NOT_KEPT);
+    } else if (!is_just_back(step) && step->now - fsm->heard_at >= CALL_ATTACH_MAX_MS) {
+        end(step, CALL_WHY_GONE);
+    }
+}
+
 /* The answer to a request that nobody took: it may be sent again. */
 static void on_not_taken(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
+    if (fsm->phase == CALL_TAKEN && fsm->is_attaching) {
+        on_not_attached(step);
+    }
     if (fsm->phase != CALL_SENT) {
         return; /* said twice, or too late: somebody took it */
     }
@@ -202,12 +277,6 @@ static void on_not_taken(struct step *step)
     } else {
         ask(step);
     }
-}
-
-/* A bus that was started anew is found again by everybody in their own time. */
-static bool is_just_back(const struct step *step)
-{
-    return step->fsm->up_at != INT64_MIN && step->now - step->fsm->up_at < CALL_RETURN_MS;
 }
 
 static void on_who(struct step *step)
@@ -234,12 +303,30 @@ static void on_pong(struct step *step)
         return; /* as if it had not answered */
     }
     fsm->pings_open = 0;
+    fsm->heard_at = step->now;
     if (step->event->kind == CALL_EV_PONG_NONE) {
         end(step, CALL_WHY_GONE);
     } else if (step->event->kind == CALL_EV_PONG_UNKNOWN) {
         end(step, fsm->was_down ? CALL_WHY_MISSED_END : CALL_WHY_UNKNOWN);
     } else if (step->event->kind == CALL_EV_PONG_ENDED && ++fsm->ended_pongs >= CALL_ENDED_PONGS_MAX) {
-        end(step, CALL_WHY_MISSED_END);
+        if (fsm->lease_ms) {
+            attach(step);
+        } else {
+            end(step, CALL_WHY_MISSED_END);
+        }
+    }
+}
+
+/* The holder of the lease said something elsewhere. */
+static void on_heard(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (fsm->phase != CALL_TAKEN) {
+        return;
+    }
+    fsm->heard_at = step->now;
+    if (step->event->kind == CALL_EV_LOST_TRACK && !fsm->is_attaching) {
+        attach(step);
     }
 }
 
@@ -262,13 +349,31 @@ static void on_cancel(struct step *step)
 static void ping(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
-    if (fsm->pings_open >= CALL_PINGS_OPEN_MAX) {
+    if (fsm->pings_open >= CALL_PINGS_OPEN_MAX && !fsm->lease_ms) {
         end(step, CALL_WHY_HUNG);
         return;
     }
     fsm->pings_open++;
-    fsm->ping_at = step->now + CALL_PING_EVERY_MS;
+    fsm->ping_at = step->now + ping_every_ms(fsm);
     push(step, CALL_DO_PUBLISH_PING, CALL_WHY_NONE);
+}
+
+static int64_t lapses_at(const struct call_fsm *fsm)
+{
+    return fsm->phase == CALL_TAKEN && fsm->lease_ms ? fsm->heard_at + fsm->lease_ms + CALL_LEASE_GRACE_MS : INT64_MAX;
+}
+
+/* Nobody is told to stop when a lease has lapsed: its holder hears nothing, or asks before it goes on. */
+static void on_timer_taken(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (step->now >= lapses_at(fsm)) {
+        end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_LAPSED);
+    } else if (fsm->is_attaching && step->now >= fsm->attach_at) {
+        attach(step);
+    } else if (!fsm->is_attaching && step->now >= fsm->ping_at) {
+        ping(step);
+    }
 }
 
 static void on_timer(struct step *step)
@@ -288,8 +393,8 @@ static void on_timer(struct step *step)
         wait_busy(step); /* the name is taken, its holder is slow: as good as busy */
     } else if (fsm->phase == CALL_WAITING && step->now >= fsm->retry_at) {
         send(step);
-    } else if (fsm->phase == CALL_TAKEN && step->now >= fsm->ping_at) {
-        ping(step);
+    } else if (fsm->phase == CALL_TAKEN) {
+        on_timer_taken(step);
     }
 }
 
@@ -312,7 +417,7 @@ static int64_t next_due(const struct call_fsm *fsm, int64_t now)
     case CALL_WAITING:
         return earlier(due, fsm->retry_at);
     case CALL_TAKEN:
-        return earlier(due, fsm->ping_at);
+        return earlier(earlier(due, lapses_at(fsm)), fsm->is_attaching ? fsm->attach_at : fsm->ping_at);
     case CALL_IDLE:
     case CALL_ENDED:
         break;
@@ -325,7 +430,7 @@ static void dispatch(struct step *step)
     switch (step->event->kind) {
     case CALL_EV_START:
         if (step->fsm->phase == CALL_IDLE) {
-            send(step);
+            start(step);
         }
         break;
     case CALL_EV_NOT_PUBLISHED:
@@ -357,6 +462,10 @@ static void dispatch(struct step *step)
     case CALL_EV_PONG_ENDED:
     case CALL_EV_PONG_NONE:
         on_pong(step);
+        break;
+    case CALL_EV_HEARD:
+    case CALL_EV_LOST_TRACK:
+        on_heard(step);
         break;
     case CALL_EV_BUS_DOWN:
         go_down(step);

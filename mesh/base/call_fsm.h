@@ -19,6 +19,10 @@
 #define CALL_BOUNCES_MAX 3u       /* full instances met in a row before the agent counts as busy */
 #define CALL_BACKOFF_MIN_MS 5u
 #define CALL_BACKOFF_MAX_MS 250u
+#define CALL_LEASE_GRACE_MS 1000u /* beyond the lease: its holder gives up first */
+#define CALL_ATTACH_EVERY_MS 200u /* while the holder of a lease is not found, or does not answer */
+#define CALL_GAPS_MAX 3u          /* in a row: what its holder sends is not what it should be */
+#define CALL_ATTACH_MAX_MS 1500u  /* nobody of its name there for this long: it is gone */
 #define CALL_ACTIONS_MAX 6u       /* of one step */
 
 enum call_phase {
@@ -46,6 +50,8 @@ enum call_event_kind {
     CALL_EV_PONG_UNKNOWN,  /* the callee does not know it (any more) */
     CALL_EV_PONG_ENDED,    /* the callee says that the task has ended */
     CALL_EV_PONG_NONE,     /* the callee is gone */
+    CALL_EV_HEARD,         /* the holder of the lease was heard of some other way */
+    CALL_EV_LOST_TRACK,    /* what the holder says shows that frames did not arrive */
     CALL_EV_BUS_DOWN,
     CALL_EV_BUS_UP,
     CALL_EV_TIMER,
@@ -58,6 +64,7 @@ enum call_action_kind {
     CALL_DO_PUBLISH_WHO,
     CALL_DO_PUBLISH_PING,
     CALL_DO_PUBLISH_CANCEL, /* `why` says for what reason */
+    CALL_DO_PUBLISH_ATTACH, /* asks the holder of the lease for the events from the next one on */
     CALL_DO_TAKEN,          /* tell who took it */
     CALL_DO_DELIVER,        /* the events of the frame at hand */
     CALL_DO_SAY_WAITING,    /* tell that it waits; why: CALL_WHY_BUSY or CALL_WHY_NO_BUS */
@@ -83,6 +90,8 @@ enum call_why {
     CALL_WHY_GONE,    /* the callee's sidecar left */
     CALL_WHY_UNKNOWN, /* the callee's sidecar does not know the task */
     CALL_WHY_HUNG,    /* the callee's sidecar is there and does not answer */
+    CALL_WHY_LAPSED,  /* nothing was heard of the holder for its lease */
+    CALL_WHY_NOT_KEPT, /* the holder cannot go on where its former caller was */
 };
 
 struct call_event {
@@ -105,7 +114,10 @@ struct call_fsm {
     bool is_impatient, is_cancelling, is_down;
     bool has_said_busy, has_said_down; /* each is told once */
     bool was_down;                     /* since the last frame */
-    uint32_t bounces, pings_open, ended_pongs, backoff_ms, random;
+    bool is_attaching;                 /* nothing has come yet of what the holder was asked for */
+    uint32_t lease_ms;                 /* 0: none */
+    int64_t heard_at, attach_at;
+    uint32_t bounces, gaps, pings_open, ended_pongs, backoff_ms, random;
     int64_t deadline_at, cancel_by, down_since; /* INT64_MAX: none */
     int64_t sent_at, asked_at, retry_at, ping_at;
     int64_t up_at; /* the bus came back; INT64_MIN: was never away */
@@ -113,6 +125,10 @@ struct call_fsm {
 
 /* timeout_ms 0: none. `seed` makes the jitter. */
 void call_fsm_init(struct call_fsm *fsm, uint32_t timeout_ms, bool is_impatient, uint32_t seed, int64_t now_ms);
+/* Before the first step: the callee works on a lease. Pings go out also while frames come: they are what keeps it. */
+void call_fsm_lease(struct call_fsm *fsm, uint32_t lease_ms);
+/* Before the first step: a former caller's call is gone on with. It begins as taken; CALL_EV_NO_RESPONDERS and CALL_EV_REPLY_ERROR answer the attach. */
+void call_fsm_attach(struct call_fsm *fsm);
 /* Writes the actions in the order in which they are to be done and returns how many. Actions of one step never invalidate each other:
  * an END is the last one. */
 size_t call_fsm_step(struct call_fsm *fsm, const struct call_event *event, int64_t now_ms, struct call_action ret[CALL_ACTIONS_MAX]);

@@ -42,6 +42,7 @@ static struct call_names names_of(const struct call *call)
         .detail = call->detail,
         .subject = call->denied ? call->denied : "",
         .given_ms = call->given_ms,
+        .lease_ms = call->lease_ms,
     };
 }
 
@@ -76,11 +77,19 @@ static enum amp_code publish_request(struct call *call)
     return bus_inbox_request(call->inbox, call->subject, amp_buf_bytes(&call->wire));
 }
 
+static void fill_ping(const struct call *call, Amp__Ping *ping)
+{
+    amp__ping__init(ping);
+    ping->has_received_bytes = call->received_bytes > 0;
+    ping->received_bytes = call->is_held ? call->confirmed_bytes : call->received_bytes;
+    ping->has_committed = call->committed > 0;
+    ping->committed = call->committed;
+}
+
 static enum amp_code publish_ping(struct call *call, struct bus_inbox *inbox, const char *subject)
 {
-    Amp__Ping ping = AMP__PING__INIT;
-    ping.has_received_bytes = call->received_bytes > 0;
-    ping.received_bytes = call->is_held ? call->confirmed_bytes : call->received_bytes;
+    Amp__Ping ping;
+    fill_ping(call, &ping);
     Amp__Control control = AMP__CONTROL__INIT;
     control.kind_case = AMP__CONTROL__KIND_PING;
     control.ping = &ping;
@@ -132,16 +141,28 @@ static enum amp_code publish_cancel(struct call *call, enum call_why why)
     return bus_control_request(call_ctl_inbox(call), call->ctl_subject, call->from, &control);
 }
 
+/* The callee counts what it sends anew from here. */
+static enum amp_code publish_attach(struct call *call)
+{
+    Amp__Attach attach = AMP__ATTACH__INIT;
+    Amp__Control control = AMP__CONTROL__INIT;
+    attach.epoch = call->epoch;
+    attach.from_seq = call->stream.next;
+    control.kind_case = AMP__CONTROL__KIND_ATTACH;
+    control.attach = &attach;
+    call->received_bytes = call->confirmed_bytes = 0;
+    return bus_control_request(call->inbox, call->ctl_subject, call->from, &control);
+}
+
 void call_io_confirm(struct call *call)
 {
     if (call->is_held || call->received_bytes - call->confirmed_bytes < CALL_WINDOW_BYTES / 4)
         return;
-    Amp__Ping ping = AMP__PING__INIT;
+    Amp__Ping ping;
     Amp__Control control = AMP__CONTROL__INIT;
     control.kind_case = AMP__CONTROL__KIND_PING;
     control.ping = &ping;
-    ping.has_received_bytes = true;
-    ping.received_bytes = call->received_bytes;
+    fill_ping(call, &ping);
     if (bus_control_publish(call->bus, call->ctl_subject, call->from, &control) == AMP_OK)
         call->confirmed_bytes = call->received_bytes; /* else with the next frame or ping */
 }
@@ -220,6 +241,8 @@ static enum amp_code carry_out(struct call *call, const struct call_action *acti
         return publish_ping(call, call_ctl_inbox(call), call->ctl_subject);
     case CALL_DO_PUBLISH_CANCEL:
         return publish_cancel(call, action->why);
+    case CALL_DO_PUBLISH_ATTACH:
+        return publish_attach(call);
     case CALL_DO_TAKEN:
         say_taken(call);
         break;
@@ -301,6 +324,10 @@ static void take_frame(struct call *call, const Amp__Frame *frame, size_t size)
         bad_answer(call, "a frame of another task");
         return;
     }
+    if (call->epoch && frame->has_epoch && frame->epoch != call->epoch) {
+        counter_add(COUNTER_stale_frames, 1);
+        return;
+    }
     if (!*call->taken_instance) {
         if (!take_names(call, frame)) {
             return;
@@ -333,6 +360,7 @@ static void take_reply(struct call *call, const Amp__Reply *reply)
         call_feed(call, CALL_EV_BOUNCED);
     } else {
         call->error = reply->error;
+        snprintf(call->detail, sizeof call->detail, "%s", reply->error->message ? reply->error->message : "");
         call_feed(call, CALL_EV_REPLY_ERROR);
     }
 }

@@ -17,6 +17,8 @@ struct call {
     struct bus_inbox *inbox, *who, *ctl;
     struct amp_buf wire; /* the request, until it was taken */
     uint32_t timeout_ms, given_ms;
+    uint32_t lease_ms, committed;
+    uint64_t epoch;
     uint64_t received_bytes, confirmed_bytes; /* of frames */
     bool was_sent, is_held;
 

@@ -82,6 +82,11 @@ static void lost(enum call_why why, const struct call_names *names, struct amp_e
     } else if (why == CALL_WHY_HUNG) {
         amp_error_set(err, AMP_INSTANCE_LOST, "", "sidecar %s of agent %s has not answered for %u s while it worked on task %s", instance, agent,
                       CALL_PINGS_OPEN_MAX * CALL_PING_EVERY_MS / 1000, names->task_id);
+    } else if (why == CALL_WHY_LAPSED) {
+        amp_error_set(err, AMP_INSTANCE_LOST, "", "nothing was heard of instance %s of agent %s for %u ms while it worked on task %s: it is cut off or stopped, and its lease is over",
+                      instance, agent, (unsigned)(names->lease_ms + CALL_LEASE_GRACE_MS), names->task_id);
+    } else if (why == CALL_WHY_NOT_KEPT) {
+        amp_error_set(err, AMP_INSTANCE_LOST, "", "instance %s of agent %s cannot go on with task %s: %s", instance, agent, names->task_id, names->detail);
     } else {
         amp_error_set(err, AMP_FRAMES_LOST, "", "task %s ended on %s, but its last events did not arrive", names->task_id, instance);
         amp_error_hint(err, "look at `amesh task show %s`", names->task_id);
@@ -104,6 +109,8 @@ void call_text_end(const struct call_action *end, const struct call_names *names
     case CALL_WHY_GONE:
     case CALL_WHY_UNKNOWN:
     case CALL_WHY_HUNG:
+    case CALL_WHY_LAPSED:
+    case CALL_WHY_NOT_KEPT:
     case CALL_WHY_MISSED_END:
         lost(end->why, names, err);
         return;

@@ -21,6 +21,8 @@ struct commit { /* in the batch's arena */
     Amp__Frame *frames; /* what was written, to be published */
     size_t n_frames;
     size_t bytes; /* of its events */
+    uint64_t epoch;
+    uint32_t taken;
     bool is_submit;
 };
 
@@ -85,6 +87,8 @@ static void on_commit(void *ctx, enum amp_code code)
         task->n_committed = commit->frames[i].seq + (uint32_t)commit->frames[i].n_events - 1;
         publish_frame(task, &commit->frames[i]);
     }
+    if (code == AMP_OK)
+        lease_committed(task, commit->epoch, commit->taken);
     if (task->n_in_journal == 0 && (task->n_refs == 0 || code != AMP_OK))
         answer_replies(task, code);
     hook_at(HOOK_env_answered);
@@ -137,6 +141,9 @@ static void add_event_row(struct etask *task, struct journal_batch *batch, Amp__
     kept.events = frame->events;
     kept.has_attempt = frame->has_attempt;
     kept.attempt = frame->attempt;
+    kept.has_epoch = kept.has_taken = task->epoch > 0;
+    kept.epoch = task->epoch;
+    kept.taken = task->taken_seq;
     size_t size = amp__frame__get_packed_size(&kept);
     uint8_t *packed = take(batch, size);
     amp__frame__pack(&kept, packed);
@@ -252,6 +259,8 @@ static enum amp_code write_batch(struct etask *task, struct journal_batch *batch
     }
     hook_at(HOOK_env_accepted);
     task->n_in_journal++;
+    commit->epoch = task->epoch;
+    commit->taken = task->taken_seq;
     task->n_written = task->count;
     task->n_refs = 0;
     commit->bytes = task->bodies.len;

@@ -22,18 +22,25 @@ static struct attempt *last_attempt(struct etask *task)
     return task->n_attempts ? &task->attempts[task->n_attempts - 1] : NULL;
 }
 
+struct attempt *dispatch_attempt(struct etask *task, uint32_t number)
+{
+    if (task->n_attempts == ENV_ATTEMPTS_KEPT) {
+        etask_drop_attempt(&task->attempts[0]);
+        memmove(task->attempts, task->attempts + 1, --task->n_attempts * sizeof *task->attempts);
+    }
+    task->attempts = xrealloc(task->attempts, (task->n_attempts + 1) * sizeof *task->attempts);
+    struct attempt *attempt = &task->attempts[task->n_attempts++];
+    *attempt = (struct attempt){.number = number};
+    return attempt;
+}
+
 static void begin_attempt(struct etask *task)
 {
     struct attempt *last = last_attempt(task);
     if (last && !last->ended_unix_ms)
         return; /* nobody took it the last time: the same one goes on waiting */
-    if (last && task->n_attempts == ENV_ATTEMPTS_KEPT) {
-        etask_drop_attempt(&task->attempts[0]);
-        memmove(task->attempts, task->attempts + 1, --task->n_attempts * sizeof *task->attempts);
-    }
     int64_t ready_unix_ms = last ? last->ended_unix_ms : plan_ready_unix_ms(task);
-    task->attempts = xrealloc(task->attempts, (task->n_attempts + 1) * sizeof *task->attempts);
-    task->attempts[task->n_attempts++] = (struct attempt){.ready_unix_ms = ready_unix_ms};
+    dispatch_attempt(task, 0)->ready_unix_ms = ready_unix_ms;
 }
 
 static void end_attempt(struct etask *task, enum amp_code code, Amp__TaskState state)
@@ -91,8 +98,10 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
         task->held_len = body.len;
         task->held_unix_ms = time_unix_ms;
         task->held_state = state;
+        task->held_seq = seq;
         return;
     }
+    task->taken_seq = seq;
     /* A move that the state machine forbids, more than a task may hold, or than the disk keeps up with: history says that it is not all. */
     if (task->env->unwritten_bytes > ENV_FLOOD_BYTES_MAX || etask_emit(task, time_unix_ms, body) != AMP_OK) {
         counter_add(COUNTER_events_refused, 1);
@@ -116,6 +125,7 @@ static void on_taken(void *ctx, const char *agent, const char *instance)
         attempt->number = task->engine.attempt;
         etask_strcpy(attempt->agent, agent);
         etask_strcpy(attempt->instance, instance);
+        attempt->epoch = task->epoch;
         attempt->started_unix_ms = clock_unix_ms();
     }
     if (!task->started_unix_ms)
@@ -144,22 +154,14 @@ static void keep_error(struct etask *task, const struct amp_error *err, const Am
     amp__error__pack(wire, task->error);
 }
 
-static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
+static void call_over(struct etask *task, const struct amp_error *err, const Amp__Error *wire)
 {
-    struct etask *task = ctx;
-    struct env *env = task->env;
     struct engine_event event = {.kind = ENGINE_EV_CALL_ENDED, .code = err->code, .state = task->held_state};
-    if (call_instance(task->call)[0])
-        registry_freed(&env->registry, task->agent, task->instance);
-    else
-        task->target->n_untaken--;
     call_free(task->call);
     task->call = NULL;
     target_mark(task->target);
-    if (task->is_ended) {
-        etask_release(task);
+    if (task->is_ended)
         return;
-    }
     keep_error(task, err, wire);
     if (task->engine.is_taken) {
         struct attempt *attempt = last_attempt(task);
@@ -168,6 +170,24 @@ static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wir
         end_attempt(task, err->code, task->held_state);
     }
     dispatch_event(task, &event);
+}
+
+/* A holder that told its end may forget it: at once if nothing of it is kept, else when that is written down. */
+static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
+{
+    struct etask *task = ctx;
+    struct env *env = task->env;
+    char holder[AMP_NAME_MAX + 1];
+    etask_strcpy(holder, call_instance(task->call));
+    if (holder[0])
+        registry_freed(&env->registry, task->agent, holder);
+    else
+        task->target->n_untaken--;
+    call_over(task, err, wire);
+    if (holder[0] && (err->code == AMP_OK || wire) && !task->wants_done)
+        call_forget(env->bus, env->name, holder, task->id);
+    if (task->is_ended)
+        etask_release(task);
 }
 
 /* In `arena`: what was asked for; NULL: it cannot be read. */
@@ -195,16 +215,31 @@ static void fill_call(struct etask *task, const Amp__Request *request, struct ca
         .n_path = request->n_path,
         .is_journalled = true,
         .is_impatient = true,
+        .lease_ms = task->env->lease_ms,
+        .epoch = task->epoch,
     };
 }
 
-static void start_call(struct etask *task)
+/* The call of a former environment: at the instance that had it. */
+static void fill_attach(struct etask *task, struct call_options *options)
+{
+    options->agent = task->agent;
+    options->skill = NULL;
+    options->instance = task->instance;
+    options->attach_seq = task->taken_seq + 1;
+}
+
+static void start_call(struct etask *task, bool is_attach)
 {
     static const struct call_handlers handlers = {.on_event = on_event, .on_taken = on_taken, .on_end = on_end};
     struct env *env = task->env;
     struct amp_error err = {0};
     forget_held(task);
-    begin_attempt(task);
+    if (!is_attach) {
+        begin_attempt(task);
+        task->epoch = lease_next(env);
+        task->taken_seq = 0;
+    }
     task->called_unix_ms = clock_unix_ms();
     amp_arena_reset(&env->scratch);
     const Amp__Submit *submit = submit_of(task, &env->scratch);
@@ -212,13 +247,15 @@ static void start_call(struct etask *task)
     if (submit) {
         struct call_options options;
         fill_call(task, submit->request, &options);
+        if (is_attach)
+            fill_attach(task, &options);
         code = call_start(env->loop, env->bus, &options, &handlers, task, &task->call, &err);
     } else {
         amp_error_set(&err, code, "", "the request of task %s cannot be read from the journal", task->id);
     }
     if (code == AMP_OK) {
         hook_at(HOOK_env_dispatched);
-        task->target->n_untaken++;
+        task->target->n_untaken += !is_attach;
         return;
     }
     if (err.code == AMP_OK)
@@ -336,6 +373,8 @@ static void keep_end(struct etask *task)
         }
     }
     forget_held(task);
+    task->taken_seq = task->held_seq;
+    task->wants_done = true;
     etask_end(task, NULL);
 }
 
@@ -352,7 +391,12 @@ static void do_action(struct etask *task, const struct engine_action *action)
         target_unqueue(task);
         break;
     case ENGINE_DO_CALL:
-        start_call(task);
+        start_call(task, false);
+        break;
+    case ENGINE_DO_ATTACH:
+        counter_add(COUNTER_tasks_taken_over, 1);
+        target_join(task);
+        start_call(task, true);
         break;
     case ENGINE_DO_CANCEL_CALL:
         if (task->call)

@@ -88,6 +88,10 @@ static void retry(struct step *step)
     engine->phase = ENGINE_BACKOFF;
     engine->retry_at = step->now + backoff_ms(engine->failures, step->random);
     push(step, ENGINE_DO_RETRY, step->event->code, STATE(UNSPECIFIED));
+    if (engine->failures == 1) { /* a first failure says nothing about the task: nobody waits for it */
+        engine->retry_at = ENGINE_NEVER;
+        queue(step, AMP_OK);
+    }
 }
 
 static void on_call_ended(struct step *step)
@@ -148,6 +152,12 @@ static void on_reloaded(struct step *step)
     }
     if (engine->failures >= ENGINE_FAILURES_MAX) {
         end(step, STATE(FAILED), AMP_ATTEMPTS);
+        return;
+    }
+    if (engine->attempt > 0 && step->event->is_held) {
+        engine->is_taken = true;
+        engine->phase = ENGINE_RUNNING;
+        push(step, ENGINE_DO_ATTACH, AMP_OK, STATE(UNSPECIFIED));
         return;
     }
     if (engine->attempt > 0 && !engine->is_retry_safe) {

@@ -4,7 +4,7 @@
 #include <amp/amp.h>
 
 #define ENGINE_FAILURES_MAX 5u       /* attempts that may end in the callee's death, then ATTEMPTS */
-#define ENGINE_BACKOFF_MS 20u        /* at most, after the first; four times as much after each further one */
+#define ENGINE_BACKOFF_MS 20u        /* none after the first; at most four times as much after the second, and so on */
 #define ENGINE_BACKOFF_MAX_MS 10000u
 #define ENGINE_ACTIONS_MAX 4u
 #define ENGINE_NEVER INT64_MAX
@@ -33,6 +33,7 @@ struct engine_event {
     enum engine_event_kind kind;
     enum amp_code code;      /* CALL_ENDED: as call.h's on_end says */
     Amp__TaskState state;    /* CALL_ENDED: terminal state that the callee reported, or UNSPECIFIED */
+    bool is_held;            /* RELOADED: an instance may still be at it, under its lease */
 };
 
 enum engine_action_kind {
@@ -40,6 +41,7 @@ enum engine_action_kind {
     ENGINE_DO_QUEUE,       /* into the queue of its target; code: AMP_OK, or why it was not taken */
     ENGINE_DO_UNQUEUE,
     ENGINE_DO_CALL,        /* attempt number in engine.attempt */
+    ENGINE_DO_ATTACH,      /* go on with the call of a former environment */
     ENGINE_DO_CANCEL_CALL, /* tell the callee; what it still says does not count once the task has ended */
     ENGINE_DO_RETRY,       /* say so: the attempt that just failed, code = cause */
     ENGINE_DO_KEEP_END,    /* the callee's terminal event is the task's end */

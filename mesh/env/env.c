@@ -3,7 +3,6 @@
 
 #include "base/alloc.h"
 #include "base/bus.h"
-#include "base/call.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -24,7 +23,7 @@ void env_request_tick(struct env *env)
     loop_tick_request(env->tick);
 }
 
-/* What is in memory is ahead of the disk now, and would be believed. Who waits is told; the rest is for the next environment. */
+/* What is in memory is ahead of the disk now, and would be believed. Who waits is told; the rest is for the next environment, which also finds what agents are at. */
 static void give_up(struct env *env)
 {
     struct etask *task, *next;
@@ -33,11 +32,8 @@ static void give_up(struct env *env)
     env->is_given_up = true;
     log_event(LOG_ERROR, "env.read_only", "reason", journal_failure(env->journal), "tasks", log_int((long long)HASH_COUNT(env->tasks)), "hint",
               "make room on its disk, or repair it, and restart the environment", NULL);
-    HASH_ITER(hh, env->tasks, task, next) {
-        if (task->call)
-            call_cancel(task->call, "the environment's journal has failed");
+    HASH_ITER(hh, env->tasks, task, next)
         etask_free(task);
-    }
 }
 
 static void on_tick(void *ctx)
@@ -91,7 +87,8 @@ static void take_up_durable(struct etask *task, const struct journal_row *row)
         task->engine.failures += task->attempts[i].ended_unix_ms && engine_is_failure(task->attempts[i].outcome);
         task->engine.is_canceling |= task->attempts[i].is_canceled;
     }
-    if (task->instance[0])
+    event.is_held = !task->engine.is_canceling && lease_is_held(task, &task->taken_seq);
+    if (task->instance[0] && !event.is_held)
         control_stop_old(task, task->instance);
     dispatch_event(task, &event);
 }
@@ -147,6 +144,9 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
     env->behind = loop_timer_new(loop, watch_behind, env);
     env->alarm_timer = loop_timer_new(loop, plan_on_alarm, env);
     enum amp_code code = journal_open(loop, options->journal_path, &env->journal, reterr);
+    env->lease_ms = options->lease_ms ? options->lease_ms : ENV_LEASE_MS;
+    if (code == AMP_OK)
+        lease_init(env);
     if (code == AMP_OK)
         beats_load(env);
     if (code == AMP_OK)

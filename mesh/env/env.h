@@ -10,6 +10,7 @@ struct env;
 struct env_options {
     const char *journal_path;
     const char *name; /* sender id of the environment on the bus, e.g. "env" */
+    uint32_t lease_ms; /* how long an instance may work on a task without hearing of us; 0: 3 s */
 };
 
 /* Opens the journal and takes up its open tasks. The bus may be away still. Errors: those of journal_open, AMP_INVALID. */

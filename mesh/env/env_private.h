@@ -66,8 +66,17 @@ struct waits { /* what is kept of them is cut behind the last one */
     struct wait items[ENV_WAITS_KEPT];
 };
 
+#define ENV_LATE_ANSWER 200u /* bytes of a refused answer that are kept */
+struct late { /* what a holder that had lost its lease said when it came back */
+    int64_t at_unix_ms;
+    Amp__TaskState state; /* that it claimed */
+    char answer[ENV_LATE_ANSWER + 1];
+};
+
 struct attempt {
     uint32_t number;
+    uint64_t epoch; /* of its lease; 0: none */
+    struct late *late; /* or NULL */
     char agent[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1];
     int64_t ready_unix_ms, started_unix_ms, ended_unix_ms;
     enum amp_code outcome; /* counts when ended */
@@ -148,6 +157,10 @@ struct etask {
     struct attempt *attempts;
     size_t n_attempts;
     struct call *call;
+    uint64_t epoch;        /* of the lease under which the task is called */
+    uint32_t taken_seq;    /* of that attempt's own numbers: the last event that was taken in */
+    uint32_t held_seq;     /* and that of `held` */
+    bool wants_done;       /* the holder keeps its answer until this is committed */
     struct loop_timer *timer;
     char *held;            /* the callee's terminal event, until its call has ended in good order */
     size_t held_len;
@@ -343,6 +356,20 @@ void waits_ended(struct etask *task);                          /* it ends now, a
 void dispatch_event(struct etask *task, const struct engine_event *event);
 /* Its call, timer and place in a queue are given up. */
 void dispatch_drop(struct etask *task);
+struct attempt *dispatch_attempt(struct etask *task, uint32_t number); /* a new one, the last; the oldest may give way */
+
+/* ---- lease.c: epochs, holders, late results (amp.md 10.7) ------------------------------------------------------------ */
+
+#define ENV_LEASE_MS 3000u
+
+void lease_init(struct env *env); /* counts the environments of this journal; nothing is leased before that is written down */
+uint64_t lease_next(struct env *env);
+bool lease_may_begin(const struct env *env);
+/* An attempt was open when the last environment ended. True: its holder is asked to go on; ret_seq: from which event. */
+bool lease_is_held(struct etask *task, uint32_t *ret_seq);
+/* A batch that was made under this lease is on the disk. */
+void lease_committed(struct etask *task, uint64_t epoch, uint32_t taken);
+void lease_report_verb(const struct ask *ask);
 
 /* ---- record.c: direct tasks ----------------------------------------------------------------------------------------- */
 
@@ -385,6 +412,7 @@ struct env {
     bool is_given_up; /* the journal has failed: nothing is in memory any more, reading goes on */
     void (*on_stopped)(void *ctx);
     void *stopped_ctx;
+    uint32_t boot, n_leases, lease_ms; /* boot 0: not written down yet */
     struct loop_tick *tick;
     struct loop_timer *sweep, *backlog, *stop_timer;
     struct amp_arena arena;   /* of the message at hand */

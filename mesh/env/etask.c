@@ -71,7 +71,9 @@ static void refuse_reply(struct env *env, const struct waiting_reply *reply)
 void etask_drop_attempt(struct attempt *attempt)
 {
     free(attempt->waits);
+    free(attempt->late);
     attempt->waits = NULL;
+    attempt->late = NULL;
 }
 
 void etask_free(struct etask *task)

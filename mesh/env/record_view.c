@@ -66,6 +66,15 @@ static void append_waits_now(struct amp_buf *out, const struct etask *task)
     append_waits(out, "amp/waits", waits_now(task) ? &now : task->waits);
 }
 
+/* It changed nothing: for people, and for who looks into what went wrong. */
+static void append_late(struct amp_buf *out, const struct late *late)
+{
+    (void)amp_buf_printf(out, ",\"ignored\":{\"state\":\"%s\"", amp_task_state_short(late->state));
+    append_time(out, "at", late->at_unix_ms);
+    append_text(out, "answer", late->answer);
+    (void)amp_buf_append(out, "}", 1);
+}
+
 /* Ids and code names hold nothing that JSON would escape. */
 static void append_attempt(struct amp_buf *out, const struct attempt *attempt)
 {
@@ -87,9 +96,13 @@ static void append_attempt(struct amp_buf *out, const struct attempt *attempt)
             (void)amp_buf_printf(out, ",\"error\":\"AMESH-%u\"", (unsigned)attempt->outcome);
         append_text(out, "reason", attempt->reason);
     }
+    if (attempt->epoch)
+        (void)amp_buf_printf(out, ",\"epoch\":\"%u.%u\"", (unsigned)(attempt->epoch >> 32), (unsigned)attempt->epoch);
     if (attempt->is_canceled)
         (void)amp_buf_printf(out, ",\"canceled\":true");
     append_waits(out, "waits", attempt->waits);
+    if (attempt->late)
+        append_late(out, attempt->late);
     (void)amp_buf_append(out, "}", 1);
 }
 
@@ -149,6 +162,23 @@ static struct waits *load_waits(const cJSON *array)
     return waits;
 }
 
+static struct late *load_late(const cJSON *item)
+{
+    if (!cJSON_IsObject(item))
+        return NULL;
+    struct late *late = xcalloc(1, sizeof *late);
+    late->at_unix_ms = time_of(item, "at");
+    late->state = amp_task_state_parse(text_of(item, "state"));
+    snprintf(late->answer, sizeof late->answer, "%s", text_of(item, "answer"));
+    return late;
+}
+
+static uint64_t epoch_of(const char *text)
+{
+    unsigned boot = 0, number = 0;
+    return sscanf(text, "%u.%u", &boot, &number) == 2 ? (uint64_t)boot << 32 | number : 0;
+}
+
 static void load_attempt(const cJSON *item, struct attempt *attempt)
 {
     const cJSON *number = cJSON_GetObjectItemCaseSensitive(item, "attempt");
@@ -163,6 +193,8 @@ static void load_attempt(const cJSON *item, struct attempt *attempt)
     attempt->outcome = code_of(text_of(item, "error"));
     attempt->state = amp_task_state_parse(text_of(item, "outcome"));
     attempt->is_canceled = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "canceled"));
+    attempt->epoch = epoch_of(text_of(item, "epoch"));
+    attempt->late = load_late(cJSON_GetObjectItemCaseSensitive(item, "ignored"));
     snprintf(attempt->reason, sizeof attempt->reason, "%s", text_of(item, "reason"));
 }
 

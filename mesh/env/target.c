@@ -157,7 +157,7 @@ static uint32_t run_target(struct target *target, uint32_t starts_max, bool is_p
     struct engine_event start = {.kind = ENGINE_EV_START};
     uint32_t started = 0;
     struct registry_slots slots = target_slots(target);
-    bool may_run = bus_is_up(target->env->bus) && (is_probe || !target->refused_ms);
+    bool may_run = bus_is_up(target->env->bus) && lease_may_begin(target->env) && (is_probe || !target->refused_ms);
     while (may_run && target->first && started < starts_max) {
         if (slots.free <= target->n_untaken && !(is_probe && target->n_untaken == 0))
             break;

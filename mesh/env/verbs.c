@@ -25,6 +25,7 @@ static const struct {
     {AMP__ENV_REQUEST__VERB_AGENTS, "agents", agents_verb, false},
     {AMP__ENV_REQUEST__VERB_PING, "ping", query_ping, false},
     {AMP__ENV_REQUEST__VERB_RETRY, "retry", submit_retry_verb, true},
+    {AMP__ENV_REQUEST__VERB_REPORT, "report", lease_report_verb, false},
 };
 
 size_t env_payload_max(const struct env *env)

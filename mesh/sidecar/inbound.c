@@ -66,10 +66,14 @@ static enum amp_code request_check(struct sidecar *sidecar, const struct bus_msg
     return AMP_OK;
 }
 
-/* Room, and not twice. */
+/* Room, and not twice. Of two leases of one task the newer one counts. */
 static enum amp_code request_admit(struct sidecar *sidecar, const Amp__Request *request, struct amp_error *reterr)
 {
     struct task *same = task_lookup(sidecar, request->task_id);
+    if (same && request->has_epoch && task_is_leased(same) && request->epoch > task_epoch(same)) {
+        task_lease_supersede(same);
+        same = task_lookup(sidecar, request->task_id);
+    }
     if (same)
         return amp_error_set(reterr, AMP_CONFLICT, "request.taskId", "task %s is already here, in attempt %u", request->task_id, task_attempt(same));
     enum amp_code code = sidecar_state_check(sidecar, reterr);
@@ -111,14 +115,19 @@ void inbound_request(struct sidecar *sidecar, struct endpoint *endpoint, const s
 
 /* ---- controls --------------------------------------------------------------------------------------------------- */
 
-static enum amp_code control_apply(struct sidecar *sidecar, const char *id, const Amp__Control *control, struct amp_error *reterr)
+static enum amp_code control_apply(struct sidecar *sidecar, const char *id, const Amp__Control *control, const struct task_reader *reader, struct amp_error *reterr)
 {
     struct task *task = task_lookup(sidecar, id);
     if (!task)
         return amp_error_set(reterr, AMP_NO_SUCH_TASK, "", "instance %s does not work on task %s", sidecar->instance, id);
+    if (control->kind_case == AMP__CONTROL__KIND_ATTACH)
+        return reader->inbox ? task_lease_attach(task, control->attach, reader, reterr) : amp_error_set(reterr, AMP_MALFORMED, "reply", "an attach needs an inbox");
     task_heard(task, control->kind_case == AMP__CONTROL__KIND_PING ? control->ping : NULL);
     switch (control->kind_case) {
-    case AMP__CONTROL__KIND_PING: return AMP_OK;
+    case AMP__CONTROL__KIND_PING:
+        if (task_is_leased(task) && task_is_over(task))
+            return amp_error_set(reterr, AMP_TASK_ENDED, "", "task %s has already ended", id);
+        return AMP_OK;
     case AMP__CONTROL__KIND_CANCEL:
         if (task_is_over(task))
             return amp_error_set(reterr, AMP_TASK_ENDED, "", "task %s has already ended", id);
@@ -151,8 +160,10 @@ void inbound_control(struct sidecar *sidecar, const struct bus_msg *msg)
     if (code != AMP_OK) {
         refuse_malformed(sidecar, msg, inbox, encoding, &err);
     } else {
-        (void)control_apply(sidecar, subject.b, envelope->control, &err);
-        inbound_reply(sidecar, inbox, encoding, &err);
+        struct task_reader reader = {.inbox = inbox, .encoding = encoding};
+        code = control_apply(sidecar, subject.b, envelope->control, &reader, &err);
+        if (code != AMP_OK || envelope->control->kind_case != AMP__CONTROL__KIND_ATTACH) /* whose answer are frames */
+            inbound_reply(sidecar, inbox, encoding, &err);
     }
     amp_arena_done(&arena);
 }

@@ -25,6 +25,10 @@ struct loop_timer;
 #define SIDECAR_CANCEL_MS 5000u      /* between a cancel and SIGKILL */
 #define SIDECAR_WAITING_MAX 256u     /* tasks between two turns (INPUT_REQUIRED), which hold no slot */
 #define SIDECAR_LINGERING_MAX 256u   /* ended tasks whose last frames wait for the bus */
+#define SIDECAR_KEPT_MAX 4096u       /* ended tasks on lease that the environment has not written down yet */
+#define SIDECAR_KEPT_BYTES (8u << 20) /* of events of one task that are sent and not written down; when it is more they are not kept */
+#define SIDECAR_LEASE_MIN_MS 300u
+#define SIDECAR_LEASE_MAX_MS 60000u
 #define SIDECAR_QUESTIONS_MAX 16u    /* open questions of one task */
 #define SIDECAR_BRAKE_BYTES (512u << 10) /* of events of one task that wait: from here on its agent is held back */
 #define SIDECAR_UNSENT_MAX (16u << 20)   /* what an agent that cannot be held back in time may make wait */
@@ -75,7 +79,7 @@ struct task_table {
     struct task *dirty;       /* something to send at the end of this turn */
     struct task *pool;
     struct loop_timer *retry; /* for frames the bus would not take */
-    uint32_t n_pool, n_waiting, n_lingering;
+    uint32_t n_pool, n_waiting, n_lingering, n_kept;
 };
 
 void task_table_init(struct sidecar *sidecar);
@@ -109,6 +113,16 @@ void task_close(struct task *task, Amp__TaskState state, const struct amp_error 
 void task_close_all(struct sidecar *sidecar, bool only_waiting, const struct amp_error *err);
 /* The caller said something: it is still there, and (with `ping`) received this much. */
 void task_heard(struct task *task, const Amp__Ping *ping);
+/* Another attempt at it has begun: this one stops and is not told to anybody but the environment. */
+void task_lease_supersede(struct task *task);
+uint64_t task_epoch(const struct task *task);
+bool task_is_leased(const struct task *task);
+struct task_reader { /* of a task's frames */
+    const char *inbox;
+    enum amp_encoding encoding;
+};
+/* A new caller: frames go to it from event attach->from_seq on, at once at least an empty one. */
+AMP_MUST_USE enum amp_code task_lease_attach(struct task *task, const Amp__Attach *attach, const struct task_reader *reader, struct amp_error *reterr);
 /* Appends the ids of at most `max` tasks in flight. */
 size_t task_ids(struct sidecar *sidecar, char **ret, size_t max);
 

@@ -25,6 +25,7 @@ const char *task_id(const struct task *task) { return task->request->task_id; }
 const char *task_context(const struct task *task) { return task->request->context_id; }
 const char *task_from(const struct task *task) { return task->from; }
 uint32_t task_attempt(const struct task *task) { return task->request->has_attempt && task->request->attempt > 0 ? task->request->attempt : 1; }
+uint64_t task_epoch(const struct task *task) { return task->request->epoch; }
 Amp__TaskState task_state(const struct task *task) { return task->state; }
 const Amp__Request *task_request(const struct task *task) { return task->request; }
 const Amp__Message *task_resume(const struct task *task) { return task->resume; }
@@ -36,7 +37,7 @@ struct amp_arena *task_arena(struct task *task) { return &task->arena; }
 
 bool task_is_full(const struct task *task)
 {
-    return task->is_blocked && !task->stream.is_ended && !task->is_canceled && task->stream.bodies.len > SIDECAR_BRAKE_BYTES;
+    return task->is_blocked && !task->stream.is_ended && !task->is_canceled && task_stream_unsent(task) > SIDECAR_BRAKE_BYTES;
 }
 
 void task_room_wait(struct task *task, struct task_room *room)
@@ -129,6 +130,7 @@ static void conclude(struct task *task, Amp__TaskState state, const char *reason
     loop_timer_stop(task->ack);
     loop_timer_stop(task->deadline);
     loop_timer_stop(task->overdue);
+    task_lease_ended(task);
     task_mark_dirty(task); /* whoever waits for room is told */
 }
 
@@ -158,8 +160,7 @@ static void tell_worker(struct task *task, const char *reason)
         worker->ops->cancel(worker, task, reason);
 }
 
-/* The task cannot go on: the caller learns why now, the worker is told to stop. */
-static enum amp_code fail(struct task *task, const struct amp_error *err, struct amp_error *reterr)
+enum amp_code task_fail(struct task *task, const struct amp_error *err, struct amp_error *reterr)
 {
     enum amp_code code = err->code;
     if (reterr)
@@ -190,7 +191,7 @@ static void on_deadline(void *ctx)
     struct task *task = ctx;
     struct amp_error err;
     (void)amp_error_set(&err, AMP_DEADLINE, "", "%s did not end the task within %u ms", task->sidecar->agent, task->request->timeout_ms);
-    (void)fail(task, &err, NULL);
+    (void)task_fail(task, &err, NULL);
 }
 
 static void on_overdue(void *ctx)
@@ -208,7 +209,7 @@ static void on_silent(void *ctx)
     struct amp_error err;
     int64_t heard_ms = task->heard_ms > task->sidecar->up_ms ? task->heard_ms : task->sidecar->up_ms;
     int64_t passed_ms = loop_now_ms(task->sidecar->loop) - heard_ms;
-    if (!task_stream_is_waiting(task))
+    if (!task_stream_is_waiting(task) || task_is_leased(task))
         return;
     if (!bus_is_up(task->sidecar->bus) || passed_ms < CALLER_SILENT_MS) {
         loop_timer_set(task->silent, CALLER_SILENT_MS);
@@ -217,7 +218,7 @@ static void on_silent(void *ctx)
     log_event(LOG_WARN, "task.caller_lost", "task", task_id(task), "from", task->from, NULL);
     task_stream_give_up(task);
     (void)amp_error_set(&err, AMP_INSTANCE_LOST, "", "the caller took no more events and was not heard of for %u s", CALLER_SILENT_MS / 1000);
-    (void)fail(task, &err, NULL);
+    (void)task_fail(task, &err, NULL);
     task_mark_dirty(task);
 }
 
@@ -226,6 +227,7 @@ void task_heard(struct task *task, const Amp__Ping *ping)
     task->heard_ms = loop_now_ms(task->sidecar->loop);
     if (ping && ping->has_received_bytes && task_stream_received(task, ping->received_bytes))
         task_mark_dirty(task);
+    task_lease_heard(task, ping);
 }
 
 void task_timers_new(struct task *task)
@@ -244,6 +246,7 @@ void task_timers_stop(struct task *task)
     loop_timer_stop(task->overdue);
     loop_timer_stop(task->silent);
     task_caller_stop(task);
+    task_lease_stop(task);
 }
 
 void task_timers_free(struct task *task)
@@ -253,6 +256,7 @@ void task_timers_free(struct task *task)
     loop_timer_free(task->overdue);
     loop_timer_free(task->silent);
     task_caller_free(task);
+    task_lease_free(task);
 }
 
 void task_cancel(struct task *task, const char *reason)
@@ -281,15 +285,15 @@ enum amp_code task_say_check(struct task *task, struct amp_error *reterr)
     task->has_unsaid |= task->is_canceled;
     if (task->stream.is_ended || task->is_canceled)
         return amp_error_set(reterr, AMP_TASK_ENDED, "", "task %s %s", task_id(task), task->is_canceled ? "was cancelled" : "has ended");
-    if (task->stream.bodies.len <= SIDECAR_BRAKE_BYTES)
+    if (task_stream_unsent(task) <= SIDECAR_BRAKE_BYTES)
         return AMP_OK;
     enum amp_code code = task_flush_now(task);
-    if (code == AMP_OK || task->stream.bodies.len <= SIDECAR_UNSENT_MAX)
+    if (code == AMP_OK || task_stream_unsent(task) <= SIDECAR_UNSENT_MAX)
         return AMP_OK;
     struct amp_error err;
     counter_add(COUNTER_events_refused, 1);
-    (void)amp_error_set(&err, AMP_OVERLOADED, "", "%zu bytes of events wait for the caller or the bus; at most %u may", task->stream.bodies.len, SIDECAR_UNSENT_MAX);
-    return fail(task, &err, reterr);
+    (void)amp_error_set(&err, AMP_OVERLOADED, "", "%zu bytes of events wait for the caller or the bus; at most %u may", task_stream_unsent(task), SIDECAR_UNSENT_MAX);
+    return task_fail(task, &err, reterr);
 }
 
 /* An event that no frame could carry ends the task: to leave it out would be to lie to the caller. */
@@ -305,7 +309,7 @@ static enum amp_code said(struct task *task, enum amp_code code, struct amp_erro
     (void)amp_error_set(&err, AMP_TOO_LARGE, "event", "an event of the agent has %zu bytes; one message on this bus holds %zu", task->stream.refused_len,
                         bus_info(task->sidecar->bus)->payload_max);
     amp_error_hint(&err, "send large artifacts in several parts with append");
-    return fail(task, &err, reterr);
+    return task_fail(task, &err, reterr);
 }
 
 enum amp_code task_event(struct task *task, const struct cJSON *local, struct amp_error *reterr)
@@ -380,6 +384,7 @@ void task_start(struct task *task, const struct task_origin *origin)
     if (request->has_timeout_ms && request->timeout_ms > 0)
         loop_timer_set(task->deadline, request->timeout_ms);
     task_caller_watch(task);
+    task_lease_begin(task);
     turn_begin(task);
 }
 

@@ -43,6 +43,18 @@ struct task_stream {
     Amp__Error *error;     /* of the end marker, in the task's arena, or NULL */
 };
 
+struct env_call;
+struct task_lease {        /* task_lease.c */
+    uint32_t ms;           /* 0: none */
+    uint32_t committed;    /* events 1…committed need not be kept */
+    int64_t asked_ms, alone_ms; /* alone: since when no environment is there; 0: one is */
+    struct loop_timer *timer;
+    struct env_call *report;
+    bool is_stale;         /* another instance has the task */
+    bool is_over;          /* nothing of it need be kept */
+    bool is_end_told;      /* with the last report */
+};
+
 struct task {
     UT_hash_handle hh;
     struct task *next_dirty, *next_pool;
@@ -63,6 +75,7 @@ struct task {
     int64_t heard_ms;              /* when the caller last sent a control */
     struct loop_timer *caller;     /* task_caller.c: when to ask, or NULL */
     struct bus_inbox *echo;        /* and what tells that nobody is there, or NULL */
+    struct task_lease lease;
     LIST_HEAD(, task_room) rooms;
     int64_t started_us;
     const Amp__Message *resume;    /* the answer that a new turn begins with, in the arena */
@@ -79,6 +92,8 @@ void task_timers_free(struct task *task);
 enum amp_code task_status(struct task *task, Amp__TaskState state, const char *text, const char *metadata);
 /* May the agent still say something, and is there room for it? */
 AMP_MUST_USE enum amp_code task_say_check(struct task *task, struct amp_error *reterr);
+/* The task cannot go on: the caller learns why now, the worker is told to stop. */
+enum amp_code task_fail(struct task *task, const struct amp_error *err, struct amp_error *reterr);
 /* task_stream_flush, with what follows from it for the brakes. */
 enum amp_code task_flush_now(struct task *task);
 void task_room_call(struct task *task); /* tells everybody who waits for room */
@@ -94,6 +109,16 @@ void task_caller_free(struct task *task);
 /* ---- task_question.c --------------------------------------------------------------------------------------- */
 
 void task_questions_drop(struct task *task);
+
+/* ---- task_lease.c -------------------------------------------------------------------------------------------- */
+
+#define TASK_ANSWER_SIZE 201u /* of the beginning of an answer that is reported */
+
+void task_lease_begin(struct task *task); /* nothing if its request has no lease */
+void task_lease_heard(struct task *task, const Amp__Ping *ping);
+void task_lease_ended(struct task *task);
+void task_lease_stop(struct task *task);
+void task_lease_free(struct task *task);
 
 /* ---- task_stream.c ---------------------------------------------------------------------------------------- */
 
@@ -112,6 +137,12 @@ enum amp_code task_stream_flush(struct task *task);
 bool task_stream_received(struct task *task, uint64_t bytes);
 /* A frame without events to the caller, as a request whose answer can only be "no responders". Nothing is sent while events wait to go out. */
 enum amp_code task_stream_ask(struct task *task, struct bus_inbox *echo);
+/* The caller's lane begins anew. AMP_FRAMES_LOST: what is asked for is not kept any more, or never was. */
+enum amp_code task_stream_reopen(struct task *task, uint32_t from_seq, const struct task_reader *reader, struct amp_error *reterr);
+/* How the text of the answer begins, as far as it is kept. */
+void task_stream_answer(const struct task *task, char ret[TASK_ANSWER_SIZE]);
+bool task_stream_is_sent(const struct task *task);    /* to its caller, with the end marker */
+size_t task_stream_unsent(const struct task *task);   /* bytes of events that wait for the caller or the bus */
 bool task_stream_is_waiting(const struct task *task); /* for the caller's confirmation */
 void task_stream_give_up(struct task *task);          /* nothing goes to the caller any more */
 void task_mark_dirty(struct task *task);

@@ -127,6 +127,8 @@ static void frame_init(struct frame *frame, const struct task *task, const struc
     frame->wire.instance = task->sidecar->instance;
     frame->wire.has_attempt = true;
     frame->wire.attempt = task_attempt(task);
+    frame->wire.has_epoch = task->request->has_epoch;
+    frame->wire.epoch = task->request->epoch;
     frame->wire.seq = lane->sent + 1;
     frame->wire.events = frame->pointers;
     if (lane->wants_request) {
@@ -251,13 +253,17 @@ static enum amp_code lane_flush(struct task *task, struct task_lane *lane)
     return AMP_OK;
 }
 
-/* What every lane has sent is not needed any more. */
-static void drop_sent(struct task_stream *stream)
+/* What every lane has sent is not needed any more, but for what the environment has yet to write down. */
+static void drop_sent(struct task *task)
 {
+    struct task_stream *stream = &task->stream;
     uint32_t sent = stream->count;
     for (size_t i = 0; i < LANES; i++)
         if (stream->lanes[i].is_open && stream->lanes[i].sent < sent)
             sent = stream->lanes[i].sent;
+    bool is_kept = task_is_leased(task) && !task->lease.is_over && stream->bodies.len <= SIDECAR_KEPT_BYTES;
+    if (is_kept && task->lease.committed < sent)
+        sent = task->lease.committed > stream->base ? task->lease.committed : stream->base;
     size_t n = sent - stream->base;
     if (n == 0)
         return;
@@ -284,7 +290,7 @@ enum amp_code task_stream_flush(struct task *task)
         if (own != AMP_OK && (code == AMP_OK || code == AMP_BUSY))
             code = own;
     }
-    drop_sent(stream);
+    drop_sent(task);
     return code;
 }
 
@@ -316,6 +322,8 @@ bool task_stream_received(struct task *task, uint64_t bytes)
 {
     struct task_lane *lane = &task->stream.lanes[LANE_CALLER];
     bool was_waiting = lane_is_waiting(lane);
+    if (task_is_leased(task) && bytes > lane->sent_bytes)
+        bytes = lane->sent_bytes; /* of frames from before it asked for them again */
     if (bytes > lane->received_bytes && bytes <= lane->sent_bytes) /* anything else is old, or a lie */
         lane->received_bytes = bytes;
     return was_waiting && !lane_is_waiting(lane);
@@ -324,4 +332,81 @@ bool task_stream_received(struct task *task, uint64_t bytes)
 void task_stream_give_up(struct task *task)
 {
     task->stream.lanes[LANE_CALLER].is_open = false;
+}
+
+enum amp_code task_stream_reopen(struct task *task, uint32_t from_seq, const struct task_reader *reader, struct amp_error *reterr)
+{
+    struct task_stream *stream = &task->stream;
+    struct task_lane *lane = &stream->lanes[LANE_CALLER];
+    if (from_seq == 0 || from_seq - 1 < stream->base || from_seq - 1 > stream->count)
+        return amp_error_set(reterr, AMP_FRAMES_LOST, "control.attach.fromSeq", "of task %s the events %u to %u are kept here, not those from %u on", task_id(task), stream->base + 1,
+                             stream->count, from_seq);
+    *lane = (struct task_lane){.encoding = reader->encoding, .is_open = true, .window = lane->window, .sent = from_seq - 1};
+    (void)snprintf(lane->subject, sizeof(lane->subject), "%s", reader->inbox);
+    stream->is_held = false;
+    if (lane_is_done(stream, lane)) { /* a sign of life */
+        struct frame frame;
+        frame_init(&frame, task, lane);
+        enum amp_code code = frame_send(task, lane, &frame);
+        if (code == AMP_OK)
+            lane->sent_bytes += task->sidecar->out.len;
+    }
+    return AMP_OK;
+}
+
+bool task_stream_is_sent(const struct task *task)
+{
+    return lane_is_done(&task->stream, &task->stream.lanes[LANE_CALLER]);
+}
+
+size_t task_stream_unsent(const struct task *task)
+{
+    const struct task_stream *stream = &task->stream;
+    uint32_t sent = stream->count;
+    for (size_t i = 0; i < LANES; i++)
+        if (stream->lanes[i].is_open && stream->lanes[i].sent < sent)
+            sent = stream->lanes[i].sent;
+    size_t n = sent - stream->base;
+    return n < stream->n_refs ? stream->bodies.len - stream->refs[n].at : 0;
+}
+
+/* ---- how the answer begins --------------------------------------------------------------------------------- */
+
+static void add_text(char ret[TASK_ANSWER_SIZE], Amp__Part *const *parts, size_t n_parts)
+{
+    for (size_t i = 0; i < n_parts; i++) {
+        size_t at = strlen(ret);
+        const char *text = parts[i]->text ? parts[i]->text : "";
+        (void)snprintf(ret + at, TASK_ANSWER_SIZE - at, "%.*s", (int)amp_utf8_cut(amp_bytes_of(text), TASK_ANSWER_SIZE - 1 - at), text);
+    }
+}
+
+/* An artifact's text, or for want of one what was last said of the state. */
+static void add_event(char ret[TASK_ANSWER_SIZE], char said[TASK_ANSWER_SIZE], const Amp__StreamResponse *response)
+{
+    if (response->payload_case == AMP__STREAM_RESPONSE__PAYLOAD_ARTIFACT_UPDATE && response->artifact_update->artifact) {
+        add_text(ret, response->artifact_update->artifact->parts, response->artifact_update->artifact->n_parts);
+    } else if (response->payload_case == AMP__STREAM_RESPONSE__PAYLOAD_STATUS_UPDATE && response->status_update->status && response->status_update->status->message) {
+        said[0] = '\0';
+        add_text(said, response->status_update->status->message->parts, response->status_update->status->message->n_parts);
+    }
+}
+
+void task_stream_answer(const struct task *task, char ret[TASK_ANSWER_SIZE])
+{
+    const struct task_stream *stream = &task->stream;
+    char said[TASK_ANSWER_SIZE] = "";
+    struct amp_arena arena;
+    amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
+    ret[0] = '\0';
+    for (size_t i = 0; i < stream->n_refs && strlen(ret) + 4 < TASK_ANSWER_SIZE; i++) {
+        struct amp_bytes body = {.data = stream->bodies.data + stream->refs[i].at, .len = stream->refs[i].len};
+        ProtobufCMessage *message = NULL;
+        amp_arena_reset(&arena);
+        if (amp_decode_json(&amp__stream_response__descriptor, body, &arena, &message, NULL) == AMP_OK)
+            add_event(ret, said, (const Amp__StreamResponse *)message);
+    }
+    amp_arena_done(&arena);
+    if (!ret[0])
+        memcpy(ret, said, TASK_ANSWER_SIZE);
 }

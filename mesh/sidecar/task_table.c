@@ -84,7 +84,7 @@ static void task_release(struct task *task)
 {
     struct task_table *table = &task->sidecar->tasks;
     if (task->is_lingering)
-        table->n_lingering--;
+        *(task_is_leased(task) ? &table->n_kept : &table->n_lingering) -= 1;
     HASH_DEL(table->by_id, task);
     task_discard(task);
 }
@@ -99,11 +99,13 @@ static void task_flush(struct task *task)
         task_room_call(task);
     if (!task->stream.is_ended || task->is_running)
         return;
-    if (code == AMP_OK) {
+    bool is_leased = task_is_leased(task);
+    uint32_t *count = is_leased ? &table->n_kept : &table->n_lingering;
+    if (is_leased ? task->lease.is_over : code == AMP_OK) {
         task_release(task);
     } else if (!task->is_lingering) {
         task->is_lingering = true;
-        if (++table->n_lingering > SIDECAR_LINGERING_MAX) {
+        if (++*count > (is_leased ? SIDECAR_KEPT_MAX : SIDECAR_LINGERING_MAX)) {
             counter_add(COUNTER_events_refused, task->stream.n_refs);
             log_event(LOG_ERROR, "task.end_lost", "task", task_id(task), "reason", "too many ended tasks wait for the bus", NULL);
             task_release(task);

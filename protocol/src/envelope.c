@@ -99,7 +99,7 @@ static enum amp_code check_frame(const ProtobufCMessage *message, const struct p
 static enum amp_code check_control(const ProtobufCMessage *message, const struct path *path, struct amp_error *err)
 {
     if (((const Amp__Control *)message)->kind_case == AMP__CONTROL__KIND__NOT_SET)
-        return path_error(err, AMP_INVALID, path, "neither cancel nor answer nor ping");
+        return path_error(err, AMP_INVALID, path, "neither cancel nor answer nor ping nor attach");
     return AMP_OK;
 }
 
@@ -115,6 +115,13 @@ static enum amp_code check_watch(const ProtobufCMessage *message, const struct p
 {
     const Amp__Watch *watch = (const Amp__Watch *)message;
     if (watch->has_from_seq && watch->from_seq == 0)
+        return path_error(err, AMP_INVALID, &(struct path){path, "from_seq", PATH_NO_INDEX}, "events begin at 1");
+    return AMP_OK;
+}
+
+static enum amp_code check_attach(const ProtobufCMessage *message, const struct path *path, struct amp_error *err)
+{
+    if (((const Amp__Attach *)message)->from_seq == 0)
         return path_error(err, AMP_INVALID, &(struct path){path, "from_seq", PATH_NO_INDEX}, "events begin at 1");
     return AMP_OK;
 }
@@ -252,6 +259,7 @@ static const struct rule query_rules[] = {
     ID(TaskQuery, parent),
 };
 static const struct rule watch_rules[] = {ID_GIVEN(Watch, id)};
+static const struct rule report_rules[] = {ID_GIVEN(Report, task_id), ID(Report, instance), TEXT(Report, answer, TEXT_MAX)};
 static const struct rule command_rules[] = {ID_GIVEN(TaskCommand, id), CHILD(TaskCommand, control)};
 static const struct rule control_rules[] = {ONE(Control, kind_case, RULE_CHOICE, 0)};
 static const struct rule env_request_rules[] = {ONE(EnvRequest, verb_case, RULE_CHOICE, 0)};
@@ -316,11 +324,13 @@ static const struct type_rules types[] = {
     RULES(cancel, cancel_rules, NULL),
     RULES(answer, answer_rules, NULL),
     ONLY(ping, NULL),
+    ONLY(attach, check_attach),
     RULES(reply, reply_rules, NULL),
     RULES(env_request, env_request_rules, check_env_request),
     RULES(submit, submit_rules, check_submit),
     RULES(task_query, query_rules, NULL),
     RULES(watch, watch_rules, check_watch),
+    RULES(report, report_rules, NULL),
     RULES(task_command, command_rules, check_command),
     RULES(kv, kv_rules, check_kv),
     RULES(kv_entry, entry_rules, NULL),

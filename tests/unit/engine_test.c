@@ -42,6 +42,16 @@ static struct run begin_taken(bool is_safe)
     return run;
 }
 
+/* At its second attempt. */
+static struct run begin_failed_once(void)
+{
+    struct run run = begin_taken(true);
+    step(&run, ENGINE_EV_CALL_ENDED, AMP_AGENT_DIED, NONE);
+    step(&run, ENGINE_EV_START, AMP_OK, NONE);
+    step(&run, ENGINE_EV_TAKEN, AMP_OK, NONE);
+    return run;
+}
+
 static void test_a_task_is_called_only_after_its_commit(void **state)
 {
     struct run run = {.now = 1};
@@ -95,9 +105,10 @@ static void test_the_end_of_a_call_decides_by_the_table(void **state)
         const struct verdict *row = &verdicts[i];
         struct run run = begin_taken(row->is_safe);
         step(&run, ENGINE_EV_CALL_ENDED, row->code, row->said);
-        if (run.count != 1 || run.actions[0].kind != row->action || run.actions[0].state != row->state || run.actions[0].code != row->why)
+        bool is_retry = row->action == ENGINE_DO_RETRY;
+        if (run.count != (is_retry ? 2 : 1) || run.actions[0].kind != row->action || run.actions[0].state != row->state || run.actions[0].code != row->why)
             fail_msg("row %zu: %zu actions, kind %d, state %d, code %d", i, run.count, run.actions[0].kind, run.actions[0].state, run.actions[0].code);
-        assert_int_equal(run.engine.phase, row->action == ENGINE_DO_RETRY ? ENGINE_BACKOFF : ENGINE_ENDED);
+        assert_int_equal(run.engine.phase, is_retry ? ENGINE_QUEUED : ENGINE_ENDED);
     }
 }
 
@@ -125,10 +136,12 @@ static void test_attempts_are_numbered_and_end_after_the_fifth_failure(void **st
         assert_int_equal(run.engine.attempt, n);
         step(&run, ENGINE_EV_TAKEN, AMP_OK, NONE);
         step(&run, ENGINE_EV_CALL_ENDED, AMP_AGENT_DIED, NONE);
-        assert_int_equal(run.count, 1);
+        assert_int_equal(run.count, n == 1 ? 2 : 1);
         if (n == ENGINE_FAILURES_MAX)
             break;
         assert_int_equal(run.actions[0].kind, ENGINE_DO_RETRY);
+        if (run.engine.phase == ENGINE_QUEUED) /* the first time, at once */
+            continue;
         run.now = engine_due(&run.engine);
         step(&run, ENGINE_EV_TIMER, AMP_OK, NONE);
         assert_int_equal(run.actions[0].kind, ENGINE_DO_QUEUE);
@@ -140,9 +153,9 @@ static void test_attempts_are_numbered_and_end_after_the_fifth_failure(void **st
 
 static void test_the_wait_before_another_attempt_is_drawn_below_a_growing_limit(void **state)
 {
-    uint32_t limit = ENGINE_BACKOFF_MS;
-    struct run run = begin_taken(true);
-    for (uint32_t n = 1; n < ENGINE_FAILURES_MAX; n++, limit *= 4) {
+    uint32_t limit = ENGINE_BACKOFF_MS * 4;
+    struct run run = begin_failed_once();
+    for (uint32_t n = 2; n < ENGINE_FAILURES_MAX; n++, limit *= 4) {
         for (uint32_t random = 0; random <= limit; random += limit / 4) {
             struct run once = run;
             once.random = random;
@@ -160,7 +173,7 @@ static void test_the_wait_before_another_attempt_is_drawn_below_a_growing_limit(
 
 static void test_a_timer_that_rings_early_does_nothing(void **state)
 {
-    struct run run = begin_taken(true);
+    struct run run = begin_failed_once();
     run.random = 10;
     step(&run, ENGINE_EV_CALL_ENDED, AMP_AGENT_DIED, NONE);
     run.now += 9;
@@ -219,7 +232,7 @@ static void test_cancel_ends_what_waits_and_asks_who_works(void **state)
     assert_int_equal(run.actions[1].kind, ENGINE_DO_END);
     assert_int_equal(run.actions[1].state, CANCELED);
 
-    run = begin_taken(true);
+    run = begin_failed_once();
     step(&run, ENGINE_EV_CALL_ENDED, AMP_AGENT_DIED, NONE);
     step(&run, ENGINE_EV_CANCEL, AMP_OK, NONE);
     assert_int_equal(run.count, 1);
@@ -332,6 +345,35 @@ static void test_a_delayed_task_can_be_cancelled_and_is_found_again_as_one(void 
     assert_int_equal(engine_due(&found.engine), 5000);
 }
 
+/* Nothing says that a first failure is the task's fault: another instance gets it at once. */
+static void test_after_a_first_failure_nobody_waits(void **state)
+{
+    struct run run = begin_taken(true);
+    step(&run, ENGINE_EV_CALL_ENDED, AMP_AGENT_DIED, NONE);
+    assert_int_equal(run.count, 2);
+    assert_int_equal(run.actions[0].kind, ENGINE_DO_RETRY);
+    assert_int_equal(run.actions[1].kind, ENGINE_DO_QUEUE);
+    assert_int_equal(run.actions[1].code, AMP_OK);
+}
+
+static void test_a_restarted_environment_goes_on_with_an_attempt_that_is_held(void **state)
+{
+    struct run run = {.now = 1};
+    struct engine_event held = {.kind = ENGINE_EV_RELOADED, .is_held = true};
+    for (int is_safe = 0; is_safe < 2; is_safe++) {
+        engine_init(&run.engine, is_safe, ENGINE_NEVER);
+        run.engine.attempt = 2;
+        run.count = engine_step(&run.engine, &held, run.now, 0, run.actions);
+        assert_int_equal(run.count, 1);
+        assert_int_equal(run.actions[0].kind, ENGINE_DO_ATTACH);
+        assert_int_equal(run.engine.attempt, 2);
+        assert_int_equal(run.engine.failures, 0);
+        step(&run, ENGINE_EV_CALL_ENDED, AMP_INSTANCE_LOST, NONE); /* the holder is not there any more */
+        assert_int_equal(run.actions[0].kind, is_safe ? ENGINE_DO_RETRY : ENGINE_DO_END);
+        assert_int_equal(run.actions[0].code, AMP_INSTANCE_LOST);
+    }
+}
+
 /* Any events in any order: one end, never two; after it silence; attempts never go back. */
 static void test_random_sequences_end_at_most_once(void **state)
 {
@@ -368,6 +410,8 @@ int main(void)
         cmocka_unit_test(test_a_task_is_called_only_after_its_commit),
         cmocka_unit_test(test_the_end_of_a_call_decides_by_the_table),
         cmocka_unit_test(test_a_call_that_nobody_took_is_no_attempt),
+        cmocka_unit_test(test_after_a_first_failure_nobody_waits),
+        cmocka_unit_test(test_a_restarted_environment_goes_on_with_an_attempt_that_is_held),
         cmocka_unit_test(test_attempts_are_numbered_and_end_after_the_fifth_failure),
         cmocka_unit_test(test_the_wait_before_another_attempt_is_drawn_below_a_growing_limit),
         cmocka_unit_test(test_a_timer_that_rings_early_does_nothing),
