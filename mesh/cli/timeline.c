@@ -136,12 +136,10 @@ static void add_attempt(struct timeline *timeline, const cJSON *attempt)
 
 static void add_ignored(struct timeline *timeline, const cJSON *ignored)
 {
-    char *whole = cJSON_PrintUnformatted(ignored);
-    const char *instance = text_of(ignored, "instance"), *reason = text_of(ignored, "reason");
+    const char *state = text_of(ignored, "state"), *answer = text_of(ignored, "answer");
     int64_t at = time_of(ignored, "at");
-    char *text = *instance != '\0' ? xasprintf("%s came too late%s%s", instance, *reason != '\0' ? ": " : "", reason) : xstrdup(whole != NULL ? whole : "");
+    char *text = xasprintf("%s came too late, its lease was over; it says %s%s%s", text_of(ignored, "instance"), state, *answer != '\0' ? ": " : "", answer);
     timeline_add(timeline, TIMELINE_IGNORED, at != 0 ? at : timeline->start_unix_ms, text);
-    cJSON_free(whole);
 }
 
 void timeline_record(struct timeline *timeline, const Amp__TaskRecord *record)

@@ -194,8 +194,7 @@ static void on_retry(const struct event *event, const cJSON *said)
 {
     char *text = event_message_text(event->message);
     const cJSON *number = cJSON_GetObjectItemCaseSensitive(said, "attempt");
-    struct item *item = add(event, TIMELINE_RETRY, xasprintf("%s: %s", text_of(said, "cause"), text));
-    free(text);
+    struct item *item = add(event, TIMELINE_RETRY, text);
     if (item != NULL)
         item->number = cJSON_IsNumber(number) ? number->valueint : 0;
 }

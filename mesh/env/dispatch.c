@@ -109,6 +109,12 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
     }
 }
 
+static bool is_only_once(const struct etask *task)
+{
+    const struct registry_instance *instance = registry_instance(&task->env->registry, task->agent, task->instance);
+    return instance && instance->beat->retry && strcmp(instance->beat->retry, "never") == 0;
+}
+
 static void on_taken(void *ctx, const char *agent, const char *instance)
 {
     struct etask *task = ctx;
@@ -126,6 +132,8 @@ static void on_taken(void *ctx, const char *agent, const char *instance)
         etask_strcpy(attempt->agent, agent);
         etask_strcpy(attempt->instance, instance);
         attempt->epoch = task->epoch;
+        attempt->is_only_once = is_only_once(task);
+        task->engine.is_retry_safe &= !attempt->is_only_once;
         attempt->started_unix_ms = clock_unix_ms();
     }
     if (!task->started_unix_ms)
@@ -293,9 +301,29 @@ static void do_queue(struct etask *task, enum amp_code why)
     task->target->tried_ms = task->target->refused_ms = loop_now_ms(task->env->loop);
 }
 
+/* "agent died: SIGKILL"; of a cause without a death its name, for people. */
+static void cause_text(const struct etask *task, enum amp_code cause, char *ret, size_t size)
+{
+    struct amp_arena *arena = &task->env->scratch;
+    amp_arena_reset(arena);
+    const Amp__Error *error = task->error ? amp__error__unpack(&arena->allocator, task->error_len, task->error) : NULL;
+    const Amp__Death *death = error ? error->death : NULL;
+    const char *signal = death && death->has_signal ? sigabbrev_np(death->signal) : NULL;
+    snprintf(ret, size, "%s", cause == AMP_INTERRUPTED ? "the environment was restarted" : amp_code_info(cause)->name);
+    for (char *at = ret; *at; at++)
+        *at = *at == '_' ? ' ' : *at;
+    size_t len = strlen(ret);
+    if (death && death->oom)
+        snprintf(ret + len, size - len, ": out of memory");
+    else if (signal)
+        snprintf(ret + len, size - len, ": SIG%s", signal);
+    else if (death && death->has_exit_code)
+        snprintf(ret + len, size - len, ": exit code %d", (int)death->exit_code);
+}
+
 static void do_retry(struct etask *task, enum amp_code cause)
 {
-    char metadata[192];
+    char metadata[192], words[96], text[160];
     const struct amp_code_info *info = amp_code_info(cause);
     snprintf(metadata, sizeof metadata, "{\"amp/retry\":{\"attempt\":%u,\"cause\":\"%s\",\"code\":\"AMESH-%u\"}}",
              task->engine.attempt + 1, info->name, (unsigned)info->code);
@@ -303,7 +331,8 @@ static void do_retry(struct etask *task, enum amp_code cause)
     if (last && !last->ended_unix_ms)
         end_attempt(task, cause, AMP__TASK_STATE__TASK_STATE_UNSPECIFIED);
     forget_held(task);
-    const char *text = cause == AMP_INTERRUPTED ? "the environment was restarted; the task is started again" : info->text;
+    cause_text(task, cause, words, sizeof words);
+    snprintf(text, sizeof text, "retrying (%s), attempt %u", words, task->engine.attempt + 1);
     if (etask_emit_status(task, AMP__TASK_STATE__TASK_STATE_WORKING, text, metadata) != AMP_OK)
         counter_add(COUNTER_events_refused, 1);
 }

@@ -86,6 +86,7 @@ static void take_up_durable(struct etask *task, const struct journal_row *row)
     for (size_t i = 0; i < task->n_attempts; i++) {
         task->engine.failures += task->attempts[i].ended_unix_ms && engine_is_failure(task->attempts[i].outcome);
         task->engine.is_canceling |= task->attempts[i].is_canceled;
+        task->engine.is_retry_safe &= !task->attempts[i].is_only_once;
     }
     event.is_held = !task->engine.is_canceling && lease_is_held(task, &task->taken_seq);
     if (task->instance[0] && !event.is_held)

@@ -77,6 +77,7 @@ struct attempt {
     uint32_t number;
     uint64_t epoch; /* of its lease; 0: none */
     struct late *late; /* or NULL */
+    bool is_only_once; /* its instance was started with --retry never */
     char agent[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1];
     int64_t ready_unix_ms, started_unix_ms, ended_unix_ms;
     enum amp_code outcome; /* counts when ended */

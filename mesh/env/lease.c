@@ -148,7 +148,7 @@ static struct attempt *find_attempt(const struct etask *task, uint64_t epoch)
     return NULL;
 }
 
-/* One that was taken, and whose environment did not live to write that down. The one that is open stays the last. */
+/* One that was taken, and whose environment did not live to write that down: in its place among the others. */
 static struct attempt *add_unknown(struct etask *task, const struct ask *ask)
 {
     const Amp__Report *report = ask->request->report;
@@ -158,12 +158,12 @@ static struct attempt *add_unknown(struct etask *task, const struct ask *ask)
     attempt->outcome = AMP_STALE_LEASE;
     etask_strcpy(attempt->agent, ask->from);
     etask_strcpy(attempt->instance, report->instance);
-    if (task->n_attempts < 2 || attempt[-1].ended_unix_ms)
-        return attempt;
-    struct attempt open = attempt[-1];
-    attempt[-1] = *attempt;
-    *attempt = open;
-    return attempt - 1;
+    while (attempt > task->attempts && (!attempt[-1].ended_unix_ms || attempt[-1].epoch > report->epoch)) {
+        struct attempt later = attempt[-1];
+        attempt[-1] = *attempt;
+        *attempt-- = later;
+    }
+    return attempt;
 }
 
 /* False: that is known already. */
@@ -261,7 +261,8 @@ static bool on_closed(void *ctx, const struct journal_row *row)
     }
     view_load_attempts(&with, row->attempts);
     const struct attempt *last = with.n_attempts ? &with.attempts[with.n_attempts - 1] : NULL;
-    if (last && last->epoch == ask->request->report->epoch && last->outcome != AMP_INSTANCE_LOST) {
+    bool is_by_us = last && (last->outcome == AMP_INSTANCE_LOST || last->outcome == AMP_STALE_LEASE); /* that it ended, not by what it said */
+    if (last && last->epoch == ask->request->report->epoch && !is_by_us) {
         env_refuse_code(ask, AMP_TASK_ENDED, "report.task_id", NULL); /* by what this one said, or by a cancel that it was told of */
     } else {
         if (note_late(&with, ask))

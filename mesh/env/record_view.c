@@ -67,12 +67,14 @@ static void append_waits_now(struct amp_buf *out, const struct etask *task)
 }
 
 /* It changed nothing: for people, and for who looks into what went wrong. */
-static void append_late(struct amp_buf *out, const struct late *late)
+static void append_late(struct amp_buf *out, const struct attempt *attempt)
 {
-    (void)amp_buf_printf(out, ",\"ignored\":{\"state\":\"%s\"", amp_task_state_short(late->state));
+    const struct late *late = attempt->late;
+    (void)amp_buf_printf(out, ",\"ignored\":[{\"state\":\"%s\"", amp_task_state_short(late->state));
+    append_id(out, "instance", attempt->instance);
     append_time(out, "at", late->at_unix_ms);
     append_text(out, "answer", late->answer);
-    (void)amp_buf_append(out, "}", 1);
+    (void)amp_buf_append(out, "}]", 2);
 }
 
 /* Ids and code names hold nothing that JSON would escape. */
@@ -98,11 +100,13 @@ static void append_attempt(struct amp_buf *out, const struct attempt *attempt)
     }
     if (attempt->epoch)
         (void)amp_buf_printf(out, ",\"epoch\":\"%u.%u\"", (unsigned)(attempt->epoch >> 32), (unsigned)attempt->epoch);
+    if (attempt->is_only_once)
+        (void)amp_buf_printf(out, ",\"retry\":\"never\"");
     if (attempt->is_canceled)
         (void)amp_buf_printf(out, ",\"canceled\":true");
     append_waits(out, "waits", attempt->waits);
     if (attempt->late)
-        append_late(out, attempt->late);
+        append_late(out, attempt);
     (void)amp_buf_append(out, "}", 1);
 }
 
@@ -162,8 +166,9 @@ static struct waits *load_waits(const cJSON *array)
     return waits;
 }
 
-static struct late *load_late(const cJSON *item)
+static struct late *load_late(const cJSON *array)
 {
+    const cJSON *item = cJSON_GetArrayItem(array, 0);
     if (!cJSON_IsObject(item))
         return NULL;
     struct late *late = xcalloc(1, sizeof *late);
@@ -194,6 +199,7 @@ static void load_attempt(const cJSON *item, struct attempt *attempt)
     attempt->state = amp_task_state_parse(text_of(item, "outcome"));
     attempt->is_canceled = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "canceled"));
     attempt->epoch = epoch_of(text_of(item, "epoch"));
+    attempt->is_only_once = strcmp(text_of(item, "retry"), "never") == 0;
     attempt->late = load_late(cJSON_GetObjectItemCaseSensitive(item, "ignored"));
     snprintf(attempt->reason, sizeof attempt->reason, "%s", text_of(item, "reason"));
 }

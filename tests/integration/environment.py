@@ -161,7 +161,7 @@ def keys_after_a_kill(mesh):
 
 
 def goes_on_with_a_busy_instance(mesh, name, is_written_down):
-    """The instance that had the task has room for another: it must not end with a conflict."""
+    """What is known to be running runs on; of what is not known a second attempt begins, which its instance, that has room for it, must not end with a conflict."""
     gate = os.path.join(mesh.home, "gate-" + name)
     log = waiter(mesh, name, "--concurrency", "2")
     task = detach(mesh, name, f"wait {gate}")
@@ -169,10 +169,9 @@ def goes_on_with_a_busy_instance(mesh, name, is_written_down):
     if is_written_down:
         until(lambda: mesh.state(task) == "TASK_STATE_WORKING", "the environment knows who has it")
     mesh.restart_env()
-    until(lambda: len(calls(log)) > 1, "the second attempt begins")
     open(gate, "w").close()
-    until(lambda: mesh.state(task) == "TASK_STATE_COMPLETED", "and is the one that counts")
-    check(len(calls(log)) == 2, "once more, not more often", calls(log))
+    until(lambda: mesh.state(task) == "TASK_STATE_COMPLETED", "it is done")
+    check(len(calls(log)) <= (1 if is_written_down else 2), "and not more often than it must", calls(log))
 
 
 def cancel_outlives_the_environment(mesh):
@@ -350,8 +349,8 @@ def main():
         with Bus() as mesh:
             tap.run("kill -9 in the middle of submits: all that was accepted ends once, without a gap", killed_at_random, mesh)
             tap.run("a key means the same task after a kill -9", keys_after_a_kill, mesh)
-            tap.run("an instance that still works on the old attempt is told to leave off", goes_on_with_a_busy_instance, mesh, "roomy", True)
-            tap.run("also if the old environment died too soon to write it down", goes_on_with_a_busy_instance, mesh, "roomier", False)
+            tap.run("an instance that works on a task goes on with it under the next environment", goes_on_with_a_busy_instance, mesh, "roomy", True)
+            tap.run("and one that the old environment did not live to write down is done once more at most", goes_on_with_a_busy_instance, mesh, "roomier", False)
             tap.run("a cancel that was answered outlives the environment", cancel_outlives_the_environment, mesh)
             tap.run("failures count over restarts", failures_count_over_restarts, mesh)
             tap.run("one environment per journal, and its files are private", one_environment_per_journal, mesh)

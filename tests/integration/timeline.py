@@ -166,7 +166,7 @@ def deaths(mesh):
     done(mesh, task)
     shown = show(mesh, task)
     check("agent_died" in lines_of(shown, "attempt 1")[1] and "out of luck" in shown, "how an attempt ended, with the last words", shown)
-    check("agent_died" in lines_of(shown, "retrying")[0] and lines_of(shown, "attempt 2"), "and what came of it", shown)
+    check("agent died" in lines_of(shown, "retrying")[0] and lines_of(shown, "attempt 2"), "and what came of it", shown)
 
 
 def much_is_folded(mesh):

@@ -1,0 +1,322 @@
+#!/usr/bin/env python3
+"""Leases: a task is with one instance, and when that is cut off, stopped or dead with another one; what the first says later does not count, and is shown. An
+environment that is killed finds its running tasks again. Real processes, a real nats-server."""
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
+from meshtest import Mesh, Process, Tap, check, free_port, until  # noqa: E402
+
+PY = sys.executable
+ENDS = ("TASK_STATE_COMPLETED", "TASK_STATE_FAILED", "TASK_STATE_CANCELED", "TASK_STATE_REJECTED")
+tap = Tap()
+
+# One process per task: notes its pid, then does what it is told.
+AGENT = """
+import os, signal, sys, threading
+log, pause = sys.argv[1], threading.Event()
+word, _, rest = sys.stdin.read().strip().partition(' ')
+with open(log, 'a') as f:
+    f.write('%d\\n' % os.getpid())
+if word == 'stream':
+    for i in range(int(rest)):
+        print('piece %d' % i, flush=True)
+        with open(log + '.at', 'w') as f:
+            f.write(str(i))
+        pause.wait(0.02)
+elif word == 'wait':
+    while not os.path.exists(rest):
+        pause.wait(0.02)
+    print('answer of %d' % os.getpid(), flush=True)
+"""
+
+
+class Bus(Mesh):
+    """A nats-server that stays, and an environment that comes and goes."""
+
+    def start_up(self):
+        self.port = free_port()
+        server = Process([self.env.get("AMESH_NATS_SERVER", "nats-server"), "-a", "127.0.0.1", "-p", str(self.port)], self.env, "nats-server")
+        self.processes.append(server)
+        server.wait_line(lambda line: "Server is ready" in line, stream="err")
+        self.bus = f"nats://127.0.0.1:{self.port}"
+        self.env["AMESH_BUS"] = self.bus
+        self.start_env()
+
+    def start_env(self):
+        self.up = self.spawn("env")
+        self.up.wait_line("ready ")
+
+    def kill_env(self):
+        self.up.signal(signal.SIGKILL)
+        self.up.wait()
+
+    def path(self, name):
+        return os.path.join(self.home, name)
+
+    def instance(self, name, *options, **more):
+        return self.agent(name, *options, "--", PY, "-c", AGENT, self.path(name + ".log"), **more)
+
+    def calls(self, name):
+        try:
+            with open(self.path(name + ".log"), encoding="utf-8") as f:
+                return [int(line) for line in f.read().split()]
+        except FileNotFoundError:
+            return []
+
+    def detach(self, agent, text, *options):
+        return self.run("ask", "--detach", *options, agent, text).ok().out.strip()
+
+    def show(self, task):
+        return self.run("task", "show", task, "--json").ok().json()
+
+    def attempts(self, task):
+        return self.show(task)["metadata"]["amp/attempts"]
+
+    def ended(self, task, state="TASK_STATE_COMPLETED"):
+        until(lambda: self.show(task)["status"]["state"] in ENDS, "the task ends")
+        shown = self.show(task)
+        check(shown["status"]["state"] == state, f"as {state}", shown)
+        lines = [json.loads(line) for line in self.run("task", "show", task, "--events", "--json").ok().out.splitlines()]
+        check([line["seq"] for line in lines] == list(range(1, len(lines) + 1)), "its events have no gap", lines)
+        states = [line.get("event", line).get("statusUpdate", {}).get("status", {}).get("state") for line in lines]
+        check([s for s in states if s in ENDS] == [state] and states[-1] == state, "exactly one end, and it is the last event", states)
+        return shown
+
+
+def text_of(task):
+    return "".join(p.get("text", "") for a in task.get("artifacts", []) for p in a["parts"])
+
+
+def process_state(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+            return f.read().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return None
+
+
+def zombie(mesh):
+    """F2: stopped past its lease, another one completes the task, and then the first one's result comes."""
+    gate = mesh.path("gate-zombie")
+    first = mesh.instance("zombie")
+    task = mesh.detach("zombie", f"wait {gate}")
+    pid = until(lambda: mesh.calls("zombie"), "the first one works")[0]
+    until(lambda: mesh.attempts(task)[0].get("startedAt"), "the environment knows who has it")
+    mesh.instance("zombie")
+    first.signal(signal.SIGSTOP)
+    os.kill(pid, signal.SIGSTOP)
+    second = until(lambda: mesh.calls("zombie")[1:], "another one gets the task")[0]
+    open(gate, "w").close()
+    done = mesh.ended(task)
+    check(text_of(done).strip() == f"answer of {second}", "its answer counts", text_of(done))
+    os.kill(pid, signal.SIGCONT)
+    until(lambda: process_state(pid) in ("Z", None), "the agent that was stopped has an answer, too")
+    first.signal(signal.SIGCONT)
+    until(lambda: claimed(mesh, task), "which comes, and is kept as ignored")
+    lost, won = mesh.attempts(task)
+    late = lost["ignored"][0]
+    check(lost["outcome"] == "instance_lost" and lost["instance"] == first.instance and late["instance"] == first.instance, "of whom", lost)
+    check("lease" in lost["reason"], "with the reason in words", lost["reason"])
+    check(late["answer"].strip() == f"answer of {pid}" and late["at"] > lost["endedAt"], "what it says, and when it came", late)
+    check(won["attempt"] == 2 and won["outcome"] == "completed" and won["epoch"] != lost["epoch"], "another lease", won)
+    after = mesh.ended(task)
+    check(text_of(after) == text_of(done), "nothing is changed by it", after)
+    shown = mesh.run("task", "show", task).ok().out
+    check("came too late" in shown and f"answer of {pid}" in shown, "people see it", shown)
+    check(mesh.run("ask", "zombie", "hello").status == 0, "and the one that came back is well")
+
+
+def zombie_at_work(mesh):
+    """It comes back and is still at it: it is told to stop."""
+    gate = mesh.path("gate-busy")
+    first = mesh.instance("busy")
+    task = mesh.detach("busy", f"wait {gate}")
+    pid = until(lambda: mesh.calls("busy"), "the first one works")[0]
+    until(lambda: mesh.attempts(task)[0].get("startedAt"), "the environment knows who has it")
+    mesh.instance("busy")
+    first.signal(signal.SIGSTOP)
+    until(lambda: mesh.calls("busy")[1:], "another one gets the task")
+    first.signal(signal.SIGCONT)
+    until(lambda: process_state(pid) is None, "the one that lost its lease is stopped")
+    open(gate, "w").close()
+    done = mesh.ended(task)
+    check(text_of(done).strip() == f"answer of {mesh.calls('busy')[1]}", "the other one goes on", done)
+
+
+def claimed(mesh, task):
+    """It has ended there; what was on its way out of the agent may have met the order to stop."""
+    return mesh.attempts(task)[0].get("ignored", [{}])[0].get("state") in ("completed", "canceled")
+
+
+class Proxy:
+    """A way to the bus that can be frozen: nothing is closed, nothing gets through."""
+
+    def __init__(self, port):
+        self.to, self.open, self.threads = port, threading.Event(), []
+        self.open.set()
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self.server.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self.to))
+            for a, b in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(a, b), daemon=True).start()
+
+    def _pump(self, a, b):
+        while True:
+            try:
+                self.open.wait()
+                select.select([a], [], [])
+                self.open.wait()
+                data = a.recv(65536)
+                if data:
+                    b.sendall(data)
+                    continue
+            except OSError:
+                pass
+            for s in (a, b):
+                try:
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+            return
+
+
+def partition(mesh):
+    """Cut off from the bus: it stops its agent by itself, so that no two work on the task for long."""
+    gate, proxy = mesh.path("gate-island"), Proxy(mesh.port)
+    first = mesh.instance("island", env={"AMESH_BUS": f"nats://127.0.0.1:{proxy.port}"})
+    task = mesh.detach("island", f"wait {gate}")
+    pid = until(lambda: mesh.calls("island"), "it works")[0]
+    mesh.instance("island")
+    proxy.open.clear()
+    second = until(lambda: mesh.calls("island")[1:], "another one gets the task")[0]
+    until(lambda: process_state(pid) is None, "the one that is cut off has stopped its agent")
+    open(gate, "w").close()
+    done = mesh.ended(task)
+    check(text_of(done).strip() == f"answer of {second}", "the other one ends it", done)
+    proxy.open.set()
+    until(lambda: any(i["id"] == first.instance and i["state"] == "up" for i in mesh.run("show", "island", "--json").ok().json()["instances"]), "it comes back")
+    check(len(mesh.calls("island")) == 2, "nobody else was asked", mesh.calls("island"))
+
+
+def environment_killed_twice(mesh):
+    """200 pieces over some seconds while the environment dies twice: one attempt, all events, one end."""
+    mesh.instance("stream")
+    task = mesh.detach("stream", "stream 200")
+
+    def at():
+        try:
+            with open(mesh.path("stream.log.at"), encoding="utf-8") as f:
+                return int(f.read() or 0)
+        except FileNotFoundError:
+            return 0
+
+    for piece in (40, 110):
+        until(lambda: at() >= piece, "it streams")
+        mesh.kill_env()
+        until(lambda: at() >= piece + 15, "and does not stop for want of an environment")
+        mesh.start_env()
+    done = mesh.ended(task)
+    check(text_of(done) == "".join(f"piece {i}\n" for i in range(200)), "every piece is there once", text_of(done)[-200:])
+    attempts = done["metadata"]["amp/attempts"]
+    check(len(attempts) == 1 and len(mesh.calls("stream")) == 1, "in one attempt", attempts, mesh.calls("stream"))
+    check(len([l for l in mesh.run("task", "watch", task, "--json").ok().out.splitlines() if "piece" in l]) > 50, "as it was streamed")
+
+
+def done_without_environment(mesh):
+    """It ends while no environment is there: the result is kept, and taken. With --retry never, too."""
+    gate = mesh.path("gate-alone")
+    mesh.instance("alone", "--concurrency", "2", "--retry", "never")
+    tasks = [mesh.detach("alone", f"wait {gate}") for _ in range(2)]
+    until(lambda: len(mesh.calls("alone")) == 2, "it works")
+    until(lambda: all(mesh.show(t)["status"]["state"] == "TASK_STATE_WORKING" for t in tasks), "the environment knows it")
+    mesh.kill_env()
+    open(gate, "w").close()
+    until(lambda: all(process_state(pid) is None for pid in mesh.calls("alone")), "it is done")
+    mesh.start_env()
+    for task in tasks:
+        done = mesh.ended(task)
+        check(text_of(done).startswith("answer of ") and len(done["metadata"]["amp/attempts"]) == 1, "in one attempt", done)
+    check(len(mesh.calls("alone")) == 2, "nothing was done twice", mesh.calls("alone"))
+
+
+def holder_died_meanwhile(mesh):
+    """Nobody has it any more when the next environment looks: it is tried again and says why, or fails with the reason."""
+    gate, never = mesh.path("gate-heir"), mesh.path("never")
+    holders = [mesh.instance("heir"), mesh.instance("once-only", "--retry", "never")]
+    safe, fixed = mesh.detach("heir", f"wait {gate}"), mesh.detach("once-only", f"wait {never}")
+    until(lambda: all(mesh.attempts(t)[0].get("startedAt") for t in (safe, fixed)), "both are under way")
+    mesh.kill_env()
+    for process in holders:
+        process.signal(signal.SIGKILL)
+        process.wait()
+    mesh.instance("heir")
+    mesh.instance("once-only")
+    mesh.start_env()
+    open(gate, "w").close()
+    lost, won = mesh.ended(safe)["metadata"]["amp/attempts"]
+    check(lost["outcome"] == "instance_lost" and lost["reason"] and won["attempt"] == 2, "tried again, with the cause", lost, won)
+    failed = mesh.ended(fixed, "TASK_STATE_FAILED")
+    text = failed["status"]["message"]["parts"][0]["text"]
+    check(len(failed["metadata"]["amp/attempts"]) == 1 and "once-only" in text, "failed, with the reason", failed)
+    check(len(mesh.calls("once-only")) == 1, "and not done twice", mesh.calls("once-only"))
+
+
+def never_again(mesh):
+    """--retry never: an agent that dies, or an instance that is cut off, ends the task, with what is known of it."""
+    mesh.agent("fragile", "--retry", "never", "--", "sh", "-c", "echo last words >&2; kill -9 $$")
+    r = mesh.run("ask", "--durable", "fragile", "x")
+    check(r.status == 1 and "AMESH-3004" in r.err and "SIGKILL" in r.err and "last words" in r.err, "with the death report", r.status, r.err)
+    holder = mesh.instance("single", "--retry", "never")
+    task = mesh.detach("single", f"wait {mesh.path('gate-single')}")
+    until(lambda: mesh.attempts(task)[0].get("startedAt"), "it works")
+    holder.signal(signal.SIGSTOP)
+    failed = mesh.ended(task, "TASK_STATE_FAILED")
+    check("its lease is over" in failed["status"]["message"]["parts"][0]["text"], "with the reason", failed["status"])
+    open(mesh.path("gate-single"), "w").close()
+    until(lambda: process_state(mesh.calls("single")[0]) in ("Z", None), "its agent ends")
+    holder.signal(signal.SIGCONT)
+    until(lambda: claimed(mesh, task), "a late result does not change that")
+    mesh.ended(task, "TASK_STATE_FAILED")
+
+
+def retry_in_words(mesh):
+    """An agent that dies: who watches reads what happens, and why."""
+    flag = mesh.path("died")
+    mesh.agent("once", "--", "sh", "-c", f"test -e {flag} || {{ touch {flag}; kill -9 $$; }}; cat")
+    words = "retrying (agent died: SIGKILL), attempt 2"
+    r = mesh.run("ask", "--durable", "--verbose", "once", "hello")
+    check(r.status == 0 and r.out.strip() == "hello", "it is done", r.out, r.err)
+    task = mesh.run("task", "ls", "--agent", "once", "--json").ok().json()["tasks"][0]["id"]
+    check(words in mesh.run("task", "watch", task).ok().out, "task watch says it", mesh.run("task", "watch", task).out)
+    check(words in mesh.run("task", "show", task).ok().out, "task show says it", mesh.run("task", "show", task).out)
+
+
+def main():
+    with Bus() as mesh:
+        tap.run("a late result of an instance that was stopped past its lease is refused, and shown", zombie, mesh)
+        tap.run("an instance that comes back to a lost lease stops its agent", zombie_at_work, mesh)
+        tap.run("an instance that is cut off stops its agent by itself; another one goes on", partition, mesh)
+        tap.run("kill -9 of the environment, twice, in the middle of a stream: one attempt and every event", environment_killed_twice, mesh)
+        tap.run("what ends while no environment is there is kept for the next one", done_without_environment, mesh)
+        tap.run("a holder that died meanwhile: tried again with the cause, or failed with it", holder_died_meanwhile, mesh)
+        tap.run("--retry never: one attempt, and the reason", never_again, mesh)
+        tap.run("a retry is told in words", retry_in_words, mesh)
+    tap.done()
+
+
+main()
