@@ -29,6 +29,7 @@ struct watcher {
     size_t error_len;
     uint32_t n_sent;    /* in this turn */
     bool is_behind, is_over;
+    bool has_row; /* the journal has its next event */
     bool is_open; /* not ended, and nobody follows it: the journal has failed */
     char reply[];
 };
@@ -142,6 +143,7 @@ static bool replay_row(void *ctx, const struct journal_row *row)
     size_t skip = watcher->wanted - row->seq;
     if (skip >= kept->n_events)
         return true;
+    watcher->has_row = true;
     head_frame(watcher, kept);
     kept->seq = watcher->wanted;
     kept->events += skip;
@@ -183,10 +185,13 @@ static void catch_end(struct watcher *watcher)
 
 static void catch_up(struct watcher *watcher)
 {
+    bool is_behind = watcher->wanted <= committed(watcher);
     watcher->n_sent = 0;
-    if (watcher->wanted <= committed(watcher) &&
-        journal_events(watcher->env->journal, watcher->id, watcher->wanted, replay_row, watcher, NULL) != AMP_OK)
+    watcher->has_row = false;
+    if (is_behind && journal_events(watcher->env->journal, watcher->id, watcher->wanted, replay_row, watcher, NULL) != AMP_OK)
         refuse(watcher, AMP_JOURNAL, "the journal cannot be read");
+    else if (is_behind && !watcher->has_row)
+        refuse(watcher, AMP_FRAMES_LOST, "the journal does not have all of its events");
     if (!watcher->is_over && watcher->wanted > committed(watcher))
         catch_end(watcher);
 }

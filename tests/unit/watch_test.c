@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <sqlite3.h>
 
 #include "base/bus.h"
 #include "base/envcall.h"
@@ -64,6 +65,18 @@ static void test_a_number_behind_the_end_is_refused(void **state)
     tell_all(world, 50);
     assert_int_equal(env_world_watch(world, "t-1", 100), AMP_INVALID);
     assert_int_equal(env_world_watch(world, "t-none", 1), AMP_NO_SUCH_TASK);
+}
+
+/* Somebody took the last row out of the file: its watcher is told, not left waiting for ever. */
+static void test_a_hole_in_the_journal_is_said_to_the_watcher(void **state)
+{
+    struct env_world *world = *state;
+    sqlite3 *db;
+    tell_all(world, 200);
+    assert_int_equal(sqlite3_open(world->journal, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "DELETE FROM events WHERE seq = (SELECT max(seq) FROM events)", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    assert_int_equal(env_world_watch(world, "t-1", 1), AMP_FRAMES_LOST);
 }
 
 struct watching {
@@ -175,6 +188,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_a_task_that_has_ended_is_replayed_to_its_end),
         TEST(test_a_number_behind_the_end_is_refused),
+        TEST(test_a_hole_in_the_journal_is_said_to_the_watcher),
         TEST(test_from_the_journal_to_live_nothing_is_missed_and_nothing_comes_twice),
         TEST(test_a_watcher_that_vanished_is_forgotten),
         TEST(test_with_a_broken_disk_watchers_are_told),
