@@ -23,13 +23,14 @@ sys.path[:0] = [HERE, os.path.join(TOP, "tests/support")]
 import faults_disk  # noqa: E402
 import faults_kill  # noqa: E402
 import faults_load  # noqa: E402
+import faults_net  # noqa: E402
 import faults_sidecar  # noqa: E402
 import report  # noqa: E402
 import sweep  # noqa: E402
 from meshtest import Failed, Skipped  # noqa: E402
 from world import AMESH, clean_base  # noqa: E402
 
-FAULTS = [*faults_kill.FAULTS, *faults_sidecar.FAULTS, *faults_disk.FAULTS, *faults_load.FAULTS]
+FAULTS = [*faults_kill.FAULTS, *faults_sidecar.FAULTS, *faults_disk.FAULTS, *faults_load.FAULTS, *faults_net.FAULTS]
 OUT = os.environ.get("CHAOS_OUT", os.path.join(TOP, "build/chaos"))
 
 

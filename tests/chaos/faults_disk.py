@@ -23,14 +23,15 @@ def check_acked(world, load):
     return len(acks)
 
 
-def power_cuts(cuts):
+def power_cuts(cuts, env=None):
     """The environment's journal and the bus's store lie on the disk; agents and clients are other hosts and live on."""
     def run(base, seed):
         with World(base, seed) as world:
             image, back, n_acked = Image(world.folder), [], 0
             world.home, world.store = os.path.join(image.path, "home"), os.path.join(image.path, "nats")
             world.env["AMESH_HOME"] = world.home
-            world.start()
+            world.start_nats()
+            world.start_env(env=env)
             for _ in range(2):
                 world.sidecar("work", env={"AMESH_HOME": os.path.join(world.folder, "other")})
             for i in range(cuts):
@@ -42,7 +43,8 @@ def power_cuts(cuts):
                 load.child.kill()
                 image.cut(world.random)
                 watch = Watch()
-                world.start()
+                world.start_nats()
+                world.start_env(env=env)
                 back.append(watch.ms())
                 n_acked += check_acked(world, load)
             world.settle(120)

@@ -23,14 +23,13 @@ READY_S = 30.0
 class Child:
     """A process in a session of its own; stdout is ours to read lines from, stderr goes into its log."""
 
-    def __init__(self, world, name, argv, env=None, ready=None):
+    def __init__(self, world, name, argv, env=None, ready=None, netns=None):
         self.world, self.name, self.argv, self.buffer = world, name, argv, b""
         self.log = os.path.join(world.folder, "logs", f"{name}.log")
         with open(self.log, "ab") as log:
-            self.child = subprocess.Popen(world.wrap(argv), env=dict(world.env, **(env or {})), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+            self.child = subprocess.Popen(world.wrap(argv, netns), env=dict(world.env, **(env or {})), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
         self.pid = self.child.pid
-        if ready:
-            self.wait_line(ready)
+        self.line = self.wait_line(ready) if ready else ""
 
     def wait_line(self, start, deadline=READY_S):
         end = time.monotonic() + deadline
@@ -121,16 +120,16 @@ class World:
 
     serial = 0
 
-    def __init__(self, base, seed, netns=None):
+    def __init__(self, base, seed, netns=None, address="127.0.0.1"):
         World.serial += 1
         self.folder = os.path.join(base, f"w{World.serial}")
-        self.base, self.random, self.netns = base, random.Random(seed), netns
+        self.base, self.random, self.netns, self.address = base, random.Random(seed), netns, address
         os.makedirs(os.path.join(self.folder, "logs"))
         self.home, self.store = os.path.join(self.folder, "home"), os.path.join(self.folder, "nats")
         self.port, self.children, self.loads, self.sidecars = free_port(), [], [], []
-        self.bus = f"nats://127.0.0.1:{self.port}"
+        self.bus = f"nats://{address}:{self.port}"
         self.nats = self.env_process = None
-        self.nats_extra = ""
+        self.nats_extra = self.nats_top = ""
         self.runs = os.path.join(self.folder, "runs")
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("AMESH_")}
         self.env.update(AMESH_CHAOS=base, AMESH_HOME=self.home, AMESH_BUS=self.bus, NO_COLOR="1", AMESH=AMESH, PATH=os.path.dirname(AMESH) + ":" + self.env.get("PATH", ""),
@@ -146,8 +145,9 @@ class World:
             self.check_sanitizers()
             subprocess.run(["rm", "-rf", self.folder], check=False)
 
-    def wrap(self, argv):
-        return ["ip", "netns", "exec", self.netns, *argv] if self.netns else argv
+    def wrap(self, argv, netns=None):
+        netns = netns or self.netns
+        return ["ip", "netns", "exec", netns, *argv] if netns else argv
 
     def child(self, name, argv, **options):
         child = Child(self, name, argv, **options)
@@ -173,13 +173,13 @@ class World:
         config = os.path.join(self.folder, "nats.conf")
         jetstream = "" if self.store is None else f'jetstream {{ store_dir: "{self.store}" {self.nats_extra} }}\n'
         with open(config, "w") as f:
-            f.write(f"host: 127.0.0.1\nport: {self.port}\nmax_payload: 8388608\nserver_name: chaos-{os.getpid()}-{World.serial}\n{jetstream}")
+            f.write(f"{self.nats_top}host: {self.address}\nport: {self.port}\nmax_payload: 8388608\nserver_name: chaos-{os.getpid()}-{World.serial}\n{jetstream}")
         self.nats = self.child("nats-server", [self.env.get("AMESH_NATS_SERVER", "nats-server"), "-c", config, "-l", os.path.join(self.folder, "logs", "nats.log")])
         return self.nats
 
-    def start_env(self, env=None, wait=True):
+    def start_env(self, env=None, wait=True, netns=None):
         os.makedirs(self.home, mode=0o700, exist_ok=True)
-        self.env_process = self.child("env", [AMESH, "env"], env=env, ready="ready " if wait else None)
+        self.env_process = self.child("env", [AMESH, "env"], env=env, ready="ready " if wait else None, netns=netns)
         return self.env_process
 
     def start(self):
@@ -187,7 +187,7 @@ class World:
         self.start_env()
         return self
 
-    def sidecar(self, name, *argv, kind="c", concurrency=64, env=None, wait=True):
+    def sidecar(self, name, *argv, kind="c", concurrency=64, env=None, wait=True, netns=None):
         """A sidecar with one of the campaign's agents: all of them answer with the digest of what they were asked."""
         modes = {"c": ["--mode", "dial", "--", PROGRAM + "agent", self.runs], "exec": ["--", os.path.join(AGENTS, "exec.sh")],
                  "jsonl": ["--mode", "jsonl", "--", sys.executable, os.path.join(AGENTS, "jsonl.py"), self.runs],
@@ -195,7 +195,8 @@ class World:
                  "dial": ["--mode", "dial", "--", sys.executable, os.path.join(AGENTS, "dial.py"), self.runs],
                  "python": [os.path.join(AGENTS, "function.py") + ":agent"], "idle": ["--mode", "dial", "--", "tail", "-f", "/dev/null"], "js": [os.path.join(AGENTS, "function.mjs") + ":agent"]}
         command = [AMESH, "run", "--name", name, "--concurrency", str(concurrency), *argv, *modes[kind]]
-        sidecar = self.child(f"run-{name}", command, env=env, ready="ready " if wait else None)
+        sidecar = self.child(f"run-{name}", command, env=env, ready="ready " if wait else None, netns=netns)
+        sidecar.instance = sidecar.line.split()[-1] if wait else None
         sidecar.agent, sidecar.again = name, lambda: self.again(sidecar, command, env)
         self.sidecars.append(sidecar)
         return sidecar

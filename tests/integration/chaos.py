@@ -14,7 +14,7 @@ import faults_kill  # noqa: E402
 import faults_load  # noqa: E402
 import faults_sidecar  # noqa: E402
 import sweep  # noqa: E402
-from meshtest import Tap, check  # noqa: E402
+from meshtest import Failed, Tap, check  # noqa: E402
 from world import clean_base  # noqa: E402
 
 SEED = int(os.environ.get("SEED", "20261128"))
@@ -29,6 +29,18 @@ def checker():
 def shipped():
     with open(os.environ["AMESH_CHAOS_BINARY"], "rb") as f:
         check(b"AMESH_CRASH_AT" not in f.read(), "the release does not know the variable")
+
+
+def lying_disk(base):
+    """The same power cuts under a library that never syncs: what was acknowledged is lost, and that is found."""
+    library = os.path.join(os.path.dirname(os.environ["AMESH_CHAOS_BINARY"]), "tests/chaos/chaos_nosync.so")
+    try:
+        faults_disk.power_cuts(4, {"LD_PRELOAD": library})(base, SEED)
+    except Failed as e:
+        check("acknowledged tasks are lost" in str(e) or "no line 'ready" in str(e) or "ended without the line" in str(e), "for this reason", e)
+        print("#", str(e).splitlines()[0], flush=True)
+        return
+    raise Failed("nothing was lost on a disk that lies")
 
 
 def one(base, fault):
@@ -58,6 +70,7 @@ try:
     tap.run("no environment variable ends a shipped program", shipped)
     for fault in SHORT:
         tap.run(fault.name, one, base, fault)
+    tap.run("a power cut under a library that never syncs is found to lose what was acknowledged", lying_disk, base)
     tap.run("ended at named points: between journal and commit, between commit and answer, around an agent's last word", points, base)
 finally:
     sweep.clean(base)
