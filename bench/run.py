@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -14,7 +15,7 @@ sys.path.insert(0, os.path.join(TOP, "tests/support"))
 BUILD = os.path.join(TOP, "build/release")
 os.environ["AMESH"] = os.path.join(BUILD, "amesh")
 os.environ["AMESH_BUILD"] = BUILD
-from meshtest import Mesh, Process, free_port  # noqa: E402
+from meshtest import Mesh, Process, free_port, until  # noqa: E402
 
 PROGRAM = os.path.join(BUILD, "bench/bench_")
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
@@ -194,7 +195,65 @@ def bench_start():
         save("start", {"rows": rows})
 
 
-BENCHES = {"call": bench_call, "submit": bench_submit, "start": bench_start}
+class Alone(Mesh):
+    """A nats-server that stays and an environment that is killed."""
+
+    def start_up(self):
+        port = free_port()
+        server = Process([self.env.get("AMESH_NATS_SERVER", "nats-server"), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", os.path.join(self.home, "nats")], self.env, "nats-server")
+        self.processes.append(server)
+        server.wait_line(lambda line: "Server is ready" in line, stream="err")
+        self.bus = self.env["AMESH_BUS"] = f"nats://127.0.0.1:{port}"
+        self.start_env()
+
+    def start_env(self):
+        self.up = self.spawn("env")
+        self.up.wait_line("ready ")
+
+    def submit(self, name, agent, count):
+        """Durable submits of a client; → seconds until all are acknowledged, with each on the client's disk."""
+        began = time.perf_counter()
+        subprocess.run([os.path.join(BUILD, "tests/chaos/chaos_load"), "--window", "256", "--again", "1", "--count", str(count), self.bus, name, os.path.join(self.home, "acks"), agent],
+                       check=True, capture_output=True, timeout=600)
+        return time.perf_counter() - began
+
+    def n_open(self):
+        return self.run("task", "ls", "--open", "--json", "--limit", "1").ok().json()["totalSize"]
+
+
+def peak_mib(pid, key="VmHWM"):
+    with open(f"/proc/{pid}/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith(key)) / 1024
+
+
+def bench_restart():
+    """kill -9 of the environment with 100,000 open and 100,000 ended tasks: from its start until a submit is acknowledged; the control is the same with an empty journal."""
+    tasks, rows = int(os.environ.get("TASKS", "100000")), []
+    for count in (0, tasks):
+        with Alone() as mesh:
+            if count:
+                agent = mesh.agent("echo", "--concurrency", "64", "--mode", "dial", "--", PROGRAM + "echo_agent")
+                for i in range(10):
+                    mesh.submit(f"a{i}", "echo", count // 10)
+                until(lambda: mesh.n_open() == 0, "they have ended", 300)
+                agent.stop()
+                for i in range(10):
+                    mesh.submit(f"b{i}", "nobody-home", count // 10)
+            times = []
+            for i in range(ROUNDS):
+                mesh.up.signal(signal.SIGKILL)
+                mesh.up.wait()
+                began = time.perf_counter()
+                mesh.up = mesh.spawn("env")
+                mesh.submit(f"c{i}", "nobody-home", 1)
+                times.append((time.perf_counter() - began) * 1e3)
+                mesh.up.wait_line("ready ")
+            rows.append([f"{count:,} open, {count:,} ended", f"{statistics.median(times):.0f}", f"{max(times):.0f}", f"{peak_mib(mesh.up.child.pid):.0f}"])
+    table("kill -9 of the environment → a submit is acknowledged (the client's own start included)", ["tasks", "median ms", "max ms", "peak RSS MiB"], rows)
+    save("restart", {"rows": rows})
+
+
+BENCHES = {"call": bench_call, "submit": bench_submit, "start": bench_start, "restart": bench_restart}
 
 
 def main():

@@ -1,6 +1,6 @@
 /* A client of the campaign: submits tasks of its own names and keys, and writes down what was acknowledged, synced to its disk before it goes on.
  *
- *   chaos_load URL FROM ACKS [--rate N] [--window N] [--count N] [--twice] [--work MS] [--poison N] [--first N] AGENT…
+ *   chaos_load URL FROM ACKS [--rate N] [--window N] [--count N] [--twice] [--work MS] [--poison N] [--first N] [--again MS] AGENT…
  *
  * A line of ACKS: {"text":…,"task":…,"key":…,"duplicate":…}. What was not acknowledged is sent again with the same key until it is, or for good refused. SIGTERM: nothing new,
  * what is open may still be acknowledged for 5 s; then one line of JSON on stdout with what was counted. --twice sends each request two times at once. */
@@ -37,7 +37,7 @@ static struct {
     struct loop_tick *sync;
     const char *from, **agents;
     size_t n_agents;
-    unsigned rate, work_ms;
+    unsigned rate, work_ms, again_ms;
     uint64_t window, count, poison, first;
     bool is_twice, is_stopping;
     int acks_fd;
@@ -133,7 +133,7 @@ static void try_again(struct one *one)
     one->tries++;
     if (!one->again)
         one->again = loop_timer_new(load.loop, on_again, one);
-    loop_timer_set(one->again, (wait_ms < AGAIN_MAX_MS ? wait_ms : AGAIN_MAX_MS) + (uint32_t)(one->number % 16));
+    loop_timer_set(one->again, load.again_ms ? load.again_ms : (wait_ms < AGAIN_MAX_MS ? wait_ms : AGAIN_MAX_MS) + (uint32_t)(one->number % 16));
 }
 
 static void on_reply(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
@@ -246,7 +246,7 @@ static void on_term(void *ctx, int signo)
 static bool read_options(int argc, char **argv)
 {
     static const struct option options[] = {{"rate", 1, NULL, 'r'}, {"window", 1, NULL, 'w'}, {"count", 1, NULL, 'c'}, {"twice", 0, NULL, 't'},
-                                            {"work", 1, NULL, 'k'}, {"poison", 1, NULL, 'p'}, {"first", 1, NULL, 'f'}, {0}};
+                                            {"work", 1, NULL, 'k'}, {"poison", 1, NULL, 'p'}, {"first", 1, NULL, 'f'}, {"again", 1, NULL, 'a'}, {0}};
     int option;
     load.window = 64;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -259,6 +259,7 @@ static bool read_options(int argc, char **argv)
         case 'k': load.work_ms = (unsigned)value; break;
         case 'p': load.poison = value; break;
         case 'f': load.first = value; break;
+        case 'a': load.again_ms = (unsigned)value; break;
         default: return false;
         }
     }
