@@ -466,7 +466,7 @@ static void set_timer(struct etask *task)
 void dispatch_event(struct etask *task, const struct engine_event *event)
 {
     struct engine_action actions[ENGINE_ACTIONS_MAX];
-    size_t count = engine_step(&task->engine, event, loop_now_ms(task->env->loop), env_random(), actions);
+    size_t count = engine_step(&task->engine, event, loop_now_ms(task->env->loop), env_random(task->env), actions);
     set_timer(task);
     plan_follow(task);
     for (size_t i = 0; i < count; i++)

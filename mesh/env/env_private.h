@@ -418,6 +418,8 @@ struct env {
     struct loop_timer *sweep, *backlog, *stop_timer;
     struct amp_arena arena;   /* of the message at hand */
     struct amp_arena scratch; /* of one function: reset by who begins to use it */
+    uint32_t random[64];      /* env_random: of them n_random are not used yet */
+    size_t n_random;
     struct amp_arena answer;  /* of the answer at hand */
     struct amp_buf out;
     struct etask *tasks, *dirty, *later;
@@ -442,4 +444,4 @@ struct env {
 };
 
 void env_request_tick(struct env *env);
-uint32_t env_random(void);
+uint32_t env_random(struct env *env);
