@@ -106,18 +106,32 @@ def check_end(task, record, may_wait):
         yield "answer", task, f"{text!r} ended {state}: {error.get('code')} {error.get('message')!r}"
 
 
+def attempts_of(record):
+    return record["task"].get("metadata", {}).get("amp/attempts", [])
+
+
+def is_stray(attempt):
+    """The late word of one that held no lease (any more): kept, and no attempt of the task (amp.md 10.7.4)."""
+    return attempt.get("outcome") == "stale_lease"
+
+
+def epoch_of(attempt):
+    return [int(n) for n in attempt["epoch"].split(".")] if "epoch" in attempt else []
+
+
 def check_attempts(task, record):
-    before = 0
-    last_end = ""
-    for attempt in record["task"].get("metadata", {}).get("amp/attempts", []):
+    before, last_end, last_epoch = 0, "", []
+    for attempt in attempts_of(record):
         number = attempt.get("attempt", 0)
-        if not number:
-            continue  # nobody has taken it yet
+        if not number or is_stray(attempt):
+            continue
         if number <= before:
             yield "attempts", task, f"attempt {number} after {before}"
         if attempt.get("startedAt", "~") < last_end:
             yield "attempts", task, f"attempt {number} began {attempt['startedAt']}, before {last_end}, the end of the one before"
-        before, last_end = number, attempt.get("endedAt", "~")
+        if epoch_of(attempt) and epoch_of(attempt) <= last_epoch:
+            yield "attempts", task, f"attempt {number} has epoch {attempt['epoch']}, not above {last_epoch}"
+        before, last_end, last_epoch = number, attempt.get("endedAt", "~"), epoch_of(attempt) or last_epoch
 
 
 def check_watches(watches, records):
@@ -147,4 +161,5 @@ def count(acks, records):
     states = [r["task"]["status"]["state"] for r in durable]
     return {"acknowledged": len({a["task"] for a in acks}), "tasks": len(durable), "completed": states.count("TASK_STATE_COMPLETED"),
             "failed": states.count("TASK_STATE_FAILED"),
-            "again": sum(1 for r in durable if any(a.get("attempt", 0) > 1 for a in r["task"].get("metadata", {}).get("amp/attempts", [])))}
+            "again": sum(1 for r in durable if any(a.get("attempt", 0) > 1 for a in attempts_of(r))),
+            "ignored": sum(1 for r in durable for a in attempts_of(r) if a.get("ignored"))}

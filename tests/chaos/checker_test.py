@@ -92,15 +92,19 @@ def an_attempt_twice(acks, records):
     records["t-1"]["task"]["metadata"]["amp/attempts"] *= 2
 
 
+def an_epoch_that_does_not_rise(acks, records):
+    records["t-1"]["task"]["metadata"]["amp/attempts"] = [{"attempt": 1, "startedAt": "T1", "endedAt": "T2", "epoch": "2.9"}, {"attempt": 2, "startedAt": "T3", "endedAt": "T4", "epoch": "2.9"}]
+
+
 BROKEN = [("lost", lost), ("lost", another_text), ("doubled", two_tasks_of_one_key), ("doubled", two_tasks_of_one_text), ("ended", never_ended), ("ended", doubled_end),
           ("ended", event_after_the_end), ("ended", another_end), ("gap", a_gap), ("answer", wrong_answer), ("answer", no_answer), ("answer", failed_for_nothing),
-          ("attempts", two_attempts_at_once), ("attempts", an_attempt_twice)]
+          ("attempts", two_attempts_at_once), ("attempts", an_attempt_twice), ("attempts", an_epoch_that_does_not_rise)]
 
 
 def right():
     acks, records = history()
     check(checker.check(acks, records) == [], "nothing is found in a history that is right", checker.check(acks, records))
-    check(checker.count(acks, records) == {"acknowledged": 3, "tasks": 3, "completed": 3, "failed": 0, "again": 0}, "counted", checker.count(acks, records))
+    check(checker.count(acks, records) == {"acknowledged": 3, "tasks": 3, "completed": 3, "failed": 0, "again": 0, "ignored": 0}, "counted", checker.count(acks, records))
 
 
 def bites(rule, seed):
@@ -108,6 +112,12 @@ def bites(rule, seed):
     seed(acks, records)
     found = checker.check(acks, records)
     check({f["rule"] for f in found} == {rule} and found[0]["task"] in ("t-1", "t-2", "t-9"), f"{rule} is found, and nothing else", found)
+
+
+def strays():
+    acks, records = history()
+    records["t-1"]["task"]["metadata"]["amp/attempts"].insert(0, {"attempt": 1, "outcome": "stale_lease", "endedAt": "T9", "epoch": "1.5", "ignored": [{"state": "completed"}]})
+    check(checker.check(acks, records) == [] and checker.count(acks, records)["ignored"] == 1, "it is kept and is no attempt")
 
 
 def waits():
@@ -142,6 +152,7 @@ if __name__ == "__main__":
     tap.run("a history that is right has no findings", right)
     for rule, seed in BROKEN:
         tap.run(f"{seed.__name__.replace('_', ' ')} is found as {rule}", bites, rule, seed)
+    tap.run("the late word of one that holds no lease is no attempt", strays)
     tap.run("a task may wait only where it says for what", waits)
     tap.run("a watcher's gap, repetition, disorder and early end are found", watched)
     tap.run("events come in pages", pages)

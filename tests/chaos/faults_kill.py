@@ -45,11 +45,11 @@ def finish(world, load):
     return dict(world.verify(), sent=told["sent"], submitted_again=told["again"])
 
 
-def storm(roles, kills, gap_ms):
+def storm(roles, kills, gap_ms, instances=4):
     """n kills at random moments, without waiting for anything to have come back."""
     def run(base, seed):
         with World(base, seed) as world:
-            load, done = begin(world), dict.fromkeys(roles, 0)
+            load, done = begin(world, instances), dict.fromkeys(roles, 0)
             while sum(done.values()) < kills:
                 role = world.random.choice(roles)
                 done[role] += kill(world, role)
@@ -110,7 +110,7 @@ def at_point(name, role):
 
 
 FAULTS = [
-    Fault("F1", "agent kill -9 in mid-task", "its tasks go to another run with attempt + 1, each ends once", storm(("agent",), 30, (20, 150)), unit="kills", wanted=200, is_quick=True),
+    Fault("F1", "agent kill -9 in mid-task", "its tasks go to another run with attempt + 1, each ends once", storm(("agent",), 12, (20, 150), 6), unit="kills", wanted=200, is_quick=True),
     Fault("F3", "sidecar kill -9", "nothing lost, nothing doubled, its tasks go on elsewhere", storm(("sidecar",), 20, (50, 250)), unit="kills", wanted=100),
     Fault("F4", "environment kill -9 under submits", "what was acknowledged is there; serving again", one_role("env", 15), unit="kills", wanted=100, is_quick=True),
     Fault("F7", "nats-server kill -9", "everybody comes back by itself, nothing lost", one_role("nats-server", 8), unit="kills", wanted=50, is_quick=True),

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-SUMS = ("kills", "cuts", "acknowledged", "tasks", "completed", "failed", "again", "sent", "submitted_again", "duplicates")
+SUMS = ("kills", "cuts", "acknowledged", "tasks", "completed", "failed", "again", "ignored", "sent", "submitted_again", "duplicates")
 
 
 def read(paths):
