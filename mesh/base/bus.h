@@ -64,7 +64,7 @@ AMP_MUST_USE enum amp_code bus_publish(struct bus *bus, const char *subject, con
  * (`_INBOX_<conn>.<seat>.<token>`): the token cannot be guessed, the seat is a subscription that is used again for the next inbox. What comes late for
  * an inbox that was freed is dropped and counted. */
 enum bus_inbox_kind {
-    BUS_INBOX_MSG,           /* `msg` is set */
+    BUS_INBOX_MSG,           /* `msg` is set. Its subject is the inbox's, but for a stream's messages, which keep their own */
     BUS_INBOX_NO_RESPONDERS, /* nobody listens on the subject that was asked */
     BUS_INBOX_DENIED,        /* the server's permissions forbid the publish on that subject; `text` is its message */
     BUS_INBOX_DOWN,          /* the connection was lost: an answer may have been missed. The inbox stays open */

@@ -351,7 +351,7 @@ void bus_inbox_free(struct bus_inbox *inbox)
         bus->inbox_next = TAILQ_NEXT(inbox, entry);
     if (bus->inbox_polled == inbox)
         bus->inbox_polled = NULL;
-    seat_leave(bus, inbox->seat, inbox->n_asked == 0 || (inbox->n_asked == 1 && inbox->n_heard > 0));
+    seat_leave(bus, inbox->seat, !inbox->is_passed && (inbox->n_asked == 0 || (inbox->n_asked == 1 && inbox->n_heard > 0)));
     TAILQ_REMOVE(&bus->inboxes, inbox, entry);
     HASH_DEL(bus->inbox_by_subject, inbox);
     free(inbox->asked);
@@ -385,13 +385,23 @@ static void take_reply(struct bus_inbox *inbox, natsMsg *nats)
     inbox->on_reply(inbox->ctx, BUS_INBOX_MSG, &msg, NULL);
 }
 
+/* A stream's messages come to an inbox under their own subjects, without its token: such a seat is not used again. */
+static bool is_for(struct bus_inbox *inbox, natsMsg *msg)
+{
+    if (!msg || strcmp(natsMsg_GetSubject(msg), inbox->subject) == 0)
+        return true;
+    bool is_passed = strncmp(natsMsg_GetSubject(msg), inbox->bus->prefix, strlen(inbox->bus->prefix)) != 0;
+    inbox->is_passed |= is_passed;
+    return is_passed;
+}
+
 static void poll_inbox(struct bus_inbox *inbox)
 {
     struct bus *bus = inbox->bus;
     bus->inbox_polled = inbox;
     natsMsg *msg;
     while (bus->inbox_polled && pop(inbox->seat->nats, &msg)) {
-        if (!msg || strcmp(natsMsg_GetSubject(msg), inbox->subject) == 0)
+        if (is_for(inbox, msg))
             take_reply(inbox, msg);
         else
             counter_add(COUNTER_bus_dropped, 1); /* for who sat there before */

@@ -72,6 +72,7 @@ struct bus_inbox {
     char subject[BUS_INBOX_SIZE];
     char *asked; /* subject of the last request, or NULL */
     uint32_t n_asked, n_heard; /* requests that went out, messages and "no responders" that came */
+    bool is_passed; /* messages of a stream came */
     uint64_t serial;
     void (*on_reply)(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text);
     void *ctx;

@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/bus.h"
 #include "base/clock.h"
+#include "base/jetstream.h"
 #include "base/loop.h"
 #include "cli/observe.h"
 #include "cli/output.h"
@@ -34,6 +35,9 @@ struct check {
     struct item items[CHECKS_MAX];
     size_t count;
     char canary[AMP_ID_SIZE];
+    struct js_canary_result stored; /* the stream's answer to our canary */
+    char stream[256];               /* what the environment says of its stream; "": nothing */
+    bool has_stream_failed;
 };
 
 static struct item *add(struct check *check, const char *name, enum result result, const char *fmt, ...) AMP_PRINTF(4, 5);
@@ -111,9 +115,10 @@ static void check_server(struct check *check)
     struct item *item = add(check, "server", is_old ? RESULT_FAILED : RESULT_OK, "nats-server %s, messages up to %s", info->version, size);
     if (is_old)
         hint(item, "a nats-server from 2.9 on");
-    item = add(check, "jetstream", info->has_jetstream ? RESULT_OK : RESULT_WARNING, info->has_jetstream ? "on" : "off: work queues and streams are not there");
+    item = add(check, "jetstream", info->has_jetstream ? RESULT_OK : RESULT_WARNING,
+               info->has_jetstream ? "on" : "off: direct calls are not kept while the environment is away");
     if (!info->has_jetstream)
-        hint(item, "start nats-server with -js");
+        hint(item, "add \"jetstream { store_dir: /var/lib/nats }\" to nats-server's configuration, or start it with -js");
 }
 
 static bool check_bus(struct check *check)
@@ -148,6 +153,8 @@ static int on_info(void *ctx, const Amp__EnvReply *reply)
         return 0;
     }
     add(check, "environment", RESULT_OK, "version %.32s, %u tasks, %u open", info->version != NULL ? info->version : "?", info->tasks, info->tasks_open);
+    snprintf(check->stream, sizeof check->stream, "%s", info->stream != NULL ? info->stream : "");
+    check->has_stream_failed = info->stream_failed;
     if (info->journal != NULL && strcmp(info->journal, "ok") != 0)
         hint(add(check, "journal", RESULT_FAILED, "refuses: %.200s", info->journal), "free the disk or repair it, then restart the environment");
     return 0;
@@ -209,6 +216,47 @@ static void check_journal(struct check *check)
         hint(add(check, "journal", RESULT_FAILED, "a value that was written is not what was read back"), "amesh task ls; restart the environment; report it");
     else
         add(check, "journal", RESULT_OK, "a write was committed in %.1f ms and read back", (double)(committed - start) / 1000);
+}
+
+static void on_canary(void *ctx, const struct js_canary_result *result)
+{
+    struct check *check = ctx;
+    check->stored = *result;
+    loop_stop(check->cli.loop, 0);
+}
+
+/* A message of ours must be stored and read back. Not everybody is permitted to do that; then it is the environment's word, which is at most 4 s old. */
+static void try_stream(struct check *check)
+{
+    char subject[AMP_SUBJECT_SIZE], text[AMP_ID_SIZE];
+    struct cli *cli = &check->cli;
+    check->stored = (struct js_canary_result){.outcome = JS_DENIED};
+    if (amp_subject_build(AMP_SUBJECT_CANARY, cli->from, NULL, NULL, subject, NULL) != AMP_OK)
+        return;
+    amp_id_new('k', clock_unix_ms(), text);
+    (void)js_canary_start(cli->loop, cli->bus, "AMP_EVT", subject, text, on_canary, check);
+    loop_run(cli->loop);
+}
+
+static void check_stream(struct check *check)
+{
+    static const char why[] = "direct calls are not kept while the environment is away";
+    if (check->stream[0] == '\0' || !bus_info(check->cli.bus)->has_jetstream)
+        return; /* an older environment, or said already */
+    bool is_caught_up = strncmp(check->stream, "ok", 2) == 0, is_on = is_caught_up || strcmp(check->stream, "catching up") == 0;
+    if (is_on)
+        try_stream(check);
+    if (!is_on && !check->has_stream_failed)
+        hint(add(check, "stream", RESULT_WARNING, "%s: %.150s", why, check->stream),
+             "permit the environment what docs/operations.md names under \"Permissions on the bus\", and give its account JetStream");
+    else if (!is_on || (check->stored.outcome != JS_OK && check->stored.outcome != JS_DENIED))
+        hint(add(check, "stream", RESULT_FAILED, "%s: %.150s", why, is_on ? check->stored.text : check->stream),
+             "make room on the disk of nats-server's store, and start nats-server again: none that was seen recovers by itself");
+    else if (check->stored.outcome == JS_OK)
+        add(check, "stream", RESULT_OK, "a message was stored in %.1f ms and read back%s", (double)check->stored.acked_us / 1000,
+            is_caught_up ? check->stream + 2 : "; the environment is catching up");
+    else
+        add(check, "stream", RESULT_OK, "%.150s, says the environment", check->stream);
 }
 
 struct seen {
@@ -274,6 +322,7 @@ static bool run_all(struct check *check)
     check_home(check);
     if (check_bus(check) && check_environment(check)) {
         check_journal(check);
+        check_stream(check);
         check_agents(check);
     }
     check_clock(check);

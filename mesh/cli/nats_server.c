@@ -4,11 +4,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fts.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,6 +30,7 @@
 #define STEADY_MS 10000      /* after this long a restart counts as the first again */
 #define TERM_MS 5000u
 #define PORTS_FILE_MAX 4096u
+#define STORE_MIN ((uint64_t)1 << 20)
 
 struct nats_server {
     struct loop *loop;
@@ -99,6 +103,28 @@ static char *config_string(const char *text)
     return copy;
 }
 
+static uint64_t bytes_below(const char *path)
+{
+    char *paths[] = {(char *)path, NULL};
+    uint64_t bytes = 0;
+    FTS *tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
+    for (FTSENT *entry; tree != NULL && (entry = fts_read(tree)) != NULL;)
+        if (entry->fts_info == FTS_F)
+            bytes += (uint64_t)entry->fts_statp->st_blocks * 512;
+    if (tree != NULL)
+        fts_close(tree);
+    return bytes;
+}
+
+/* A store whose limit is beyond the disk acknowledges nothing and says nothing when that is full; one that reaches its limit says so. The journal is on the same disk:
+ * half of what is free is for the store. */
+static uint64_t store_max(const char *store)
+{
+    struct statvfs disk;
+    uint64_t free_bytes = statvfs(store, &disk) == 0 ? (uint64_t)disk.f_bavail * disk.f_frsize : 0, max = bytes_below(store) + free_bytes / 2;
+    return max > STORE_MIN ? max : STORE_MIN;
+}
+
 static enum amp_code write_config(const struct nats_server *server, struct amp_error *reterr)
 {
     char path[512], store[512], ports[512];
@@ -109,8 +135,8 @@ static enum amp_code write_config(const struct nats_server *server, struct amp_e
         return amp_error_set(reterr, AMP_INVALID, "", "cannot make %s: %s", store, strerror(errno));
     char *store_text = config_string(store), *ports_text = config_string(ports);
     char *text = xasprintf("# written by amesh up\nhost: \"127.0.0.1\"\nport: %d\nserver_name: \"amesh-%d\"\nmax_payload: %u\n"
-                           "ports_file_dir: %s\njetstream { store_dir: %s }\n",
-                           server->port, (int)getpid(), AMP_WIRE_BYTES_MAX, ports_text, store_text);
+                           "ports_file_dir: %s\njetstream { store_dir: %s, max_file_store: %" PRIu64 " }\n",
+                           server->port, (int)getpid(), AMP_WIRE_BYTES_MAX, ports_text, store_text, store_max(store));
     enum amp_code code = write_file(path, text, reterr);
     free(text);
     free(store_text);

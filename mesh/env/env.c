@@ -55,7 +55,8 @@ static void on_sweep(void *ctx)
     loop_timer_set(env->sweep, ENV_SWEEP_MS);
     if (bus_is_up(env->bus)) { /* silence means something only while we listen */
         beats_sweep(env);
-        record_sweep(env);
+        if (!evtstream_is_holding(env))
+            record_sweep(env);
         targets_sweep(env);
     }
     env_request_tick(env);
@@ -150,12 +151,12 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
     env->alarm_timer = loop_timer_new(loop, plan_on_alarm, env);
     enum amp_code code = journal_open(loop, options->journal_path, &env->journal, reterr);
     env->lease_ms = options->lease_ms ? options->lease_ms : ENV_LEASE_MS;
-    if (code == AMP_OK)
+    if (code == AMP_OK) {
         lease_init(env);
-    if (code == AMP_OK)
+        evtstream_new(env);
         beats_load(env);
-    if (code == AMP_OK)
         code = load_open(env, reterr);
+    }
     if (code != AMP_OK) {
         env_free(env);
         return code;
@@ -195,7 +196,7 @@ void env_bus_up(struct env *env)
         enum amp_subject_kind kind;
         const char *queue;
         void (*on_msg)(void *ctx, const struct bus_msg *msg);
-    } subs[ENV_SUBS] = {{AMP_SUBJECT_HB, NULL, beats_on_msg}, {AMP_SUBJECT_EVT, NULL, record_on_msg}, {AMP_SUBJECT_ENV, AMP_QUEUE_GROUP_ENV, verbs_on_msg}};
+    } subs[ENV_SUBS] = {{AMP_SUBJECT_HB, NULL, beats_on_msg}, {AMP_SUBJECT_EVT, NULL, evtstream_on_msg}, {AMP_SUBJECT_ENV, AMP_QUEUE_GROUP_ENV, verbs_on_msg}};
     char subject[AMP_SUBJECT_SIZE];
     for (size_t i = 0; i < ENV_SUBS && !env->is_open && !env->is_stopping; i++)
         if (amp_subject_build(subs[i].kind, "*", "*", NULL, subject, NULL) == AMP_OK)
@@ -205,12 +206,13 @@ void env_bus_up(struct env *env)
         settle(env);
     beats_bus_up(env);
     record_bus_up(env);
+    evtstream_bus_up(env);
     env_request_tick(env);
 }
 
 void env_bus_down(struct env *env)
 {
-    (void)env; /* calls, watchers and beats each see it for themselves */
+    evtstream_bus_down(env); /* calls, watchers and beats each see it for themselves */
 }
 
 static void close_subs(struct env *env)
@@ -238,6 +240,7 @@ void env_stop(struct env *env, void (*on_stopped)(void *ctx), void *ctx)
     env->on_stopped = on_stopped;
     env->stopped_ctx = ctx;
     close_subs(env);
+    evtstream_stop(env);
     etask_flush_later(env);
     if (!env->stop_timer)
         env->stop_timer = loop_timer_new(env->loop, on_stop_poll, env);
@@ -253,6 +256,8 @@ void env_free(struct env *env)
     close_subs(env);
     bus_inbox_free(env->settle);
     env->settle = NULL;
+    evtstream_free(env);
+    verbs_done(env);
     journal_close(env->journal); /* gives the last verdicts: tasks must still be there */
     env->journal = NULL;
     watch_done(env);

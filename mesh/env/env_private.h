@@ -179,6 +179,7 @@ struct etask {
     struct amp_stream stream;
     struct etask *lru_prev, *lru_next;
     int64_t heard_ms;      /* its last frame */
+    int64_t said_unix_ms;  /* its last event, by the instance's clock; 0: none since it is in memory */
     int64_t orphaned_ms;   /* since when its instance does not have it; 0: it does */
 };
 
@@ -254,6 +255,9 @@ void env_refuse_code(const struct ask *ask, enum amp_code code, const char *fiel
 AMP_MUST_USE enum amp_code env_publish(struct env *env, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope);
 size_t env_payload_max(const struct env *env);
 
+void verbs_release_late(struct env *env); /* readers that waited for the stream are served */
+void verbs_done(struct env *env);
+
 void submit_verb(const struct ask *ask);              /* submit.c */
 void submit_retry_verb(const struct ask *ask);
 void submit_done(struct etask *task, enum amp_code code);
@@ -290,6 +294,7 @@ void kv_verb(const struct ask *ask);                  /* kv.c */
 
 /* ---- control.c ------------------------------------------------------------------------------------------------------- */
 
+struct held;
 struct passed;
 /* Tells an instance that has an earlier attempt to leave off; what it still says does not count. */
 void control_stop_old(struct etask *task, const char *instance);
@@ -374,13 +379,30 @@ void lease_report_verb(const struct ask *ask);
 
 /* ---- record.c: direct tasks ----------------------------------------------------------------------------------------- */
 
-void record_on_msg(void *ctx, const struct bus_msg *msg);
-void record_sweep(struct env *env);  /* while the bus is up */
+/* Takes a frame of amp.evt in. may_fill: a missing number may be looked for in the stream; the frame comes again then. */
+void record_take(struct env *env, const struct bus_msg *msg, bool may_fill);
+void record_sweep(struct env *env);  /* while the bus is up, and nothing is held */
 void record_bus_up(struct env *env);
 void record_adopt(struct etask *task); /* found in the journal */
 /* A row of an open direct task that memory had let go: into memory again. NULL: it is not one. */
 struct etask *record_resume(struct env *env, const struct journal_row *row);
 void record_forget(struct etask *task);
+
+/* ---- evtstream*.c: what is said on amp.evt while nobody listens (evtstream.h) ------------------------------------------- */
+
+struct evtstream;
+void evtstream_new(struct env *env); /* the journal is open */
+void evtstream_free(struct env *env);
+void evtstream_bus_up(struct env *env);
+void evtstream_bus_down(struct env *env);
+void evtstream_stop(struct env *env);
+void evtstream_on_msg(void *ctx, const struct bus_msg *msg);
+bool evtstream_is_holding(const struct env *env); /* the stream is being read: what is heard waits */
+bool evtstream_is_awaited(const struct env *env); /* readers wait for the end of that */
+bool evtstream_is_whole(const struct env *env);   /* nothing that was said is missing, as far as a stream can tell */
+/* A number is missing before `msg`: it is held, and the stream read. False: it cannot help, or did just now. */
+bool evtstream_fill(struct env *env, const struct bus_msg *msg);
+void evtstream_info(const struct env *env, Amp__EnvInfo *info);
 
 /* ---- beats.c ---------------------------------------------------------------------------------------------------------- */
 
@@ -438,6 +460,8 @@ struct env {
     struct kv_pending *kv;
     struct passed *passed; /* control messages on their way */
     uint32_t n_passed;
+    struct evtstream *evt;
+    struct held *late, *late_last; /* readers that wait until the stream has been read */
     struct probe *probes; /* of the last sweep */
     int64_t asked_ms; /* when everybody was asked to beat; 0: not yet */
     uint32_t ask_gap_ms; /* until they may be asked again */

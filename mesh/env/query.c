@@ -244,6 +244,7 @@ void query_ping(const struct ask *ask)
     info.journal = (char *)(failure ? failure : "ok");
     info.pid = (int32_t)getpid();
     info.instance = env->instance;
+    evtstream_info(env, &info);
     answer.info = &info;
     (void)env_answer(env, ask->reply, ask->encoding, &answer);
 }

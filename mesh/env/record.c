@@ -1,7 +1,7 @@
 /* Direct tasks: nobody handed them to us; what we know of them we hear on amp.evt (amp.md 6.6). Followed in memory while they are open,
  * within bounds: the one silent longest gives way; its rows stay. What we did not hear is said: `incomplete`. One that its instance has not
  * any more is closed with the reason: the instance left, or its beats do not name the task (its end was missed while the bus or we were
- * away). */
+ * away). What was said while nobody listened comes later, from the stream, if there is one (evtstream.h). */
 #include "env_private.h"
 
 #include "base/alloc.h"
@@ -132,21 +132,21 @@ static bool load(void *ctx, const struct journal_row *row)
     return false;
 }
 
-/* The task of a frame: in memory, in the journal, or new. NULL: one that has ended, or is not to be followed from here. */
-static struct etask *find_or_begin(struct env *env, const struct amp_subject *subject, const Amp__Frame *frame)
+/* The task of a frame, in memory or in the journal; NULL: there is none, or with *ret_is_known, one that has ended or is not to be followed from here. */
+static struct etask *find(struct env *env, const struct amp_subject *subject, bool *ret_is_known)
 {
     struct etask *task = etask_find(env, subject->b);
     struct loaded loaded = {.env = env};
     struct journal_query query = {.task = subject->b, .limit = 1};
+    *ret_is_known = task != NULL;
     if (task)
         return task;
     /* A first frame too: an id used twice must not write over the numbers that are in the journal. */
-    if (journal_tasks(env->journal, &query, load, &loaded, NULL, NULL) != AMP_OK || loaded.is_known)
-        return loaded.task;
-    return begin(env, subject, frame);
+    *ret_is_known = journal_tasks(env->journal, &query, load, &loaded, NULL, NULL) != AMP_OK || loaded.is_known;
+    return loaded.task;
 }
 
-static void finish(struct etask *task, const Amp__Error *error)
+static void finish(struct etask *task, const Amp__Error *error, int64_t ended_unix_ms)
 {
     Amp__TaskState state = etask_state(task);
     if (!amp_task_is_terminal(state)) {
@@ -157,11 +157,12 @@ static void finish(struct etask *task, const Amp__Error *error)
     }
     if (task->n_attempts) {
         struct attempt *attempt = &task->attempts[task->n_attempts - 1];
-        attempt->ended_unix_ms = clock_unix_ms();
+        attempt->ended_unix_ms = ended_unix_ms;
         attempt->outcome = error ? amp_code_info((enum amp_code)error->code)->code : AMP_OK;
         attempt->state = state;
     }
     etask_end(task, error);
+    task->ended_unix_ms = ended_unix_ms;
     record_forget(task);
 }
 
@@ -175,22 +176,17 @@ static void take_events(struct etask *task, const Amp__Frame *frame, size_t skip
             task->is_incomplete = true;
             continue;
         }
+        task->said_unix_ms = time;
         task->bytes += body->len;
         task->env->direct_bytes += body->len;
     }
 }
 
-static void take_frame(struct env *env, const struct amp_subject *subject, const Amp__Frame *frame)
+/* The next frame of its task, or one before or behind it. */
+static void take_frame(struct etask *task, const Amp__Frame *frame)
 {
-    struct etask *task = find_or_begin(env, subject, frame);
+    struct env *env = task->env;
     uint32_t skip = 0;
-    if (!task || task->is_durable || task->is_ended || strcmp(task->context, subject->a) != 0)
-        return;
-    /* The first word of who has it counts: nobody else may add to it. */
-    if (strcmp(task->instance, frame->instance) != 0) {
-        counter_add(COUNTER_malformed_refused, 1);
-        return;
-    }
     task->heard_ms = loop_now_ms(env->loop);
     lru_remove(task);
     lru_append(task);
@@ -209,12 +205,27 @@ static void take_frame(struct env *env, const struct amp_subject *subject, const
     }
     task->orphaned_ms = 0;
     if (frame->end)
-        finish(task, frame->end->error);
+        finish(task, frame->end->error, task->said_unix_ms ? task->said_unix_ms : clock_unix_ms()); /* which may be long ago */
 }
 
-void record_on_msg(void *ctx, const struct bus_msg *msg)
+static void route(struct env *env, const struct amp_subject *subject, const Amp__Frame *frame, const struct bus_msg *may_fill)
 {
-    struct env *env = ctx;
+    bool is_known;
+    struct etask *task = find(env, subject, &is_known);
+    if (is_known && (!task || task->is_durable || task->is_ended || strcmp(task->context, subject->a) != 0))
+        return;
+    /* The first word of who has it counts: nobody else may add to it. */
+    if (task && strcmp(task->instance, frame->instance) != 0) {
+        counter_add(COUNTER_malformed_refused, 1);
+        return;
+    }
+    if (may_fill && frame->seq > (task ? task->stream.next : 1) && evtstream_fill(env, may_fill))
+        return;
+    take_frame(task ? task : begin(env, subject, frame), frame);
+}
+
+void record_take(struct env *env, const struct bus_msg *msg, bool may_fill)
+{
     struct amp_subject subject;
     Amp__Envelope *envelope = NULL;
     enum amp_encoding encoding;
@@ -228,7 +239,7 @@ void record_on_msg(void *ctx, const struct bus_msg *msg)
     }
     const Amp__Frame *frame = envelope->frame;
     if (!(frame->has_journalled && frame->journalled) && !env->is_stopping && !journal_failure(env->journal))
-        take_frame(env, &subject, frame);
+        route(env, &subject, frame, may_fill ? msg : NULL);
 }
 
 /* Does its instance still have it? Beats name what is in flight there, but only so many. One from before its last frame says nothing. */
@@ -252,9 +263,11 @@ static void finish_orphan(struct etask *task)
     struct amp_error err = {0};
     Amp__Error wire;
     bool is_live = registry_is_live(registry_instance(&task->env->registry, task->agent, task->instance));
-    task->is_incomplete = true; /* at least the end marker */
+    /* An instance that is there has said an end that we do not have. One that has gone said none, if the stream kept all that it said. */
+    if (is_live || !evtstream_is_whole(task->env))
+        task->is_incomplete = true;
     if (amp_task_is_terminal(etask_state(task))) {
-        finish(task, NULL);
+        finish(task, NULL, clock_unix_ms());
         return;
     }
     if (is_live)
@@ -262,7 +275,7 @@ static void finish_orphan(struct etask *task)
     else
         amp_error_set(&err, AMP_INSTANCE_LOST, "", "the instance that had this task left the mesh without an end");
     amp_error_to_wire(&err, &wire);
-    finish(task, &wire);
+    finish(task, &wire, clock_unix_ms());
 }
 
 void record_sweep(struct env *env)

@@ -124,6 +124,7 @@ static enum amp_code check_ask(const struct amp_subject *subject, const Amp__Env
 
 struct held {
     struct env *env;
+    struct held *next; /* of those that wait for the stream */
     char *subject, *reply;
     size_t len;
     uint8_t data[];
@@ -148,15 +149,21 @@ static void on_written(void *ctx, enum amp_code code)
     held_free(held);
 }
 
+static struct held *keep(struct env *env, const struct bus_msg *msg)
+{
+    struct held *held = xcalloc(1, sizeof *held + msg->data.len);
+    *held = (struct held){.env = env, .subject = xstrdup(msg->subject), .reply = xstrdup(msg->reply), .len = msg->data.len};
+    memcpy(held->data, msg->data.data, msg->data.len);
+    return held;
+}
+
 /* Until everything that is on its way to the disk now is there: batches are committed in order, so an empty one tells. */
 static bool hold(struct env *env, const struct bus_msg *msg)
 {
     if ((!env->later && journal_waiting(env->journal) == 0) || env->n_held == ENV_HELD_MAX)
         return false;
     etask_flush_later(env);
-    struct held *held = xcalloc(1, sizeof *held + msg->data.len);
-    *held = (struct held){.env = env, .subject = xstrdup(msg->subject), .reply = xstrdup(msg->reply), .len = msg->data.len};
-    memcpy(held->data, msg->data.data, msg->data.len);
+    struct held *held = keep(env, msg);
     struct journal_batch *marker = journal_batch_new(env->journal);
     if (journal_write(env->journal, marker, on_written, held) == AMP_OK) {
         env->n_held++;
@@ -165,6 +172,47 @@ static bool hold(struct env *env, const struct bus_msg *msg)
     journal_batch_free(marker);
     held_free(held);
     return false;
+}
+
+/* Direct tasks are not all there until the stream has been read; of a durable one nothing is missing. */
+static bool waits_for_stream(const struct env *env, const Amp__EnvRequest *request)
+{
+    const char *id = request->verb_case == AMP__ENV_REQUEST__VERB_GET ? request->get->id : request->verb_case == AMP__ENV_REQUEST__VERB_WATCH ? request->watch->id : NULL;
+    const struct etask *task = id ? etask_find((struct env *)env, id) : NULL;
+    return evtstream_is_awaited(env) && env->n_held < ENV_HELD_MAX && !(task && task->is_durable);
+}
+
+static void hold_late(struct env *env, const struct bus_msg *msg)
+{
+    struct held *held = keep(env, msg);
+    *(env->late_last ? &env->late_last->next : &env->late) = held;
+    env->late_last = held;
+    env->n_held++;
+}
+
+void verbs_release_late(struct env *env)
+{
+    struct held *held = env->late;
+    env->late = env->late_last = NULL;
+    while (held) {
+        struct held *next = held->next;
+        env->n_held--;
+        if (!env->is_stopping)
+            take_request(env, &(struct bus_msg){.subject = held->subject, .reply = held->reply, .data = {.data = held->data, .len = held->len}}, true);
+        held_free(held);
+        held = next;
+    }
+}
+
+void verbs_done(struct env *env)
+{
+    while (env->late) {
+        struct held *held = env->late;
+        env->late = held->next;
+        env->n_held--;
+        held_free(held);
+    }
+    env->late_last = NULL;
 }
 
 static bool reads_tasks(const Amp__EnvRequest *request)
@@ -209,6 +257,10 @@ static void take_request(struct env *env, const struct bus_msg *msg, bool may_ho
         return;
     }
     ask.request = envelope->env_request;
+    if (may_hold && reads_tasks(ask.request) && waits_for_stream(env, ask.request)) {
+        hold_late(env, msg);
+        return;
+    }
     if (!may_hold || !reads_tasks(ask.request) || !hold(env, msg))
         run_verb(&ask);
 }

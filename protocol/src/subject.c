@@ -26,6 +26,7 @@ static const struct subject_form forms[] = {
     [AMP_SUBJECT_WHO] = {"who", 1, {"agent"}},
     [AMP_SUBJECT_WHO_SKILL] = {"whoskill", 1, {"skill"}},
     [AMP_SUBJECT_WHO_ALL] = {"whoall", 0, {NULL}},
+    [AMP_SUBJECT_CANARY] = {"canary", 1, {"from"}},
 };
 
 #define FORMS (sizeof(forms) / sizeof(forms[0]))

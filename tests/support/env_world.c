@@ -13,7 +13,7 @@
 #include "base/bus.h"
 #include "base/envcall.h"
 
-static void open_env(struct env_world *world)
+void env_world_open(struct env_world *world)
 {
     struct env_options options = {.journal_path = world->journal, .name = "env"};
     struct amp_error err = {0};
@@ -30,7 +30,7 @@ void env_world_begin(struct env_world *world, const char *config)
     snprintf(world->journal, sizeof world->journal, "%s/journal.db", world->dir);
     amp_arena_init(&world->arena, AMP_ARENA_BYTES_MAX);
     world_begin(&world->world, config);
-    open_env(world);
+    env_world_open(world);
 }
 
 void env_world_end(struct env_world *world)
@@ -46,7 +46,7 @@ void env_world_end(struct env_world *world)
 void env_world_restart(struct env_world *world)
 {
     env_free(world->env);
-    open_env(world);
+    env_world_open(world);
 }
 
 static void on_reply(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)

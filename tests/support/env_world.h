@@ -21,6 +21,8 @@ struct env_world {
 /* config: as nats_server_start; NULL is fine. */
 void env_world_begin(struct env_world *world, const char *config);
 void env_world_end(struct env_world *world);
+/* An environment on the journal of the one before, which is gone. */
+void env_world_open(struct env_world *world);
 /* A new environment on the same journal. */
 void env_world_restart(struct env_world *world);
 /* Asks and waits for the answer: world->err, world->reply. */

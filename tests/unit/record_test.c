@@ -26,6 +26,31 @@ static int end(void **state)
     return 0;
 }
 
+/* The same with JetStream, in a directory of its own. */
+static int begin_stream(void **state)
+{
+    struct env_world *world = *state = calloc(1, sizeof *world);
+    static char dir[64];
+    char config[128];
+    snprintf(dir, sizeof dir, "/tmp/amesh-js-XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    snprintf(config, sizeof config, "jetstream { store_dir: \"%s\" }", dir);
+    env_world_begin(world, config);
+    setenv("RECORD_TEST_DIR", dir, 1);
+    while (!evtstream_is_whole(world->env))
+        (void)env_world_ping(world);
+    return 0;
+}
+
+static int end_stream(void **state)
+{
+    char command[96];
+    snprintf(command, sizeof command, "rm -rf %s", getenv("RECORD_TEST_DIR"));
+    int status = end(state);
+    assert_int_equal(system(command), 0);
+    return status;
+}
+
 static void tell_from(struct env_world *world, const char *instance, uint32_t seq, uint32_t n, int64_t end_count)
 {
     struct world_frame frame = {.task = "t-1", .agent = "up", .instance = instance, .seq = seq, .n = n, .end_count = end_count};
@@ -151,9 +176,54 @@ static void test_a_card_that_never_comes_is_asked_for_less_and_less(void **state
     assert_true(before > ENV_SWEEP_MS);
 }
 
+static void test_what_was_said_while_nobody_listened_is_history(void **state)
+{
+    struct env_world *world = *state;
+    tell(world, 1, 3, -1);
+    (void)wait_for(world, "working", 3);
+    env_free(world->env);
+    world->env = NULL;
+    tell(world, 4, 2, -1);
+    tell(world, 6, 1, 6);
+    env_world_open(world);
+    assert_int_equal(env_world_get(world, "t-1"), AMP_OK); /* the first answer has it all: it waited for that */
+    const Amp__TaskRecord *record = world->reply->tasks[0];
+    assert_int_equal(record->events_count, 7); /* and the state that an end without one makes */
+    assert_false(record->incomplete);
+}
+
+static void test_a_number_that_is_missing_is_looked_for_in_the_stream(void **state)
+{
+    struct env_world *world = *state;
+    tell(world, 1, 3, -1);
+    (void)wait_for(world, "working", 3);
+    bus_unsubscribe(world->env->subs[1], false);
+    world_settle(&world->world, world->world.far);
+    tell(world, 4, 2, -1); /* not heard */
+    world->env->subs[1] = bus_subscribe(world->world.far, "amp.evt.*.*", NULL, evtstream_on_msg, world->env);
+    world_settle(&world->world, world->world.far);
+    tell(world, 6, 1, -1);
+    assert_false(wait_for(world, "working", 6)->incomplete);
+}
+
+/* An instance that is gone said no end; what it said is there. */
+static void test_a_task_whose_instance_is_gone_is_whole(void **state)
+{
+    struct env_world *world = *state;
+    tell(world, 1, 3, -1);
+    (void)wait_for(world, "working", 3);
+    record_sweep(world->env);
+    etask_find(world->env, "t-1")->orphaned_ms -= ENV_GONE_GRACE_MS + 1000;
+    record_sweep(world->env);
+    const Amp__TaskRecord *record = wait_for(world, "failed", 4);
+    assert_int_equal(record->error->code, AMP_INSTANCE_LOST);
+    assert_false(record->incomplete);
+}
+
 int main(void)
 {
     log_init(LOG_ERROR, "test");
+#define STREAM(name) cmocka_unit_test_setup_teardown(name, begin_stream, end_stream)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
     const struct CMUnitTest tests[] = {
         TEST(test_what_is_told_on_the_bus_is_history),
@@ -163,6 +233,9 @@ int main(void)
         TEST(test_what_was_not_heard_while_the_bus_was_away_does_not_count),
         TEST(test_open_tasks_go_on_after_a_restart),
         TEST(test_a_card_that_never_comes_is_asked_for_less_and_less),
+        STREAM(test_what_was_said_while_nobody_listened_is_history),
+        STREAM(test_a_number_that_is_missing_is_looked_for_in_the_stream),
+        STREAM(test_a_task_whose_instance_is_gone_is_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

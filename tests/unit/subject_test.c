@@ -22,6 +22,7 @@ static const struct {
     {AMP_SUBJECT_WHO, "echo", NULL, NULL, "amp.who.echo"},
     {AMP_SUBJECT_WHO_SKILL, "sum", NULL, NULL, "amp.whoskill.sum"},
     {AMP_SUBJECT_WHO_ALL, NULL, NULL, NULL, "amp.whoall"},
+    {AMP_SUBJECT_CANARY, "env", NULL, NULL, "amp.canary.env"},
 };
 
 static void test_a_subject_is_built_and_taken_apart_again(void **state)
