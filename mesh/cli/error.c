@@ -28,6 +28,8 @@ const char *error_default_hint(enum amp_code code)
         return "a longer --timeout; amesh task ls --open shows what still runs";
     case AMP_JOURNAL:
         return "amesh check says why; free the disk and restart the environment";
+    case AMP_CORRUPT:
+        return "amesh env verify says all that is damaged";
     case AMP_AGENT_DIED:
         return "amesh show AGENT for its deaths; --durable retries on another instance";
     case AMP_INSTANCE_LOST:

@@ -3,3 +3,4 @@
 #include "base/command.h"
 
 extern const struct command env_commands[];
+extern const struct command journal_commands[]; /* env verify … */

@@ -250,6 +250,8 @@ void env_refuse(struct env *env, const char *reply, enum amp_encoding encoding, 
 /* With the journal's cause, and what to do. */
 void env_error_journal(const struct env *env, struct amp_error *err);
 void env_refuse_journal(struct env *env, const char *reply, enum amp_encoding encoding);
+/* With why the journal could not be read just now. */
+void env_refuse_unread(struct env *env, const char *reply, enum amp_encoding encoding);
 void env_refuse_code(const struct ask *ask, enum amp_code code, const char *field, const char *text);
 /* AMP_TOO_LARGE, AMP_NO_BUS, AMP_OVERLOADED as bus_publish. */
 AMP_MUST_USE enum amp_code env_publish(struct env *env, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope);

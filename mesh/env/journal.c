@@ -6,6 +6,7 @@
 #include "journal_private.h"
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/counters.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -24,7 +25,7 @@
 
 struct outcome { /* of the last transaction */
     enum amp_code code;
-    char failure[200];
+    char failure[JOURNAL_FAILURE_SIZE];
 };
 
 struct journal {
@@ -45,7 +46,7 @@ struct journal {
 
 struct verdict {
     enum amp_code code;
-    char failure[200];
+    char failure[JOURNAL_FAILURE_SIZE];
     size_t count;
     struct journal_batch *batches[];
 };
@@ -134,7 +135,7 @@ static void commit_group(struct journal *journal, void **items, size_t count, st
     verdict->count = count;
     memcpy(verdict->batches, items, count * sizeof verdict->batches[0]);
     if (last->code == AMP_OK)
-        last->code = store_commit(&journal->store, verdict->batches, count, last->failure, sizeof last->failure);
+        last->code = store_commit(&journal->store, verdict->batches, count, clock_unix_ms(), last->failure);
     verdict->code = last->code;
     memcpy(verdict->failure, last->failure, sizeof verdict->failure);
     /* There are never more verdicts than batches, and the box has room for as many. */
@@ -217,6 +218,11 @@ size_t journal_waiting(const struct journal *journal)
     return journal->n_waiting;
 }
 
+const struct amp_error *journal_read_error(const struct journal *journal)
+{
+    return &journal->reader.error;
+}
+
 struct reader *journal_reader(struct journal *journal)
 {
     return &journal->reader;
@@ -237,6 +243,19 @@ static enum amp_code take_lock(struct journal *journal, const char *path, struct
     }
     free(name);
     return code;
+}
+
+/* What was not as an orderly end leaves it, and is harmless. */
+static void say_found(const struct store *store)
+{
+    if (store->wal.frames_cut > 0)
+        log_event(LOG_WARN, "journal.repaired", "cut", "the tail of a transaction that was not committed", "frames", log_int(store->wal.frames_cut), NULL);
+    if (store->old_head.state == HEAD_GARBLED)
+        log_event(LOG_WARN, "journal.head", "found", "it cannot be read; written anew", NULL);
+    else if (store->old_head.state == HEAD_NONE && store->chain.n > 1)
+        log_event(LOG_WARN, "journal.head", "found", "there is none; written anew", NULL);
+    else if (store->old_head.state == HEAD_READ && strcmp(store->old_head.id, store->chain.id) != 0)
+        log_event(LOG_WARN, "journal.head", "found", "it is another journal's; written anew", "of", store->old_head.id, NULL);
 }
 
 static void journal_destroy(struct journal *journal)
@@ -265,7 +284,7 @@ enum amp_code journal_open(struct loop *loop, const char *path, struct journal *
     journal->verdicts = mailbox_new_loop(loop, JOURNAL_QUEUE_MAX, on_verdicts, journal);
     enum amp_code code = take_lock(journal, path, reterr);
     if (code == AMP_OK)
-        code = store_open(&journal->store, path, reterr);
+        code = store_open(&journal->store, path, clock_unix_ms(), reterr);
     if (code == AMP_OK)
         code = reader_open(&journal->reader, path, reterr);
     journal->worker = code == AMP_OK ? journal_worker_new(journal, journal->batches) : NULL;
@@ -275,6 +294,7 @@ enum amp_code journal_open(struct loop *loop, const char *path, struct journal *
         journal_destroy(journal);
         return code;
     }
+    say_found(&journal->store);
     *ret = journal;
     return AMP_OK;
 }

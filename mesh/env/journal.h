@@ -64,7 +64,10 @@ AMP_MUST_USE enum amp_code journal_write(struct journal *journal, struct journal
 const char *journal_failure(const struct journal *journal); /* NULL, or why it refuses */
 size_t journal_waiting(const struct journal *journal);      /* batches without a verdict */
 
-/* ---- reads: `on_row` returns false to stop ---------------------------------------------------------------- */
+/* ---- reads: `on_row` returns false to stop. A row that is not what was written is never given: AMP_CORRUPT, which names it ---- */
+
+/* Why the read before failed; AMP_OK if it did not. */
+const struct amp_error *journal_read_error(const struct journal *journal);
 
 typedef bool journal_on_row(void *ctx, const struct journal_row *row);
 

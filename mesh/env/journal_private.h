@@ -1,8 +1,94 @@
-/* Between the journal's files: journal.c (queue, verdicts), journal_worker.c (the thread), journal_sqlite.c (schema, writing), journal_read.c. */
+/* Between the journal's files: journal.c (queue, verdicts), journal_worker.c (the thread), journal_sqlite.c (opening, writing), journal_schema.c,
+ * journal_chain.c (entries), journal_head.c, journal_wal.c, journal_read.c. */
 #pragma once
 #include "env/journal.h"
 
 #include <sqlite3.h>
+
+#define SCHEMA_VERSION 3
+#define SCHEMA_CHAINED 3 /* the version from which on there is a chain */
+#define JOURNAL_CORRUPT_HINT "amesh env verify says all that is damaged; restore a backup, or save what is sound: amesh env export --skip-corrupt"
+
+/* ---- what rows are made of: the columns that are sealed, those of the key first. To add a column: at the end. */
+#define COLUMNS_META "name, value"
+#define COLUMNS_TASKS \
+    "id, context, agent, skill, sender, parent, instance, state, durable, open, incomplete, submitted, started, ended, attempt," \
+    " events, attempts, request, record, dead"
+#define COLUMNS_EVENTS "task, seq, count, at, body"
+#define COLUMNS_KEYS "sender, key, task, digest"
+#define COLUMNS_KV "scope, owner, key, version, at, value"
+#define COLUMNS_DEATHS "n, agent, instance, at, body"
+
+enum chain_kind { CHAIN_META = 1, CHAIN_TASK, CHAIN_EVENT, CHAIN_KEY, CHAIN_KV, CHAIN_DEATH, CHAIN_KINDS }; /* on the disk: never renumbered */
+struct chain_table {
+    const char *name, *columns;
+    const char *text; /* SQL: the row's name for people */
+    unsigned n_key, n_columns;
+};
+extern const struct chain_table chain_tables[CHAIN_KINDS];
+
+/* ---- the chain */
+#define CHAIN_HASH_SIZE 32u
+#define CHAIN_SEAL_SIZE 16u
+#define CHAIN_ROW_SIZE (1u + 2u * CHAIN_SEAL_SIZE) /* kind, digest of the key, seal (zeros: the row is gone) */
+#define CHAIN_ENTRY_ROWS 65536u                    /* rows of one entry; a transaction may have several */
+
+struct chain_entry {
+    uint64_t n;
+    int64_t at_unix_ms;
+    struct amp_bytes rows;
+    uint8_t hash[CHAIN_HASH_SIZE];
+};
+
+struct chain { /* the writer's */
+    char id[AMP_ID_SIZE]; /* of the journal */
+    uint64_t n, next_n;   /* the newest entry; of the transaction at hand */
+    uint8_t hash[CHAIN_HASH_SIZE], next_hash[CHAIN_HASH_SIZE];
+    struct amp_buf rows; /* of the transaction at hand */
+    uint8_t note[CHAIN_ROW_SIZE];
+    bool is_noted, is_bulk; /* is_bulk: each seal is one row; else the last seal before chain_take */
+    sqlite3_stmt *insert;
+};
+
+void chain_init(struct chain *chain);
+void chain_done(struct chain *chain);
+/* SQL functions row_seal, row_gone, row_key, chain_entry. `chain` NULL: nothing is noted. */
+int chain_functions(sqlite3 *db, struct chain *chain);
+void chain_begin(struct chain *chain);
+bool chain_take(struct chain *chain); /* what was sealed last is a row of the transaction */
+struct store;
+bool chain_add(struct store *store, int64_t now_unix_ms); /* the entries of the transaction */
+void chain_committed(struct chain *chain);
+void chain_hash(const struct chain_entry *entry, const uint8_t before[CHAIN_HASH_SIZE], uint8_t ret[CHAIN_HASH_SIZE]);
+/* Of "SELECT n, at, rows, hash FROM chain": SQLITE_ROW, SQLITE_DONE or an error. Rows live until the next step. */
+int chain_read(sqlite3_stmt *statement, struct chain_entry *ret);
+/* Where the chain begins: entries up to *ret_n are no longer kept. False: it cannot be read. */
+bool chain_base(sqlite3 *db, uint64_t *ret_n, uint8_t ret_hash[CHAIN_HASH_SIZE]);
+
+/* ---- journal_head.c: <journal>-head, and files beside the journal */
+struct head {
+    enum { HEAD_NONE, HEAD_GARBLED, HEAD_READ } state;
+    char id[AMP_ID_SIZE];
+    uint64_t n;
+    uint8_t hash[CHAIN_HASH_SIZE];
+};
+sqlite3_file *side_open(const char *journal_path, const char *suffix, bool is_written, char **ret_name);
+void side_close(sqlite3_file *file, char *name);
+void head_read(const char *journal_path, struct head *ret);
+AMP_MUST_USE bool head_write(struct store *store);
+/* The newest entry against the one before it and the head; fills the chain's id, n and hash. AMP_CORRUPT. */
+AMP_MUST_USE enum amp_code chain_check_end(sqlite3 *db, const char *path, const struct head *head, struct chain *chain, struct amp_error *reterr);
+
+/* ---- journal_wal.c */
+struct wal_scan {
+    uint32_t commits, commits_behind; /* whole transactions, and ends of others behind the first frame that is wrong */
+    uint32_t first_bad, frames_cut;   /* number of that frame; frames behind the last whole transaction */
+};
+void wal_scan(const char *journal_path, struct wal_scan *ret); /* nobody may have the journal open */
+
+/* ---- journal_schema.c */
+int schema_version(sqlite3 *db, int *ret);
+int schema_upgrade(struct store *store, int *version, int64_t now_unix_ms);
 
 struct journal_batch {
     struct journal *journal;
@@ -12,6 +98,8 @@ struct journal_batch {
     void *ctx;
     struct journal_batch *next; /* pool */
 };
+
+#define JOURNAL_FAILURE_SIZE 200
 
 enum store_statement {
     STORE_BEGIN,
@@ -31,15 +119,22 @@ enum store_statement {
 /* The writing side. After store_open it belongs to the worker thread until that has ended. */
 struct store {
     sqlite3 *db;
+    char *path;
     sqlite3_stmt *statements[STORE_STATEMENTS];
     int wal_pages; /* since the last checkpoint */
+    struct chain chain;
+    sqlite3_file *head;
+    char *head_name;
+    struct wal_scan wal;  /* as it was found */
+    struct head old_head; /* the same */
 };
 
-AMP_MUST_USE enum amp_code store_open(struct store *store, const char *path, struct amp_error *reterr);
+/* Checks what can be checked without reading everything; upgrades. AMP_CORRUPT leaves all files as they are. */
+AMP_MUST_USE enum amp_code store_open(struct store *store, const char *path, int64_t now_unix_ms, struct amp_error *reterr);
 void store_close(struct store *store);
 /* One transaction, one fsync. On failure nothing of it is there, and `failure` says why. */
-AMP_MUST_USE enum amp_code store_commit(struct store *store, struct journal_batch *const *batches, size_t count, char *failure,
-                                        size_t failure_size);
+AMP_MUST_USE enum amp_code store_commit(struct store *store, struct journal_batch *const *batches, size_t count, int64_t now_unix_ms,
+                                        char failure[JOURNAL_FAILURE_SIZE]);
 /* Moves the log into the file if it has grown; with is_idle already when it is worth it. */
 void store_checkpoint(struct store *store, bool is_idle);
 
@@ -52,6 +147,7 @@ struct reader {
         sqlite3_stmt *statement;
     } cache[READER_STATEMENTS_MAX];
     size_t n_cache;
+    struct amp_error error; /* of the read before */
 };
 AMP_MUST_USE enum amp_code reader_open(struct reader *reader, const char *path, struct amp_error *reterr);
 void reader_close(struct reader *reader);

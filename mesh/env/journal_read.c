@@ -3,6 +3,8 @@
 #include "journal_private.h"
 
 #include "base/alloc.h"
+#include "base/counters.h"
+#include "base/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +15,8 @@ enum amp_code reader_open(struct reader *reader, const char *path, struct amp_er
     *reader = (struct reader){0};
     if (sqlite3_open_v2(path, &reader->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) == SQLITE_OK &&
         sqlite3_exec(reader->db, "PRAGMA cache_size = -8192; PRAGMA query_only = 1; SELECT count(*) FROM sqlite_master", NULL, NULL,
-                     NULL) == SQLITE_OK)
+                     NULL) == SQLITE_OK &&
+        chain_functions(reader->db, NULL) == SQLITE_OK)
         return AMP_OK;
     amp_error_set(reterr, AMP_JOURNAL, "", "the journal %s cannot be read: %s", path,
                   reader->db ? sqlite3_errmsg(reader->db) : "out of memory");
@@ -86,25 +89,59 @@ static struct amp_bytes bytes_at(sqlite3_stmt *statement, int at)
     return (struct amp_bytes){.data = data, .len = data ? (size_t)sqlite3_column_bytes(statement, at) : 0};
 }
 
+/* Behind a row's own columns: its name if it is not what was written, and the entry that wrote it. */
+#define CHECKED(kind, columns, text) ", CASE WHEN seal = row_seal(" kind ", " columns ") THEN NULL ELSE " text " END, entry"
+#define CHECKED_TASK CHECKED("2", COLUMNS_TASKS, "'task ' || id")
+#define CHECKED_EVENTS CHECKED("3", COLUMNS_EVENTS, "'events from ' || seq || ' of task ' || task")
+#define CHECKED_KEY CHECKED("4", COLUMNS_KEYS, "'idempotency key ' || key || ' of ' || sender")
+#define CHECKED_KV CHECKED("5", COLUMNS_KV, "'value ' || scope || '/' || owner || '/' || key")
+#define CHECKED_DEATH CHECKED("6", COLUMNS_DEATHS, "'death ' || n || ' of ' || agent")
+
+static enum amp_code corrupt(struct reader *reader, const char *what, int64_t entry)
+{
+    counter_add(COUNTER_journal_corrupt, 1);
+    amp_error_set(&reader->error, AMP_CORRUPT, "", "the journal is damaged: %.200s (chain entry %lld) is not what was written", what, (long long)entry);
+    amp_error_hint(&reader->error, JOURNAL_CORRUPT_HINT);
+    log_event(LOG_ERROR, "journal.corrupt", "row", what, "entry", log_int(entry), NULL);
+    return AMP_CORRUPT;
+}
+
+static enum amp_code unreadable(struct reader *reader, int status)
+{
+    enum amp_code code = (status & 0xff) == SQLITE_CORRUPT || (status & 0xff) == SQLITE_NOTADB ? AMP_CORRUPT : AMP_JOURNAL;
+    amp_error_set(&reader->error, code, "", "the journal cannot be read: %s", sqlite3_errmsg(reader->db));
+    if (code == AMP_CORRUPT)
+        amp_error_hint(&reader->error, JOURNAL_CORRUPT_HINT);
+    return code;
+}
+
 /* Steps through the rows; `fill` makes one from the columns. */
 static enum amp_code read_rows(struct reader *reader, sqlite3_stmt *statement,
                                void (*fill)(sqlite3_stmt *statement, struct journal_row *row), journal_on_row *on_row, void *ctx,
                                struct amp_error *reterr)
 {
     int status;
+    int broken = sqlite3_column_count(statement) - 2;
+    enum amp_code code = AMP_OK;
+    reader->error.code = AMP_OK;
     while ((status = sqlite3_step(statement)) == SQLITE_ROW) {
         struct journal_row row = {0};
-        fill(statement, &row);
-        if (!on_row(ctx, &row)) {
-            status = SQLITE_DONE;
+        const char *what = (const char *)sqlite3_column_text(statement, broken);
+        if (what) {
+            code = corrupt(reader, what, sqlite3_column_int64(statement, broken + 1));
             break;
         }
+        fill(statement, &row);
+        if (!on_row(ctx, &row))
+            break;
     }
+    if (status != SQLITE_DONE && status != SQLITE_ROW)
+        code = unreadable(reader, status);
     sqlite3_reset(statement);
     sqlite3_clear_bindings(statement);
-    if (status == SQLITE_DONE)
-        return AMP_OK;
-    return amp_error_set(reterr, AMP_JOURNAL, "", "the journal cannot be read: %s", sqlite3_errmsg(reader->db));
+    if (code != AMP_OK && reterr)
+        *reterr = reader->error;
+    return code;
 }
 
 static void fill_task(sqlite3_stmt *statement, struct journal_row *row)
@@ -130,10 +167,6 @@ static void fill_task(sqlite3_stmt *statement, struct journal_row *row)
     row->request = bytes_at(statement, 17);
     row->body = bytes_at(statement, 18);
 }
-
-#define TASK_COLUMNS \
-    "id, context, agent, skill, sender, parent, instance, state, durable, open, incomplete, submitted, started, ended, attempt," \
-    " events, attempts, request, record"
 
 /* A NULL or "" is no condition. */
 static bool is_asked(const char *text)
@@ -197,7 +230,7 @@ enum amp_code journal_tasks(struct journal *journal, const struct journal_query 
         code = count_rows(reader, (const char *)sql.data, bind_query, query, ret_total);
         amp_buf_reset(&sql);
     }
-    (void)amp_buf_printf(&sql, "SELECT " TASK_COLUMNS);
+    (void)amp_buf_printf(&sql, "SELECT " COLUMNS_TASKS CHECKED_TASK);
     write_conditions(query, &sql);
     const char *order = query->oldest_first ? "ASC" : "DESC";
     if (query->from_task)
@@ -229,7 +262,7 @@ enum amp_code journal_events(struct journal *journal, const char *task, uint32_t
 {
     struct reader *reader = journal_reader(journal);
     sqlite3_stmt *statement = reader_prepare(reader,
-                                             "SELECT seq, count, at, body FROM events WHERE task = :task AND seq >= coalesce((SELECT"
+                                             "SELECT seq, count, at, body" CHECKED_EVENTS " FROM events WHERE task = :task AND seq >= coalesce((SELECT"
                                              " max(seq) FROM events WHERE task = :task AND seq <= :from), 0) AND seq + count > :from"
                                              " ORDER BY seq LIMIT :limit",
                                              reterr);
@@ -255,9 +288,9 @@ enum amp_code journal_deaths(struct journal *journal, const char *agent, uint32_
 {
     struct reader *reader = journal_reader(journal);
     sqlite3_stmt *statement = reader_prepare(reader,
-                                             is_asked(agent) ? "SELECT agent, instance, at, body FROM deaths WHERE agent = :agent"
+                                             is_asked(agent) ? "SELECT agent, instance, at, body" CHECKED_DEATH " FROM deaths WHERE agent = :agent"
                                                                " ORDER BY n DESC LIMIT :limit"
-                                                             : "SELECT agent, instance, at, body FROM deaths ORDER BY n DESC LIMIT :limit",
+                                                             : "SELECT agent, instance, at, body" CHECKED_DEATH " FROM deaths ORDER BY n DESC LIMIT :limit",
                                              reterr);
     if (!statement)
         return AMP_JOURNAL;
@@ -290,7 +323,7 @@ static void fill_key(sqlite3_stmt *statement, struct journal_row *row)
 enum amp_code journal_key(struct journal *journal, const char *from, const char *key, journal_on_row *on_row, void *ctx)
 {
     struct reader *reader = journal_reader(journal);
-    sqlite3_stmt *statement = reader_prepare(reader, "SELECT task, digest FROM keys WHERE sender = :from AND key = :key", NULL);
+    sqlite3_stmt *statement = reader_prepare(reader, "SELECT task, digest" CHECKED_KEY " FROM keys WHERE sender = :from AND key = :key", NULL);
     if (!statement)
         return AMP_JOURNAL;
     bind(statement, ":from", from);
@@ -313,8 +346,8 @@ enum amp_code journal_kv(struct journal *journal, const struct journal_kv_query 
 {
     struct reader *reader = journal_reader(journal);
     /* Keys with a prefix are those between it and it followed by the greatest character. */
-    static const char one[] = "SELECT key, version, at, value FROM kv WHERE scope = :scope AND owner = :owner AND key = :key";
-    static const char all[] = "SELECT key, version, at, value FROM kv WHERE scope = :scope AND owner = :owner AND key >= :key"
+    static const char one[] = "SELECT key, version, at, value" CHECKED_KV " FROM kv WHERE scope = :scope AND owner = :owner AND key = :key";
+    static const char all[] = "SELECT key, version, at, value" CHECKED_KV " FROM kv WHERE scope = :scope AND owner = :owner AND key >= :key"
                               " AND key < :key || char(1114111) AND key > :after ORDER BY key LIMIT :limit";
     sqlite3_stmt *statement = reader_prepare(reader, query->is_prefix ? all : one, NULL);
     if (!statement)

@@ -1,83 +1,64 @@
-/* The journal as an SQLite file: schema, and the one place that writes it.
+/* The journal as an SQLite file: how it is opened, and the one place that writes it.
  *
  * WAL with synchronous=FULL: a commit is one append to the log and one fsync. Checkpoints (which sync the file too) are taken
  * out of the commit's way: the worker makes them when it is idle, or when the log has grown past CHECKPOINT_FORCED_PAGES.
  * Task ids sort by time, so the indexes grow at their right edge. Blobs stand last in a row: a list reads none of them. */
 #include "journal_private.h"
 
+#include "base/alloc.h"
 #include "base/hook.h"
 #include "base/seeded.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SCHEMA_VERSION 2
 #define CHECKPOINT_IDLE_PAGES 2048
 #define CHECKPOINT_FORCED_PAGES 16384
-
-static const char schema[] =
-    "CREATE TABLE tasks (id TEXT NOT NULL PRIMARY KEY, context TEXT NOT NULL, agent TEXT, skill TEXT, sender TEXT, parent TEXT,"
-    " instance TEXT, state INTEGER NOT NULL, durable INTEGER NOT NULL, open INTEGER NOT NULL, incomplete INTEGER NOT NULL,"
-    " submitted INTEGER NOT NULL, started INTEGER NOT NULL, ended INTEGER NOT NULL, attempt INTEGER NOT NULL,"
-    " events INTEGER NOT NULL, attempts TEXT, request BLOB, record BLOB) STRICT;"
-    "CREATE INDEX tasks_by_time ON tasks (submitted, id);"
-    "CREATE INDEX tasks_by_context ON tasks (context, submitted, id);"
-    "CREATE INDEX tasks_by_agent ON tasks (agent, submitted, id) WHERE agent IS NOT NULL;"
-    "CREATE INDEX tasks_by_parent ON tasks (parent, submitted, id) WHERE parent IS NOT NULL;"
-    "CREATE INDEX tasks_open ON tasks (submitted, id) WHERE open = 1;"
-    "CREATE TABLE events (task TEXT NOT NULL, seq INTEGER NOT NULL, count INTEGER NOT NULL, at INTEGER NOT NULL,"
-    " body BLOB NOT NULL, PRIMARY KEY (task, seq)) STRICT, WITHOUT ROWID;"
-    "CREATE TABLE keys (sender TEXT NOT NULL, key TEXT NOT NULL, task TEXT NOT NULL, digest BLOB NOT NULL,"
-    " PRIMARY KEY (sender, key)) STRICT, WITHOUT ROWID;"
-    "CREATE TABLE kv (scope TEXT NOT NULL, owner TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, at INTEGER NOT NULL,"
-    " value BLOB NOT NULL, PRIMARY KEY (scope, owner, key)) STRICT;"
-    "CREATE TABLE deaths (n INTEGER PRIMARY KEY, agent TEXT NOT NULL, instance TEXT NOT NULL, at INTEGER NOT NULL,"
-    " body BLOB NOT NULL) STRICT;"
-    "CREATE INDEX deaths_by_agent ON deaths (agent, n);";
-
-/* What each version has that the one before had not, from 2 on. A new file is made as version 1 and goes the same way. */
-static const char *const upgrades[] = {
-    "ALTER TABLE tasks ADD COLUMN dead INTEGER NOT NULL DEFAULT 0;"
-    "CREATE INDEX tasks_dead ON tasks (submitted, id) WHERE dead = 1;",
-};
-_Static_assert(sizeof upgrades / sizeof *upgrades == SCHEMA_VERSION - 1, "a version without its upgrade");
 
 static const char *const statement_sql[STORE_STATEMENTS] = {
     [STORE_BEGIN] = "BEGIN IMMEDIATE",
     [STORE_COMMIT] = "COMMIT",
     [STORE_ROLLBACK] = "ROLLBACK",
     /* What a task is stays; what becomes of it is replaced. */
-    [STORE_TASK] = "INSERT INTO tasks (id, context, agent, skill, sender, parent, instance, state, durable, open, incomplete,"
-                   " submitted, started, ended, attempt, events, attempts, request, record, dead)"
-                   " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)"
+    [STORE_TASK] = "INSERT INTO tasks (" COLUMNS_TASKS ", entry, seal) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14,"
+                   " ?15, ?16, ?17, ?18, ?19, ?20, chain_entry(),"
+                   " row_seal(2, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20))"
                    " ON CONFLICT (id) DO UPDATE SET agent = excluded.agent, instance = excluded.instance, state = excluded.state,"
                    " open = excluded.open, incomplete = excluded.incomplete, started = excluded.started, ended = excluded.ended,"
                    " attempt = excluded.attempt, events = excluded.events, attempts = coalesce(excluded.attempts, attempts),"
                    " request = coalesce(excluded.request, request), record = coalesce(excluded.record, record),"
-                   " dead = excluded.dead",
-    [STORE_EVENT] = "INSERT INTO events (task, seq, count, at, body) VALUES (?1, ?2, ?3, ?4, ?5)",
-    [STORE_KV_PUT] = "INSERT INTO kv (scope, owner, key, version, at, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+                   " dead = excluded.dead, entry = excluded.entry,"
+                   " seal = row_seal(2, id, context, excluded.agent, skill, sender, parent, excluded.instance, excluded.state, durable,"
+                   " excluded.open, excluded.incomplete, submitted, excluded.started, excluded.ended, excluded.attempt, excluded.events,"
+                   " coalesce(excluded.attempts, attempts), coalesce(excluded.request, request), coalesce(excluded.record, record),"
+                   " excluded.dead)",
+    [STORE_EVENT] = "INSERT INTO events (" COLUMNS_EVENTS ", entry, seal) VALUES (?1, ?2, ?3, ?4, ?5, chain_entry(), row_seal(3, ?1, ?2, ?3, ?4, ?5))",
+    [STORE_KV_PUT] = "INSERT INTO kv (" COLUMNS_KV ", entry, seal) VALUES (?1, ?2, ?3, ?4, ?5, ?6, chain_entry(), row_seal(5, ?1, ?2, ?3, ?4, ?5, ?6))"
                      " ON CONFLICT (scope, owner, key) DO UPDATE SET version = excluded.version, at = excluded.at,"
-                     " value = excluded.value",
-    [STORE_KV_DELETE] = "DELETE FROM kv WHERE scope = ?1 AND owner = ?2 AND key = ?3",
-    [STORE_DEATH] = "INSERT INTO deaths (agent, instance, at, body) VALUES (?1, ?2, ?3, ?4)",
+                     " value = excluded.value, entry = excluded.entry, seal = row_seal(5, scope, owner, key, excluded.version, excluded.at, excluded.value)",
+    [STORE_KV_DELETE] = "DELETE FROM kv WHERE scope = ?1 AND owner = ?2 AND key = ?3 RETURNING row_gone(5, scope, owner, key)",
+    [STORE_DEATH] = "INSERT INTO deaths (" COLUMNS_DEATHS ", entry, seal) SELECT n, ?1, ?2, ?3, ?4, chain_entry(), row_seal(6, n, ?1, ?2, ?3, ?4)"
+                    " FROM (SELECT coalesce(max(n), 0) + 1 AS n FROM deaths)",
     [STORE_DEATH_TRIM] = "DELETE FROM deaths WHERE agent = ?1 AND n <= (SELECT n FROM deaths WHERE agent = ?1"
-                         " ORDER BY n DESC LIMIT 1 OFFSET ?2)",
-    [STORE_REVIVED] = "UPDATE tasks SET dead = 0 WHERE id = ?1",
-    [STORE_KEY] = "INSERT INTO keys (sender, key, task, digest) VALUES (?1, ?2, ?3, ?4)",
+                         " ORDER BY n DESC LIMIT 1 OFFSET ?2) RETURNING row_gone(6, n)",
+    [STORE_REVIVED] = "UPDATE tasks SET dead = 0, entry = chain_entry(), seal = row_seal(2, id, context, agent, skill, sender, parent, instance, state,"
+                      " durable, open, incomplete, submitted, started, ended, attempt, events, attempts, request, record, 0) WHERE id = ?1",
+    [STORE_KEY] = "INSERT INTO keys (" COLUMNS_KEYS ", entry, seal) VALUES (?1, ?2, ?3, ?4, chain_entry(), row_seal(4, ?1, ?2, ?3, ?4))",
 };
 
-static enum amp_code unusable(struct store *store, const char *path, struct amp_error *reterr)
+static enum amp_code unusable(struct store *store, struct amp_error *reterr)
 {
-    amp_error_set(reterr, AMP_JOURNAL, "", "the journal %s cannot be used: %s", path,
+    int status = store->db ? sqlite3_errcode(store->db) : SQLITE_NOMEM;
+    bool is_damaged = status == SQLITE_CORRUPT || status == SQLITE_NOTADB;
+    amp_error_set(reterr, is_damaged ? AMP_CORRUPT : AMP_JOURNAL, "", "the journal %s %s: %s", store->path, is_damaged ? "is damaged" : "cannot be used",
                   store->db ? sqlite3_errmsg(store->db) : "out of memory");
-    amp_error_hint(reterr, "check that its directory can be written and has space; a damaged file can be moved away");
-    store_close(store);
-    return AMP_JOURNAL;
+    amp_error_hint(reterr, "%s", is_damaged ? JOURNAL_CORRUPT_HINT : "check that its directory can be written and has space");
+    return is_damaged ? AMP_CORRUPT : AMP_JOURNAL;
 }
 
 static int on_wal(void *ctx, sqlite3 *db, const char *name, int pages)
@@ -85,24 +66,6 @@ static int on_wal(void *ctx, sqlite3 *db, const char *name, int pages)
     struct store *store = ctx;
     store->wal_pages = pages;
     return SQLITE_OK;
-}
-
-static int read_version(void *ctx, int count, char **values, char **names)
-{
-    int *version = ctx;
-    return count == 1 && values[0] && sscanf(values[0], "%d", version) == 1 ? 0 : 1;
-}
-
-static int make_schema(struct store *store, int *version)
-{
-    int status = sqlite3_exec(store->db, "PRAGMA user_version", read_version, version, NULL);
-    while (status == SQLITE_OK && *version >= 0 && *version < SCHEMA_VERSION) {
-        char sql[sizeof schema + 128];
-        snprintf(sql, sizeof sql, "BEGIN IMMEDIATE;%s PRAGMA user_version = %d; COMMIT;", *version == 0 ? schema : upgrades[*version - 1], *version + 1);
-        status = sqlite3_exec(store->db, sql, NULL, NULL, NULL);
-        ++*version;
-    }
-    return status;
 }
 
 /* What agents were asked and said is nobody else's: SQLite gives its log the permissions of the file. */
@@ -127,43 +90,106 @@ static bool settle(struct store *store, int version)
                                          sqlite3_exec(store->db, sql, NULL, NULL, NULL) == SQLITE_OK);
 }
 
-enum amp_code store_open(struct store *store, const char *path, struct amp_error *reterr)
+/* Before SQLite sees it: it would throw the log of an empty file away, and what stands behind the first wrong frame of a log. */
+static enum amp_code check_files(struct store *store, struct amp_error *reterr)
 {
-    *store = (struct store){0};
-    if (!make_private(path)) {
-        amp_error_set(reterr, AMP_JOURNAL, "", "the journal %s cannot be made private to its user: %s", path, strerror(errno));
-        amp_error_hint(reterr, "check that its directory exists and can be written, and whose file it is");
+    struct stat file, log;
+    char *name = xasprintf("%s-wal", store->path);
+    bool is_cut = stat(store->path, &file) == 0 && file.st_size == 0 && stat(name, &log) == 0 && log.st_size > 0;
+    free(name);
+    head_read(store->path, &store->old_head);
+    wal_scan(store->path, &store->wal);
+    if (is_cut)
+        amp_error_set(reterr, AMP_CORRUPT, "", "the journal %s is damaged: it is empty, but its log is not", store->path);
+    else if (store->wal.commits_behind > 1)
+        amp_error_set(reterr, AMP_CORRUPT, "", "the journal %s is damaged: frame %u of its log (-wal) is not what was written, and %u transactions stand behind it",
+                      store->path, store->wal.first_bad, store->wal.commits_behind);
+    else
+        return AMP_OK;
+    amp_error_hint(reterr, JOURNAL_CORRUPT_HINT);
+    return AMP_CORRUPT;
+}
+
+static enum amp_code check_version(struct store *store, int version, struct amp_error *reterr)
+{
+    if (version == 0 && store->old_head.state == HEAD_READ && store->old_head.n > 0) {
+        amp_error_set(reterr, AMP_CORRUPT, "", "the journal %s is empty, but %s-head knows of %llu committed entries", store->path, store->path,
+                      (unsigned long long)store->old_head.n);
+        amp_error_hint(reterr, "restore a backup; to begin anew remove %s-head", store->path);
+        return AMP_CORRUPT;
+    }
+    if (version < 0 || version > SCHEMA_VERSION) {
+        amp_error_set(reterr, AMP_JOURNAL, "", "the journal %s has schema %d, this program knows %d", store->path, version, SCHEMA_VERSION);
+        amp_error_hint(reterr, "start it with the version of amesh that made it");
         return AMP_JOURNAL;
     }
-    if (sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
-        return unusable(store, path, reterr);
+    return version >= SCHEMA_CHAINED ? chain_check_end(store->db, store->path, &store->old_head, &store->chain, reterr) : AMP_OK;
+}
+
+static enum amp_code open_db(struct store *store, int64_t now_unix_ms, struct amp_error *reterr)
+{
     /* Another writer is an error here, not something to wait for: the lock file is ours. */
     static const char setup[] = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;"
                                 "PRAGMA cache_size = -8192; PRAGMA journal_size_limit = 67108864;";
     int version = 0;
-    if (sqlite3_exec(store->db, setup, NULL, NULL, NULL) != SQLITE_OK || make_schema(store, &version) != SQLITE_OK)
-        return unusable(store, path, reterr);
-    if (version != SCHEMA_VERSION) {
-        amp_error_set(reterr, AMP_JOURNAL, "", "the journal %s has schema %d, this program knows %d", path, version, SCHEMA_VERSION);
-        amp_error_hint(reterr, "start it with the version of amesh that made it");
-        store_close(store);
-        return AMP_JOURNAL;
+    if (sqlite3_open_v2(store->path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
+        return unusable(store, reterr);
+    sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL); /* what is refused stays as it is */
+    if (chain_functions(store->db, &store->chain) != SQLITE_OK || schema_version(store->db, &version) != SQLITE_OK)
+        return unusable(store, reterr);
+    enum amp_code code = check_version(store, version, reterr);
+    if (code != AMP_OK)
+        return code;
+    if (sqlite3_exec(store->db, setup, NULL, NULL, NULL) != SQLITE_OK || schema_upgrade(store, &version, now_unix_ms) != SQLITE_OK)
+        return unusable(store, reterr);
+    code = chain_check_end(store->db, store->path, &(struct head){0}, &store->chain, reterr);
+    if (code == AMP_OK && !settle(store, version))
+        code = unusable(store, reterr);
+    if (code == AMP_OK && !head_write(store)) {
+        code = amp_error_set(reterr, AMP_JOURNAL, "", "%s-head cannot be written", store->path);
+        amp_error_hint(reterr, "check that its directory can be written and has space");
     }
-    if (!settle(store, version))
-        return unusable(store, path, reterr);
+    return code;
+}
+
+static enum amp_code prepare(struct store *store, struct amp_error *reterr)
+{
     for (size_t i = 0; i < STORE_STATEMENTS; i++) {
         if (sqlite3_prepare_v3(store->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &store->statements[i], NULL) != SQLITE_OK)
-            return unusable(store, path, reterr);
+            return unusable(store, reterr);
     }
     sqlite3_wal_hook(store->db, on_wal, store);
+    sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
     return AMP_OK;
+}
+
+enum amp_code store_open(struct store *store, const char *path, int64_t now_unix_ms, struct amp_error *reterr)
+{
+    *store = (struct store){.path = xstrdup(path)};
+    chain_init(&store->chain);
+    enum amp_code code = check_files(store, reterr);
+    if (code == AMP_OK && !make_private(path)) {
+        code = amp_error_set(reterr, AMP_JOURNAL, "", "the journal %s cannot be made private to its user: %s", path, strerror(errno));
+        amp_error_hint(reterr, "check that its directory exists and can be written, and whose file it is");
+    }
+    if (code == AMP_OK)
+        code = open_db(store, now_unix_ms, reterr);
+    if (code == AMP_OK)
+        code = prepare(store, reterr);
+    if (code != AMP_OK)
+        store_close(store);
+    return code;
 }
 
 void store_close(struct store *store)
 {
     for (size_t i = 0; i < STORE_STATEMENTS; i++)
         sqlite3_finalize(store->statements[i]);
+    sqlite3_finalize(store->chain.insert);
+    chain_done(&store->chain);
     sqlite3_close(store->db);
+    side_close(store->head, store->head_name);
+    free(store->path);
     *store = (struct store){0};
 }
 
@@ -200,9 +226,17 @@ static void bind_bytes(sqlite3_stmt *statement, int at, struct amp_bytes bytes)
 
 static bool step(sqlite3_stmt *statement)
 {
-    int status = sqlite3_step(statement);
+    int status;
+    while ((status = sqlite3_step(statement)) == SQLITE_ROW) /* what it has removed: noted by row_gone */
+        ;
     sqlite3_reset(statement);
     return status == SQLITE_DONE;
+}
+
+/* One that writes one row. */
+static bool step_row(struct store *store, sqlite3_stmt *statement)
+{
+    return step(statement) && chain_take(&store->chain);
 }
 
 static bool write_task(struct store *store, const struct journal_row *row)
@@ -228,7 +262,7 @@ static bool write_task(struct store *store, const struct journal_row *row)
     bind_bytes(statement, 18, row->request);
     bind_bytes(statement, 19, row->body);
     sqlite3_bind_int(statement, 20, row->is_dead);
-    return step(statement);
+    return step_row(store, statement);
 }
 
 static bool write_event(struct store *store, const struct journal_row *row)
@@ -239,7 +273,7 @@ static bool write_event(struct store *store, const struct journal_row *row)
     sqlite3_bind_int64(statement, 3, row->count);
     sqlite3_bind_int64(statement, 4, row->at_unix_ms);
     bind_bytes(statement, 5, row->body);
-    return step(statement);
+    return step_row(store, statement);
 }
 
 static bool write_kv(struct store *store, const struct journal_row *row)
@@ -253,7 +287,7 @@ static bool write_kv(struct store *store, const struct journal_row *row)
         sqlite3_bind_int64(statement, 5, row->at_unix_ms);
         bind_bytes(statement, 6, row->body);
     }
-    return step(statement);
+    return row->version ? step_row(store, statement) : step(statement);
 }
 
 static bool write_death(struct store *store, const struct journal_row *row)
@@ -266,14 +300,17 @@ static bool write_death(struct store *store, const struct journal_row *row)
     sqlite3_stmt *trim = store->statements[STORE_DEATH_TRIM];
     bind_name(trim, 1, row->agent);
     sqlite3_bind_int64(trim, 2, JOURNAL_DEATHS_MAX);
-    return step(statement) && step(trim);
+    return step_row(store, statement) && step(trim);
 }
 
 static bool write_revived(struct store *store, const struct journal_row *row)
 {
     sqlite3_stmt *statement = store->statements[STORE_REVIVED];
     bind_name(statement, 1, row->task);
-    return step(statement);
+    if (!step(statement))
+        return false;
+    (void)chain_take(&store->chain); /* a task that is not there changes nothing */
+    return true;
 }
 
 static bool write_key(struct store *store, const struct journal_row *row)
@@ -283,7 +320,7 @@ static bool write_key(struct store *store, const struct journal_row *row)
     bind_name(statement, 2, row->key);
     bind_name(statement, 3, row->task);
     bind_bytes(statement, 4, row->body);
-    return step(statement);
+    return step_row(store, statement);
 }
 
 static bool write_row(struct store *store, const struct journal_row *row)
@@ -305,20 +342,25 @@ static bool write_row(struct store *store, const struct journal_row *row)
     return false;
 }
 
-enum amp_code store_commit(struct store *store, struct journal_batch *const *batches, size_t count, char *failure,
-                           size_t failure_size)
+enum amp_code store_commit(struct store *store, struct journal_batch *const *batches, size_t count, int64_t now_unix_ms,
+                           char failure[JOURNAL_FAILURE_SIZE])
 {
+    chain_begin(&store->chain);
     bool is_done = step(store->statements[STORE_BEGIN]);
     for (size_t i = 0; is_done && i < count; i++) {
         for (const struct journal_row *row = batches[i]->first; is_done && row; row = row->next)
             is_done = write_row(store, row);
     }
     hook_at(HOOK_env_written);
-    if (is_done && step(store->statements[STORE_COMMIT])) {
+    if (is_done && chain_add(store, now_unix_ms) && step(store->statements[STORE_COMMIT])) {
+        chain_committed(&store->chain);
         hook_at(HOOK_env_committed);
-        return AMP_OK;
+        if (head_write(store))
+            return AMP_OK;
+        snprintf(failure, JOURNAL_FAILURE_SIZE, "%s-head cannot be written", store->path);
+        return AMP_JOURNAL;
     }
-    snprintf(failure, failure_size, "%s", sqlite3_errmsg(store->db));
+    snprintf(failure, JOURNAL_FAILURE_SIZE, "%s", sqlite3_errmsg(store->db));
     if (!sqlite3_get_autocommit(store->db))
         (void)step(store->statements[STORE_ROLLBACK]);
     return AMP_JOURNAL;

@@ -93,7 +93,7 @@ static void read_keys(const struct ask *ask, const Amp__Kv *kv, const char *owne
     entries.list = amp_arena_alloc(entries.arena, LIST_MAX * sizeof *entries.list);
     enum amp_code code = entries.list ? journal_kv(env->journal, &query, add_entry, &entries) : AMP_NO_MEMORY;
     if (code != AMP_OK && code != AMP_NOT_FOUND)
-        env_refuse_code(ask, code, "", "the journal cannot be read");
+        env_refuse_unread(env, ask->reply, ask->encoding);
     else if (!is_list && entries.count == 0)
         env_refuse_code(ask, AMP_NOT_FOUND, "key", "there is no such key");
     else
@@ -191,7 +191,7 @@ static bool may_change(const struct ask *ask, const Amp__Kv *kv, const char *own
     else if (kv->op == AMP__KV_OP__KV_DELETE && version == 0)
         env_refuse_code(ask, AMP_NOT_FOUND, "key", "there is no such key");
     else if (is_new && journal_count_keys(env->journal, scopes[kv->scope], owner, &keys) != AMP_OK)
-        env_refuse_code(ask, AMP_JOURNAL, "", "the journal cannot be read");
+        env_refuse_unread(env, ask->reply, ask->encoding);
     else if (is_new && keys >= ENV_KV_KEYS_MAX)
         env_refuse_code(ask, AMP_OVERLOADED, "key", "this owner has as many keys as allowed; delete some");
     else if (HASH_COUNT(env->kv) >= ENV_KV_PENDING_MAX)
@@ -210,7 +210,7 @@ static void change_key(const struct ask *ask, const Amp__Kv *kv, const char *own
     uint32_t version = 0;
     HASH_FIND(hh, env->kv, name, name_len, pending);
     if (version_now(env, pending, kv, owner, &version) != AMP_OK) {
-        env_refuse_code(ask, AMP_JOURNAL, "", "the journal cannot be read");
+        env_refuse_unread(env, ask->reply, ask->encoding);
         return;
     }
     if (!may_change(ask, kv, owner, version))

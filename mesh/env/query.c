@@ -188,7 +188,7 @@ static void answer_one(const struct ask *ask, Amp__TaskRecord *record)
                                 .room = used < room ? room - used : 0};
         enum amp_code code = read_events(ask->env, &events);
         if (code != AMP_OK) {
-            env_refuse_code(ask, code, "", "the events of the task cannot be read");
+            env_refuse_unread(ask->env, ask->reply, ask->encoding);
             return;
         }
         snprintf(token, sizeof token, "%" PRIu32, events.next);

@@ -138,14 +138,14 @@ static bool answer_known(const struct ask *ask, const char *key, const uint8_t d
     if (code == AMP_NOT_FOUND)
         return false;
     if (code != AMP_OK) {
-        env_refuse_code(ask, AMP_JOURNAL, "", "the journal cannot be read");
+        env_refuse_unread(env, ask->reply, ask->encoding);
     } else if (memcmp(known.digest, digest, DIGEST_SIZE) != 0) {
         refuse_conflict(ask, known.task);
     } else {
         counter_add(COUNTER_env_duplicates, 1);
         struct journal_query query = {.task = known.task, .limit = 1};
         if (journal_tasks(env->journal, &query, on_first_task, (void *)ask, NULL, NULL) != AMP_OK)
-            env_refuse_code(ask, AMP_JOURNAL, "", "the journal cannot be read");
+            env_refuse_unread(env, ask->reply, ask->encoding);
     }
     return true;
 }

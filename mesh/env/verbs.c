@@ -101,6 +101,14 @@ void env_refuse_journal(struct env *env, const char *reply, enum amp_encoding en
     env_refuse(env, reply, encoding, &err);
 }
 
+void env_refuse_unread(struct env *env, const char *reply, enum amp_encoding encoding)
+{
+    struct amp_error err = *journal_read_error(env->journal);
+    if (err.code == AMP_OK)
+        amp_error_set(&err, AMP_JOURNAL, "", "the journal cannot be read");
+    env_refuse(env, reply, encoding, &err);
+}
+
 void env_refuse_code(const struct ask *ask, enum amp_code code, const char *field, const char *text)
 {
     struct amp_error err = {0};

@@ -117,6 +117,12 @@ static void refuse(struct watcher *watcher, enum amp_code code, const char *why)
     watcher->is_over = true;
 }
 
+static void refuse_unread(struct watcher *watcher)
+{
+    env_refuse_unread(watcher->env, watcher->reply, watcher->encoding);
+    watcher->is_over = true;
+}
+
 /* ---- behind ------------------------------------------------------------------------------------------------------------ */
 
 static void fall_behind(struct watcher *watcher)
@@ -189,7 +195,7 @@ static void catch_up(struct watcher *watcher)
     watcher->n_sent = 0;
     watcher->has_row = false;
     if (is_behind && journal_events(watcher->env->journal, watcher->id, watcher->wanted, replay_row, watcher, NULL) != AMP_OK)
-        refuse(watcher, AMP_JOURNAL, "the journal cannot be read");
+        refuse_unread(watcher);
     else if (is_behind && !watcher->has_row)
         refuse(watcher, AMP_FRAMES_LOST, "the journal does not have all of its events");
     if (!watcher->is_over && watcher->wanted > committed(watcher))

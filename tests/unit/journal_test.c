@@ -283,7 +283,7 @@ static void test_a_file_that_is_no_journal_is_refused_with_what_to_do(void **sta
     for (int i = 0; i < 1000; i++)
         fputs("this is not a database\n", file);
     fclose(file);
-    assert_int_equal(journal_open(fixture->loop, path, &other, &err), AMP_JOURNAL);
+    assert_int_equal(journal_open(fixture->loop, path, &other, &err), AMP_CORRUPT);
     assert_true(err.hint[0]);
     snprintf(path, sizeof path, "%s/no/such/dir/journal.db", fixture->dir);
     assert_int_equal(journal_open(fixture->loop, path, &other, &err), AMP_JOURNAL);
@@ -302,25 +302,6 @@ static void test_a_journal_of_a_newer_version_is_refused(void **state)
     assert_int_equal(open_journal(fixture, &err), AMP_JOURNAL);
     assert_non_null(strstr(err.message, "99"));
     fixture->journal = NULL;
-}
-
-/* As a former version left it. */
-static void test_a_journal_of_version_1_is_taken_over(void **state)
-{
-    static const char back[] = "DROP INDEX tasks_dead; ALTER TABLE tasks DROP COLUMN dead; PRAGMA user_version = 1;"
-                               "INSERT INTO tasks (id, context, state, durable, open, incomplete, submitted, started, ended, attempt, events) VALUES ('t-old', 'c-1', 3, 1, 0, 0, 5, 5, 6, 1, 2)";
-    struct fixture *fixture = *state;
-    struct amp_error err = {0};
-    struct journal_counts counts;
-    sqlite3 *db;
-    journal_close(fixture->journal);
-    fixture->journal = NULL;
-    assert_int_equal(sqlite3_open(fixture->path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, back, NULL, NULL, NULL), SQLITE_OK);
-    sqlite3_close(db);
-    assert_int_equal(open_journal(fixture, &err), AMP_OK);
-    assert_int_equal(journal_count(fixture->journal, &counts), AMP_OK);
-    assert_int_equal(counts.tasks, 1);
 }
 
 static void test_tasks_come_in_pages_newest_or_oldest_first(void **state)
@@ -583,7 +564,6 @@ int main(void)
         TEST(test_a_second_opening_is_refused_while_the_first_lives),
         TEST(test_a_file_that_is_no_journal_is_refused_with_what_to_do),
         TEST(test_a_journal_of_a_newer_version_is_refused),
-        TEST(test_a_journal_of_version_1_is_taken_over),
         TEST(test_tasks_come_in_pages_newest_or_oldest_first),
         TEST(test_tasks_are_filtered_by_what_is_asked),
         TEST(test_events_are_read_from_the_row_that_holds_the_number),
