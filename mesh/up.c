@@ -18,6 +18,7 @@
 #include "base/loop.h"
 #include "cli/context.h"
 #include "cli/nats_server.h"
+#include "env/commands.h"
 #include "env/env.h"
 
 #define READY_PROBE_MS 5u
@@ -29,6 +30,7 @@ struct up {
     int lock_fd;
     struct nats_server *nats; /* NULL: the bus is somebody else's */
     struct env *env;
+    struct env_options env_options;
     struct loop_timer *timer; /* asks whether a task would be accepted; while stopping: the end of patience */
     struct loop_signal *on_int, *on_term;
     char url[512];
@@ -174,11 +176,12 @@ static void start_env(struct up *up)
                                       .on_down = on_bus_down,
                                       .ctx = up};
     snprintf(journal, sizeof journal, "%s/journal.db", cli->home.path);
-    struct env_options env_options = {.journal_path = journal, .name = "env"};
+    up->env_options.journal_path = journal;
+    up->env_options.name = "env";
     if (bus_new(cli->loop, &bus_options, &cli->bus, &err) != AMP_OK) {
         cli->bus = NULL;
         fail(up, &err);
-    } else if (env_new(cli->loop, cli->bus, &env_options, &up->env, &err) != AMP_OK) {
+    } else if (env_new(cli->loop, cli->bus, &up->env_options, &up->env, &err) != AMP_OK) {
         up->env = NULL;
         fail(up, &err);
     } else {
@@ -304,6 +307,8 @@ static int run_up(const struct command *command, struct command_args *args)
         status = cli_operands(&up.cli, 0, 0);
     if (status == 0 && (file_check_limit(&err) != AMP_OK || home_open(&up.cli.home, command_value(command, args, "home"), command_value(command, args, "bus"), true, &err) != AMP_OK))
         status = cli_fail(&up.cli, &err, NULL);
+    if (status == 0 && env_retain_parse(&up.env_options, command_value(command, args, "retain-age"), command_value(command, args, "retain-bytes"), &err) != AMP_OK)
+        status = cli_fail(&up.cli, &err, NULL);
     up.is_detached = status == 0 && command_flag(command, args, "detach");
     if (up.is_detached) {
         status = detach(&up);
@@ -381,6 +386,7 @@ static int run_down(const struct command *command, struct command_args *args)
 }
 
 static const struct command_option up_options[] = {
+    ENV_RETAIN_OPTIONS,
     {.name = "detach", .letter = 'd', .help = "return when it is ready; its log is up.log in the home"},
     {0},
 };

@@ -16,6 +16,7 @@ struct alone {
     struct loop *loop;
     struct bus *bus;
     struct env *env;
+    struct env_options options;
     bool is_json, is_ready, is_stopping;
 };
 
@@ -78,9 +79,10 @@ static int run_alone(struct alone *alone, const struct home *home)
     char journal[sizeof home->path + 16];
     struct amp_error err = {0};
     struct bus_options bus = {.url = home->bus, .creds = home->creds[0] ? home->creds : NULL, .name = "amesh-env", .wait_first = true, .on_up = on_up, .on_down = on_down, .ctx = alone};
-    struct env_options options = {.journal_path = journal, .name = "env"};
+    alone->options.journal_path = journal;
+    alone->options.name = "env";
     snprintf(journal, sizeof journal, "%s/journal.db", home->path);
-    if (bus_new(alone->loop, &bus, &alone->bus, &err) != AMP_OK || env_new(alone->loop, alone->bus, &options, &alone->env, &err) != AMP_OK)
+    if (bus_new(alone->loop, &bus, &alone->bus, &err) != AMP_OK || env_new(alone->loop, alone->bus, &alone->options, &alone->env, &err) != AMP_OK)
         return command_fail(alone->is_json, &err);
     struct loop_signal *on_term = loop_signal_new(alone->loop, SIGTERM, on_signal, alone);
     struct loop_signal *on_int = loop_signal_new(alone->loop, SIGINT, on_signal, alone);
@@ -99,6 +101,8 @@ static int run_env(const struct command *command, struct command_args *args)
     log_init(log_level_from_env(LOG_INFO), "env");
     if (file_check_limit(&err) != AMP_OK || home_open(&home, command_value(command, args, "home"), command_value(command, args, "bus"), true, &err) != AMP_OK)
         return command_fail(alone.is_json, &err);
+    if (env_retain_parse(&alone.options, command_value(command, args, "retain-age"), command_value(command, args, "retain-bytes"), &err) != AMP_OK)
+        return command_fail(alone.is_json, &err);
     if (!home.bus[0]) {
         amp_error_set(&err, AMP_NO_BUS, "", "there is no bus");
         amp_error_hint(&err, "--bus URL, AMESH_BUS, or amesh up");
@@ -114,7 +118,7 @@ static int run_env(const struct command *command, struct command_args *args)
     return status;
 }
 
-static const struct command_option no_options[] = {{0}};
+static const struct command_option env_options[] = {ENV_RETAIN_OPTIONS, {0}};
 
 const struct command env_commands[] = {
     {.name = "env",
@@ -122,7 +126,7 @@ const struct command env_commands[] = {
      .summary = "run the environment alone, on the bus of --bus or AMESH_BUS",
      .details = "The environment keeps durable tasks, history, memory and the list of agents. `amesh up` runs one; this is for a bus that runs elsewhere. "
                 "Its journal is journal.db in AMESH_HOME; a second environment on the same journal refuses.\n\nPrints `ready <bus url>` when a task would be accepted; SIGTERM ends it in good order.",
-     .options = no_options,
+     .options = env_options,
      .run = run_env},
     {0},
 };

@@ -161,6 +161,7 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
         env_free(env);
         return code;
     }
+    retain_begin(env, options);
     loop_timer_set(env->sweep, ENV_SWEEP_MS);
     if (bus_is_up(bus))
         env_bus_up(env);
@@ -268,6 +269,7 @@ void env_free(struct env *env)
     control_done(env);
     beats_done(env);
     registry_done(&env->registry);
+    retain_done(env);
     loop_timer_free(env->sweep);
     loop_timer_free(env->backlog);
     loop_timer_free(env->keepalive);

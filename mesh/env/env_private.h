@@ -419,6 +419,18 @@ void beats_bus_up(struct env *env); /* asks everybody to beat */
 struct kv_pending;
 void kv_done(struct env *env);
 
+/* ---- retain.c: what history loses with time ------------------------------------------------------------------------------ */
+
+struct retain {
+    struct loop_timer *timer;
+    int64_t age_ms;
+    uint64_t bytes;
+    uint32_t n_gone; /* by the batch under way */
+    bool is_under_way;
+};
+void retain_begin(struct env *env, const struct env_options *options);
+void retain_done(struct env *env);
+
 /* ---- env.c ---------------------------------------------------------------------------------------------------------------- */
 
 #define ENV_SUBS 3
@@ -460,6 +472,7 @@ struct env {
     bool is_pumping; /* somebody is behind */
     uint32_t n_watchers;
     struct kv_pending *kv;
+    struct retain retain;
     struct passed *passed; /* control messages on their way */
     uint32_t n_passed;
     struct evtstream *evt;

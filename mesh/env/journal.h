@@ -13,6 +13,7 @@ struct journal;
 #define JOURNAL_BATCH_BYTES_MAX (128u << 20)
 #define JOURNAL_READ_MAX 1000u           /* rows of one read */
 #define JOURNAL_DEATHS_MAX 100u          /* deaths kept of one agent */
+#define JOURNAL_PRUNE_MAX 64u            /* tasks removed at once */
 
 enum journal_row_kind {
     JOURNAL_TASK,  /* insert the summary of a task or replace what changes in it */
@@ -21,6 +22,7 @@ enum journal_row_kind {
     JOURNAL_DEATH,
     JOURNAL_REVIVED, /* the task is no dead letter any more */
     JOURNAL_KEY, /* idempotency key → task, with the digest of the request; scope = sender */
+    JOURNAL_PRUNE, /* tasks that ended long ago go, with their events and keys; open ones and dead letters never */
 };
 
 /* One row. Pointers of a row to be written live in the batch's arena (or are static); those of a row that was read, during
@@ -41,6 +43,10 @@ struct journal_row {
     struct amp_bytes request; /* task: packed Amp__Submit; kept as it was if empty */
     const char *scope, *owner, *key;
     uint32_t version;         /* kv; 0: delete */
+    /* prune: at_unix_ms: those that ended before it; ended_unix_ms: those before it too while more than bytes_max are used; count: at most so
+     * many at once. *ret_count, set before on_commit: how many went. In order of their submits, from the oldest, and round again. */
+    uint64_t bytes_max;
+    uint32_t *ret_count;
 };
 
 struct journal_batch; /* the rows that one decision of the environment writes: all or nothing */

@@ -113,6 +113,10 @@ enum store_statement {
     STORE_DEATH_TRIM,
     STORE_REVIVED,
     STORE_KEY,
+    STORE_PRUNE_FIND,
+    STORE_PRUNE_EVENTS,
+    STORE_PRUNE_KEYS,
+    STORE_PRUNE_TASK,
     STORE_STATEMENTS,
 };
 
@@ -125,6 +129,8 @@ struct store {
     struct chain chain;
     sqlite3_file *head;
     char *head_name;
+    int64_t prune_unix_ms;  /* how far pruning has come: submitted, id */
+    char prune_task[AMP_NAME_MAX + 1];
     struct wal_scan wal;  /* as it was found */
     struct head old_head; /* the same */
 };
@@ -135,6 +141,9 @@ void store_close(struct store *store);
 /* One transaction, one fsync. On failure nothing of it is there, and `failure` says why. */
 AMP_MUST_USE enum amp_code store_commit(struct store *store, struct journal_batch *const *batches, size_t count, int64_t now_unix_ms,
                                         char failure[JOURNAL_FAILURE_SIZE]);
+/* journal_retain.c: a row of JOURNAL_PRUNE. */
+AMP_MUST_USE bool store_prune(struct store *store, const struct journal_row *row);
+bool store_step(sqlite3_stmt *statement); /* to its end, and reset */
 /* Moves the log into the file if it has grown; with is_idle already when it is worth it. */
 void store_checkpoint(struct store *store, bool is_idle);
 

@@ -49,6 +49,11 @@ static const char *const statement_sql[STORE_STATEMENTS] = {
     [STORE_REVIVED] = "UPDATE tasks SET dead = 0, entry = chain_entry(), seal = row_seal(2, id, context, agent, skill, sender, parent, instance, state,"
                       " durable, open, incomplete, submitted, started, ended, attempt, events, attempts, request, record, 0) WHERE id = ?1",
     [STORE_KEY] = "INSERT INTO keys (" COLUMNS_KEYS ", entry, seal) VALUES (?1, ?2, ?3, ?4, chain_entry(), row_seal(4, ?1, ?2, ?3, ?4))",
+    [STORE_PRUNE_FIND] = "SELECT id, submitted FROM tasks WHERE (submitted, id) > (?1, ?2) AND open = 0 AND dead = 0 AND max(ended, submitted) < ?3"
+                         " ORDER BY submitted, id LIMIT ?4",
+    [STORE_PRUNE_EVENTS] = "DELETE FROM events WHERE task = ?1 RETURNING row_gone(3, task, seq)",
+    [STORE_PRUNE_KEYS] = "DELETE FROM keys WHERE task = ?1 RETURNING row_gone(4, sender, key)",
+    [STORE_PRUNE_TASK] = "DELETE FROM tasks WHERE id = ?1 RETURNING row_gone(2, id)",
 };
 
 static enum amp_code unusable(struct store *store, struct amp_error *reterr)
@@ -224,7 +229,7 @@ static void bind_bytes(sqlite3_stmt *statement, int at, struct amp_bytes bytes)
         sqlite3_bind_null(statement, at);
 }
 
-static bool step(sqlite3_stmt *statement)
+bool store_step(sqlite3_stmt *statement)
 {
     int status;
     while ((status = sqlite3_step(statement)) == SQLITE_ROW) /* what it has removed: noted by row_gone */
@@ -236,7 +241,7 @@ static bool step(sqlite3_stmt *statement)
 /* One that writes one row. */
 static bool step_row(struct store *store, sqlite3_stmt *statement)
 {
-    return step(statement) && chain_take(&store->chain);
+    return store_step(statement) && chain_take(&store->chain);
 }
 
 static bool write_task(struct store *store, const struct journal_row *row)
@@ -287,7 +292,7 @@ static bool write_kv(struct store *store, const struct journal_row *row)
         sqlite3_bind_int64(statement, 5, row->at_unix_ms);
         bind_bytes(statement, 6, row->body);
     }
-    return row->version ? step_row(store, statement) : step(statement);
+    return row->version ? step_row(store, statement) : store_step(statement);
 }
 
 static bool write_death(struct store *store, const struct journal_row *row)
@@ -300,14 +305,14 @@ static bool write_death(struct store *store, const struct journal_row *row)
     sqlite3_stmt *trim = store->statements[STORE_DEATH_TRIM];
     bind_name(trim, 1, row->agent);
     sqlite3_bind_int64(trim, 2, JOURNAL_DEATHS_MAX);
-    return step_row(store, statement) && step(trim);
+    return step_row(store, statement) && store_step(trim);
 }
 
 static bool write_revived(struct store *store, const struct journal_row *row)
 {
     sqlite3_stmt *statement = store->statements[STORE_REVIVED];
     bind_name(statement, 1, row->task);
-    if (!step(statement))
+    if (!store_step(statement))
         return false;
     (void)chain_take(&store->chain); /* a task that is not there changes nothing */
     return true;
@@ -338,6 +343,8 @@ static bool write_row(struct store *store, const struct journal_row *row)
         return write_revived(store, row);
     case JOURNAL_KEY:
         return write_key(store, row);
+    case JOURNAL_PRUNE:
+        return store_prune(store, row);
     }
     return false;
 }
@@ -346,13 +353,13 @@ enum amp_code store_commit(struct store *store, struct journal_batch *const *bat
                            char failure[JOURNAL_FAILURE_SIZE])
 {
     chain_begin(&store->chain);
-    bool is_done = step(store->statements[STORE_BEGIN]);
+    bool is_done = store_step(store->statements[STORE_BEGIN]);
     for (size_t i = 0; is_done && i < count; i++) {
         for (const struct journal_row *row = batches[i]->first; is_done && row; row = row->next)
             is_done = write_row(store, row);
     }
     hook_at(HOOK_env_written);
-    if (is_done && chain_add(store, now_unix_ms) && step(store->statements[STORE_COMMIT])) {
+    if (is_done && chain_add(store, now_unix_ms) && store_step(store->statements[STORE_COMMIT])) {
         chain_committed(&store->chain);
         hook_at(HOOK_env_committed);
         if (head_write(store))
@@ -362,6 +369,6 @@ enum amp_code store_commit(struct store *store, struct journal_batch *const *bat
     }
     snprintf(failure, JOURNAL_FAILURE_SIZE, "%s", sqlite3_errmsg(store->db));
     if (!sqlite3_get_autocommit(store->db))
-        (void)step(store->statements[STORE_ROLLBACK]);
+        (void)store_step(store->statements[STORE_ROLLBACK]);
     return AMP_JOURNAL;
 }
