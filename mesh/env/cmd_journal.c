@@ -1,10 +1,14 @@
-/* amesh env verify: the journal as a file, with or without an environment on it. */
+/* amesh env verify, backup, restore, export, import, prune: the journal as a file, with or without an environment on it. */
 #include "commands.h"
+#include "env/env.h"
 #include "env/journal_files.h"
 
+#include "base/clock.h"
 #include "base/home.h"
 #include "base/log.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -131,7 +135,169 @@ static int run_verify(const struct command *command, struct command_args *args)
     return code == AMP_OK ? 0 : command_fail(verifying.at.is_json, &err);
 }
 
+/* ---- backup, restore ----------------------------------------------------------------------------------------------------- */
+
+static enum amp_code find_with_file(const struct command *command, struct command_args *args, struct at *at, struct amp_error *reterr)
+{
+    enum amp_code code = find_journal(command, args, at, reterr);
+    if (code == AMP_OK && args->n_rest != 1) {
+        code = amp_error_set(reterr, AMP_INVALID, "", "which file?");
+        amp_error_hint(reterr, "amesh %s FILE", command->name);
+    }
+    return code;
+}
+
+static int run_backup(const struct command *command, struct command_args *args)
+{
+    static const struct journal_verify_handlers handlers = {.on_finding = on_finding, .on_progress = on_progress};
+    struct verifying verifying = {.is_terminal = isatty(STDERR_FILENO)};
+    struct journal_report report;
+    struct amp_error err = {0};
+    amp_buf_init(&verifying.out, SIZE_MAX / 2);
+    enum amp_code code = find_with_file(command, args, &verifying.at, &err);
+    if (code == AMP_OK) {
+        code = journal_backup(verifying.at.path, args->rest[0], clock_unix_ms(), &handlers, &verifying, &report, &err);
+        snprintf(verifying.at.path, sizeof verifying.at.path, "%s", args->rest[0]);
+        report.has_head = true; /* a copy has none */
+        clear_line(&verifying);
+        if (code == AMP_OK || code == AMP_CORRUPT)
+            print_report(&verifying, &report);
+    }
+    amp_buf_done(&verifying.out);
+    return code == AMP_OK ? 0 : command_fail(verifying.at.is_json, &err);
+}
+
+static int run_restore(const struct command *command, struct command_args *args)
+{
+    struct verifying verifying = {0};
+    struct journal_report report;
+    struct amp_error err = {0};
+    enum amp_code code = find_with_file(command, args, &verifying.at, &err);
+    if (code == AMP_OK)
+        code = journal_restore(verifying.at.path, args->rest[0], clock_unix_ms(), &report, &err);
+    report.has_head = true;
+    if (code == AMP_OK)
+        print_report(&verifying, &report);
+    return code == AMP_OK ? 0 : command_fail(verifying.at.is_json, &err);
+}
+
+/* ---- export, import ------------------------------------------------------------------------------------------------------ */
+
+static enum amp_code parse_since(const char *text, int64_t *ret, struct amp_error *reterr)
+{
+    struct env_options options = {0};
+    if (!text || amp_time_parse(text, ret) == AMP_OK)
+        return AMP_OK;
+    if (env_retain_parse(&options, text, NULL, NULL) == AMP_OK) {
+        *ret = clock_unix_ms() - options.retain_age_ms;
+        return AMP_OK;
+    }
+    amp_error_set(reterr, AMP_INVALID, "since", "\"%s\" is neither a moment nor a time ago", text);
+    amp_error_hint(reterr, "such as 2026-12-01T00:00:00Z, 7d, 12h");
+    return AMP_INVALID;
+}
+
+static void print_exported(const struct at *at, const struct journal_export_counts *counts)
+{
+    if (at->is_json)
+        fprintf(stderr, "{\"rows\":%" PRIu64 ",\"skipped\":%" PRIu64 ",\"tablesCut\":%" PRIu64 "}\n", counts->rows, counts->skipped, counts->unread);
+    else
+        fprintf(stderr, "exported %" PRIu64 " rows\n", counts->rows);
+    if (!at->is_json && (counts->skipped || counts->unread))
+        fprintf(stderr, "left out: %" PRIu64 " damaged rows, and what stands behind damage in %" PRIu64 " tables\n", counts->skipped, counts->unread);
+}
+
+static int run_export(const struct command *command, struct command_args *args)
+{
+    struct at at;
+    struct amp_error err = {0};
+    struct journal_export_counts counts;
+    struct journal_export_options options = {.context = command_value(command, args, "context"), .skips_corrupt = command_flag(command, args, "skip-corrupt")};
+    const char *name = args->n_rest > 0 ? args->rest[0] : "-";
+    bool is_stdout = strcmp(name, "-") == 0;
+    enum amp_code code = find_journal(command, args, &at, &err);
+    if (code == AMP_OK && args->n_rest > 1)
+        code = amp_error_set(&err, AMP_INVALID, "", "one file, or - for standard output");
+    if (code == AMP_OK)
+        code = parse_since(command_value(command, args, "since"), &options.since_unix_ms, &err);
+    int fd = code == AMP_OK && !is_stdout ? open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : -1;
+    FILE *out = is_stdout ? stdout : fd >= 0 ? fdopen(fd, "w") : NULL;
+    if (code == AMP_OK && !out) {
+        code = amp_error_set(&err, AMP_CONFLICT, "", "%s cannot be made: %s", name, strerror(errno));
+        amp_error_hint(&err, "name a file that is not there yet, or - for standard output");
+    }
+    if (code == AMP_OK)
+        code = journal_export(at.path, out, clock_unix_ms(), &options, &counts, &err);
+    if (out && !is_stdout && (fsync(fd) != 0 || fclose(out) != 0) && code == AMP_OK)
+        code = amp_error_set(&err, AMP_JOURNAL, "", "%s cannot be written: %s", name, strerror(errno));
+    if (code == AMP_OK)
+        print_exported(&at, &counts);
+    return code == AMP_OK ? 0 : command_fail(at.is_json, &err);
+}
+
+static int run_import(const struct command *command, struct command_args *args)
+{
+    struct at at;
+    struct amp_error err = {0};
+    struct journal_import_counts counts;
+    bool continues = command_flag(command, args, "continue"), ended = command_flag(command, args, "ended");
+    enum amp_code code = find_with_file(command, args, &at, &err);
+    if (code == AMP_OK && continues && ended)
+        code = amp_error_set(&err, AMP_INVALID, "ended", "either --continue or --ended");
+    bool is_stdin = code == AMP_OK && strcmp(args->rest[0], "-") == 0;
+    FILE *in = code != AMP_OK ? NULL : is_stdin ? stdin : fopen(args->rest[0], "re");
+    if (code == AMP_OK && !in)
+        code = amp_error_set(&err, AMP_NOT_FOUND, "", "%s cannot be read: %s", args->rest[0], strerror(errno));
+    if (code == AMP_OK)
+        code = journal_import(at.path, in, clock_unix_ms(), continues ? JOURNAL_OPEN_CONTINUED : ended ? JOURNAL_OPEN_LEFT_OUT : JOURNAL_OPEN_REFUSED, &counts, &err);
+    if (in && !is_stdin)
+        fclose(in);
+    if (code != AMP_OK)
+        return command_fail(at.is_json, &err);
+    if (at.is_json)
+        printf("{\"added\":%" PRIu64 ",\"there\":%" PRIu64 ",\"tasks\":%" PRIu64 ",\"open\":%" PRIu64 ",\"leftOut\":%" PRIu64 "}\n", counts.added, counts.there, counts.tasks, counts.open,
+               counts.left_out);
+    else
+        printf("imported %" PRIu64 " rows, %" PRIu64 " tasks among them, %" PRIu64 " of those open; %" PRIu64 " rows were there already; %" PRIu64 " open tasks left out\n", counts.added,
+               counts.tasks, counts.open, counts.there, counts.left_out);
+    return 0;
+}
+
+/* ---- prune ------------------------------------------------------------------------------------------------------------------ */
+
+static int run_prune(const struct command *command, struct command_args *args)
+{
+    struct at at;
+    struct amp_error err = {0};
+    struct env_options options = {0};
+    struct journal_prune_counts counts;
+    enum amp_code code = find_journal(command, args, &at, &err);
+    if (code == AMP_OK)
+        code = env_retain_parse(&options, command_value(command, args, "retain-age"), command_value(command, args, "retain-bytes"), &err);
+    struct journal_prune_options prune = {.now_unix_ms = clock_unix_ms(), .bytes_max = options.retain_bytes};
+    prune.before_unix_ms = options.retain_age_ms ? prune.now_unix_ms - options.retain_age_ms : 0;
+    if (code == AMP_OK)
+        code = journal_prune(at.path, &prune, &counts, &err);
+    if (code != AMP_OK)
+        return command_fail(at.is_json, &err);
+    if (at.is_json)
+        printf("{\"tasks\":%" PRIu64 ",\"bytesBefore\":%" PRIu64 ",\"bytes\":%" PRIu64 "}\n", counts.tasks, counts.bytes_before, counts.bytes_after);
+    else
+        printf("removed %" PRIu64 " tasks; the file had %" PRIu64 " bytes, it has %" PRIu64 "\n", counts.tasks, counts.bytes_before, counts.bytes_after);
+    return 0;
+}
+
 static const struct command_option verify_options[] = {JOURNAL_OPTION, {0}};
+static const struct command_option export_options[] = {JOURNAL_OPTION,
+                                                       {.name = "context", .arg = "ID", .help = "only this conversation"},
+                                                       {.name = "since", .arg = "TIME", .help = "only tasks submitted since: 2026-12-01T00:00:00Z, or ago: 7d"},
+                                                       {.name = "skip-corrupt", .help = "leave damaged rows out, and say how many"},
+                                                       {0}};
+static const struct command_option import_options[] = {JOURNAL_OPTION,
+                                                       {.name = "continue", .help = "tasks that have not ended go on here"},
+                                                       {.name = "ended", .help = "tasks that have not ended are left out"},
+                                                       {0}};
+static const struct command_option prune_options[] = {JOURNAL_OPTION, ENV_RETAIN_OPTIONS, {0}};
 
 const struct command journal_commands[] = {
     {.name = "env verify",
@@ -142,5 +308,42 @@ const struct command journal_commands[] = {
                 "Exit status 0: sound. 3: damaged, with a line for each finding: what, which chain entry wrote it, what is wrong.\n\n amesh env verify\n amesh env verify --journal backup.db",
      .options = verify_options,
      .run = run_verify},
+    {.name = "env backup",
+     .operands = "FILE",
+     .summary = "copy the journal while the environment runs, and check the copy",
+     .details = "The copy is one state of the journal, and a journal itself (with an id of its own). What is accepted meanwhile does not wait. "
+                "It is checked as by amesh env verify.\n\n amesh env backup /backup/journal.db\n\nBack: amesh env restore FILE",
+     .options = verify_options,
+     .run = run_backup,
+     .complete = "files"},
+    {.name = "env restore",
+     .operands = "FILE",
+     .summary = "make a backup the journal",
+     .details = "Checks the backup first. The journal that was there is kept beside it, as journal.db.<time>. Not while the environment runs.",
+     .options = verify_options,
+     .run = run_restore,
+     .complete = "files"},
+    {.name = "env export",
+     .operands = "[FILE]",
+     .summary = "write the journal's rows as JSON lines",
+     .details = "To FILE, or to standard output. The first line names the journal, the newest entry of its chain and that entry's hash; a line follows for each row, "
+                "{\"table\":…,\"row\":{…}}; the last line has their number and a hash of all lines before it. The environment may run meanwhile.\n\n amesh env export history.jsonl\n amesh env export --context c-01hq3b --since 7d",
+     .options = export_options,
+     .run = run_export,
+     .complete = "files"},
+    {.name = "env import",
+     .operands = "FILE",
+     .summary = "read an export into the journal",
+     .details = "All of it or nothing, into the journal of the home, which is made if there is none. Rows that are there already are passed over; one that is there and differs is a conflict. "
+                "Not while the environment runs.\n\nTasks that have not ended: say --continue, and the next environment works on them (the journal they come from must not be used any more: they would run twice), or --ended to leave them out.",
+     .options = import_options,
+     .run = run_import,
+     .complete = "files"},
+    {.name = "env prune",
+     .operands = "",
+     .summary = "remove old tasks from the journal and give the room back",
+     .details = "For a journal that no environment has; one that runs does it by itself (amesh up --retain-age 30d), but only uses the room again. Open tasks, dead letters and memory stay.\n\n amesh env prune --retain-age 30d",
+     .options = prune_options,
+     .run = run_prune},
     {0},
 };

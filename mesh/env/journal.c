@@ -229,15 +229,15 @@ struct reader *journal_reader(struct journal *journal)
 }
 
 /* A file of its own beside the journal: SQLite's locks come and go, and closing any descriptor of the journal's file would drop them. */
-static enum amp_code take_lock(struct journal *journal, const char *path, struct amp_error *reterr)
+enum amp_code journal_lock(const char *path, int *ret_fd, struct amp_error *reterr)
 {
     char *name = xasprintf("%s.lock", path);
-    journal->lock_fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    *ret_fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     enum amp_code code = AMP_OK;
-    if (journal->lock_fd < 0) {
+    if (*ret_fd < 0) {
         code = amp_error_set(reterr, AMP_JOURNAL, "", "%s cannot be opened: %s", name, strerror(errno));
         amp_error_hint(reterr, "check that the directory exists and can be written");
-    } else if (flock(journal->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+    } else if (flock(*ret_fd, LOCK_EX | LOCK_NB) != 0) {
         code = amp_error_set(reterr, AMP_RUNNING, "", "another environment has the journal %s", path);
         amp_error_hint(reterr, "stop it first, or use another home");
     }
@@ -282,7 +282,7 @@ enum amp_code journal_open(struct loop *loop, const char *path, struct journal *
     journal->lock_fd = -1;
     journal->batches = mailbox_new_thread(JOURNAL_QUEUE_MAX);
     journal->verdicts = mailbox_new_loop(loop, JOURNAL_QUEUE_MAX, on_verdicts, journal);
-    enum amp_code code = take_lock(journal, path, reterr);
+    enum amp_code code = journal_lock(path, &journal->lock_fd, reterr);
     if (code == AMP_OK)
         code = store_open(&journal->store, path, clock_unix_ms(), reterr);
     if (code == AMP_OK)

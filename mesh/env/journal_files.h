@@ -3,6 +3,8 @@
 #pragma once
 #include <amp/amp.h>
 
+#include <stdio.h>
+
 /* Is there an environment that has it? */
 bool journal_is_running(const char *path);
 
@@ -29,3 +31,45 @@ struct journal_verify_handlers { /* each may be NULL */
 /* Changes nothing. AMP_CORRUPT: there are findings; AMP_NOT_FOUND, AMP_JOURNAL: it could not be looked at. */
 AMP_MUST_USE enum amp_code journal_verify(const char *path, const struct journal_verify_handlers *handlers, void *ctx, struct journal_report *ret,
                                           struct amp_error *reterr);
+
+/* Copies one state of the journal to `to`, which must not be there yet, and checks the copy; it is a journal of its own (another id).
+ * AMP_CORRUPT: what was copied is damaged (ret says how); the copy stays. */
+AMP_MUST_USE enum amp_code journal_backup(const char *path, const char *to, int64_t now_unix_ms, const struct journal_verify_handlers *handlers, void *ctx,
+                                          struct journal_report *ret, struct amp_error *reterr);
+
+struct journal_export_options {
+    const char *context;   /* NULL: all */
+    int64_t since_unix_ms; /* tasks submitted from then on, and what belongs to them */
+    bool skips_corrupt;    /* else a damaged row is the end: AMP_CORRUPT */
+};
+struct journal_export_counts {
+    uint64_t rows, skipped; /* skipped: damaged */
+    uint64_t unread;        /* tables that could not be read to their end */
+};
+AMP_MUST_USE enum amp_code journal_export(const char *path, FILE *out, int64_t now_unix_ms, const struct journal_export_options *options,
+                                          struct journal_export_counts *ret, struct amp_error *reterr);
+
+enum journal_open_tasks { JOURNAL_OPEN_REFUSED, JOURNAL_OPEN_CONTINUED, JOURNAL_OPEN_LEFT_OUT }; /* what an import does with tasks that have not ended */
+struct journal_import_counts {
+    uint64_t added, there; /* rows; there: the same already */
+    uint64_t tasks, open;  /* of those added */
+    uint64_t left_out;     /* open tasks */
+};
+/* All of it or nothing. Makes the journal if there is none. AMP_RUNNING: an environment has it; AMP_CONFLICT: a row is there and differs, or tasks are open
+ * and it is not said what becomes of them; AMP_MALFORMED: not an export, or cut. */
+AMP_MUST_USE enum amp_code journal_import(const char *path, FILE *in, int64_t now_unix_ms, enum journal_open_tasks open, struct journal_import_counts *ret,
+                                          struct amp_error *reterr);
+
+struct journal_prune_options {
+    int64_t now_unix_ms, before_unix_ms; /* tasks that ended before it go; 0: none for their age */
+    uint64_t bytes_max;                  /* and ended ones from the oldest on while more is used; 0: no bound */
+};
+struct journal_prune_counts {
+    uint64_t tasks, bytes_before, bytes_after;
+};
+/* Removes, and gives the room back to the disk. AMP_RUNNING: an environment has it and does that itself. */
+AMP_MUST_USE enum amp_code journal_prune(const char *path, const struct journal_prune_options *options, struct journal_prune_counts *ret,
+                                         struct amp_error *reterr);
+
+/* `from` becomes the journal `path`; what was there is kept as <path>.<time>, with its log and head. *ret: the new one. */
+AMP_MUST_USE enum amp_code journal_restore(const char *path, const char *from, int64_t now_unix_ms, struct journal_report *ret, struct amp_error *reterr);

@@ -86,6 +86,12 @@ struct wal_scan {
 };
 void wal_scan(const char *journal_path, struct wal_scan *ret); /* nobody may have the journal open */
 
+/* journal.c: <journal>.lock, held until *ret_fd (which is set on failure too, -1 if there is none) is closed. AMP_RUNNING */
+AMP_MUST_USE enum amp_code journal_lock(const char *path, int *ret_fd, struct amp_error *reterr);
+
+/* ---- journal_copy.c: a connection in one read transaction. AMP_NOT_FOUND, AMP_JOURNAL (version), AMP_CORRUPT */
+AMP_MUST_USE enum amp_code journal_open_to_read(const char *path, sqlite3 **ret, struct amp_error *reterr);
+
 /* ---- journal_schema.c */
 int schema_version(sqlite3 *db, int *ret);
 int schema_upgrade(struct store *store, int *version, int64_t now_unix_ms);

@@ -1,9 +1,11 @@
 /* What history loses: tasks that ended long ago, oldest first, few at a time, so that what is accepted meanwhile does not wait.
  * Removed rows stand in the chain as gone. The pages that they leave are used again: the file stops growing, it does not shrink. */
 #include "journal_private.h"
+#include "journal_files.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static uint64_t pragma(struct store *store, const char *sql)
 {
@@ -59,4 +61,58 @@ bool store_prune(struct store *store, const struct journal_row *row)
     snprintf(store->prune_task, sizeof store->prune_task, "%s", count == most ? ids[count - 1] : "");
     *row->ret_count = count;
     return is_done;
+}
+
+/* ---- without an environment --------------------------------------------------------------------------------------------- */
+
+static bool prune_once(struct store *store, const struct journal_row *row, int64_t now_unix_ms)
+{
+    chain_begin(&store->chain);
+    bool is_done = sqlite3_exec(store->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK && store_prune(store, row) && chain_add(store, now_unix_ms) &&
+                   sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK;
+    if (!is_done) {
+        if (!sqlite3_get_autocommit(store->db))
+            (void)sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
+        return false;
+    }
+    chain_committed(&store->chain);
+    store_checkpoint(store, false);
+    return head_write(store);
+}
+
+static bool prune_all(struct store *store, const struct journal_prune_options *options, struct journal_prune_counts *ret)
+{
+    uint32_t count = 0;
+    struct journal_row row = {.kind = JOURNAL_PRUNE, .at_unix_ms = options->before_unix_ms, .ended_unix_ms = options->now_unix_ms, .bytes_max = options->bytes_max,
+                              .count = JOURNAL_PRUNE_MAX, .ret_count = &count};
+    do {
+        if (!prune_once(store, &row, options->now_unix_ms))
+            return false;
+        ret->tasks += count;
+    } while (count > 0);
+    return true;
+}
+
+enum amp_code journal_prune(const char *path, const struct journal_prune_options *options, struct journal_prune_counts *ret, struct amp_error *reterr)
+{
+    struct store store;
+    int lock_fd = -1;
+    *ret = (struct journal_prune_counts){0};
+    enum amp_code code = access(path, F_OK) == 0 ? AMP_OK : amp_error_set(reterr, AMP_NOT_FOUND, "", "there is no journal %s", path);
+    if (code == AMP_OK)
+        code = journal_lock(path, &lock_fd, reterr);
+    if (code == AMP_RUNNING)
+        amp_error_hint(reterr, "an environment prunes its own journal: amesh up --retain-age AGE --retain-bytes SIZE");
+    if (code == AMP_OK)
+        code = store_open(&store, path, options->now_unix_ms, reterr);
+    if (code == AMP_OK) {
+        ret->bytes_before = pragma(&store, "PRAGMA page_count") * pragma(&store, "PRAGMA page_size");
+        if (!prune_all(&store, options, ret) || sqlite3_exec(store.db, "VACUUM", NULL, NULL, NULL) != SQLITE_OK)
+            code = amp_error_set(reterr, AMP_JOURNAL, "", "the journal cannot be written: %s", sqlite3_errmsg(store.db));
+        ret->bytes_after = pragma(&store, "PRAGMA page_count") * pragma(&store, "PRAGMA page_size");
+        store_close(&store);
+    }
+    if (lock_fd >= 0)
+        close(lock_fd);
+    return code;
 }

@@ -1,0 +1,170 @@
+/* amesh env export and import: rows as JSON lines.
+ *
+ * The first line says what it is and of which state of which journal; then one line per row, {"table":…,"row":{column:value…}} with
+ * blobs as {"base64":…}; the last line has the count and a hash of all lines before: a file that was cut is seen. Generic over the
+ * tables of the schema. */
+#include "journal_private.h"
+#include "journal_files.h"
+
+#include "base/alloc.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct export {
+    sqlite3 *db;
+    FILE *out;
+    const struct journal_export_options *options;
+    struct journal_export_counts *counts;
+    struct amp_buf line;
+    crypto_generichash_state hash;
+    bool has_failed;
+};
+
+/* Which rows: of a context, those of its tasks. Deaths and the memory of others belong to no context. */
+static const struct {
+    int kind;
+    const char *all, *context;
+} selections[] = {
+    {CHAIN_TASK, "submitted >= :since", "context = :context"},
+    {CHAIN_EVENT, "task IN (SELECT id FROM tasks WHERE submitted >= :since)", "task IN (SELECT id FROM tasks WHERE context = :context AND submitted >= :since)"},
+    {CHAIN_KEY, "task IN (SELECT id FROM tasks WHERE submitted >= :since)", "task IN (SELECT id FROM tasks WHERE context = :context AND submitted >= :since)"},
+    {CHAIN_KV, "1", "scope = 'context' AND owner = :context"},
+    {CHAIN_DEATH, "at >= :since", "0"},
+};
+
+static void put_line(struct export *export)
+{
+    (void)amp_buf_append(&export->line, "\n", 1);
+    crypto_generichash_update(&export->hash, export->line.data, export->line.len);
+    export->has_failed |= export->line.is_full || fwrite(export->line.data, 1, export->line.len, export->out) != export->line.len;
+    amp_buf_reset(&export->line);
+}
+
+static void add_blob(struct amp_buf *line, const void *data, size_t len)
+{
+    size_t size = sodium_base64_encoded_len(len, sodium_base64_VARIANT_ORIGINAL);
+    char *text = xcalloc(1, size);
+    sodium_bin2base64(text, size, data ? data : (const void *)"", len, sodium_base64_VARIANT_ORIGINAL);
+    (void)amp_buf_printf(line, "{\"base64\":\"");
+    (void)amp_buf_append(line, text, strlen(text));
+    (void)amp_buf_append(line, "\"}", 2);
+    free(text);
+}
+
+static void add_row(struct export *export, sqlite3_stmt *statement, int kind)
+{
+    struct amp_buf *line = &export->line;
+    bool is_first = true;
+    (void)amp_buf_printf(line, "{\"table\":\"%s\",\"row\":{", chain_tables[kind].name);
+    for (int i = 0; i < (int)chain_tables[kind].n_columns; i++) {
+        int type = sqlite3_column_type(statement, i);
+        if (type == SQLITE_NULL)
+            continue;
+        (void)amp_buf_printf(line, "%s\"%s\":", is_first ? "" : ",", sqlite3_column_name(statement, i));
+        is_first = false;
+        if (type == SQLITE_INTEGER)
+            (void)amp_buf_printf(line, "%" PRId64, (int64_t)sqlite3_column_int64(statement, i));
+        else if (type == SQLITE_TEXT)
+            (void)amp_json_append_string(line, amp_bytes_of((const char *)sqlite3_column_text(statement, i)));
+        else
+            add_blob(line, sqlite3_column_blob(statement, i), (size_t)sqlite3_column_bytes(statement, i));
+    }
+    (void)amp_buf_append(line, "}}", 2);
+    put_line(export);
+    export->counts->rows++;
+}
+
+static void bind_selection(struct export *export, sqlite3_stmt *statement)
+{
+    int context = sqlite3_bind_parameter_index(statement, ":context"), since = sqlite3_bind_parameter_index(statement, ":since");
+    if (context)
+        sqlite3_bind_text(statement, context, export->options->context, -1, SQLITE_STATIC);
+    if (since)
+        sqlite3_bind_int64(statement, since, export->options->since_unix_ms);
+}
+
+static enum amp_code put_table(struct export *export, size_t at, struct amp_error *reterr)
+{
+    const struct chain_table *table = &chain_tables[selections[at].kind];
+    char sql[1024];
+    sqlite3_stmt *statement = NULL;
+    enum amp_code code = AMP_OK;
+    snprintf(sql, sizeof sql, "SELECT %s, seal = row_seal(%d, %s), %s, entry FROM %s WHERE %s", table->columns, selections[at].kind, table->columns, table->text, table->name,
+             export->options->context ? selections[at].context : selections[at].all);
+    int status = sqlite3_prepare_v2(export->db, sql, -1, &statement, NULL);
+    if (status == SQLITE_OK)
+        bind_selection(export, statement);
+    while (status == SQLITE_OK && code == AMP_OK && (status = sqlite3_step(statement)) == SQLITE_ROW) {
+        status = SQLITE_OK;
+        if (sqlite3_column_int(statement, (int)table->n_columns)) {
+            add_row(export, statement, selections[at].kind);
+        } else {
+            export->counts->skipped++;
+            code = export->options->skips_corrupt ? AMP_OK : AMP_CORRUPT;
+            if (code == AMP_CORRUPT)
+                amp_error_set(reterr, code, "", "the journal is damaged: %.200s (chain entry %lld) is not what was written", sqlite3_column_text(statement, (int)table->n_columns + 1),
+                              sqlite3_column_int64(statement, (int)table->n_columns + 2));
+        }
+    }
+    if (code == AMP_OK && status != SQLITE_DONE) { /* of a table that cannot be read further, what could be read is there */
+        export->counts->unread++;
+        code = export->options->skips_corrupt ? AMP_OK : AMP_CORRUPT;
+        amp_error_set(reterr, AMP_CORRUPT, "", "the journal's table %s cannot be read to its end: %s", table->name, sqlite3_errmsg(export->db));
+    }
+    if (code == AMP_CORRUPT)
+        amp_error_hint(reterr, "amesh env verify says all that is damaged; --skip-corrupt writes what is sound");
+    sqlite3_finalize(statement);
+    return code;
+}
+
+static void put_head(struct export *export, int64_t now_unix_ms)
+{
+    sqlite3_stmt *statement = NULL;
+    char time[AMP_TIME_SIZE];
+    amp_time_format(now_unix_ms, time);
+    (void)amp_buf_printf(&export->line, "{\"format\":\"amesh-journal\",\"version\":1,\"at\":\"%s\"", time);
+    if (sqlite3_prepare_v2(export->db, "SELECT (SELECT value FROM meta WHERE name = 'id'), n, lower(hex(hash)) FROM chain ORDER BY n DESC LIMIT 1", -1, &statement, NULL) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW) {
+        (void)amp_buf_printf(&export->line, ",\"journal\":\"%s\",\"entry\":%" PRId64 ",\"hash\":\"%s\"", sqlite3_column_text(statement, 0),
+                             (int64_t)sqlite3_column_int64(statement, 1), sqlite3_column_text(statement, 2));
+    }
+    sqlite3_finalize(statement);
+    if (export->options->context) {
+        (void)amp_buf_printf(&export->line, ",\"context\":");
+        (void)amp_json_append_string(&export->line, amp_bytes_of(export->options->context));
+    }
+    (void)amp_buf_append(&export->line, "}", 1);
+    put_line(export);
+}
+
+enum amp_code journal_export(const char *path, FILE *out, int64_t now_unix_ms, const struct journal_export_options *options, struct journal_export_counts *ret,
+                             struct amp_error *reterr)
+{
+    struct export export = {.out = out, .options = options, .counts = ret};
+    uint8_t hash[32];
+    char hex[65];
+    *ret = (struct journal_export_counts){0};
+    enum amp_code code = journal_open_to_read(path, &export.db, reterr);
+    if (code != AMP_OK)
+        return code;
+    amp_buf_init(&export.line, SIZE_MAX / 2);
+    crypto_generichash_init(&export.hash, NULL, 0, sizeof hash);
+    put_head(&export, now_unix_ms);
+    for (size_t i = 0; code == AMP_OK && i < sizeof selections / sizeof selections[0]; i++)
+        code = put_table(&export, i, reterr);
+    crypto_generichash_final(&export.hash, hash, sizeof hash);
+    sodium_bin2hex(hex, sizeof hex, hash, sizeof hash);
+    if (code == AMP_OK) {
+        (void)amp_buf_printf(&export.line, "{\"end\":true,\"rows\":%" PRIu64 ",\"skipped\":%" PRIu64 ",\"hash\":\"%s\"}", ret->rows, ret->skipped, hex);
+        put_line(&export);
+    }
+    if (code == AMP_OK && (fflush(out) != 0 || export.has_failed))
+        code = amp_error_set(reterr, AMP_JOURNAL, "", "the export cannot be written: %s", strerror(errno));
+    amp_buf_done(&export.line);
+    sqlite3_close(export.db);
+    return code;
+}

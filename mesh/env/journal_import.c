@@ -1,0 +1,303 @@
+/* amesh env import: rows of an export into a journal that nobody has, in one transaction. Sealed and chained anew. */
+#include "journal_private.h"
+#include "journal_files.h"
+
+#include "base/alloc.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <uthash.h>
+
+#define LINE_MAX_BYTES ((size_t)512 << 20)
+#define COLUMNS_MAX 32u
+
+struct left_out { /* an open task that is not wanted */
+    UT_hash_handle hh;
+    char id[];
+};
+
+struct import {
+    struct store store;
+    FILE *in;
+    enum journal_open_tasks open;
+    struct journal_import_counts *counts;
+    sqlite3_stmt *insert[CHAIN_KINDS], *compare[CHAIN_KINDS];
+    struct left_out *left_out;
+    crypto_generichash_state hash;
+    uint64_t line, rows;
+    bool has_ended;
+    struct amp_error *err;
+};
+
+static enum amp_code AMP_PRINTF(3, 4) refuse(struct import *import, enum amp_code code, const char *fmt, ...)
+{
+    char text[400];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    return amp_error_set(import->err, code, "", "line %" PRIu64 ": %s", import->line, text);
+}
+
+/* ---- statements ------------------------------------------------------------------------------------------------------- */
+
+static void parameters(unsigned count, char *ret, size_t size)
+{
+    size_t len = 0;
+    for (unsigned i = 1; i <= count; i++)
+        len += (size_t)snprintf(ret + len, size - len, "%s?%u", i > 1 ? ", " : "", i);
+}
+
+static void key_condition(const struct chain_table *table, char *ret, size_t size)
+{
+    const char *at = table->columns;
+    size_t len = 0;
+    for (unsigned i = 1; i <= table->n_key; i++) {
+        size_t n = strcspn(at, ",");
+        len += (size_t)snprintf(ret + len, size - len, "%s%.*s = ?%u", i > 1 ? " AND " : "", (int)n, at, i);
+        at += n + (at[n] ? 2 : 0);
+    }
+}
+
+static bool prepare(struct import *import, int kind)
+{
+    const struct chain_table *table = &chain_tables[kind];
+    char values[256], key[128], sql[1500];
+    parameters(table->n_columns, values, sizeof values);
+    key_condition(table, key, sizeof key);
+    if (kind == CHAIN_DEATH) /* numbered by who has them: the same death is one of the same instance at the same time */
+        snprintf(sql, sizeof sql,
+                 "INSERT INTO deaths (%s, entry, seal) SELECT m, ?2, ?3, ?4, ?5, chain_entry(), row_seal(6, m, ?2, ?3, ?4, ?5) FROM (SELECT coalesce(max(n), 0) + 1 AS m"
+                 " FROM deaths) WHERE NOT EXISTS (SELECT 1 FROM deaths WHERE agent = ?2 AND instance = ?3 AND at = ?4 AND body = ?5)",
+                 table->columns);
+    else
+        snprintf(sql, sizeof sql, "INSERT INTO %s (%s, entry, seal) VALUES (%s, chain_entry(), row_seal(%d, %s)) ON CONFLICT DO NOTHING", table->name, table->columns, values, kind,
+                 values);
+    bool is_prepared = sqlite3_prepare_v2(import->store.db, sql, -1, &import->insert[kind], NULL) == SQLITE_OK;
+    snprintf(sql, sizeof sql, "SELECT 1 FROM %s WHERE %s AND seal = row_seal(%d, %s)", table->name, kind == CHAIN_DEATH ? "?1 IS NOT NULL" : key, kind, kind == CHAIN_DEATH ? table->columns : values);
+    return is_prepared && sqlite3_prepare_v2(import->store.db, sql, -1, &import->compare[kind], NULL) == SQLITE_OK;
+}
+
+static bool bind_value(sqlite3_stmt *statement, int at, const cJSON *value)
+{
+    const cJSON *blob = cJSON_IsObject(value) ? cJSON_GetObjectItemCaseSensitive(value, "base64") : NULL;
+    if (!value)
+        return sqlite3_bind_null(statement, at) == SQLITE_OK;
+    if (cJSON_IsNumber(value))
+        return sqlite3_bind_int64(statement, at, (sqlite3_int64)value->valuedouble) == SQLITE_OK;
+    if (cJSON_IsString(value))
+        return sqlite3_bind_text(statement, at, value->valuestring, -1, SQLITE_TRANSIENT) == SQLITE_OK;
+    if (!cJSON_IsString(blob))
+        return false;
+    size_t len = strlen(blob->valuestring), size = 0;
+    uint8_t *data = xcalloc(1, len + 1);
+    bool is_bound = sodium_base642bin(data, len + 1, blob->valuestring, len, NULL, &size, NULL, sodium_base64_VARIANT_ORIGINAL) == 0 &&
+                    sqlite3_bind_blob64(statement, at, data, size, SQLITE_TRANSIENT) == SQLITE_OK;
+    free(data);
+    return is_bound;
+}
+
+static bool bind_row(sqlite3_stmt *statement, const struct chain_table *table, const cJSON *row)
+{
+    const char *at = table->columns;
+    for (unsigned i = 1; i <= table->n_columns; i++) {
+        char name[32];
+        size_t n = strcspn(at, ",");
+        snprintf(name, sizeof name, "%.*s", (int)n, at);
+        if (!bind_value(statement, (int)i, cJSON_GetObjectItemCaseSensitive(row, name)))
+            return false;
+        at += n + (at[n] ? 2 : 0);
+    }
+    return true;
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------------------- */
+
+static const char *text_of(const cJSON *row, const char *name)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(row, name);
+    return cJSON_IsString(value) ? value->valuestring : "";
+}
+
+static void leave_out(struct import *import, const char *id)
+{
+    size_t size = strlen(id) + 1;
+    struct left_out *one = xcalloc(1, sizeof *one + size);
+    memcpy(one->id, id, size);
+    HASH_ADD_STR(import->left_out, id, one);
+    import->counts->left_out++;
+}
+
+/* Open tasks, by what is said of them. *ret: the row is not wanted. */
+static enum amp_code sort_out(struct import *import, int kind, const cJSON *row, bool *ret)
+{
+    const char *task = text_of(row, kind == CHAIN_TASK ? "id" : "task");
+    struct left_out *one = NULL;
+    const cJSON *open = cJSON_GetObjectItemCaseSensitive(row, "open");
+    bool is_open = kind == CHAIN_TASK && cJSON_IsNumber(open) && open->valuedouble != 0;
+    *ret = false;
+    if (is_open && import->open == JOURNAL_OPEN_REFUSED) {
+        refuse(import, AMP_CONFLICT, "task %.64s has not ended: would it go on here, and run twice?", task);
+        amp_error_hint(import->err, "--continue if the journal it comes from is not used any more; --ended leaves such tasks out");
+        return AMP_CONFLICT;
+    }
+    if (is_open && import->open == JOURNAL_OPEN_LEFT_OUT)
+        leave_out(import, task);
+    if (kind == CHAIN_TASK || kind == CHAIN_EVENT || kind == CHAIN_KEY)
+        HASH_FIND_STR(import->left_out, task, one);
+    *ret = one != NULL;
+    return AMP_OK;
+}
+
+static enum amp_code is_there(struct import *import, int kind, const cJSON *row)
+{
+    sqlite3_stmt *compare = import->compare[kind];
+    bool is_same = kind == CHAIN_DEATH || (bind_row(compare, &chain_tables[kind], row) && sqlite3_step(compare) == SQLITE_ROW);
+    sqlite3_reset(compare);
+    if (is_same) {
+        import->counts->there++;
+        return AMP_OK;
+    }
+    refuse(import, AMP_CONFLICT, "%s %.100s%s%.100s is there already, and differs", chain_tables[kind].name, text_of(row, kind == CHAIN_TASK ? "id" : kind == CHAIN_EVENT ? "task" : "key"),
+           kind == CHAIN_KV ? " of " : "", kind == CHAIN_KV ? text_of(row, "owner") : "");
+    amp_error_hint(import->err, "nothing was imported; import into a journal of its own: --journal FILE");
+    return AMP_CONFLICT;
+}
+
+static enum amp_code add_row(struct import *import, const cJSON *line)
+{
+    const char *table = text_of(line, "table");
+    const cJSON *row = cJSON_GetObjectItemCaseSensitive(line, "row");
+    bool is_unwanted = false;
+    int kind = CHAIN_TASK;
+    while (kind < CHAIN_KINDS && strcmp(chain_tables[kind].name, table) != 0)
+        kind++;
+    if (kind == CHAIN_KINDS || !cJSON_IsObject(row))
+        return refuse(import, AMP_MALFORMED, "it is no row of a table that this program knows");
+    import->rows++;
+    enum amp_code code = sort_out(import, kind, row, &is_unwanted);
+    if (code != AMP_OK || is_unwanted)
+        return code;
+    sqlite3_stmt *insert = import->insert[kind];
+    import->store.chain.is_noted = false;
+    int status = bind_row(insert, &chain_tables[kind], row) ? sqlite3_step(insert) : SQLITE_MISMATCH;
+    sqlite3_reset(insert);
+    if (status != SQLITE_DONE)
+        return refuse(import, status == SQLITE_MISMATCH || (status & 0xff) == SQLITE_CONSTRAINT ? AMP_MALFORMED : AMP_JOURNAL, "the row cannot be written: %s",
+                      status == SQLITE_MISMATCH ? "a value has the wrong type" : sqlite3_errmsg(import->store.db));
+    if (sqlite3_changes(import->store.db) == 0)
+        return is_there(import, kind, row);
+    import->counts->added++;
+    const cJSON *open = cJSON_GetObjectItemCaseSensitive(row, "open");
+    import->counts->tasks += kind == CHAIN_TASK;
+    import->counts->open += kind == CHAIN_TASK && cJSON_IsNumber(open) && open->valuedouble != 0;
+    return chain_take(&import->store.chain) ? AMP_OK : refuse(import, AMP_TOO_LARGE, "too many rows for one import");
+}
+
+/* ---- lines -------------------------------------------------------------------------------------------------------------- */
+
+static enum amp_code check_end(struct import *import, const cJSON *line)
+{
+    crypto_generichash_state hash = import->hash; /* of the lines before this one */
+    uint8_t sum[32];
+    char hex[65];
+    const cJSON *rows = cJSON_GetObjectItemCaseSensitive(line, "rows");
+    crypto_generichash_final(&hash, sum, sizeof sum);
+    sodium_bin2hex(hex, sizeof hex, sum, sizeof sum);
+    import->has_ended = true;
+    if (strcmp(hex, text_of(line, "hash")) != 0 || !cJSON_IsNumber(rows) || (uint64_t)rows->valuedouble != import->rows)
+        return refuse(import, AMP_MALFORMED, "the lines before it are not those that were exported");
+    return AMP_OK;
+}
+
+static enum amp_code take_line(struct import *import, const char *text, size_t len)
+{
+    cJSON *line = cJSON_ParseWithLength(text, len);
+    const cJSON *version = cJSON_GetObjectItemCaseSensitive(line, "version");
+    enum amp_code code;
+    import->line++;
+    if (!line || import->has_ended)
+        code = refuse(import, AMP_MALFORMED, import->has_ended ? "something follows the end of the export" : "it is no JSON object");
+    else if (import->line == 1 && (strcmp(text_of(line, "format"), "amesh-journal") != 0 || !cJSON_IsNumber(version)))
+        code = refuse(import, AMP_MALFORMED, "it is no export of a journal (amesh env export)");
+    else if (import->line == 1)
+        code = version->valuedouble == 1 ? AMP_OK : refuse(import, AMP_VERSION, "exports of version %.0f are not known here", version->valuedouble);
+    else if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(line, "end")))
+        code = check_end(import, line);
+    else
+        code = add_row(import, line);
+    crypto_generichash_update(&import->hash, (const uint8_t *)text, len);
+    cJSON_Delete(line);
+    return code;
+}
+
+static enum amp_code read_lines(struct import *import)
+{
+    char *text = NULL;
+    size_t cap = 0;
+    ssize_t len;
+    enum amp_code code = AMP_OK;
+    while (code == AMP_OK && (len = getline(&text, &cap, import->in)) > 0)
+        code = (size_t)len > LINE_MAX_BYTES ? refuse(import, AMP_TOO_LARGE, "a line has at most 512 MiB") : take_line(import, text, (size_t)len);
+    free(text);
+    if (code == AMP_OK && ferror(import->in))
+        code = refuse(import, AMP_INVALID, "it cannot be read: %s", strerror(errno));
+    if (code == AMP_OK && !import->has_ended)
+        code = refuse(import, AMP_MALFORMED, "the export ends here, without its last line: it was cut");
+    return code;
+}
+
+static enum amp_code run(struct import *import, int64_t now_unix_ms)
+{
+    struct store *store = &import->store;
+    enum amp_code code = AMP_OK;
+    for (int kind = CHAIN_TASK; code == AMP_OK && kind < CHAIN_KINDS; kind++)
+        code = prepare(import, kind) ? AMP_OK : AMP_INTERNAL;
+    chain_begin(&store->chain);
+    if (code != AMP_OK || sqlite3_exec(store->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
+        return amp_error_set(import->err, code == AMP_OK ? AMP_JOURNAL : code, "", "the journal cannot be written: %s", sqlite3_errmsg(store->db));
+    crypto_generichash_init(&import->hash, NULL, 0, 32);
+    code = read_lines(import);
+    if (code == AMP_OK && (!chain_add(store, now_unix_ms) || sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK))
+        code = amp_error_set(import->err, AMP_JOURNAL, "", "the journal cannot be written: %s", sqlite3_errmsg(store->db));
+    if (code != AMP_OK) {
+        if (!sqlite3_get_autocommit(store->db))
+            (void)sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
+        return code;
+    }
+    chain_committed(&store->chain);
+    return head_write(store) ? AMP_OK : amp_error_set(import->err, AMP_JOURNAL, "", "%s-head cannot be written", store->path);
+}
+
+enum amp_code journal_import(const char *path, FILE *in, int64_t now_unix_ms, enum journal_open_tasks open, struct journal_import_counts *ret,
+                             struct amp_error *reterr)
+{
+    struct amp_error err = {0};
+    struct import import = {.in = in, .open = open, .counts = ret, .err = reterr ? reterr : &err};
+    struct left_out *one, *next;
+    int lock_fd = -1;
+    *ret = (struct journal_import_counts){0};
+    enum amp_code code = journal_lock(path, &lock_fd, import.err);
+    if (code == AMP_OK)
+        code = store_open(&import.store, path, now_unix_ms, import.err);
+    if (code == AMP_OK) {
+        code = run(&import, now_unix_ms);
+        for (int kind = 0; kind < CHAIN_KINDS; kind++) {
+            sqlite3_finalize(import.insert[kind]);
+            sqlite3_finalize(import.compare[kind]);
+        }
+        store_close(&import.store);
+    }
+    HASH_ITER(hh, import.left_out, one, next) {
+        HASH_DEL(import.left_out, one);
+        free(one);
+    }
+    if (lock_fd >= 0)
+        close(lock_fd);
+    return code;
+}
