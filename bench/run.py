@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """Runs the benchmarks (make bench [ONLY=name]) and prints ratios against controls of the same run. Method: bench/README.md."""
+import datetime
 import json
 import os
 import platform
+import select
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -254,7 +257,99 @@ def bench_restart():
     save("restart", {"rows": rows})
 
 
-BENCHES = {"call": bench_call, "submit": bench_submit, "start": bench_start, "restart": bench_restart}
+def quantiles(ms):
+    rank = sorted(ms)
+    return rank[len(rank) // 2], rank[min(len(rank) - 1, int(len(rank) * 0.99))], rank[-1]
+
+
+class Killed:
+    """One kind of agent, two instances: tasks whose agent is killed while it works on them, until another one does."""
+
+    def __init__(self, mesh, name, *mode):
+        self.mesh, self.name, self.noticed, self.times = mesh, name, [], []
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(os.path.join(mesh.home, name + ".dgram"))
+        self.socket.settimeout(60)
+        options = ["--mode", "jsonl"] if mode else []
+        self.agents = [mesh.agent(name, *options, "--", PROGRAM + "failover_agent", os.path.join(mesh.home, name + ".dgram"), *mode) for _ in range(2)]
+
+    def working(self):
+        pid, attempt = self.socket.recv(64).split()
+        return int(pid), int(attempt), time.monotonic()
+
+    def told(self):
+        """When the sidecars noticed a death, by their logs."""
+        moments = [datetime.datetime.fromisoformat(json.loads(l)["time"].replace("Z", "+00:00")).timestamp() for a in self.agents for l in a.err if '"agent.died"' in l]
+        return sorted(moments)
+
+    def round(self):
+        before = len(self.told())
+        self.mesh.run("ask", "--detach", self.name, "work").ok()
+        pid, _, _ = self.working()
+        select.select([], [], [], 0.3)  # so that the environment has heard who has it: else it is no failover, but a request that nobody took
+        began, clock = time.monotonic(), time.time()
+        os.kill(pid, signal.SIGKILL)
+        _, attempt, at = self.working()
+        assert attempt == 2, attempt
+        self.times.append((at - began) * 1e3)
+        while len(self.told()) == before:
+            select.select([], [], [], 0.01)
+        self.noticed.append((self.told()[-1] - clock) * 1e3)
+        self.wait_idle()
+
+    def wait_idle(self):
+        """Until both instances could take a task again."""
+        while True:
+            instances = [i for i in self.mesh.run("show", self.name, "--json").ok().json()["instances"] if i["state"] == "up" and i["free"]]
+            if len(instances) == 2:
+                return
+            select.select([], [], [], 0.05)
+
+
+def waitpid_ms(count):
+    """The control: a parent that waits for a child that is killed."""
+    times = []
+    for _ in range(count):
+        child = subprocess.Popen(["sleep", "1000"])
+        select.select([], [], [], 0.005)
+        began = time.monotonic()
+        os.kill(child.pid, signal.SIGKILL)
+        os.waitpid(child.pid, 0)
+        times.append((time.monotonic() - began) * 1e3)
+        child.returncode = 0
+    return times
+
+
+def bench_failover():
+    """kill -9 of an agent in the middle of a durable task, until another instance's agent works on it; the control is kill -9 until a parent's waitpid returns."""
+    count = int(os.environ.get("KILLS", "200"))
+    control = waitpid_ms(count)
+    rows, data = [["kill → waitpid of a bare parent", *(f"{q:.1f}" for q in quantiles(control))]], []
+
+    def add(title, times):
+        rows.append([f"{title} ({len(times)} kills)", *(f"{q:.1f}" for q in quantiles(times))])
+        data.append({"what": title, "ms": times})
+
+    with Mesh() as mesh:
+        kind = Killed(mesh, "per-task")
+        for _ in range(count):
+            kind.round()
+        add("kill → noticed by its sidecar", kind.noticed)
+        add("kill → running elsewhere, a process per task", kind.times)
+        times = []
+        for pair in range(max(count // 20, 1)):  # a process that was killed often is not started again at once
+            kind = Killed(mesh, f"long-{pair}", "jsonl")
+            for _ in range(2):
+                kind.round()
+            times += kind.times
+            for agent in kind.agents:
+                agent.stop()
+        add("kill → running elsewhere, a long-lived process", times)
+    table("failover of a durable task", ["", "p50 ms", "p99 ms", "max ms"], rows)
+    save("failover", {"control_ms": control, "rows": data})
+
+
+BENCHES = {"call": bench_call, "submit": bench_submit, "start": bench_start, "restart": bench_restart, "failover": bench_failover}
 
 
 def main():

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/bus.h"
 #include "base/bus_envelope.h"
+#include "base/call.h"
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/log.h"
@@ -59,6 +60,16 @@ static void ask_all(struct env *env)
         (void)env_publish(env, subject, AMP_PROTOBUF, &envelope);
 }
 
+/* The end of its tasks is on its way; if it does not arrive, it is asked for. */
+static void hear_of_death(struct env *env, const Amp__Beat *beat)
+{
+    for (size_t i = 0; i < beat->death->n_tasks; i++) {
+        struct etask *task = etask_find(env, beat->death->tasks[i]);
+        if (task && task->call && strcmp(task->instance, beat->instance) == 0 && strcmp(call_instance(task->call), beat->instance) == 0)
+            call_heard(task->call, true);
+    }
+}
+
 void beats_on_msg(void *ctx, const struct bus_msg *msg)
 {
     struct env *env = ctx;
@@ -80,8 +91,10 @@ void beats_on_msg(void *ctx, const struct bus_msg *msg)
         death->instance = envelope->beat->instance;
     if (registry_beat(&env->registry, envelope->beat, loop_now_ms(env->loop), clock_unix_ms(), &change) != AMP_OK)
         return; /* counted by the registry */
-    if (change.has_new_death && death)
+    if (change.has_new_death && death) {
         keep_death(env, death);
+        hear_of_death(env, envelope->beat);
+    }
     if (!change.agent->card)
         ask_all(env);
     targets_wake(env, change.agent, change.instance->free > 0);

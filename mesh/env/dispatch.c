@@ -162,6 +162,16 @@ static void keep_error(struct etask *task, const struct amp_error *err, const Am
     amp__error__pack(wire, task->error);
 }
 
+/* Nobody said who has it: it may be one that was started with --retry never. */
+static bool may_be_only_once(const struct etask *task)
+{
+    const struct registry_agent *agent = task->skill[0] ? NULL : registry_agent(&task->env->registry, task->agent);
+    for (const struct registry_instance *instance = agent ? agent->instances : NULL; instance; instance = instance->hh.next)
+        if (registry_is_live(instance) && instance->beat->retry && strcmp(instance->beat->retry, "never") == 0)
+            return true;
+    return false;
+}
+
 static void call_over(struct etask *task, const struct amp_error *err, const Amp__Error *wire)
 {
     struct engine_event event = {.kind = ENGINE_EV_CALL_ENDED, .code = err->code, .state = task->held_state};
@@ -171,6 +181,8 @@ static void call_over(struct etask *task, const struct amp_error *err, const Amp
     if (task->is_ended)
         return;
     keep_error(task, err, wire);
+    if (!task->engine.is_taken && err->code == AMP_INSTANCE_LOST && may_be_only_once(task))
+        task->engine.is_retry_safe = false;
     if (task->engine.is_taken) {
         struct attempt *attempt = last_attempt(task);
         if (attempt && err->code != AMP_OK)

@@ -59,6 +59,12 @@ bool engine_is_failure(enum amp_code code)
            code == AMP_NO_BUS || code == AMP_OVERLOADED;
 }
 
+/* A request that was sent and not answered may have run. */
+static bool may_have_run(enum amp_code code)
+{
+    return code == AMP_INSTANCE_LOST;
+}
+
 bool engine_is_untaken(enum amp_code code)
 {
     return code == AMP_BUSY || code == AMP_NO_SUCH_AGENT || code == AMP_NO_SUCH_SKILL || code == AMP_STOPPING ||
@@ -108,7 +114,7 @@ static void on_call_ended(struct step *step)
         end(step, STATE(CANCELED), AMP_CANCELED);
     } else if (code == AMP_OK) {
         end(step, STATE(FAILED), AMP_BAD_ANSWER);
-    } else if (!engine->is_taken && engine_is_untaken(code)) {
+    } else if (!engine->is_taken && engine_is_untaken(code) && (engine->is_retry_safe || !may_have_run(code))) {
         queue(step, code);
     } else if (engine_is_failure(code) && (engine->is_retry_safe || SEEDED_BUG("unsafe-retry"))) {
         retry(step);

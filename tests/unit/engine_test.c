@@ -345,6 +345,20 @@ static void test_a_delayed_task_can_be_cancelled_and_is_found_again_as_one(void 
     assert_int_equal(engine_due(&found.engine), 5000);
 }
 
+static void test_a_request_that_may_have_run_is_not_sent_again_if_it_must_run_once(void **state)
+{
+    for (int is_safe = 0; is_safe < 2; is_safe++) {
+        struct run run = begin(is_safe);
+        step(&run, ENGINE_EV_START, AMP_OK, NONE);
+        step(&run, ENGINE_EV_CALL_ENDED, AMP_INSTANCE_LOST, NONE);
+        assert_int_equal(run.actions[0].kind, is_safe ? ENGINE_DO_QUEUE : ENGINE_DO_END);
+        run = begin(is_safe);
+        step(&run, ENGINE_EV_START, AMP_OK, NONE);
+        step(&run, ENGINE_EV_CALL_ENDED, AMP_BUSY, NONE); /* nobody took it */
+        assert_int_equal(run.actions[0].kind, ENGINE_DO_QUEUE);
+    }
+}
+
 /* Nothing says that a first failure is the task's fault: another instance gets it at once. */
 static void test_after_a_first_failure_nobody_waits(void **state)
 {
@@ -411,6 +425,7 @@ int main(void)
         cmocka_unit_test(test_the_end_of_a_call_decides_by_the_table),
         cmocka_unit_test(test_a_call_that_nobody_took_is_no_attempt),
         cmocka_unit_test(test_after_a_first_failure_nobody_waits),
+        cmocka_unit_test(test_a_request_that_may_have_run_is_not_sent_again_if_it_must_run_once),
         cmocka_unit_test(test_a_restarted_environment_goes_on_with_an_attempt_that_is_held),
         cmocka_unit_test(test_attempts_are_numbered_and_end_after_the_fifth_failure),
         cmocka_unit_test(test_the_wait_before_another_attempt_is_drawn_below_a_growing_limit),
