@@ -56,7 +56,7 @@ static void queue(struct step *step, enum amp_code why)
 bool engine_is_failure(enum amp_code code)
 {
     return code == AMP_AGENT_DIED || code == AMP_INSTANCE_LOST || code == AMP_FRAMES_LOST || code == AMP_STOPPING ||
-           code == AMP_NO_BUS || code == AMP_OVERLOADED;
+           code == AMP_NO_BUS || code == AMP_OVERLOADED || code == AMP_HUNG;
 }
 
 /* A request that was sent and not answered may have run. */

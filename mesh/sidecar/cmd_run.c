@@ -161,6 +161,11 @@ static int read_options(struct run *run)
     long count = slots ? strtol(slots, &end, 10) : 1;
     if (count < 1 || count > SLOTS_MAX || (end && *end))
         return usage(run, "--concurrency is a number from 1 to 10000", "amesh help run");
+    const char *silence = command_value(run->command, run->args, "progress-timeout");
+    unsigned silence_ms = 0;
+    if (silence && (!command_duration_ms(silence, &silence_ms) || silence_ms == 0))
+        return usage(run, "--progress-timeout is a duration: 500ms, 30s, 5m", "amesh help run");
+    run->options.progress_timeout_ms = silence_ms;
     if (retry && strcmp(retry, "safe") != 0 && strcmp(retry, "never") != 0)
         return usage(run, "--retry is safe or never", "amesh help run");
     const char **tags = command_values(run->command, run->args, "tag");
@@ -296,6 +301,7 @@ static const struct command_option options[] = {
     {.name = "concurrency", .arg = "N", .help = "tasks at once (default 1)"},
     {.name = "mode", .arg = "MODE", .help = "exec: once per task (default); jsonl: JSON lines on stdin and stdout; dial: it connects to AMESH_SOCK", .complete = "exec|jsonl|dial"},
     {.name = "retry", .arg = "WHEN", .help = "may a task whose instance died be run again elsewhere? safe (default) or never", .complete = "safe|never"},
+    {.name = "progress-timeout", .arg = "TIME", .help = "an agent that says nothing for so long while it works hangs: the task is tried elsewhere, the agent stopped (default: it may be silent)"},
     {.name = "card", .arg = "FILE", .help = "YAML or JSON of the A2A card; options override it", .complete = "files"},
     {.name = "python", .arg = "PROGRAM", .help = "interpreter for FILE.py:OBJECT", .complete = "files"},
     {.name = "sock", .arg = "PATH", .help = "path of the local socket (default: chosen)", .complete = "files"},

@@ -19,6 +19,7 @@ struct sidecar_options {
     const char **tags;          /* "K=V", NULL-ended, or NULL */
     uint32_t slots;             /* --concurrency, at least 1 */
     bool retry_safe;            /* --retry */
+    uint32_t progress_timeout_ms; /* --progress-timeout: an agent that says nothing for so long hangs; 0: it may be silent */
     char *const *argv;          /* what to spawn; NULL with SIDECAR_DIAL: nothing */
     const char *target;         /* FILE:OBJECT for SIDECAR_SHIM */
     const char *python;         /* interpreter for .py shims, or NULL */

@@ -79,6 +79,7 @@ struct task_table {
     struct task *dirty;       /* something to send at the end of this turn */
     struct task *pool;
     struct loop_timer *retry; /* for frames the bus would not take */
+    struct loop_timer *look;  /* task_hung.c */
     uint32_t n_pool, n_waiting, n_lingering, n_kept;
 };
 

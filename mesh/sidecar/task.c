@@ -300,6 +300,7 @@ enum amp_code task_say_check(struct task *task, struct amp_error *reterr)
 static enum amp_code said(struct task *task, enum amp_code code, struct amp_error *reterr)
 {
     task->sidecar->last_progress_unix_ms = task->source.now_unix_ms;
+    task->progress_ms = loop_now_ms(task->sidecar->loop);
     if (code == AMP_OK)
         return AMP_OK;
     counter_add(COUNTER_events_refused, 1);
@@ -347,6 +348,7 @@ static void turn_begin(struct task *task)
     leave_waiting(task);
     task->is_running = true;
     sidecar_slot_take(task->sidecar);
+    task_hung_watch(task);
     worker->ops->run(worker, task);
 }
 

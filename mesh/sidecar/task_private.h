@@ -72,6 +72,8 @@ struct task {
     struct loop_timer *ack, *deadline;
     struct loop_timer *overdue;    /* cancel was not obeyed */
     struct loop_timer *silent;     /* the caller confirms nothing */
+    int64_t progress_ms;           /* when the agent last said something */
+    int64_t stopped_ms;            /* since when its process is stopped; 0: it is not */
     int64_t heard_ms;              /* when the caller last sent a control */
     struct loop_timer *caller;     /* task_caller.c: when to ask, or NULL */
     struct bus_inbox *echo;        /* and what tells that nobody is there, or NULL */
@@ -105,6 +107,12 @@ void task_room_call(struct task *task); /* tells everybody who waits for room */
 void task_caller_watch(struct task *task); /* from now on; idempotent */
 void task_caller_stop(struct task *task);
 void task_caller_free(struct task *task);
+
+/* ---- task_hung.c --------------------------------------------------------------------------------------------- */
+
+void task_hung_init(struct sidecar *sidecar);
+void task_hung_watch(struct task *task); /* at the beginning of a turn */
+void task_hung_done(struct sidecar *sidecar);
 
 /* ---- task_question.c --------------------------------------------------------------------------------------- */
 

@@ -151,6 +151,7 @@ static void on_retry(void *ctx)
 void task_table_init(struct sidecar *sidecar)
 {
     sidecar->tasks.retry = loop_timer_new(sidecar->loop, on_retry, sidecar);
+    task_hung_init(sidecar);
 }
 
 void task_table_done(struct sidecar *sidecar)
@@ -167,4 +168,5 @@ void task_table_done(struct sidecar *sidecar)
         task_free(task);
     }
     loop_timer_free(table->retry);
+    task_hung_done(sidecar);
 }

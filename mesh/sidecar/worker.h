@@ -1,6 +1,7 @@
 /* How an agent is attached: exec, link (jsonl on stdio, a spawned shim on a descriptor, any process that dials). sidecar.c knows only this. */
 #pragma once
 #include <amp/amp.h>
+#include <sys/types.h>
 
 struct sidecar;
 struct task;
@@ -12,6 +13,8 @@ struct worker_ops {
     void (*run)(struct worker *worker, struct task *task);
     /* The task should end soon: task_finish follows within 5 s, or the worker's process is killed by the worker itself. */
     void (*cancel)(struct worker *worker, struct task *task, const char *reason);
+    /* The process that works on it, 0: none is known. NULL: the agent's one process does. */
+    pid_t (*pid)(struct worker *worker, const struct task *task);
     void (*drain)(struct worker *worker); /* tell the agent that nothing more comes */
     /* Stop for good: ends what it spawned (SIGTERM, 5 s, SIGKILL). on_stopped once, possibly at once. */
     void (*stop)(struct worker *worker, void (*on_stopped)(void *ctx), void *ctx);

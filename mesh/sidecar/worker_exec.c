@@ -296,7 +296,14 @@ static void exec_free(struct worker *base)
     free(worker);
 }
 
-static const struct worker_ops exec_ops = {.run = exec_run, .cancel = exec_cancel, .drain = exec_drain, .stop = exec_stop, .free = exec_free};
+static pid_t exec_pid(struct worker *base, const struct task *task)
+{
+    const struct job *job = task_data((struct task *)task);
+    (void)base;
+    return job && job->spawn ? spawn_pid(job->spawn) : 0;
+}
+
+static const struct worker_ops exec_ops = {.run = exec_run, .cancel = exec_cancel, .pid = exec_pid, .drain = exec_drain, .stop = exec_stop, .free = exec_free};
 
 struct worker *worker_exec_new(struct sidecar *sidecar, char *const *argv)
 {

@@ -294,6 +294,28 @@ def never_again(mesh):
     mesh.ended(task, "TASK_STATE_FAILED")
 
 
+def hung(mesh):
+    """Processes that live and do nothing: stopped, or silent for longer than they may be."""
+    gate = mesh.path("gate-hung")
+    mesh.instance("hung")
+    task = mesh.detach("hung", f"wait {gate}")
+    pid = until(lambda: mesh.calls("hung"), "it works")[0]
+    mesh.instance("hung")
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: mesh.calls("hung")[1:], "another one gets the task")
+    open(gate, "w").close()
+    lost, won = mesh.ended(task)["metadata"]["amp/attempts"]
+    check(lost["outcome"] == "hung" and lost["error"] == "AMESH-3013" and "stopped" in lost["reason"] and won["attempt"] == 2, "as hung, and why", lost, won)
+    until(lambda: process_state(pid) is None, "the one that stood still is killed")
+    mesh.instance("silent", "--progress-timeout", "700ms", "--retry", "never")
+    r = mesh.run("ask", "silent", f"wait {mesh.path('never')}")
+    check(r.status == 1 and "AMESH-3013" in r.err and "said nothing" in r.err, "silence is told to a caller, too", r.status, r.err)
+    r = mesh.run("ask", "silent", "stream 100")
+    check(r.status == 0 and "piece 99" in r.out, "one that goes on saying something may take its time", r.status, r.err)
+    r = mesh.run("run", "--progress-timeout", "soon", "--", "cat")
+    check(r.status == 2 and "--progress-timeout" in r.err, "which must be a time", r.status, r.err)
+
+
 def retry_in_words(mesh):
     """An agent that dies: who watches reads what happens, and why."""
     flag = mesh.path("died")
@@ -315,6 +337,7 @@ def main():
         tap.run("what ends while no environment is there is kept for the next one", done_without_environment, mesh)
         tap.run("a holder that died meanwhile: tried again with the cause, or failed with it", holder_died_meanwhile, mesh)
         tap.run("--retry never: one attempt, and the reason", never_again, mesh)
+        tap.run("an agent that stands still, stopped or silent, is found out and stopped", hung, mesh)
         tap.run("a retry is told in words", retry_in_words, mesh)
     tap.done()
 

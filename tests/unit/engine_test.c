@@ -89,6 +89,8 @@ static const struct verdict verdicts[] = {
     {AMP_INSTANCE_LOST, NONE, false, ENGINE_DO_END, FAILED, AMP_INSTANCE_LOST},
     {AMP_FRAMES_LOST, NONE, true, ENGINE_DO_RETRY, NONE, AMP_FRAMES_LOST},
     {AMP_NO_BUS, NONE, true, ENGINE_DO_RETRY, NONE, AMP_NO_BUS},
+    {AMP_HUNG, FAILED, true, ENGINE_DO_RETRY, NONE, AMP_HUNG},
+    {AMP_HUNG, FAILED, false, ENGINE_DO_KEEP_END, FAILED, AMP_HUNG},
     {AMP_TASK_FAILED, FAILED, true, ENGINE_DO_KEEP_END, FAILED, AMP_TASK_FAILED},
     {AMP_TASK_FAILED, NONE, true, ENGINE_DO_END, FAILED, AMP_TASK_FAILED},
     {AMP_REJECTED, NONE, true, ENGINE_DO_END, AMP__TASK_STATE__TASK_STATE_REJECTED, AMP_REJECTED},
@@ -114,7 +116,7 @@ static void test_the_end_of_a_call_decides_by_the_table(void **state)
 
 static void test_a_call_that_nobody_took_is_no_attempt(void **state)
 {
-    static const enum amp_code codes[] = {AMP_BUSY, AMP_NO_SUCH_AGENT, AMP_NO_SUCH_SKILL, AMP_STOPPING, AMP_NO_BUS, AMP_OVERLOADED, AMP_INSTANCE_LOST};
+    static const enum amp_code codes[] = {AMP_BUSY, AMP_NO_SUCH_AGENT, AMP_NO_SUCH_SKILL, AMP_STOPPING, AMP_NO_BUS, AMP_OVERLOADED};
     struct run run = begin(false);
     for (size_t i = 0; i < 10 * sizeof codes / sizeof codes[0]; i++) {
         enum amp_code code = codes[i % (sizeof codes / sizeof codes[0])];
