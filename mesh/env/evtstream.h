@@ -16,9 +16,9 @@
 
 #define EVT_STREAM "AMP_EVT"
 #define EVT_BYTES_MAX ((uint64_t)512 << 20) /* of the stream; a quarter, and so on, where the server has no room for that */
-#define EVT_MEMORY_BYTES_MAX ((uint64_t)128 << 20)
+#define EVT_MEMORY_BYTES_MAX ((uint64_t)32 << 20) /* costs the server about three times as much */
 #define EVT_BYTES_MIN ((uint64_t)1 << 20)
-#define EVT_MESSAGES_MAX 1000000u           /* each task is a subject, which costs the server memory */
+#define EVT_MESSAGES_MAX 200000u            /* each task is a subject: about 1 KiB of the memory of a server of 2.15 */
 #define EVT_AGE_MAX_MS ((int64_t)3 * 24 * 3600 * 1000)
 #define EVT_LOOK_MS 2000u                   /* between two canaries: red after at most this and JS_TIMEOUT_MS */
 #define EVT_UNCOUNTED 32u                   /* messages that may overtake the first canary */

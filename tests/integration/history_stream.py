@@ -104,9 +104,9 @@ class World:
         return json.loads(r.stdout)
 
     def ask_env(self, verb, **query):
+        body = json.dumps({"version": 1, "from": "raw", "envRequest": {verb: query}}).encode()
         nats = Nats(self.bus)
-        reply = nats.request(f"amp.env.{verb}.raw", json.dumps({"version": 1, "from": "raw", "envRequest": {verb: query}}).encode(), 15)
-        check(reply, f"the environment answers {verb}")
+        reply = until(lambda: (lambda r: r and r[3] and r)(nats.request(f"amp.env.{verb}.raw", body, 15)), f"the environment answers {verb}")  # it may be on its way back
         return json.loads(reply[3])["envReply"]
 
     def record(self, task):
