@@ -12,7 +12,7 @@ struct command_option {
     const char *arg;   /* name of its argument in help, or NULL for a flag */
     const char *help;
     bool is_repeatable;
-    const char *complete; /* what completes its argument: "agents", "tasks", "skills", "contexts", "files", "exec|jsonl|dial", or NULL */
+    const char *complete; /* what completes its argument: "agents", "tasks", "skills", "contexts", "schedules", "files", "exec|jsonl|dial", or NULL */
 };
 
 struct command_args {

@@ -21,6 +21,12 @@ static const struct command_option ask_options[] = {
     {.name = "key", .arg = "K", .help = "durable; the same key again gives the same task"},
     {.name = "at", .arg = "TIME", .help = "durable; start then: 09:00, \"2026-12-01 09:00\", 2026-12-01T09:00:00Z or +90s; prints the task's id and returns"},
     {.name = "in", .arg = "TIME", .help = "the same as a time from now, such as 5m"},
+    {.name = "every", .arg = "TIME", .help = "again and again, this often (at least 1s), first after that time or at --at; prints the schedule's id"},
+    {.name = "cron", .arg = "EXPR", .help = "again and again, as \"*/15 9-17 * * mon-fri\" or @daily say; prints the schedule's id"},
+    {.name = "tz", .arg = "ZONE", .help = "of --at and --cron, such as Europe/Berlin or UTC; else --at goes by this machine's clocks, --cron by the environment's"},
+    {.name = "overlap", .arg = "HOW", .help = "when the run before has not ended: skip (default), queue or allow", .complete = "skip|queue|allow"},
+    {.name = "count", .arg = "N", .help = "with --every or --cron: at most N runs"},
+    {.name = "until", .arg = "TIME", .help = "with --every or --cron: none after that, written as for --at"},
     {.name = "timeout", .arg = "TIME", .help = "time for the whole task, such as 30s"},
     {.name = "no-wait", .help = "do not wait for a free instance: exit 7 when all are busy"},
     {.name = "events", .letter = 'e', .help = "print each event as one JSON line"},
@@ -63,6 +69,8 @@ static int read_context(struct ask *ask)
     const char *context = value(ask, "context");
     if (context == NULL && ask->parent != NULL)
         context = getenv("AMESH_CONTEXT");
+    if (context == NULL && ask_is_schedule(ask))
+        return 0; /* each run has one of its own */
     if (context != NULL) {
         int status = cli_id(&ask->cli, "the context", context);
         if (status != 0)
@@ -113,7 +121,7 @@ static int read_options(struct ask *ask)
     ask->is_impatient = has(ask, "no-wait");
     ask->is_verbose = has(ask, "verbose");
     int status = ask_read_when(ask);
-    bool is_later = ask->when.at.unix_ms > 0;
+    bool is_later = ask->when.at.unix_ms > 0 || ask_is_schedule(ask);
     ask->form = has(ask, "events") ? ANSWER_EVENTS : ask->cli.is_json ? ANSWER_JSON : ANSWER_TEXT;
     ask->is_detached |= is_later && ask->form != ANSWER_EVENTS && !ask->is_verbose;
     ask->is_durable = has(ask, "durable") || ask->is_detached || ask->key != NULL || is_later;
@@ -137,7 +145,7 @@ static int make_message(struct ask *ask)
 {
     struct message_source source = {.text = ask->text, .files = ask->files};
     struct amp_error err = {0};
-    if (ask->answered_task == NULL) {
+    if (ask->answered_task == NULL && !ask_is_schedule(ask)) {
         source.task_id = ask->task_id;
         source.context_id = ask->context_id;
     }
@@ -158,7 +166,7 @@ static int run_ask(const struct command *command, struct command_args *args)
     if (status == 0)
         status = cli_connect(&ask.cli);
     if (status == 0)
-        status = ask.answered_task != NULL ? ask_answer(&ask) : ask.is_durable ? ask_durable(&ask) : ask_direct(&ask);
+        status = ask_is_schedule(&ask) ? ask_schedule(&ask) : ask.answered_task != NULL ? ask_answer(&ask) : ask.is_durable ? ask_durable(&ask) : ask_direct(&ask);
     cli_done(&ask.cli);
     amp_arena_done(&ask.arena);
     return status;
@@ -181,7 +189,8 @@ const struct command ask_commands[] = {
                 "  echo hello | amesh ask up -\n"
                 "  amesh ask --durable --key order-7 billing \"invoice order 7\"\n"
                 "  amesh ask --task t-01hq3c yes\n"
-                "  amesh ask --at 09:00 up \"good morning\"",
+                "  amesh ask --at 09:00 up \"good morning\"\n"
+                "  amesh ask --cron \"*/15 9-17 * * mon-fri\" watcher \"anything new?\"",
      .options = ask_options,
      .run = run_ask,
      .complete = "agents"},

@@ -60,6 +60,8 @@ int ask_durable(struct ask *ask);
 int ask_read_when(struct ask *ask);
 /* Is it to be done again and again? Then a schedule is made of it. */
 bool ask_is_schedule(const struct ask *ask);
+/* Makes the schedule. */
+int ask_schedule(struct ask *ask);
 /* Answers `answered_task`, then prints what it says from there on. */
 int ask_answer(struct ask *ask);
 

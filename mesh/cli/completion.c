@@ -66,6 +66,17 @@ static int on_tasks(void *ctx, const Amp__EnvReply *reply)
     return CLI_ENOUGH;
 }
 
+static int on_schedules(void *ctx, const Amp__EnvReply *reply)
+{
+    struct typing *typing = ctx;
+    for (size_t i = 0; i < reply->n_schedules; i++) {
+        const Amp__Schedule *schedule = reply->schedules[i];
+        if (schedule->id != NULL && amp_id_is_valid(schedule->id))
+            offer(typing, schedule->id, schedule->cron != NULL ? schedule->cron : schedule->state);
+    }
+    return typing->count < NAMES_MAX ? 0 : CLI_ENOUGH;
+}
+
 /* While somebody types no failure matters, and nothing is said about it. */
 static void offer_names(struct typing *typing, const char *what)
 {
@@ -73,7 +84,9 @@ static void offer_names(struct typing *typing, const char *what)
     Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
     Amp__AgentQuery agents = AMP__AGENT_QUERY__INIT;
     Amp__TaskQuery tasks = AMP__TASK_QUERY__INIT;
+    Amp__ScheduleCommand schedules = AMP__SCHEDULE_COMMAND__INIT;
     struct amp_error err = {0};
+    bool is_about_schedules = strcmp(what, "schedules") == 0;
     bool is_about_tasks = strcmp(what, "tasks") == 0 || strcmp(what, "contexts") == 0;
     typing->what = what;
     if (freopen("/dev/null", "w", stderr) == NULL)
@@ -82,12 +95,15 @@ static void offer_names(struct typing *typing, const char *what)
         cli.timeout_ms = NAMES_TIMEOUT_MS;
         tasks.has_page_size = true;
         tasks.page_size = TASKS_MAX;
-        request.verb_case = is_about_tasks ? AMP__ENV_REQUEST__VERB_LIST : AMP__ENV_REQUEST__VERB_AGENTS;
-        if (is_about_tasks)
+        request.verb_case = is_about_schedules ? AMP__ENV_REQUEST__VERB_SCHEDULE : is_about_tasks ? AMP__ENV_REQUEST__VERB_LIST : AMP__ENV_REQUEST__VERB_AGENTS;
+        schedules.op = AMP__SCHEDULE_OP__SCHEDULE_LIST;
+        if (is_about_schedules)
+            request.schedule = &schedules;
+        else if (is_about_tasks)
             request.list = &tasks;
         else
             request.agents = &agents;
-        (void)cli_ask_pages(&cli, &request, is_about_tasks ? on_tasks : on_agents, typing, &err);
+        (void)cli_ask_pages(&cli, &request, is_about_schedules ? on_schedules : is_about_tasks ? on_tasks : on_agents, typing, &err);
     }
     cli_done(&cli);
 }

@@ -220,6 +220,8 @@ static char **page_token_of(Amp__EnvRequest *request)
         return &request->agents->page_token;
     case AMP__ENV_REQUEST__VERB_KV:
         return &request->kv->page_token;
+    case AMP__ENV_REQUEST__VERB_SCHEDULE:
+        return &request->schedule->page_token;
     case AMP__ENV_REQUEST__VERB_LIST:
         return &request->list->page_token;
     case AMP__ENV_REQUEST__VERB_HISTORY:

@@ -143,6 +143,7 @@ static int read_query(struct list *list)
     const char *state = command_value(command, cli->args, "state");
     query->agent = (char *)command_value(command, cli->args, "agent");
     query->context_id = (char *)command_value(command, cli->args, "context");
+    query->parent = (char *)command_value(command, cli->args, "schedule"); /* amp.md 10.9.6 */
     query->has_open = query->open = command_flag(command, cli->args, "open");
     query->has_dead = query->dead = command_flag(command, cli->args, "dead");
     int status = read_limits(list);
@@ -150,6 +151,8 @@ static int read_query(struct list *list)
         status = cli_id(cli, "the agent", query->agent);
     if (status == 0 && query->context_id != NULL)
         status = cli_id(cli, "the context", query->context_id);
+    if (status == 0 && query->parent != NULL)
+        status = cli_id(cli, "the schedule", query->parent);
     if (status != 0 || state == NULL)
         return status;
     query->has_state = true;
@@ -350,6 +353,7 @@ static const struct command_option list_options[] = {
     {.name = "state", .arg = "STATE", .help = "only tasks in this state", .complete = "submitted|working|input-required|completed|failed|canceled|rejected"},
     {.name = "agent", .letter = 'a', .arg = "A", .help = "only tasks of this agent", .complete = "agents"},
     {.name = "context", .letter = 'c', .arg = "C", .help = "only tasks of this conversation", .complete = "contexts"},
+    {.name = "schedule", .arg = "S", .help = "only runs of this schedule", .complete = "schedules"},
     {.name = "open", .letter = 'o', .help = "only tasks that have not ended"},
     {.name = "dead", .help = "only dead letters: tasks given up after too many tries, with the reason, until they are tried again"},
     {.name = "since", .arg = "TIME", .help = "only tasks that were submitted within the last TIME, such as 1h"},

@@ -2,7 +2,7 @@
  *
  * Everything of a batch, what is to be published included, lives in the batch's arena: one decision costs no malloc in steady
  * state. */
-#include "env_private.h"
+#include "schedules.h"
 
 #include "base/alloc.h"
 #include "base/counters.h"
@@ -303,6 +303,8 @@ enum amp_code commit_submit(struct etask *task, const char *key, struct amp_byte
     add_task_row(task, batch);
     if (task->retry_of)
         journal_batch_add(batch, JOURNAL_REVIVED)->task = journal_batch_text(batch, task->retry_of);
+    if (task->plan && task->plan->writes)
+        schedules_add_row(task->plan->writes, batch);
     if (key && !SEEDED_BUG("lost-key")) {
         struct journal_row *row = journal_batch_add(batch, JOURNAL_KEY);
         row->scope = journal_batch_text(batch, task->from);

@@ -1,5 +1,5 @@
 /* Owns and wires the parts of the environment. */
-#include "env_private.h"
+#include "schedules.h"
 
 #include "base/alloc.h"
 #include "base/bus.h"
@@ -155,13 +155,16 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
         lease_init(env);
         evtstream_new(env);
         beats_load(env);
-        code = load_open(env, reterr);
+        code = schedules_load(env, reterr);
     }
+    if (code == AMP_OK)
+        code = load_open(env, reterr);
     if (code != AMP_OK) {
         env_free(env);
         return code;
     }
     retain_begin(env, options);
+    schedules_start(env);
     loop_timer_set(env->sweep, ENV_SWEEP_MS);
     if (bus_is_up(bus))
         env_bus_up(env);
@@ -274,6 +277,7 @@ void env_free(struct env *env)
     loop_timer_free(env->backlog);
     loop_timer_free(env->keepalive);
     loop_timer_free(env->behind);
+    schedules_done(env);
     loop_timer_free(env->alarm_timer);
     alarms_done(&env->alarms);
     loop_timer_free(env->stop_timer);

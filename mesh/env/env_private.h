@@ -113,6 +113,7 @@ struct plan { /* of a task that does not start at once, or that a schedule made 
     char schedule[AMP_NAME_MAX + 1];
     int64_t planned_unix_ms;
     uint32_t missed;
+    struct schedule_entry *writes; /* goes to the disk with its submit; NULL afterwards */
 };
 
 struct etask {
@@ -263,6 +264,16 @@ void verbs_done(struct env *env);
 void submit_verb(const struct ask *ask);              /* submit.c */
 void submit_retry_verb(const struct ask *ask);
 void submit_done(struct etask *task, enum amp_code code);
+struct submit_run { /* of a schedule */
+    const char *from, *key;
+    const Amp__Submit *submit;
+    struct schedule_entry *entry;
+};
+/* Accepts it as by submit_verb, in one batch with the schedule's own row. AMP_CONFLICT: the key is known. On failure nothing was done. */
+AMP_MUST_USE enum amp_code submit_scheduled(struct env *env, const struct submit_run *run, struct etask **ret, struct amp_error *err);
+/* What is asked of whom, whoever asks and when. */
+#define SUBMIT_DIGEST_SIZE 32
+void submit_digest(const Amp__Submit *submit, struct amp_arena *arena, uint8_t ret[SUBMIT_DIGEST_SIZE]);
 
 /* ---- plan.c: tasks whose time has not come ------------------------------------------------------------------------ */
 
@@ -466,6 +477,8 @@ struct env {
     struct pending_key *keys;
     struct alarms alarms;
     struct loop_timer *alarm_timer;
+    struct schedule_entry *schedules;
+    size_t schedules_bytes;
     struct target *targets, *runnable, *runnable_last;
     struct watcher *watchers;
     struct loop_timer *keepalive, *behind;

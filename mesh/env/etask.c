@@ -1,5 +1,5 @@
 /* A task in memory: identity, fold, and the events that are not in the journal yet. */
-#include "env_private.h"
+#include "schedules.h"
 
 #include "base/alloc.h"
 #include "base/call.h"
@@ -264,6 +264,8 @@ void etask_end(struct etask *task, const Amp__Error *error)
 {
     task->is_ended = true;
     task->ended_unix_ms = clock_unix_ms();
+    if (task->plan && task->plan->schedule[0])
+        schedules_task_ended(task->env, task->plan->schedule);
     if (error && error->code != AMP_OK) {
         task->error_len = amp__error__get_packed_size(error);
         task->error = xrealloc(task->error, task->error_len);

@@ -1,6 +1,6 @@
 /* Tasks whose time has not come, and what schedules say of theirs. A task "at" a time waits for the wall clock, whoever sets it; one "in" some time waits by the monotonic
  * clock, as its engine's timer, and meets the wall clock only when it is loaded from the journal, which knows no other. Its time limit counts from its start. (amp.md 10.9) */
-#include "env_private.h"
+#include "schedules.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -84,6 +84,8 @@ void plan_load(struct etask *task, const Amp__Submit *submit)
     uint32_t timeout_ms = timeout_of(submit);
     int64_t now_ms = loop_now_ms(env->loop), now_unix_ms = clock_unix_ms(), since_unix_ms = task->submitted_unix_ms;
     task->timeout_ms = timeout_ms;
+    if (plan && plan->schedule[0])
+        schedules_task_found(env, plan->schedule);
     bool was_delayed = plan && plan->not_before_unix_ms > task->submitted_unix_ms;
     if (was_delayed && task->count > 1) { /* the second event says when it began */
         plan->begun_unix_ms = plan->not_before_unix_ms;

@@ -2,7 +2,7 @@
  *
  * The request is packed once; that packing is what the journal keeps and what dispatch unpacks. Keys that are on their way to
  * the disk are held in memory, so that two submits of one turn with one key are one task. */
-#include "env_private.h"
+#include "schedules.h"
 
 #include "base/alloc.h"
 #include "base/bus.h"
@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DIGEST_SIZE 32
+#define DIGEST_SIZE SUBMIT_DIGEST_SIZE
 
 struct pending_key {
     UT_hash_handle hh;
@@ -29,7 +29,7 @@ struct pending_key {
 
 /* What is asked of whom. Ids of task, context and message are not part of it: a sender that lost our answer may have made new
  * ones for the same request. Nor is the time that it is willing to wait, or when it is to start: "in a minute" is another moment when it is said again. */
-static void digest_submit(const Amp__Submit *submit, struct amp_arena *arena, uint8_t ret[DIGEST_SIZE])
+void submit_digest(const Amp__Submit *submit, struct amp_arena *arena, uint8_t ret[DIGEST_SIZE])
 {
     Amp__Message message = *submit->request->message;
     message.message_id = message.context_id = message.task_id = NULL;
@@ -322,7 +322,7 @@ void submit_verb(const struct ask *ask)
         return;
     }
     if (has_key)
-        digest_submit(submit, &ask->env->arena, digest);
+        submit_digest(submit, &ask->env->arena, digest);
     if (!has_key || !answer_known(ask, submit->key, digest))
         accept(ask, submit, digest);
 }
@@ -395,6 +395,38 @@ void submit_retry_verb(const struct ask *ask)
     ended.submit->has_delay_ms = ended.submit->has_missed = false;
     ended.submit->schedule = NULL;
     accept(ask, ended.submit, digest);
+}
+
+/* ---- made by a schedule ---------------------------------------------------------------------------------------------------- */
+
+static bool is_key_known(struct env *env, const char *from, const char *key)
+{
+    struct known_key known = {{0}, {0}};
+    return find_pending(env, from, key) || journal_key(env->journal, from, key, on_key, &known) != AMP_NOT_FOUND;
+}
+
+enum amp_code submit_scheduled(struct env *env, const struct submit_run *run, struct etask **ret, struct amp_error *err)
+{
+    struct ask ask = {.env = env};
+    uint8_t digest[DIGEST_SIZE];
+    etask_strcpy(ask.from, run->from);
+    enum amp_code code = check_room(&ask, err);
+    if (code != AMP_OK)
+        return code;
+    if (run->key && is_key_known(env, run->from, run->key))
+        return amp_error_set(err, AMP_CONFLICT, "", "this run was made before");
+    submit_digest(run->submit, env_answer_arena(env), digest);
+    struct etask *task = make_task(&ask, run->submit);
+    task->plan->writes = run->entry;
+    etask_strcpy(run->entry->last_task, task->id);
+    code = start_task(task, run->key, digest);
+    task->plan->writes = NULL;
+    if (code != AMP_OK) {
+        etask_free(task);
+        return amp_error_set(err, code, "", "the task could not be written down: %s", amp_code_info(code)->text);
+    }
+    *ret = task;
+    return AMP_OK;
 }
 
 void submit_done(struct etask *task, enum amp_code code)

@@ -1,5 +1,5 @@
 /* amp.env.<verb>.<from>: decodes a request, finds its verb, answers in kind. */
-#include "env_private.h"
+#include "schedules.h"
 
 #include "base/alloc.h"
 #include "base/bus.h"
@@ -26,6 +26,7 @@ static const struct {
     {AMP__ENV_REQUEST__VERB_PING, "ping", query_ping, false},
     {AMP__ENV_REQUEST__VERB_RETRY, "retry", submit_retry_verb, true},
     {AMP__ENV_REQUEST__VERB_REPORT, "report", lease_report_verb, false},
+    {AMP__ENV_REQUEST__VERB_SCHEDULE, "schedule", schedules_verb, true},
 };
 
 size_t env_payload_max(const struct env *env)

@@ -150,6 +150,17 @@ static enum amp_code check_kv(const ProtobufCMessage *message, const struct path
     return AMP_OK;
 }
 
+static enum amp_code check_schedule_command(const ProtobufCMessage *message, const struct path *path, struct amp_error *err)
+{
+    const Amp__ScheduleCommand *command = (const Amp__ScheduleCommand *)message;
+    bool is_add = command->op == AMP__SCHEDULE_OP__SCHEDULE_ADD;
+    if (is_add && (!command->schedule || !command->schedule->submit))
+        return path_error(err, AMP_INVALID, &(struct path){path, command->schedule ? "schedule.submit" : "schedule", PATH_NO_INDEX}, "this field is required");
+    if (!is_add && command->op != AMP__SCHEDULE_OP__SCHEDULE_LIST)
+        return check_part_id(command->id, "id", path, err);
+    return AMP_OK;
+}
+
 static enum amp_code check_env_request(const ProtobufCMessage *message, const struct path *path, struct amp_error *err)
 {
     const Amp__EnvRequest *request = (const Amp__EnvRequest *)message;
@@ -253,6 +264,7 @@ static const struct rule submit_rules[] = {
     CHILD(Submit, request),
     LABEL(Submit, key, AMP_KEY_MAX),
     ONE(Submit, retry, RULE_RETRY, 0),
+    ID(Submit, schedule),
 };
 static const struct rule query_rules[] = {
     ID(TaskQuery, id),     ID(TaskQuery, context_id), ID(TaskQuery, agent), LABEL(TaskQuery, page_token, TOKEN_MAX),
@@ -270,6 +282,18 @@ static const struct rule entry_rules[] = {LABEL(KvEntry, key, AMP_KV_KEY_MAX),
 static const struct rule agents_rules[] = {ID(AgentQuery, name), ID(AgentQuery, skill),
                                            MANY(AgentQuery, tags, RULE_LABELS, AMP_TAGS_MAX, LABEL_MAX),
                                            LABEL(AgentQuery, page_token, TOKEN_MAX)};
+static const struct rule schedule_rules[] = {
+    ID(Schedule, id),
+    LABEL(Schedule, cron, LABEL_MAX),
+    LABEL(Schedule, zone, LABEL_MAX),
+    LABEL(Schedule, overlap, AMP_NAME_MAX),
+    CHILD(Schedule, submit),
+    ID(Schedule, from),
+    LABEL(Schedule, state, AMP_NAME_MAX),
+    ID(Schedule, last_task),
+    TEXT(Schedule, note, TEXT_MAX),
+};
+static const struct rule schedule_command_rules[] = {ID(ScheduleCommand, id), CHILD(ScheduleCommand, schedule), LABEL(ScheduleCommand, page_token, TOKEN_MAX)};
 static const struct rule task_rules[] = {ID_GIVEN(Task, id), ID(Task, context_id), OBJECT(Task, metadata)};
 static const struct rule record_rules[] = {
     CHILD(TaskRecord, task),
@@ -280,6 +304,7 @@ static const struct rule record_rules[] = {
     TEXT(TaskRecord, waiting, TEXT_MAX),
     CHILDREN(TaskRecord, events, AMP_MEMBERS_MAX),
     CHILD(TaskRecord, error),
+    ID(TaskRecord, schedule),
 };
 static const struct rule instance_rules[] = {CHILD(Instance, beat)};
 static const struct rule agent_rules[] = {
@@ -295,6 +320,7 @@ static const struct rule env_reply_rules[] = {
     CHILDREN(EnvReply, tasks, AMP_MEMBERS_MAX),
     CHILDREN(EnvReply, agents, AMP_MEMBERS_MAX),
     CHILDREN(EnvReply, entries, AMP_MEMBERS_MAX),
+    CHILDREN(EnvReply, schedules, AMP_MEMBERS_MAX),
     LABEL(EnvReply, next_page_token, TOKEN_MAX),
     CHILD(EnvReply, info),
 };
@@ -335,6 +361,8 @@ static const struct type_rules types[] = {
     RULES(kv, kv_rules, check_kv),
     RULES(kv_entry, entry_rules, NULL),
     RULES(agent_query, agents_rules, NULL),
+    RULES(schedule, schedule_rules, NULL),
+    RULES(schedule_command, schedule_command_rules, check_schedule_command),
     RULES(task, task_rules, NULL),
     RULES(task_record, record_rules, NULL),
     RULES(instance, instance_rules, NULL),
