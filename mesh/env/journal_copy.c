@@ -129,9 +129,9 @@ enum amp_code journal_backup(const char *path, const char *to, int64_t now_unix_
             code = give_id(to, now_unix_ms, reterr);
         if (code == AMP_OK && !sync_file(to))
             code = failed(to, strerror(errno), reterr);
-        remove_beside(to, "-head");
         if (code == AMP_OK)
             code = journal_verify(to, handlers, ctx, ret, reterr);
+        remove_beside(to, "-head"); /* a copy is moved about as one file */
         remove_beside(to, "-wal"); /* empty: reading it made them */
         remove_beside(to, "-shm");
         if (code != AMP_OK && code != AMP_CORRUPT)
@@ -158,6 +158,15 @@ static enum amp_code move_aside(const char *path, int64_t now_unix_ms, struct am
     return code;
 }
 
+static enum amp_code make_head(const char *path, int64_t now_unix_ms, struct amp_error *reterr)
+{
+    struct store store;
+    enum amp_code code = store_open(&store, path, now_unix_ms, reterr);
+    if (code == AMP_OK)
+        store_close(&store);
+    return code;
+}
+
 enum amp_code journal_restore(const char *path, const char *from, int64_t now_unix_ms, struct journal_report *ret, struct amp_error *reterr)
 {
     static const struct journal_verify_handlers none = {0};
@@ -169,6 +178,8 @@ enum amp_code journal_restore(const char *path, const char *from, int64_t now_un
         code = move_aside(path, now_unix_ms, reterr);
     if (code == AMP_OK)
         code = journal_backup(from, path, now_unix_ms, &none, NULL, ret, reterr);
+    if (code == AMP_OK)
+        code = make_head(path, now_unix_ms, reterr);
     if (lock_fd >= 0)
         close(lock_fd);
     return code;

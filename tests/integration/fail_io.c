@@ -1,0 +1,56 @@
+/* Preloaded (cc -shared) by tests/integration/journal.py: the nth call of fdatasync, fsync or pwrite64 on a file whose name has AMESH_FAIL_FILE in
+ * it fails with EIO, once. AMESH_FAIL_CALL, AMESH_FAIL_AT=n. As a kernel does it: the next sync says that all is well. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+static atomic_int seen;
+
+static bool is_its_turn(const char *call, int fd)
+{
+    const char *wanted = getenv("AMESH_FAIL_CALL"), *file = getenv("AMESH_FAIL_FILE"), *at = getenv("AMESH_FAIL_AT");
+    char link[64], name[4096];
+    if (!wanted || !file || !at || strcmp(wanted, call) != 0)
+        return false;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t len = readlink(link, name, sizeof name - 1);
+    if (len < 0)
+        return false;
+    name[len] = '\0';
+    return strstr(name, file) && atomic_fetch_add(&seen, 1) + 1 == atoi(at);
+}
+
+#define NEXT(type, name) ((type)dlsym(RTLD_NEXT, name))
+
+int fdatasync(int fd)
+{
+    if (is_its_turn("fdatasync", fd)) {
+        errno = EIO;
+        return -1;
+    }
+    return NEXT(int (*)(int), "fdatasync")(fd);
+}
+
+int fsync(int fd)
+{
+    if (is_its_turn("fsync", fd)) {
+        errno = EIO;
+        return -1;
+    }
+    return NEXT(int (*)(int), "fsync")(fd);
+}
+
+ssize_t pwrite64(int fd, const void *data, size_t len, off64_t at)
+{
+    if (is_its_turn("pwrite64", fd)) {
+        errno = EIO;
+        return -1;
+    }
+    return NEXT(ssize_t (*)(int, const void *, size_t, off64_t), "pwrite64")(fd, data, len, at);
+}

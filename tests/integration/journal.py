@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+"""The journal's commands on a real environment under load, damage on its disk, and a disk that fails."""
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
+import meshtest  # noqa: E402
+from meshtest import Mesh, Skipped, Tap, check, until  # noqa: E402
+
+tap = Tap()
+RELEASE = os.environ.get("AMESH_RELEASE", os.path.join(meshtest.TOP, "build/release/amesh"))
+
+
+def path(mesh, suffix=""):
+    return os.path.join(mesh.home, "journal.db" + suffix)
+
+
+def ask(mesh, text, *args):
+    return mesh.run("ask", "up", text, "--durable", *args)
+
+
+def verify(mesh, *args):
+    return mesh.run("env", "verify", "--json", *args)
+
+
+def tasks(mesh, **how):
+    return mesh.run("task", "ls", "--limit", "100", "--json", **how).ok().json()["tasks"]
+
+
+def again(mesh):
+    """The environment stops in good order and starts anew."""
+    mesh.up.stop()
+    mesh.start_up()
+
+
+def under_load(mesh, during):
+    """during() while four callers submit; every accepted task must be in the journal after."""
+    accepted, stop = [], threading.Event()
+
+    def caller():
+        while not stop.is_set():
+            r = mesh.run("ask", "nobody", "x", "--durable", "--detach")
+            if r.status == 0:
+                accepted.append(r.out.strip())
+    threads = [threading.Thread(target=caller) for _ in range(4)]
+    for t in threads:
+        t.start()
+    until(lambda: len(accepted) > 8, "submits are accepted")
+    before = len(accepted)
+    try:
+        result = during()
+    finally:
+        until(lambda: len(accepted) > before + 4, "and go on being accepted")
+        stop.set()
+        for t in threads:
+            t.join()
+    return result, accepted
+
+
+def backup_under_load(mesh):
+    ask(mesh, "one", "--key", "k-1").ok()
+    copy = os.path.join(mesh.home, "copy.db")
+    r, accepted = under_load(mesh, lambda: mesh.run("env", "backup", copy))
+    check(r.ok().out.startswith("sound: "), "the copy was checked", r.out)
+    check(verify(mesh, "--journal", copy).ok().json()["sound"], "and is sound")
+    check(mesh.run("env", "backup", copy).status == 8, "a file that is there is not written over")
+    live = verify(mesh).ok().json()
+    check(live["sound"] and live["running"], "so is the journal, while it is written", live)
+    with sqlite3.connect(path(mesh)) as db:
+        there = {row[0] for row in db.execute("SELECT id FROM tasks")}
+    check(set(accepted) <= there, "what was accepted meanwhile is there", set(accepted) - there)
+    check(mesh.run("env", "restore", copy).status == 8, "nothing is restored under a running environment")
+    mesh.up.stop()
+    mesh.run("env", "restore", copy).ok()
+    mesh.start_up()
+    r = ask(mesh, "one", "--key", "k-1").ok()
+    check(r.out.strip() == "ONE", "the backup's task answers its key", r.out)
+    check(any(n.startswith("journal.db.1") for n in os.listdir(mesh.home)), "what was there is kept", os.listdir(mesh.home))
+
+
+def export_and_import(mesh):
+    mesh.run("kv", "put", "--shared", "colour", '"blue"').ok()
+    open_task = mesh.run("ask", "nobody", "later", "--durable", "--detach").ok().out.strip()
+    file, other = os.path.join(mesh.home, "all.jsonl"), os.path.join(mesh.home, "other.db")
+    mesh.run("env", "export", file).ok()
+    with open(file, encoding="utf-8") as f:
+        lines = [json.loads(line) for line in f]
+    head = verify(mesh).ok().json()
+    check(lines[0]["format"] == "amesh-journal" and lines[0]["hash"] == head["hash"], "the first line has the chain's hash", lines[0], head)
+    check(lines[-1]["end"] and lines[-1]["rows"] == len(lines) - 2, "the last one the number of rows", lines[-1])
+    r = mesh.run("env", "import", "--journal", other, file)
+    check(r.status == 8 and "has not ended" in r.err and "--continue" in r.err, "open tasks need a word", r.err)
+    check(verify(mesh, "--journal", other).json()["rows"] == 1, "nothing was imported by that")
+    r = mesh.run("env", "import", "--journal", other, "--continue", "--json", file).ok().json()
+    check(r["added"] == len(lines) - 2 and r["open"] >= 1, "all of it", r)
+    r = mesh.run("env", "import", "--journal", other, "--continue", "--json", file).ok().json()
+    check(r["added"] == 0 and r["there"] == len(lines) - 2, "twice is once", r)
+    check(verify(mesh, "--journal", other).ok().json()["sound"], "sound")
+    out = mesh.run("env", "export", "--journal", other).ok().out.splitlines()
+    rows = [line for line in out if '"row"' in line]
+    with open(file, encoding="utf-8") as f:
+        check(sorted(rows) == sorted(line.rstrip("\n") for line in f if '"row"' in line), "and the same rows")
+    task = next(line["row"] for line in lines if line.get("table") == "tasks" and line["row"]["id"] == open_task)
+    one = [json.loads(line) for line in mesh.run("env", "export", "--context", task["context"]).ok().out.splitlines()]
+    check({line["table"] for line in one[1:-1]} == {"tasks", "events"} and one[1]["row"]["id"] == open_task, "--context", one)
+    cut = os.path.join(mesh.home, "cut.jsonl")
+    with open(file, "rb") as f, open(cut, "wb") as g:
+        g.write(b"".join(f.readlines()[:-2]))
+    r = mesh.run("env", "import", "--journal", os.path.join(mesh.home, "third.db"), "--continue", cut)
+    check(r.status == 2 and "it was cut" in r.err, "a file that was cut is seen", r.err)
+
+
+def damage(mesh):
+    again(mesh)
+    task = json.loads(ask(mesh, "precious", "--json").ok().out.splitlines()[-1])
+    task_id = task.get("id") or task["task"]["id"]
+    with sqlite3.connect(path(mesh)) as db:
+        db.execute("UPDATE tasks SET record = x'00' WHERE id = ?", (task_id,))
+    r = mesh.run("task", "show", task_id)
+    check(r.status == 3 and "AMESH-4010" in r.err and task_id in r.err and "amesh env verify" in r.err, "a reader is told which row", r.status, r.err)
+    r = verify(mesh)
+    found = r.json()
+    check(r.status == 3 and not found["sound"] and [f["row"] for f in found["findings"]] == ["task " + task_id], "verify names it", found)
+    r = mesh.run("env", "export", os.path.join(mesh.home, "x.jsonl"))
+    check(r.status == 3 and "--skip-corrupt" in r.err, "an export says so", r.err)
+    r = mesh.run("env", "export", "--skip-corrupt", os.path.join(mesh.home, "sound.jsonl")).ok()
+    check("1 damaged rows" in r.err, "or leaves it out", r.err)
+    check(ask(mesh, "next").ok().out.strip() == "NEXT", "the others go on")
+
+
+def lost_end(mesh):
+    """kill -9, and the last transaction of the log is gone."""
+    ask(mesh, "the last word").ok()
+    os.kill(mesh.up.child.pid, 9)
+    mesh.up.wait()
+    size = os.path.getsize(path(mesh, "-wal"))
+    check(size > 3 * 4120, "there is a log", size)
+    os.truncate(path(mesh, "-wal"), size - 2 * 4120)
+    r = mesh.run("up", "--detach")
+    check(r.status == 3 and "were committed and are lost" in r.err, "the environment refuses", r.status, r.err)
+    check(verify(mesh).status == 3, "verify too")
+
+
+def prune(mesh):
+    for i in range(3):
+        ask(mesh, f"p{i}", "--key", f"p-{i}").ok()
+    waiting = mesh.run("ask", "nobody", "waits", "--durable", "--detach").ok().out.strip()
+    until(lambda: len(tasks(mesh)) == 1, "ended tasks go by themselves", 40)
+    check(tasks(mesh)[0]["id"] == waiting, "the open one stays")
+    check(verify(mesh).ok().json()["sound"], "and the chain knows")
+    check(mesh.run("env", "prune", "--retain-age", "1s").status == 8, "not by hand while it runs")
+    mesh.up.stop()
+    r = mesh.run("env", "prune", "--retain-age", "1s", "--json").ok().json()
+    check(r["bytes"] <= r["bytesBefore"], "room is given back", r)
+    check(verify(mesh).ok().json()["sound"], "sound")
+
+
+def failing_disk(call, file, at):
+    """One call of the environment's disk fails: nothing more is accepted until it is started anew, reading goes on, nothing that was accepted is lost."""
+    cc, folder = shutil.which("cc"), tempfile.mkdtemp(prefix="amf-")
+    if not cc:
+        raise Skipped("allowed: there is no C compiler")
+    shim = os.path.join(folder, "fail_io.so")
+    subprocess.run([cc, "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", shim, os.path.join(HERE, "fail_io.c"), "-ldl"], check=True)
+    old, meshtest.AMESH = meshtest.AMESH, RELEASE
+    mesh = Mesh()
+    try:
+        mesh.env.update(LD_PRELOAD=shim, AMESH_FAIL_CALL=call, AMESH_FAIL_FILE=file, AMESH_FAIL_AT=str(at))
+        plain = {"LD_PRELOAD": ""}
+        mesh.start_up()
+        accepted, refused = [], None
+        for _ in range(40):
+            r = mesh.run("ask", "nobody", "x", "--durable", "--detach", env=plain)
+            if r.status != 0:
+                refused = r
+                break
+            accepted.append(r.out.strip())
+        check(refused is not None and refused.status == 7 and "AMESH-4003" in refused.err, "a submit is refused", refused and refused.err)
+        check(mesh.run("ask", "nobody", "x", "--durable", "--detach", env=plain).status == 7, "and the next: for good")
+        check(len(tasks(mesh, env=plain)) >= len(accepted), "reading goes on")
+        r = mesh.run("check", env=plain)
+        check(r.status == 3 and "journal" in r.out + r.err, "amesh check says why", r.status, r.out, r.err)
+        check(any("journal.failed" in line for line in mesh.up.err), "so does the log", mesh.up.err[-5:])
+        mesh.up.stop()
+        mesh.env.pop("LD_PRELOAD")
+        mesh.start_up()
+        ids = {t["id"] for t in tasks(mesh)}
+        check(set(accepted) <= ids, "nothing accepted is lost", set(accepted) - ids)
+        check(mesh.run("ask", "nobody", "x", "--durable", "--detach").status == 0, "and it accepts again")
+        check(verify(mesh).ok().json()["sound"], "on a sound journal")
+    finally:
+        mesh.__exit__(*sys.exc_info())
+        meshtest.AMESH = old
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+with Mesh() as shared:
+    shared.agent("up", "--", "tr", "a-z", "A-Z")
+    tap.run("a backup is made and checked while tasks are accepted; restored, it is the journal", backup_under_load, shared)
+    tap.run("an export has all rows and can be imported, once or twice; what was cut is refused", export_and_import, shared)
+    tap.run("a damaged row is named to its reader and by verify, and the rest goes on", damage, shared)
+with Mesh() as lost:
+    lost.agent("up", "--", "tr", "a-z", "A-Z")
+    tap.run("a journal whose end is lost is refused", lost_end, lost)
+with Mesh(up=["--retain-age", "1s"]) as short:
+    short.agent("up", "--", "tr", "a-z", "A-Z")
+    tap.run("what ended long ago is removed, what is open stays", prune, short)
+tap.run("a failed fdatasync of the log ends acceptance until a restart", failing_disk, "fdatasync", "journal.db-wal", 14)
+tap.run("so does a failed write to the log", failing_disk, "pwrite64", "journal.db-wal", 200)
+tap.run("and one to the head", failing_disk, "pwrite64", "journal.db-head", 6)
+tap.done()
