@@ -130,6 +130,7 @@ class World:
         self.bus = f"nats://{address}:{self.port}"
         self.nats = self.env_process = None
         self.nats_extra = self.nats_top = ""
+        self.nats_program = os.environ.get("AMESH_NATS_SERVER", "nats-server")
         self.runs = os.path.join(self.folder, "runs")
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("AMESH_")}
         self.env.update(AMESH_CHAOS=base, AMESH_HOME=self.home, AMESH_BUS=self.bus, NO_COLOR="1", AMESH=AMESH, PATH=os.path.dirname(AMESH) + ":" + self.env.get("PATH", ""),
@@ -171,10 +172,10 @@ class World:
 
     def start_nats(self):
         config = os.path.join(self.folder, "nats.conf")
-        jetstream = "" if self.store is None else f'jetstream {{ store_dir: "{self.store}" {self.nats_extra} }}\n'
+        jetstream = "" if self.store is None else f'jetstream {{ store_dir: "{self.store}", {self.nats_extra} }}\n'
         with open(config, "w") as f:
             f.write(f"{self.nats_top}host: {self.address}\nport: {self.port}\nmax_payload: 8388608\nserver_name: chaos-{os.getpid()}-{World.serial}\n{jetstream}")
-        self.nats = self.child("nats-server", [self.env.get("AMESH_NATS_SERVER", "nats-server"), "-c", config, "-l", os.path.join(self.folder, "logs", "nats.log")])
+        self.nats = self.child("nats-server", [self.nats_program, "-c", config, "-l", os.path.join(self.folder, "logs", "nats.log")])
         return self.nats
 
     def start_env(self, env=None, wait=True, netns=None):
