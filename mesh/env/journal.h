@@ -8,6 +8,7 @@
 struct loop;
 struct journal;
 
+#define JOURNAL_CORRUPT_HINT "amesh env verify says all that is damaged; restore a backup, or save what is sound: amesh env export --skip-corrupt"
 #define JOURNAL_GROUP_MAX 512u           /* batches in one transaction */
 #define JOURNAL_QUEUE_MAX 65536u         /* batches that wait for the worker */
 #define JOURNAL_BATCH_BYTES_MAX (128u << 20)

@@ -7,7 +7,6 @@
 
 #define SCHEMA_VERSION 3
 #define SCHEMA_CHAINED 3 /* the version from which on there is a chain */
-#define JOURNAL_CORRUPT_HINT "amesh env verify says all that is damaged; restore a backup, or save what is sound: amesh env export --skip-corrupt"
 
 /* ---- what rows are made of: the columns that are sealed, those of the key first. To add a column: at the end. */
 #define COLUMNS_META "name, value"

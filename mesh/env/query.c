@@ -139,6 +139,8 @@ static bool add_events(void *ctx, const struct journal_row *row)
     struct events *events = ctx;
     Amp__Frame *frame = amp__frame__unpack(&events->arena->allocator, row->body.len, row->body.data);
     events->is_broken = !frame;
+    if (row->seq > events->next && !events->record->incomplete)
+        return false; /* is_short says which is missing */
     for (size_t i = 0; frame && i < frame->n_events; i++) {
         if (row->seq + i < events->next)
             continue;
@@ -149,7 +151,7 @@ static bool add_events(void *ctx, const struct journal_row *row)
         events->record->events[events->record->n_events++] = frame->events[i];
         events->next = row->seq + (uint32_t)i + 1;
     }
-    return frame != NULL;
+    return !events->is_broken;
 }
 
 /* Those that are committed, as many as one message carries. */
@@ -164,6 +166,23 @@ static enum amp_code read_events(struct env *env, struct events *events)
             return AMP_JOURNAL;
     }
     return events->record->events ? AMP_OK : AMP_NO_MEMORY;
+}
+
+/* A row that the index leads to no more is an error to nobody but who counts. */
+static bool is_short(const struct env *env, const struct events *events)
+{
+    struct etask *task;
+    const char *id = events->record->task->id;
+    HASH_FIND_STR(env->tasks, id, task);
+    return !events->is_cut && !events->record->incomplete && events->next <= (task ? task->n_committed : events->record->events_count);
+}
+
+static void refuse_short(const struct ask *ask, const struct events *events)
+{
+    struct amp_error err = {0};
+    amp_error_set(&err, AMP_CORRUPT, "", "the journal is damaged: event %u of task %s is missing", events->next, events->record->task->id);
+    amp_error_hint(&err, JOURNAL_CORRUPT_HINT);
+    env_refuse(ask->env, ask->reply, ask->encoding, &err);
 }
 
 /* With events the reply may lack artifacts and history, which the events have too: it says so. */
@@ -189,6 +208,10 @@ static void answer_one(const struct ask *ask, Amp__TaskRecord *record)
         enum amp_code code = read_events(ask->env, &events);
         if (code != AMP_OK) {
             env_refuse_unread(ask->env, ask->reply, ask->encoding);
+            return;
+        }
+        if (is_short(ask->env, &events)) {
+            refuse_short(ask, &events);
             return;
         }
         snprintf(token, sizeof token, "%" PRIu32, events.next);

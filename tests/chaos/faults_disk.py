@@ -209,6 +209,68 @@ def no_jetstream(base, seed):
         return dict(world.verify(), environment="serves durable tasks from its journal")
 
 
+def flip(path, random):
+    size = os.path.getsize(path)
+    with open(path, "r+b") as f:
+        at = random.randrange(size)
+        f.seek(at)
+        byte = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([byte ^ 1 << random.randrange(8)]))
+    return f"a bit of byte {at} of {size} of {os.path.basename(path)}"
+
+
+def cut_short(path, random):
+    size = os.path.getsize(path)
+    os.truncate(path, random.randrange(size))
+    return f"{os.path.basename(path)} of {size} bytes cut to {os.path.getsize(path)}"
+
+
+def after_damage(world, what):
+    """→ "named" or "harmless"; a journal that has lost something without a word is a broken promise."""
+    status, out, err = world.run("env", "verify")
+    is_named = status == 3 and bool(out.strip() or err.strip())
+    check(status == 0 or is_named, f"{what}: verify says whether it is sound", status, out, err)
+    env = world.start_env(wait=False)
+    until(lambda: not env.is_alive() or world.run("task", "ls", "--json")[0] == 0 or "4010" in world.run("task", "ls")[2], f"{what}: it starts, or says why not", 20)
+    if not env.is_alive():
+        check("corrupt" in env.tail() or "AMESH-4010" in env.tail() or "AMESH-4003" in env.tail(), f"{what}: refused by name", env.tail())
+        return "refused"
+    try:
+        world.settle(20)
+        world.verify()
+    except Failed as e:
+        check(any(word in str(e) for word in ("damaged", "corrupt", "malformed", "cannot be read", "is not what was written")), f"{what}: verify said {status}", str(e)[:500], out[:300])
+        check(is_named, f"{what}: what cannot be read is found by verify", str(e)[:500], out)
+        return "named"
+    return "harmless" if status == 0 else "named"
+
+
+def damage(rounds):
+    """Copies of a journal after kill -9, each with one flipped bit, or cut short at some length."""
+    def run(base, seed):
+        with World(base, seed) as world:
+            load, seen = begin(world, rate=150), {"refused": 0, "named": 0, "harmless": 0}
+            until(lambda: load.n_acked() > 300, "a journal", 30)
+            load.stop()
+            world.settle()
+            world.env_process.kill()
+            sound = world.home
+            for i in range(rounds):
+                world.home = world.env["AMESH_HOME"] = os.path.join(world.folder, f"damaged{i}")
+                os.makedirs(world.home, mode=0o700)
+                for name in os.listdir(sound):
+                    if name.startswith("journal.db") and not name.endswith(("-shm", ".lock")):
+                        shutil.copy(os.path.join(sound, name), world.home)
+                files = [n for n in ("journal.db", "journal.db-wal") if os.path.exists(os.path.join(world.home, n)) and os.path.getsize(os.path.join(world.home, n)) > 0]
+                path = os.path.join(world.home, world.random.choice(files))
+                what = world.random.choice([flip, flip, cut_short])(path, world.random)
+                seen[after_damage(world, what)] += 1
+                world.env_process.kill()
+            return dict(seen, damaged=rounds)
+    return run
+
+
 def second_environment(base, seed):
     """Another environment on the same journal."""
     with World(base, seed) as world:
@@ -222,6 +284,7 @@ def second_environment(base, seed):
 FAULTS = [
     Fault("F5", "power cut of the environment's host", "what was acknowledged is there", power_cuts(10), unit="cuts", wanted=100, is_quick=True),
     Fault("F6", "a second environment on the same journal", "it refuses", second_environment),
+    Fault("F6", "a bit of the journal is flipped, or its end is cut off", "what was lost is named, nothing is given out that was not written", damage(12), unit="damaged", wanted=60),
     Fault("F8", "the bus's store is wiped", "noticed and made again; nothing lost", lost_store(False)),
     Fault("F8", "the bus's store is an old one", "noticed and made again; nothing lost", lost_store(True)),
     Fault("F11", "the bus's disk is full", "nothing is lost; amesh check says it if the stream suffers", full_store(False)),
