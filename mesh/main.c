@@ -12,7 +12,8 @@ int main(int argc, char **argv)
 {
     static const struct command *const tables[] = {
         up_commands,       sidecar_commands, env_commands,     journal_commands, ask_commands,  agent_commands, task_commands,
-        schedule_commands, kv_commands,      observe_commands, inside_commands,  help_commands, NULL,
+        schedule_commands, kv_commands,      observe_commands, inside_commands,  help_commands, inbox_commands,
+        NULL,
     };
     return output_finish(command_main(tables, argc, argv));
 }

@@ -133,7 +133,11 @@ class Task {
     const bodies = raw ? [{ parts: raw }] : text === undefined ? [{ data, filename, mediaType }] : (text ? split(text) : [""]).map((t) => ({ text: t, filename, mediaType }));
     return bodies.map((b, i) => this.emit({ type: "artifact", artifactId: name, name, description, ...b, append: i > 0, last: i === bodies.length - 1 })).pop();
   }
-  async ask(prompt, { options, schema, expiresMs } = {}) { return (await this.#ask("task.ask", { prompt, options, schema, expiresMs })).text; }
+  // A text; with options the value of one (with `multiple` a list of them), with a schema what fits it. After expiresMs the default, or an error with the reason "expired".
+  async ask(prompt, { options, schema, expiresMs, default: fallback, multiple, other } = {}) {
+    const answer = await this.#ask("task.ask", { prompt, options, schema, expiresMs, default: fallback, multiple, other });
+    return "value" in answer ? answer.value : answer.text;
+  }
   // → {text, task}; throws TaskFailed {code, reason, hint, task}.
   async send(to, text, { skill, context, timeoutMs, durable, key } = {}) {
     return new Result(await this.#ask("send", { to: to ?? undefined, skill, text, contextId: context, timeoutMs, durable, key }));

@@ -151,9 +151,12 @@ class Task:
         for i, body in enumerate(bodies):
             self.emit({"type": "artifact", "artifactId": name, "name": name, **body, "append": i > 0, "last": i == len(bodies) - 1})
 
-    def ask(self, prompt, options=None, schema=None, expires_ms=None):
-        """→ the text that the caller, or who watches over it, answers. The task is INPUT_REQUIRED until then."""
-        return self._request("task.ask", {"prompt": prompt, "options": options, "schema": schema, "expiresMs": expires_ms}, lambda r: r["text"])
+    def ask(self, prompt, options=None, schema=None, expires_ms=None, default=None, multiple=False, other=False):
+        """→ what the caller, or whoever reads `amesh inbox`, answers. The task is INPUT_REQUIRED until then; several may be asked at once.
+        options: texts, or {value, label}: the answer is the value of one, with multiple a list of them, with other also any other text. schema: the answer
+        is a value that fits it. Else a text. After expires_ms: the default, or an Error of the name `expired`."""
+        asked = {"prompt": prompt, "options": options, "schema": schema, "expiresMs": expires_ms, "default": default, "multiple": multiple or None, "other": other or None}
+        return self._request("task.ask", asked, lambda r: r["value"] if "value" in r else r["text"])
 
     def send(self, agent, text, skill=None, context=None, timeout_ms=None, durable=None, key=None):
         """→ Result of a task given to another agent (None: to whoever has the skill); raises TaskFailed."""

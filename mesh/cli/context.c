@@ -224,6 +224,8 @@ static char **page_token_of(Amp__EnvRequest *request)
         return &request->schedule->page_token;
     case AMP__ENV_REQUEST__VERB_LIST:
         return &request->list->page_token;
+    case AMP__ENV_REQUEST__VERB_INBOX:
+        return &request->inbox->page_token;
     case AMP__ENV_REQUEST__VERB_HISTORY:
         return &request->history->page_token;
     default:

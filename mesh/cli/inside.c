@@ -8,6 +8,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
+#include "base/file.h"
 #include "cli/commands.h"
 #include "cli/context.h"
 #include "cli/message.h"
@@ -258,6 +260,64 @@ static int run_emit(const struct command *command, struct command_args *args)
 
 /* ---- ask --------------------------------------------------------------------------------------------- */
 
+/* VALUE or VALUE=LABEL. */
+static cJSON *option_json(const char *text)
+{
+    const char *equals = strchr(text, '=');
+    if (equals == NULL)
+        return cJSON_CreateString(text);
+    char *value = xstrndup(text, (size_t)(equals - text));
+    cJSON *option = cJSON_CreateObject();
+    cJSON_AddStringToObject(option, "value", value);
+    cJSON_AddStringToObject(option, "label", equals + 1);
+    free(value);
+    return option;
+}
+
+/* A schema as it is, or of a file: @F. */
+static int add_schema(const struct inside *inside, const char *text, cJSON *params)
+{
+    struct amp_buf buf;
+    struct amp_error err = {0};
+    cJSON *schema = NULL;
+    enum amp_code code = AMP_OK;
+    amp_buf_init(&buf, AMP_LINE_MAX);
+    if (text[0] == '@')
+        code = file_read(text + 1, AMP_LINE_MAX, &buf, &err);
+    if (code == AMP_OK && (code = amp_json_parse(text[0] == '@' ? amp_buf_bytes(&buf) : amp_bytes_of(text), &schema, &err)) != AMP_OK)
+        amp_error_hint(&err, "--schema takes a JSON object, or @FILE");
+    amp_buf_done(&buf);
+    if (code != AMP_OK)
+        return cli_fail(&inside->cli, &err, NULL);
+    cJSON_AddItemToObject(params, "schema", schema);
+    return 0;
+}
+
+static int fill_question(const struct inside *inside, cJSON *params)
+{
+    const struct command *command = inside->cli.command;
+    const struct command_args *args = inside->cli.args;
+    const char **options = command_values(command, args, "option"), *schema = command_value(command, args, "schema"), *fallback = command_value(command, args, "default");
+    uint32_t expires_ms = 0;
+    int status = cli_duration(&inside->cli, "expires-in", &expires_ms);
+    cJSON_AddStringToObject(params, "taskId", task_id(inside));
+    cJSON_AddStringToObject(params, "prompt", args->rest[0]);
+    if (options != NULL) {
+        cJSON *list = cJSON_AddArrayToObject(params, "options");
+        for (; *options != NULL; options++)
+            cJSON_AddItemToArray(list, option_json(*options));
+    }
+    if (command_flag(command, args, "multiple"))
+        cJSON_AddTrueToObject(params, "multiple");
+    if (command_flag(command, args, "other"))
+        cJSON_AddTrueToObject(params, "other");
+    if (fallback != NULL) /* JSON where there is something that says so */
+        cJSON_AddItemToObject(params, "default", schema != NULL || command_flag(command, args, "multiple") ? json_or_text(fallback) : cJSON_CreateString(fallback));
+    if (expires_ms > 0)
+        cJSON_AddNumberToObject(params, "expiresMs", expires_ms);
+    return status == 0 && schema != NULL ? add_schema(inside, schema, params) : status;
+}
+
 static int run_task_ask(const struct command *command, struct command_args *args)
 {
     struct inside inside;
@@ -269,9 +329,11 @@ static int run_task_ask(const struct command *command, struct command_args *args
     cJSON *result = NULL;
     if (status == 0) {
         cJSON *params = cJSON_CreateObject();
-        cJSON_AddStringToObject(params, "taskId", task_id(&inside));
-        cJSON_AddStringToObject(params, "prompt", args->rest[0]);
-        status = send_request(&inside, 1, "task.ask", params);
+        status = fill_question(&inside, params);
+        if (status == 0)
+            status = send_request(&inside, 1, "task.ask", params);
+        else
+            cJSON_Delete(params);
     }
     if (status == 0)
         status = wait_reply(&inside, 1, &result);
@@ -295,6 +357,12 @@ static const struct command_option emit_options[] = {
     {0},
 };
 static const struct command_option ask_options[] = {
+    {.name = "option", .letter = 'o', .arg = "V[=LABEL]", .help = "one of the answers to choose from; again for each", .is_repeatable = true},
+    {.name = "multiple", .letter = 'm', .help = "several options may be chosen; the answer is a JSON list"},
+    {.name = "other", .help = "an answer that is none of the options is fine too"},
+    {.name = "schema", .arg = "JSON", .help = "what the answer must be: a JSON Schema, or @FILE"},
+    {.name = "expires-in", .arg = "TIME", .help = "how long the question waits; exit 6 then, unless there is a default"},
+    {.name = "default", .arg = "V", .help = "the answer when nobody answers in time"},
     {.name = "task", .letter = 't', .arg = "T", .help = "the task (default: AMESH_TASK)"},
     {0},
 };
@@ -311,7 +379,9 @@ const struct command inside_commands[] = {
     {.name = "task ask",
      .operands = "PROMPT",
      .summary = "inside of a task: ask whoever asked, print the answer",
-     .details = "The task waits for input until the answer comes.\n\nExamples:\n  name=$(amesh task ask \"What is your name?\")",
+     .details = "The task waits for input until the answer comes. Several may be asked at once, each by a command of its own.\n\nExamples:\n  name=$(amesh task ask \"What is your "
+                "name?\")\n  go=$(amesh task ask \"Deploy?\" -o yes -o no --expires-in 10m --default no)\n  n=$(amesh task ask \"How many?\" --schema "
+                "'{\"type\":\"integer\",\"minimum\":1}')",
      .options = ask_options,
      .run = run_task_ask},
     {0},

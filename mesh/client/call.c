@@ -7,30 +7,84 @@
 
 /* ---- ask ---------------------------------------------------------------------------------------------------------------- */
 
-enum amp_code amesh_ask(struct amesh_task *task, const struct amesh_question *question, char **ret_text, struct amp_error *reterr)
+static enum amp_code put_question(struct amesh_task *task, const struct amesh_question *question, struct amesh_wait *wait, struct amp_error *reterr)
 {
-    struct amesh *mesh = task->mesh;
-    struct amesh_wait wait;
-    *ret_text = NULL;
-    enum amp_code code = amesh_may_wait(mesh, task, reterr);
-    if (code != AMP_OK)
-        return code;
-    struct amp_buf *out = amesh_request_begin(mesh, &wait, "task.ask", task);
+    struct amp_buf *out = amesh_request_begin(task->mesh, wait, "task.ask", task);
     amesh_put_string(out, "prompt", question->prompt);
     if (question->expires_ms)
         amesh_put_number(out, "expiresMs", question->expires_ms);
-    code = amesh_put_json(out, "options", question->options_json, reterr);
+    amesh_put_true(out, "multiple", question->is_multiple);
+    amesh_put_true(out, "other", question->has_other);
+    enum amp_code code = amesh_put_json(out, "options", question->options_json, reterr);
     if (code == AMP_OK)
         code = amesh_put_json(out, "schema", question->schema_json, reterr);
     if (code == AMP_OK)
-        code = amesh_request_wait(mesh, &wait, task, reterr);
-    if (code == AMP_OK) {
-        const char *text = amesh_json_string(wait.reply.result, "text");
-        *ret_text = strdup(text ? text : "");
-        if (!*ret_text)
-            code = amp_error_set(reterr, AMP_NO_MEMORY, "", "out of memory");
+        code = amesh_put_json(out, "default", question->default_json, reterr);
+    return code;
+}
+
+static enum amp_code take_reply(const struct amesh_wait *wait, struct amesh_reply *ret)
+{
+    const char *text = amesh_json_string(wait->reply.result, "text");
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(wait->reply.result, "value");
+    ret->text = strdup(text ? text : "");
+    ret->value_json = value ? amesh_json_print(value) : NULL;
+    ret->is_expired = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(wait->reply.result, "expired"));
+    return ret->text && (!value || ret->value_json) ? AMP_OK : amp_error_set(&ret->error, AMP_NO_MEMORY, "", "out of memory");
+}
+
+void amesh_replies_done(struct amesh_reply *replies, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        free(replies[i].text);
+        free(replies[i].value_json);
+        replies[i] = (struct amesh_reply){.error = {.code = AMP_OK}};
     }
-    amesh_frame_done(&wait.reply);
+}
+
+enum amp_code amesh_ask_all(struct amesh_task *task, const struct amesh_question *questions, size_t count, struct amesh_reply *ret, struct amp_error *reterr)
+{
+    struct amesh_wait waits[AMESH_ASK_MAX];
+    size_t sent = 0;
+    memset(ret, 0, count * sizeof *ret);
+    if (count > AMESH_ASK_MAX)
+        return amp_error_set(reterr, AMP_TOO_LARGE, "count", "%zu questions at once; at most %u are allowed", count, AMESH_ASK_MAX);
+    enum amp_code code = amesh_may_wait(task->mesh, task, reterr);
+    for (; sent < count && code == AMP_OK; sent += code == AMP_OK) {
+        code = put_question(task, &questions[sent], &waits[sent], reterr);
+        if (code == AMP_OK)
+            code = amesh_request_send(task->mesh, &waits[sent], reterr);
+    }
+    for (size_t i = 0; i < sent && code == AMP_OK; i++) {
+        enum amp_code own = amesh_request_reply(task->mesh, &waits[i], task, &ret[i].error);
+        if (own == AMP_OK)
+            own = take_reply(&waits[i], &ret[i]);
+        else if (!waits[i].is_done) /* the task was cancelled, or the connection is lost: so for all */
+            code = own;
+        if (code != AMP_OK && reterr)
+            *reterr = ret[i].error;
+    }
+    for (size_t i = 0; i < sent; i++) {
+        amesh_request_drop(&waits[i]);
+        amesh_frame_done(&waits[i].reply);
+    }
+    return code;
+}
+
+enum amp_code amesh_ask(struct amesh_task *task, const struct amesh_question *question, char **ret_text, struct amp_error *reterr)
+{
+    struct amesh_reply reply;
+    enum amp_code code = amesh_ask_all(task, question, 1, &reply, reterr);
+    *ret_text = NULL;
+    if (code == AMP_OK && reply.error.code != AMP_OK) {
+        code = reply.error.code;
+        if (reterr)
+            *reterr = reply.error;
+    } else if (code == AMP_OK) {
+        *ret_text = reply.text;
+        reply.text = NULL;
+    }
+    amesh_replies_done(&reply, 1);
     return code;
 }
 

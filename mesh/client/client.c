@@ -160,7 +160,19 @@ enum amp_code amesh_may_wait(struct amesh *mesh, struct amesh_task *task, struct
     return AMP_OK;
 }
 
-static enum amp_code wait_for(struct amesh *mesh, const struct amesh_wait *wait, const struct amesh_task *task, struct amp_error *reterr)
+enum amp_code amesh_request_send(struct amesh *mesh, struct amesh_wait *wait, struct amp_error *reterr)
+{
+    amesh_put_close(&mesh->link.out, 2);
+    enum amp_code code = amesh_link_send(&mesh->link);
+    if (code == AMP_TOO_LARGE && !mesh->link.is_broken)
+        return amp_error_set(reterr, code, "", "the request is longer than a line of the local API may be, %u bytes", AMP_LINE_MAX);
+    if (code != AMP_OK)
+        return amesh_broken(mesh, reterr);
+    LIST_INSERT_HEAD(&mesh->waits, wait, entry);
+    return AMP_OK;
+}
+
+enum amp_code amesh_request_reply(struct amesh *mesh, const struct amesh_wait *wait, const struct amesh_task *task, struct amp_error *reterr)
 {
     while (!wait->is_done) {
         if (task && ((const struct amesh_job *)task)->is_canceled)
@@ -174,17 +186,18 @@ static enum amp_code wait_for(struct amesh *mesh, const struct amesh_wait *wait,
     return wait->reply.error ? amesh_frame_error(wait->reply.error, reterr) : AMP_OK;
 }
 
+void amesh_request_drop(struct amesh_wait *wait)
+{
+    LIST_REMOVE(wait, entry);
+}
+
 enum amp_code amesh_request_wait(struct amesh *mesh, struct amesh_wait *wait, struct amesh_task *task, struct amp_error *reterr)
 {
-    amesh_put_close(&mesh->link.out, 2);
-    enum amp_code code = amesh_link_send(&mesh->link);
-    if (code == AMP_TOO_LARGE && !mesh->link.is_broken)
-        return amp_error_set(reterr, code, "", "the request is longer than a line of the local API may be, %u bytes", AMP_LINE_MAX);
+    enum amp_code code = amesh_request_send(mesh, wait, reterr);
     if (code != AMP_OK)
-        return amesh_broken(mesh, reterr);
-    LIST_INSERT_HEAD(&mesh->waits, wait, entry);
-    code = wait_for(mesh, wait, task, reterr);
-    LIST_REMOVE(wait, entry);
+        return code;
+    code = amesh_request_reply(mesh, wait, task, reterr);
+    amesh_request_drop(wait);
     return code;
 }
 

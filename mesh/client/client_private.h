@@ -103,6 +103,10 @@ AMP_MUST_USE enum amp_code amesh_pump(struct amesh *mesh, int timeout_ms);
 struct amp_buf *amesh_request_begin(struct amesh *mesh, struct amesh_wait *wait, const char *method, const struct amesh_task *task);
 /* Sends it and waits for the reply. On AMP_OK wait->reply.result is there; amesh_frame_done(&wait->reply) in every case. `task` (may be NULL): AMP_CANCELED when it is. */
 AMP_MUST_USE enum amp_code amesh_request_wait(struct amesh *mesh, struct amesh_wait *wait, struct amesh_task *task, struct amp_error *reterr);
+/* The two halves of it, for several at once: amesh_request_send puts `wait` among those that are waited for, amesh_request_drop takes it out. */
+AMP_MUST_USE enum amp_code amesh_request_send(struct amesh *mesh, struct amesh_wait *wait, struct amp_error *reterr);
+AMP_MUST_USE enum amp_code amesh_request_reply(struct amesh *mesh, const struct amesh_wait *wait, const struct amesh_task *task, struct amp_error *reterr);
+void amesh_request_drop(struct amesh_wait *wait);
 /* May something be waited for here? AMP_CONFLICT, AMP_NO_SIDECAR, AMP_CANCELED, AMP_TASK_ENDED. */
 AMP_MUST_USE enum amp_code amesh_may_wait(struct amesh *mesh, struct amesh_task *task, struct amp_error *reterr);
 /* Copies the reason of a broken connection. */

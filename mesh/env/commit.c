@@ -9,6 +9,7 @@
 #include "base/hook.h"
 #include "base/loop.h"
 #include "base/seeded.h"
+#include "env/inbox.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,6 +93,8 @@ static void on_commit(void *ctx, enum amp_code code)
     if (task->n_in_journal == 0 && (task->n_refs == 0 || code != AMP_OK))
         answer_replies(task, code);
     hook_at(HOOK_env_answered);
+    if (code == AMP_OK)
+        inbox_committed(task);
     if (commit->is_submit)
         submit_done(task, code);
     else
@@ -266,6 +269,7 @@ static enum amp_code write_batch(struct etask *task, struct journal_batch *batch
     commit->bytes = task->bodies.len;
     amp_buf_reset(&task->bodies);
     task->wants_row = false;
+    inbox_rows_written(task);
     for (size_t i = 0; SEEDED_BUG("early-publish") && i < commit->n_frames; i++)
         publish_frame(task, &commit->frames[i]);
     return AMP_OK;
@@ -287,6 +291,7 @@ enum amp_code commit_flush(struct etask *task)
     add_frames(task, batch, commit);
     /* The count in the summary must not lag behind the rows: a new environment numbers on from it. */
     add_task_row(task, batch);
+    inbox_add_rows(task, batch);
     enum amp_code code = write_batch(task, batch, commit);
     if (code == AMP_JOURNAL)
         answer_replies(task, code);

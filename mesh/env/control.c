@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/call.h"
+#include "env/inbox.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -151,6 +152,8 @@ void control_verb(const struct ask *ask)
         return;
     if (task->is_durable && kind == AMP__CONTROL__KIND_CANCEL)
         cancel(ask, task);
+    else if (task->is_durable && kind == AMP__CONTROL__KIND_ANSWER && inbox_answer(ask, task))
+        return;
     else if (task->instance[0])
         pass_on(ask, task, command->control); /* the callee's own word on it is the answer */
     else if (kind == AMP__CONTROL__KIND_ANSWER)

@@ -10,6 +10,7 @@
 #include "base/hook.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "env/inbox.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,6 +103,8 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
         return;
     }
     task->taken_seq = seq;
+    if (inbox_take(task, time_unix_ms, body))
+        return;
     /* A move that the state machine forbids, more than a task may hold, or than the disk keeps up with: history says that it is not all. */
     if (task->env->unwritten_bytes > ENV_FLOOD_BYTES_MAX || etask_emit(task, time_unix_ms, body) != AMP_OK) {
         counter_add(COUNTER_events_refused, 1);
@@ -139,6 +142,7 @@ static void on_taken(void *ctx, const char *agent, const char *instance)
     if (!task->started_unix_ms)
         task->started_unix_ms = clock_unix_ms();
     etask_changed(task);
+    inbox_attempt(task);
     struct engine_event event = {.kind = ENGINE_EV_TAKEN};
     dispatch_event(task, &event);
     hook_at(HOOK_env_taken);
@@ -343,6 +347,7 @@ static void do_retry(struct etask *task, enum amp_code cause)
     if (last && !last->ended_unix_ms)
         end_attempt(task, cause, AMP__TASK_STATE__TASK_STATE_UNSPECIFIED);
     forget_held(task);
+    inbox_lost(task);
     cause_text(task, cause, words, sizeof words);
     snprintf(text, sizeof text, "retrying (%s), attempt %u", words, task->engine.attempt + 1);
     if (etask_emit_status(task, AMP__TASK_STATE__TASK_STATE_WORKING, text, metadata) != AMP_OK)
@@ -365,6 +370,7 @@ static void deadline_error(struct etask *task, struct amp_arena *arena, struct a
 
 static void end_with(struct etask *task, Amp__TaskState state, enum amp_code code)
 {
+    inbox_closing(task);
     struct amp_arena *arena = &task->env->scratch;
     amp_arena_reset(arena);
     Amp__Error *cause = task->error ? amp__error__unpack(&arena->allocator, task->error_len, task->error) : NULL;
@@ -403,6 +409,7 @@ static void end_with(struct etask *task, Amp__TaskState state, enum amp_code cod
 
 static void keep_end(struct etask *task)
 {
+    inbox_closing(task);
     struct amp_bytes body = {.data = (const uint8_t *)task->held, .len = task->held_len};
     if (etask_emit(task, task->held_unix_ms, body) != AMP_OK) {
         counter_add(COUNTER_events_refused, 1);

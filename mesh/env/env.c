@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "env/inbox.h"
 
 #include <sodium.h>
 #include <stdlib.h>
@@ -159,6 +160,8 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
     }
     if (code == AMP_OK)
         code = load_open(env, reterr);
+    if (code == AMP_OK)
+        inbox_load(env);
     if (code != AMP_OK) {
         env_free(env);
         return code;
@@ -270,6 +273,7 @@ void env_free(struct env *env)
     targets_done(env);
     kv_done(env);
     control_done(env);
+    inbox_done(env);
     beats_done(env);
     registry_done(&env->registry);
     retain_done(env);

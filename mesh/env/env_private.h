@@ -115,6 +115,9 @@ struct plan { /* of a task that does not start at once, or that a schedule made 
     uint32_t missed;
     struct schedule_entry *writes; /* goes to the disk with its submit; NULL afterwards */
 };
+struct inbox;
+struct inbox_entry;
+struct delivery;
 
 struct etask {
     UT_hash_handle hh;
@@ -153,6 +156,8 @@ struct etask {
     struct waiting_reply *replies;
     uint32_t n_replies;
     struct watcher *watchers;
+
+    struct inbox *inbox; /* its questions, or NULL */
 
     /* durable tasks: dispatch.c */
     struct engine engine;
@@ -228,6 +233,8 @@ Amp__TaskRecord *view_row(struct env *env, const struct journal_row *row, struct
 void view_omit(Amp__TaskRecord *record, int flags, struct amp_arena *arena);
 /* JSON array of the attempts, NUL-ended, in `arena`. */
 char *view_attempts(const struct etask *task, struct amp_arena *arena);
+/* How what was asked begins, in `arena`; NULL: it cannot be had, or is no text. */
+char *view_asked(struct etask *task, struct amp_arena *arena);
 void view_load_attempts(struct etask *task, const char *json);
 
 /* ---- verbs.c: requests and replies ---------------------------------------------------------------------------- */
@@ -304,6 +311,7 @@ void agents_verb(const struct ask *ask);              /* agents.c */
 void watch_verb(const struct ask *ask);               /* watch.c */
 void control_verb(const struct ask *ask);             /* control.c */
 void kv_verb(const struct ask *ask);                  /* kv.c */
+void inbox_verb(const struct ask *ask);               /* inbox_list.c */
 
 /* ---- control.c ------------------------------------------------------------------------------------------------------- */
 
@@ -486,6 +494,9 @@ struct env {
     uint32_t n_watchers;
     struct kv_pending *kv;
     struct retain retain;
+    struct inbox_entry *inbox, *inbox_first, *inbox_last; /* questions: by id; the open ones, oldest first */
+    uint32_t n_questions;     /* of them */
+    struct delivery *deliveries; /* answers on their way to attempts */
     struct passed *passed; /* control messages on their way */
     uint32_t n_passed;
     struct evtstream *evt;

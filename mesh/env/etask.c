@@ -8,6 +8,7 @@
 #include "base/hook.h"
 #include "base/loop.h"
 #include "base/seeded.h"
+#include "env/inbox.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -82,6 +83,7 @@ void etask_free(struct etask *task)
     watch_task_gone(task);
     dispatch_drop(task);
     plan_free(task);
+    inbox_forget(task);
     record_forget(task);
     drop_dirty(task);
     HASH_DEL(env->tasks, task);
@@ -245,6 +247,8 @@ enum amp_code etask_emit(struct etask *task, int64_t time_unix_ms, struct amp_by
         code = keep_event(task, time_unix_ms, body);
     if (code == AMP_OK && amp_fold_state(fold) != before)
         etask_changed(task);
+    if (code == AMP_OK && !task->is_durable)
+        (void)inbox_take(task, time_unix_ms, body);
     return code;
 }
 
@@ -272,6 +276,7 @@ void etask_end(struct etask *task, const Amp__Error *error)
         amp__error__pack(error, task->error);
     }
     hook_at(HOOK_env_ended);
+    inbox_ended(task);
     etask_changed(task);
 }
 

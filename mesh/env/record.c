@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/loop.h"
+#include "env/inbox.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -114,6 +115,7 @@ struct etask *record_resume(struct env *env, const struct journal_row *row)
     if (!row->is_open || row->is_durable || journal_failure(env->journal))
         return NULL;
     struct etask *task = etask_load(env, row);
+    inbox_load_task(task);
     record_adopt(task);
     return task;
 }

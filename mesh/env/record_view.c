@@ -2,6 +2,7 @@
 #include "env_private.h"
 
 #include "base/alloc.h"
+#include "env/inbox.h"
 
 #include <cjson/cJSON.h>
 #include <stddef.h>
@@ -289,6 +290,12 @@ static char *asked_of(const Amp__Task *task, struct amp_arena *arena)
     return NULL;
 }
 
+char *view_asked(struct etask *task, struct amp_arena *arena)
+{
+    struct amp_fold *fold = etask_fold(task);
+    return fold ? asked_of(amp_fold_task(fold), arena) : NULL;
+}
+
 static void trim(Amp__Task *task, int flags)
 {
     if (!(flags & VIEW_ARTIFACTS))
@@ -358,6 +365,8 @@ Amp__TaskRecord *view_task(struct etask *task, struct amp_arena *arena, int flag
     record->started = make_time(task->started_unix_ms, arena);
     record->ended = make_time(task->ended_unix_ms, arena);
     record->has_incomplete = record->incomplete = task->is_incomplete;
+    record->questions = inbox_count(task);
+    record->has_questions = record->questions > 0;
     if (task->plan) {
         record->schedule = given(task->plan->schedule);
         record->not_before = make_time(task->plan->not_before_unix_ms, arena);

@@ -2,6 +2,7 @@
 #include "sidecar/rpc_private.h"
 
 #include "base/alloc.h"
+#include "base/form.h"
 #include "sidecar/sidecar.h"
 #include "sidecar/task.h"
 
@@ -51,38 +52,40 @@ struct question {
     struct task *task; /* lives as long as the question is open */
 };
 
-static void finish_question(struct rpc *rpc, enum amp_code code, const Amp__Message *answer)
+static void finish_question(struct rpc *rpc, const struct task_answer *answer)
 {
     struct amp_error err = {0};
-    if (code != AMP_OK || !answer) {
-        rpc_fail_with(rpc, code != AMP_OK ? code : AMP_INTERNAL, "", "the question was not answered: %s", amp_code_info(code)->text);
+    if (answer->code != AMP_OK) {
+        rpc_fail_with(rpc, answer->code, "", "the question was not answered: %s", amp_code_info(answer->code)->text);
         return;
     }
-    struct amp_buf text;
-    amp_buf_init(&text, AMP_WIRE_BYTES_MAX);
-    cJSON *message = rpc_json_of(&answer->base, &err);
-    if (!message || amp_message_text(answer, &text) != AMP_OK || amp_buf_append(&text, "", 1) != AMP_OK) {
-        amp_buf_done(&text);
-        cJSON_Delete(message);
+    cJSON *message = answer->message ? rpc_json_of(&answer->message->base, &err) : NULL;
+    if (answer->message && !message) {
         rpc_fail_with(rpc, AMP_TOO_LARGE, "", "the answer is too large");
         return;
     }
+    char *text = form_answer_text(answer->message, answer->value);
     cJSON *result = cJSON_CreateObject();
-    cJSON_AddStringToObject(result, "text", (const char *)text.data);
-    cJSON_AddItemToObject(result, "message", message);
-    amp_buf_done(&text);
+    cJSON_AddStringToObject(result, "text", text);
+    if (answer->value)
+        cJSON_AddItemToObject(result, "value", cJSON_Duplicate(answer->value, true));
+    if (message)
+        cJSON_AddItemToObject(result, "message", message);
+    else
+        cJSON_AddTrueToObject(result, "expired");
+    free(text);
     rpc_done(rpc, result);
     cJSON_Delete(result);
 }
 
-static void on_answer(void *ctx, enum amp_code code, const Amp__Message *answer)
+static void on_answer(void *ctx, const struct task_answer *answer)
 {
     struct question *question = ctx;
     struct rpc *rpc = question->rpc;
     free(question);
     rpc->state = NULL;
     rpc->cancel = NULL;
-    finish_question(rpc, code, answer);
+    finish_question(rpc, answer);
 }
 
 static void withdraw_question(struct rpc *rpc)
@@ -92,11 +95,24 @@ static void withdraw_question(struct rpc *rpc)
     free(question);
 }
 
+/* null is as good as not there. */
+static const cJSON *given(const cJSON *params, const char *name)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(params, name);
+    return cJSON_IsNull(value) ? NULL : value;
+}
+
 void rpc_task_ask(struct rpc *rpc, const cJSON *params)
 {
     struct task *task;
     struct amp_error err = {0};
-    struct task_question asked = {.schema = cJSON_GetObjectItemCaseSensitive(params, "schema"), .options = cJSON_GetObjectItemCaseSensitive(params, "options")};
+    struct task_question asked = {
+        .schema = given(params, "schema"),
+        .options = given(params, "options"),
+        .fallback = given(params, "default"),
+        .is_multiple = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(params, "multiple")),
+        .has_other = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(params, "other")),
+    };
     enum amp_code code = rpc_task(rpc, params, &task, &err);
     if (code == AMP_OK)
         code = rpc_string(params, "prompt", &asked.prompt, &err);

@@ -160,6 +160,7 @@ static void drain_look(struct sidecar *sidecar)
 static void sidecar_turn(void *ctx)
 {
     struct sidecar *sidecar = ctx;
+    task_resume_waiting(sidecar);
     if (sidecar->is_open)
         member_update(sidecar);
     task_flush_dirty(sidecar);

@@ -29,7 +29,7 @@ struct loop_timer;
 #define SIDECAR_KEPT_BYTES (8u << 20) /* of events of one task that are sent and not written down; when it is more they are not kept */
 #define SIDECAR_LEASE_MIN_MS 300u
 #define SIDECAR_LEASE_MAX_MS 60000u
-#define SIDECAR_QUESTIONS_MAX 16u    /* open questions of one task */
+#define SIDECAR_QUESTIONS_MAX AMP_QUESTIONS_MAX /* open questions of one task */
 #define SIDECAR_BRAKE_BYTES (512u << 10) /* of events of one task that wait: from here on its agent is held back */
 #define SIDECAR_UNSENT_MAX (16u << 20)   /* what an agent that cannot be held back in time may make wait */
 #define SIDECAR_FRAME_EVENTS_MAX 64u

@@ -410,7 +410,7 @@ static void wait_for_answer(struct task *task, const char *question)
         conclude(task, AMP__TASK_STATE__TASK_STATE_FAILED, NULL, &err, NULL);
         return;
     }
-    if (task_status(task, AMP__TASK_STATE__TASK_STATE_INPUT_REQUIRED, question, NULL) != AMP_OK) {
+    if (task_ask_turn(task, question) != AMP_OK) {
         (void)amp_error_set(&err, AMP_TOO_LARGE, "message", "the question is too large");
         conclude(task, AMP__TASK_STATE__TASK_STATE_FAILED, NULL, &err, NULL);
         return;

@@ -48,12 +48,17 @@ void task_room_cancel(struct task_room *room); /* fine for one that does not wai
 
 struct task_question {
     const char *prompt;
-    const struct cJSON *schema;  /* or NULL */
-    const struct cJSON *options; /* or NULL */
-    uint32_t expires_ms;         /* 0: never */
+    const struct cJSON *schema, *options, *fallback; /* or NULL; fallback: the `default` (base/form.h) */
+    bool is_multiple, has_other;
+    uint32_t expires_ms; /* 0: never */
 };
-/* Asks the human. on_answer exactly once unless task_finish comes first (then code AMP_CANCELED): `answer` NULL when code is not AMP_OK (AMP_CANCELED, AMP_DEADLINE). */
-AMP_MUST_USE enum amp_code task_ask(struct task *task, const struct task_question *question, void (*on_answer)(void *ctx, enum amp_code code, const Amp__Message *answer), void *ctx,
+struct task_answer {
+    enum amp_code code;          /* AMP_OK; AMP_CANCELED; AMP_EXPIRED: nobody answered in time, and there is no default */
+    const Amp__Message *message; /* NULL: the default */
+    const struct cJSON *value;   /* what it says, if the question has a schema or options, or is the default; else NULL */
+};
+/* Asks the human. on_answer exactly once, unless withdrawn; its pointers are borrowed. Several may be open. AMP_INVALID: a member of the question is wrong. */
+AMP_MUST_USE enum amp_code task_ask(struct task *task, const struct task_question *question, void (*on_answer)(void *ctx, const struct task_answer *answer), void *ctx,
                                     struct amp_error *reterr);
 /* The question asked with this `ctx`, if it is open: nobody waits for its answer any more. No on_answer. */
 void task_ask_withdraw(struct task *task, const void *ctx);

@@ -8,8 +8,6 @@
 #include "base/alloc.h"
 #include "base/hook.h"
 
-#define QUESTION_BYTES_MAX (256u << 10)
-
 static const char *member_text(const struct cJSON *object, const char *name)
 {
     return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
@@ -177,37 +175,6 @@ void task_outcome_apply(struct task *task, const struct cJSON *result, struct ta
 }
 
 /* ---- questions and answers ---------------------------------------------------------------------------------------- */
-
-static void append_member(struct amp_buf *out, const char *name, const struct cJSON *value)
-{
-    if (!value)
-        return;
-    char *text = cJSON_PrintUnformatted(value);
-    if (!text)
-        return;
-    (void)amp_buf_printf(out, ",\"%s\":", name);
-    (void)amp_buf_append(out, text, strlen(text));
-    cJSON_free(text);
-}
-
-char *task_question_metadata(const char *id, const struct task_question *ask, int64_t now_unix_ms)
-{
-    struct amp_buf out;
-    amp_buf_init(&out, QUESTION_BYTES_MAX);
-    (void)amp_buf_printf(&out, "{\"amp/question\":{\"id\":\"%s\",\"prompt\":", id);
-    (void)amp_json_append_string(&out, amp_bytes_of(ask->prompt));
-    append_member(&out, "schema", ask->schema);
-    append_member(&out, "options", ask->options);
-    if (ask->expires_ms > 0) {
-        char time[AMP_TIME_SIZE];
-        amp_time_format(now_unix_ms + ask->expires_ms, time);
-        (void)amp_buf_printf(&out, ",\"expiresAt\":\"%s\"", time);
-    }
-    (void)amp_buf_printf(&out, "}}");
-    char *text = out.is_full ? NULL : xstrndup((const char *)out.data, out.len);
-    amp_buf_done(&out);
-    return text;
-}
 
 const Amp__Message *task_message_copy(struct task *task, const Amp__Message *message)
 {

@@ -4,14 +4,32 @@
 
 #include <uthash.h>
 
+struct cJSON;
 struct question {
     struct question *next;
     struct task *task;
     char id[AMP_ID_SIZE];
-    char *prompt;
-    struct loop_timer *expiry; /* NULL: never */
-    void (*on_answer)(void *ctx, enum amp_code code, const Amp__Message *answer);
+    struct cJSON *form;        /* base/form.h */
+    struct loop_timer *expiry; /* NULL: never, or the caller says when */
+    bool is_turn;              /* asked by the end of a turn: the answer begins the next one */
+    void (*on_answer)(void *ctx, const struct task_answer *answer);
     void *ctx;
+};
+
+#define QUESTIONS_ASKED_MAX 4096u /* different questions of one attempt */
+#define QUESTIONS_CLOSED 64u      /* ended ones that are remembered, to say what became of them */
+
+struct questions_past { /* what this attempt has asked so far */
+    struct {
+        uint8_t digest[16];
+        uint32_t count;
+    } *asked;
+    size_t n_asked, cap_asked;
+    struct {
+        char id[AMP_ID_SIZE];
+        const char *how; /* static */
+    } closed[QUESTIONS_CLOSED];
+    size_t n_closed;
 };
 
 enum { LANE_CALLER, LANE_EVT, LANES };
@@ -67,8 +85,9 @@ struct task {
     Amp__TaskState state;
     struct amp_event_source source;
     struct task_stream stream;
-    struct question *questions;
+    struct question *questions;      /* oldest first */
     uint32_t n_questions;
+    struct questions_past *past;     /* NULL: nothing asked yet */
     struct loop_timer *ack, *deadline;
     struct loop_timer *overdue;    /* cancel was not obeyed */
     struct loop_timer *silent;     /* the caller confirms nothing */
@@ -117,6 +136,9 @@ void task_hung_done(struct sidecar *sidecar);
 /* ---- task_question.c --------------------------------------------------------------------------------------- */
 
 void task_questions_drop(struct task *task);
+void task_questions_forget(struct task *task); /* those that were asked before, too: of a task that is over */
+/* The question with which a turn ends, as an INPUT_REQUIRED. */
+AMP_MUST_USE enum amp_code task_ask_turn(struct task *task, const char *prompt);
 
 /* ---- task_lease.c -------------------------------------------------------------------------------------------- */
 
@@ -168,7 +190,5 @@ struct task_verdict { /* how the task ends, after its outcome was looked at */
 void task_outcome_apply(struct task *task, const struct cJSON *result, struct task_verdict *verdict);
 /* Text was streamed and the task ends: the artifact `response` is complete. */
 void task_outcome_close_text(struct task *task);
-/* {"amp/question":{…}}; NULL when it is too large. The caller's. */
-char *task_question_metadata(const char *id, const struct task_question *ask, int64_t now_unix_ms);
 /* Into the task's arena; NULL when that is full. */
 const Amp__Message *task_message_copy(struct task *task, const Amp__Message *message);

@@ -32,6 +32,7 @@ static void task_free(struct task *task)
 {
     task_room_call(task);
     task_timers_free(task);
+    task_questions_forget(task);
     amp_arena_done(&task->arena);
     amp_buf_done(&task->stream.bodies);
     free(task->stream.refs);
@@ -65,6 +66,7 @@ void task_discard(struct task *task)
     struct task_table *table = &task->sidecar->tasks;
     task_timers_stop(task);
     task_room_call(task);
+    task_questions_forget(task);
     if (table->n_pool >= SIDECAR_POOL_MAX) {
         task_free(task);
         return;

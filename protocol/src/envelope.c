@@ -245,7 +245,7 @@ static const struct rule death_rules[] = {
     MANY(Death, tasks, RULE_IDS, AMP_INFLIGHT_TASKS_REPORTED, 0),
 };
 static const struct rule cancel_rules[] = {TEXT(Cancel, reason, REASON_MAX)};
-static const struct rule answer_rules[] = {LABEL(Answer, input_id, AMP_KEY_MAX), CHILD(Answer, message)};
+static const struct rule answer_rules[] = {LABEL(Answer, input_id, AMP_KEY_MAX), CHILD(Answer, message), ID(Answer, by)};
 static const struct rule reply_rules[] = {CHILD(Reply, error), CHILD(Reply, beat)};
 static const struct rule beat_rules[] = {
     ID_GIVEN(Beat, agent),
@@ -270,6 +270,9 @@ static const struct rule query_rules[] = {
     ID(TaskQuery, id),     ID(TaskQuery, context_id), ID(TaskQuery, agent), LABEL(TaskQuery, page_token, TOKEN_MAX),
     ID(TaskQuery, parent),
 };
+static const struct rule inbox_rules[] = {ID(InboxQuery, id), ID(InboxQuery, context_id), ID(InboxQuery, agent), LABEL(InboxQuery, page_token, TOKEN_MAX)};
+static const struct rule question_rules[] = {ID_GIVEN(Question, id), ID_GIVEN(Question, task_id), ID(Question, context_id), ID(Question, agent), ID(Question, from),
+                                             OBJECT(Question, form)};
 static const struct rule watch_rules[] = {ID_GIVEN(Watch, id)};
 static const struct rule report_rules[] = {ID_GIVEN(Report, task_id), ID(Report, instance), TEXT(Report, answer, TEXT_MAX)};
 static const struct rule command_rules[] = {ID_GIVEN(TaskCommand, id), CHILD(TaskCommand, control)};
@@ -321,6 +324,7 @@ static const struct rule env_reply_rules[] = {
     CHILDREN(EnvReply, agents, AMP_MEMBERS_MAX),
     CHILDREN(EnvReply, entries, AMP_MEMBERS_MAX),
     CHILDREN(EnvReply, schedules, AMP_MEMBERS_MAX),
+    CHILDREN(EnvReply, questions, AMP_MEMBERS_MAX),
     LABEL(EnvReply, next_page_token, TOKEN_MAX),
     CHILD(EnvReply, info),
 };
@@ -355,6 +359,8 @@ static const struct type_rules types[] = {
     RULES(env_request, env_request_rules, check_env_request),
     RULES(submit, submit_rules, check_submit),
     RULES(task_query, query_rules, NULL),
+    RULES(inbox_query, inbox_rules, NULL),
+    RULES(question, question_rules, NULL),
     RULES(watch, watch_rules, check_watch),
     RULES(report, report_rules, NULL),
     RULES(task_command, command_rules, check_command),

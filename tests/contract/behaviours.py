@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Every way of attaching an agent through the same eight behaviours: echo, token stream, tool call, two turns in a context, input required,
-cancel, failure, artifact. Real processes, a real nats-server, the real command line."""
+"""Every way of attaching an agent through the same ten behaviours: echo, token stream, tool call, two turns in a context, input required,
+several questions at once, a question that expires, cancel, failure, artifact. Real processes, a real nats-server, the real command line."""
 import os
 import signal
 import sys
@@ -57,6 +57,31 @@ def input_required(mesh, agent):
     check(answered.out.strip().endswith("painted blue"), "the answer arrives and the task goes on", answered.out, answered.err)
 
 
+def several_questions(mesh, agent):
+    r = mesh.run("ask", agent, "form")
+    check(r.status == 9 and "--task" in r.err, "the first question ends the command, the task goes on", r.status, r.err)
+    task = r.err.split("--task", 1)[1].split()[0].strip("'\"")
+    mine = lambda: [q for q in mesh.run("inbox", "--json").ok().json()["questions"] if q["taskId"] == task]  # noqa: E731
+    asked = until(lambda: (lambda q: q if {"Which colour?", "How often?"} == {x["prompt"] for x in q} else None)(mine()), "two wait, the third has expired", 20)
+    colour, count = (next(q for q in asked if q["prompt"] == p) for p in ("Which colour?", "How often?"))
+    check(colour["options"][0] == {"value": "red", "label": "Red"} and count["schema"]["maximum"] == 9, "options and schema are shown", asked)
+    bad = mesh.run("answer", count["id"], "ten")
+    check(bad.status == 2 and "answer" in bad.err and "integer" in bad.err, "a value that does not fit is refused with the reason", bad.status, bad.err)
+    check(mesh.run("answer", colour["id"], "green").status == 2, "what is no option too")
+    mesh.run("answer", count["id"], "7").ok()
+    twice = mesh.run("answer", count["id"], "8")
+    check(twice.status == 8, "the second answer is told", twice.status, twice.err)
+    mesh.run("answer", colour["id"], "--option", "1").ok()
+    record = until(lambda: (lambda t: t if t["status"]["state"] == "TASK_STATE_COMPLETED" else None)(mesh.run("task", "show", task, "--json").ok().json()), "it completes", 20)
+    check(texts(record).strip() == "red 7 no", "each question has its own answer, the one that nobody answered its default", texts(record))
+
+
+def expired_question(mesh, agent):
+    out = mesh.run("ask", "--durable", "--detach", agent, "late").ok().out.strip()
+    record = until(lambda: (lambda t: t if t["status"]["state"] == "TASK_STATE_COMPLETED" else None)(mesh.run("task", "show", out, "--json").ok().json()), "it completes", 20)
+    check(any(word in texts(record) for word in ("expired", "not answered in time", "exit 6")), "the agent is told that its question has expired", texts(record))
+
+
 def cancel(mesh, agent):
     process = mesh.spawn("ask", "--events", agent, "hang")
     line = process.wait_line(lambda l: "working" in l and "artifactUpdate" in l)
@@ -90,7 +115,7 @@ def artifact(mesh, agent):
 
 
 BEHAVIOURS = [("echo", echo), ("token stream", stream), ("tool call", tool), ("two turns in a context", two_turns),
-              ("input required", input_required), ("cancel", cancel), ("failure", failure), ("artifact", artifact)]
+              ("input required", input_required), ("several questions at once", several_questions), ("a question expires", expired_question), ("cancel", cancel), ("failure", failure), ("artifact", artifact)]
 
 shim = os.path.join(AGENTS, "shim.py")
 c_agent = os.path.join(BUILD, "tests/contract_agent_c")

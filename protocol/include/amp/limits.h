@@ -24,5 +24,6 @@
 #define AMP_KV_VALUE_MAX (256u << 10)  /* bytes of its value */
 #define AMP_KEY_MAX 128u               /* an idempotency key */
 #define AMP_LINE_MAX (1u << 20)        /* a line on the local API */
+#define AMP_QUESTIONS_MAX 64u          /* open questions of one task */
 #define AMP_FOLD_BYTES_MAX (64u << 20) /* a task in memory */
 #define AMP_INFLIGHT_TASKS_REPORTED 64u /* tasks named in a beat */

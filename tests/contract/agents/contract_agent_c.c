@@ -54,6 +54,31 @@ static void ask(struct amesh_task *task)
     free(colour);
 }
 
+static void form(struct amesh_task *task)
+{
+    static const struct amesh_question questions[] = {
+        {.prompt = "Which colour?", .options_json = "[{\"value\":\"red\",\"label\":\"Red\"},{\"value\":\"blue\",\"label\":\"Blue\"}]"},
+        {.prompt = "How often?", .schema_json = "{\"type\":\"integer\",\"minimum\":1,\"maximum\":9}"},
+        {.prompt = "Sure?", .options_json = "[\"yes\",\"no\"]", .default_json = "\"no\"", .expires_ms = 300},
+    };
+    struct amesh_reply replies[3];
+    struct amp_error err;
+    if (amesh_ask_all(task, questions, 3, replies, &err) == AMP_OK)
+        amesh_task_printf(task, "%s %s %s", replies[0].text, replies[1].text, replies[2].text);
+    else
+        amesh_task_fail(task, "%s", err.message);
+    amesh_replies_done(replies, 3);
+}
+
+static void late(struct amesh_task *task)
+{
+    char *text;
+    struct amp_error err;
+    enum amp_code code = amesh_ask(task, &(struct amesh_question){.prompt = "Now?", .expires_ms = 200}, &text, &err);
+    amesh_task_printf(task, "late: %s", code == AMP_OK ? text : amp_code_info(code)->name);
+    free(text);
+}
+
 static void hang(struct amesh_task *task)
 {
     amesh_task_write(task, "working");
@@ -77,7 +102,7 @@ static void on_task(struct amesh_task *task, void *ctx)
         const char *word;
         void (*run)(struct amesh_task *task);
     } verbs[] = {{"echo ", echo},     {"stream", stream}, {"tool", tool}, {"remember ", remember}, {"recall", recall}, {"ask", ask},
-                 {"hang", hang},      {"fail", fail},     {"artifact", artifact}};
+                 {"form", form},      {"late", late},     {"hang", hang},      {"fail", fail},     {"artifact", artifact}};
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
         if (!strncmp(task->text, verbs[i].word, strlen(verbs[i].word))) {
             verbs[i].run(task);

@@ -16,6 +16,13 @@ while :; do
     "remember "*) api -X PUT -H 'Content-Type: application/json' --data-binary "\"${said#remember }\"" "http://mesh/v1/kv/context/word?task=$id" >/dev/null; text "$id/result" noted ;;
     recall) word=$(api "http://mesh/v1/kv/context/word?task=$id" | field value); text "$id/result" "you said $word" ;;
     ask) colour=$(api -X POST -H 'Content-Type: text/plain' -H 'Accept: text/plain' --data-binary 'Which colour?' "http://mesh/v1/tasks/$id/ask"); text "$id/result" "painted $colour" ;;
+    form) d=$(mktemp -d)
+      ask() { api -X POST -H 'Content-Type: application/json' -H 'Accept: text/plain' --data-binary "$1" "http://mesh/v1/tasks/$id/ask"; }
+      ask '{"prompt":"Which colour?","options":[{"value":"red","label":"Red"},{"value":"blue","label":"Blue"}]}' >"$d/colour" &
+      ask '{"prompt":"How often?","schema":{"type":"integer","minimum":1,"maximum":9}}' >"$d/count" &
+      ask '{"prompt":"Sure?","options":["yes","no"],"default":"no","expiresMs":300}' >"$d/sure" &
+      wait; text "$id/result" "$(cat "$d/colour") $(cat "$d/count") $(cat "$d/sure")"; rm -r "$d" ;;
+    late) said=$(api -X POST -H 'Content-Type: application/json' --data-binary '{"prompt":"Now?","expiresMs":200}' "http://mesh/v1/tasks/$id/ask"); text "$id/result" "$said" ;;
     hang) until text "$id/events" 'working ' | grep -q '"canceled":true'; do :; done; post "$id/result" '{"state":"canceled"}' ;;
     fail) post "$id/result" '{"state":"failed","message":"ValueError: broken as asked"}' ;;
     artifact) post "$id/events" '{"type":"artifact","artifactId":"report","name":"report","text":"forty-two","filename":"report.txt","mediaType":"text/plain"}'; text "$id/result" made ;;

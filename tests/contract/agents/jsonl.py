@@ -60,6 +60,25 @@ def work(number, p):
         answer("you said " + request("kv.get", {"scope": "context", "taskId": task, "key": "word"})["value"])
     elif text == "ask":
         answer("painted " + request("task.ask", {"taskId": task, "prompt": "Which colour?"})["text"])
+    elif text == "form":
+        questions = [{"prompt": "Which colour?", "options": [{"value": "red", "label": "Red"}, {"value": "blue", "label": "Blue"}]},
+                     {"prompt": "How often?", "schema": {"type": "integer", "minimum": 1, "maximum": 9}},
+                     {"prompt": "Sure?", "options": ["yes", "no"], "default": "no", "expiresMs": 300}]
+        got = [None] * 3
+
+        def one(i):
+            got[i] = request("task.ask", {"taskId": task, **questions[i]})["value"]
+        threads = [threading.Thread(target=one, args=(i,)) for i in range(3)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        answer(" ".join(str(v) for v in got))
+    elif text == "late":
+        try:
+            answer(request("task.ask", {"taskId": task, "prompt": "Now?", "expiresMs": 200})["text"])
+        except RuntimeError as e:
+            answer(f"late: {e}")
     elif text == "hang":
         event(type="text", text="working")
         tasks[task].wait()

@@ -1,5 +1,16 @@
 // The eight behaviours by functions that a shim serves: an async function and an async generator.
 
+async function form(task) {
+  const answers = await Promise.all([
+    task.ask("Which colour?", { options: [{ value: "red", label: "Red" }, { value: "blue", label: "Blue" }] }),
+    task.ask("How often?", { schema: { type: "integer", minimum: 1, maximum: 9 } }),
+    task.ask("Sure?", { options: ["yes", "no"], default: "no", expiresMs: 300 }),
+  ]);
+  return answers.join(" ");
+}
+
+const late = (task) => task.ask("Now?", { expiresMs: 200 }).catch((e) => `late: ${e.reason}`);
+
 export async function agent(text, task) {
   if (text.startsWith("echo ")) return text.slice(5);
   if (text === "stream") {
@@ -17,6 +28,8 @@ export async function agent(text, task) {
   }
   if (text === "recall") return "you said " + await task.kv.get("word");
   if (text === "ask") return "painted " + await task.ask("Which colour?");
+  if (text === "form") return form(task);
+  if (text === "late") return late(task);
   if (text === "hang") {
     task.emit("working");
     await new Promise((_, reject) => task.signal.addEventListener("abort", () => reject(task.signal.reason)));
@@ -41,6 +54,8 @@ export async function* generatorAgent(text, task) {
     yield "noted";
   } else if (text === "recall") yield "you said " + await task.kv.get("word");
   else if (text === "ask") yield "painted " + await task.ask("Which colour?");
+  else if (text === "form") yield await form(task);
+  else if (text === "late") yield await late(task);
   else if (text === "hang") {
     yield "working";
     await task.sleep(3_600_000);

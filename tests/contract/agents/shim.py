@@ -1,5 +1,38 @@
 """The eight behaviours by functions that a shim serves: a function, a coroutine, a generator and an async generator, each as its users would write it."""
 import asyncio
+import concurrent.futures
+
+import amesh
+
+COLOURS = [{"value": "red", "label": "Red"}, {"value": "blue", "label": "Blue"}]
+COUNT = {"type": "integer", "minimum": 1, "maximum": 9}
+
+
+def form(task):
+    """Three questions at once, by threads."""
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(task.ask, "Which colour?", options=COLOURS), pool.submit(task.ask, "How often?", schema=COUNT),
+                 pool.submit(task.ask, "Sure?", options=["yes", "no"], default="no", expires_ms=300)]
+        return " ".join(str(a.result()) for a in asked)
+
+
+async def async_form(task):
+    return " ".join(map(str, await asyncio.gather(task.ask("Which colour?", options=COLOURS), task.ask("How often?", schema=COUNT),
+                                                  task.ask("Sure?", options=["yes", "no"], default="no", expires_ms=300))))
+
+
+async def async_late(task):
+    try:
+        return await task.ask("Now?", expires_ms=200)
+    except amesh.Error as e:
+        return f"late: {e.name}"
+
+
+def late(task):
+    try:
+        return task.ask("Now?", expires_ms=200)
+    except amesh.Error as e:
+        return f"late: {e.name}"
 
 
 def sync_agent(text, task):
@@ -20,6 +53,10 @@ def sync_agent(text, task):
         return "you said " + task.kv_get("word")
     if text == "ask":
         return "painted " + task.ask("Which colour?")
+    if text == "form":
+        return form(task)
+    if text == "late":
+        return late(task)
     if text == "hang":
         task.emit("working")
         task.sleep(3600)
@@ -50,6 +87,10 @@ async def async_agent(text, task):
         return "you said " + await task.kv_get("word")
     if text == "ask":
         return "painted " + await task.ask("Which colour?")
+    if text == "form":
+        return await async_form(task)
+    if text == "late":
+        return await async_late(task)
     if text == "hang":
         task.emit("working")
         await asyncio.Event().wait()
@@ -77,6 +118,10 @@ def generator_agent(text, task):
         yield "you said " + task.kv_get("word")
     elif text == "ask":
         yield "painted " + task.ask("Which colour?")
+    elif text == "form":
+        yield form(task)
+    elif text == "late":
+        yield late(task)
     elif text == "hang":
         yield "working"
         task.sleep(3600)
@@ -106,6 +151,10 @@ async def async_generator_agent(text, task):
         yield "you said " + await task.kv_get("word")
     elif text == "ask":
         yield "painted " + await task.ask("Which colour?")
+    elif text == "form":
+        yield await async_form(task)
+    elif text == "late":
+        yield await async_late(task)
     elif text == "hang":
         yield "working"
         await task.sleep(3600)

@@ -157,11 +157,25 @@ AMP_API enum amp_code amesh_task_finish_json(struct amesh_task *task, const char
 
 struct amesh_question {
     const char *prompt;
-    const char *options_json, *schema_json; /* may be NULL */
+    const char *options_json, *schema_json; /* may be NULL: what may be answered (local-api.md 3.5) */
     uint32_t expires_ms;                    /* 0: no limit */
+    const char *default_json;               /* the answer when nobody answers in time; NULL: AMP_EXPIRED then */
+    bool is_multiple, has_other;            /* of options: several may be chosen; another text is fine too */
 };
-/* Asks the human (or whoever watches over the caller) and waits for the answer, which is the caller's: free it. */
+/* Asks the human (or whoever watches over the caller) and waits for the answer, which is the caller's: free it. With options or a schema it is the value as text: a string as it is,
+ * anything else as JSON. AMP_EXPIRED: nobody answered in time. */
 AMP_API enum amp_code amesh_ask(struct amesh_task *task, const struct amesh_question *question, char **ret_text, struct amp_error *reterr);
+
+#define AMESH_ASK_MAX 64u /* questions at once */
+struct amesh_reply { /* owned by the caller: amesh_replies_done */
+    struct amp_error error; /* error.code AMP_OK, or why there is no answer: AMP_EXPIRED, AMP_INVALID … */
+    char *text, *value_json; /* value_json: with options, a schema or a default; else NULL */
+    bool is_expired;         /* it is the default */
+};
+/* Asks all of them at once and waits until each is answered or over. AMP_OK: see each reply. Else none is asked any more, and *reterr says why (AMP_CANCELED …). `ret` has `count`
+ * elements, at most AMESH_ASK_MAX, and is always set. */
+AMP_API enum amp_code amesh_ask_all(struct amesh_task *task, const struct amesh_question *questions, size_t count, struct amesh_reply *ret, struct amp_error *reterr);
+AMP_API void amesh_replies_done(struct amesh_reply *replies, size_t count);
 
 struct amesh_call {
     const char *agent, *skill;       /* exactly one */

@@ -1,0 +1,43 @@
+/* Questions of tasks: inbox.c runs them, inbox_list.c keeps them findable, in the journal and for the verb `inbox`. (amp.md 10.10) */
+#pragma once
+#include "env/question.h"
+
+struct ask;
+struct env;
+struct etask;
+struct journal_batch;
+struct loop_timer;
+
+struct inbox { /* of one task */
+    struct questions questions;
+    struct loop_timer *timer;
+    int64_t again_at; /* what did not come through is told again; 0, QUESTION_NEVER: nothing waits for that */
+};
+
+/* ---- hooks, each fine for a task without questions ----------------------------------------------------------------- */
+
+/* An event of an attempt (or of a direct task). True: it was about a question, and what is to be in a durable task's history about it is there. */
+bool inbox_take(struct etask *task, int64_t time_unix_ms, struct amp_bytes body);
+void inbox_attempt(struct etask *task);   /* an instance has the attempt engine.attempt */
+void inbox_lost(struct etask *task);      /* that attempt is over, another follows */
+void inbox_closing(struct etask *task);   /* the next event is the last */
+void inbox_ended(struct etask *task);
+void inbox_committed(struct etask *task); /* more is on the disk */
+void inbox_forget(struct etask *task);
+uint32_t inbox_count(const struct etask *task); /* open ones */
+/* A person's answer to a durable task: answered, now or when it is written down. False: it is about no question that is known here. */
+bool inbox_answer(const struct ask *ask, struct etask *task);
+void inbox_done(struct env *env);
+
+/* ---- inbox_list.c ----------------------------------------------------------------------------------------------------- */
+
+struct inbox *inbox_of(struct etask *task); /* made if need be */
+/* Into the list, out of it: by its state. */
+void inbox_index(struct etask *task, struct question *question);
+void inbox_unindex(struct env *env, struct question *question);
+/* What has changed, into the batch; and when that was taken. */
+void inbox_add_rows(struct etask *task, struct journal_batch *batch);
+void inbox_rows_written(struct etask *task);
+/* All that the journal has, at start; and of one task that comes back into memory. */
+void inbox_load(struct env *env);
+void inbox_load_task(struct etask *task);
