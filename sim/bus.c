@@ -39,6 +39,7 @@ struct op { /* on a lane */
     struct link *link;
     uint64_t sid;
     char *subject, *other; /* reply or queue */
+    char *via;             /* the inbox that a stream's message goes to; NULL: it goes to its subject */
     uint8_t *data;
     size_t len;
 };
@@ -80,27 +81,6 @@ static struct {
     LIST_HEAD(, link) links;
 } server;
 
-/* ---- subjects --------------------------------------------------------------------------------------------------- */
-
-static bool matches(const char *pattern, const char *subject)
-{
-    for (;; pattern++, subject++) {
-        if (*pattern == '>' && !pattern[1])
-            return *subject != '\0';
-        if (*pattern == '*' && (!pattern[1] || pattern[1] == '.')) {
-            const char *end = strchrnul(subject, '.');
-            if (end == subject)
-                return false;
-            pattern++;
-            subject = end;
-        }
-        if (*pattern != *subject)
-            return false;
-        if (!*pattern)
-            return true;
-    }
-}
-
 /* ---- lanes -------------------------------------------------------------------------------------------------------- */
 
 static void unref(struct link *link)
@@ -114,6 +94,7 @@ static void op_free(struct op *op)
     unref(op->link);
     free(op->subject);
     free(op->other);
+    free(op->via);
     free(op->data);
     free(op);
 }
@@ -180,6 +161,7 @@ static void deliver(struct link *link, uint64_t sid, const struct op *from)
 {
     struct op *op = op_new(OP_MSG, link, sid, from->subject, from->other);
     op_set_data(op, (struct amp_bytes){from->data, from->len});
+    op->via = from->via ? xstrdup(from->via) : NULL;
     send_down(op);
 }
 
@@ -192,7 +174,7 @@ static size_t route_group(const struct op *op, const char *queue)
     struct remote_sub *sub;
     LIST_FOREACH(link, &server.links, entry)
         LIST_FOREACH(sub, &link->subs, entry)
-            if (sub->queue && n < 64 && strcmp(sub->queue, queue) == 0 && matches(sub->subject, op->subject)) {
+            if (sub->queue && n < 64 && strcmp(sub->queue, queue) == 0 && subject_matches(sub->subject, op->subject)) {
                 members[n].link = link;
                 members[n++].sid = sub->sid;
             }
@@ -215,7 +197,7 @@ static size_t route(const struct op *op)
             n++;
         }
         LIST_FOREACH(sub, &link->subs, entry) {
-            if (!matches(sub->subject, op->subject))
+            if (!subject_matches(sub->subject, op->subject))
                 continue;
             size_t q = 0;
             while (sub->queue && q < n_queues && strcmp(queues[q], sub->queue) != 0)
@@ -230,6 +212,15 @@ static size_t route(const struct op *op)
     for (size_t q = 0; q < n_queues; q++)
         (void)route_group(op, queues[q]);
     return n;
+}
+
+void server_say(const char *subject, const char *reply, const char *to, struct amp_bytes data)
+{
+    struct link *link;
+    struct op op = {.kind = OP_PUB, .subject = (char *)subject, .other = (char *)reply, .via = strcmp(subject, to) == 0 ? NULL : (char *)to, .data = (uint8_t *)data.data, .len = data.len};
+    LIST_FOREACH(link, &server.links, entry)
+        if (strncmp(to, link->prefix, strlen(link->prefix)) == 0)
+            deliver(link, 0, &op);
 }
 
 static void serve(struct op *op)
@@ -250,7 +241,7 @@ static void serve(struct op *op)
         send_down(op_new(OP_FENCE, op->link, op->sid, NULL, NULL));
         break;
     default:
-        if (route(op) == 0 && op->other)
+        if (route(op) + stream_take(op->subject, op->other, (struct amp_bytes){op->data, op->len}) == 0 && op->other)
             send_down(op_new(OP_NOBODY, op->link, 0, op->other, NULL));
     }
 }
@@ -295,7 +286,7 @@ static void hear(struct bus *bus, const struct op *op)
 {
     struct bus_msg msg = {.subject = op->subject, .reply = op->other, .data = {op->data, op->len}};
     struct bus_sub *sub = op->sid ? find_sub(bus, op->sid) : NULL;
-    struct bus_inbox *inbox = op->sid ? NULL : find_inbox(bus, op->subject);
+    struct bus_inbox *inbox = op->sid ? NULL : find_inbox(bus, op->via ? op->via : op->subject);
     if (op->kind == OP_FENCE && sub && sub->is_leaving)
         sub_free(sub);
     else if (op->kind == OP_MSG && sub && sub->on_msg)
@@ -463,6 +454,7 @@ void server_begin(void)
 {
     memset(&server, 0, sizeof server);
     LIST_INIT(&server.links);
+    stream_forget();
     server.is_up = true;
 }
 
@@ -470,6 +462,7 @@ void server_stop(void)
 {
     struct link *link;
     server.is_up = false;
+    stream_forget();
     while ((link = LIST_FIRST(&server.links))) {
         if (link->bus)
             later(link, world_below(2000), on_lose);
@@ -481,6 +474,7 @@ void server_start(void) { server.is_up = true; }
 
 void server_end(void)
 {
+    stream_forget();
     while (!LIST_EMPTY(&server.links))
         link_forget(LIST_FIRST(&server.links));
 }

@@ -7,7 +7,7 @@
 
 struct row { /* what the journal says of one task */
     const struct job *job;
-    bool is_there, is_open;
+    bool is_there, is_open, is_incomplete;
     Amp__TaskState state;
     uint32_t count, attempt;
     char task[AMP_ID_SIZE];
@@ -24,6 +24,7 @@ static bool on_task(void *ctx, const struct journal_row *row)
     struct row *found = ctx;
     found->is_there = true;
     found->is_open = row->is_open;
+    found->is_incomplete = row->is_incomplete;
     found->state = (Amp__TaskState)row->state;
     found->count = row->count;
     found->attempt = row->attempt;
@@ -126,6 +127,20 @@ static void check_durable(struct journal *journal, const struct job *job)
         check_events(journal, &row);
 }
 
+/* Whoever was away, in history is what its caller was told. */
+static void check_history(struct journal *journal, const struct job *job)
+{
+    struct row row = {.job = job};
+    const struct journal_query query = {.task = job->task, .limit = 1};
+    if (scenario.may_lack_frames || job->code != AMP_OK)
+        return;
+    if (journal_tasks(journal, &query, on_task, &row, NULL, NULL) != AMP_OK || !row.is_there)
+        world_fail("P7: the direct call %s is not in history", job->task);
+    else if (row.is_open || row.is_incomplete || row.state != amp_fold_state(job->fold))
+        world_fail("P7: the direct call %s is %s%s in history, and ended as %s", job->task, row.is_open ? "open, " : row.is_incomplete ? "incomplete, " : "", amp_task_state_short(row.state),
+                   amp_task_state_short(amp_fold_state(job->fold)));
+}
+
 static void check_direct(const struct job *job)
 {
     if (job->n_ends != 1)
@@ -145,5 +160,7 @@ void check_all(struct journal *journal)
             check_durable(journal, job);
         else
             check_direct(job);
+        if (!job->is_durable)
+            check_history(journal, job);
     }
 }

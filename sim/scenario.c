@@ -197,6 +197,7 @@ static void do_fault(enum fault fault)
     struct instance *instance = &nodes.instances[world_below((uint32_t)nodes.n_instances)];
     struct bus *bus = any_bus();
     world_trace("fault: %s", fault_names[fault]);
+    scenario.may_lack_frames |= fault == KILL_SIDECAR || fault == STOP_SERVER || ((fault == RESET_LINK || fault == STALL_LINK) && bus && bus != nodes.bus);
     switch (fault) {
     case KILL_ENV:
     case CUT_POWER:
@@ -290,7 +291,7 @@ static void look(void *ctx)
 {
     struct journal_counts counts = {0};
     world_at(world_now_us() + 500000, NULL, look, NULL);
-    if (!scenario.is_healing || !nodes.env || journal_count(nodes.env->journal, &counts) != AMP_OK || counts.tasks_open > 0)
+    if (!scenario.is_healing || !nodes.env || nodes.env->later || journal_waiting(nodes.env->journal) > 0 || evtstream_is_holding(nodes.env) || journal_count(nodes.env->journal, &counts) != AMP_OK || counts.tasks_open > 0)
         return;
     for (size_t i = 0; i < scenario.n_jobs; i++)
         if (!job_is_settled(&scenario.jobs[i]))

@@ -48,6 +48,7 @@ struct scenario {
     struct client clients[4];
     size_t n_clients;
     bool is_healing;
+    bool may_lack_frames; /* something went wrong that loses what is published once */
 };
 extern struct scenario scenario;
 

@@ -51,6 +51,16 @@ void bus_stall(struct bus *bus, uint32_t for_ms);
 /* A reset connection: what was on its way is lost. */
 void bus_reset(struct bus *bus);
 
+/* From the server to an inbox: under `subject`, which may be another than the inbox's. */
+void server_say(const char *subject, const char *reply, const char *to, struct amp_bytes data);
+
+/* ---- stream.c: the server's JetStream --------------------------------------------------------------------------- */
+
+/* A message that has arrived at the server. True: it is of JetStream's API, or was stored. */
+bool stream_take(const char *subject, const char *reply, struct amp_bytes data);
+void stream_forget(void); /* it was in the server's memory */
+bool subject_matches(const char *pattern, const char *subject);
+
 /* ---- disk.c: files in memory behind SQLite's VFS ---------------------------------------------------------------- */
 
 /* A file of SQLite in small pages; what a file holds is kept; and is laid out as a file of that name. */

@@ -263,10 +263,12 @@ void env_free(struct env *env)
     close_subs(env);
     bus_inbox_free(env->settle);
     env->settle = NULL;
-    evtstream_free(env);
+    if (env->evt)
+        evtstream_stop(env);
     verbs_done(env);
     journal_close(env->journal); /* gives the last verdicts: tasks must still be there */
     env->journal = NULL;
+    evtstream_free(env);
     watch_done(env);
     HASH_ITER(hh, env->tasks, task, next)
         etask_free(task);

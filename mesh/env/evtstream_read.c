@@ -7,6 +7,7 @@
 #include "base/counters.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/seeded.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -122,7 +123,7 @@ void evt_read(struct evtstream *evt)
     note_missed(evt);
     evt->has_overflowed = false;
     evt->phase = EVT_READING;
-    if (evt->mark.seq < now->last_seq && now->messages > 0) {
+    if (evt->mark.seq < now->last_seq && now->messages > 0 && !SEEDED_BUG("unread-stream")) {
         struct js_range range = {.stream = EVT_STREAM, .filter = evt->subject, .from_seq = evt->mark.seq + 1, .until_seq = now->last_seq};
         evt->left = now->last_seq - evt->mark.seq;
         evt->read = js_read_start(evt->env->loop, evt->env->bus, &range, &handlers, evt);

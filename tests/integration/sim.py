@@ -40,6 +40,7 @@ BUGS = {
     "two-ends": "P3",
     "half-answer": "P3",           # completed, with what was said after the cancel left out
     "lost-event": "P4",
+    "unread-stream": "P7",         # what was said while nobody listened is not read
     "unsafe-retry": "P5",          # tried again although that was forbidden
 }
 
