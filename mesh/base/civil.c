@@ -43,5 +43,5 @@ struct civil civil_of(int64_t seconds)
 
 int64_t civil_seconds(const struct civil *civil)
 {
-    return civil_days(civil->year, civil->month, civil->day) * DAY_S + civil->hour * 3600 + civil->minute * 60 + civil->second;
+    return civil_days(civil->year, civil->month, civil->day) * DAY_S + (int64_t)civil->hour * 3600 + (int64_t)civil->minute * 60 + civil->second;
 }

@@ -188,7 +188,7 @@ struct zone_span zone_span(const struct zone *zone, int64_t unix_s)
 int64_t zone_to_unix(const struct zone *zone, int64_t local_s)
 {
     /* Clocks are changed by far less than a day: begin in the span of the day before. */
-    struct zone_span span = zone_span(zone, local_s - 2 * 86400);
+    struct zone_span span = zone_span(zone, local_s - INT64_C(2) * 86400);
     while (span.to != INT64_MAX && local_s - span.offset_s >= span.to) {
         struct zone_span next = zone_span(zone, span.to);
         if (local_s - next.offset_s < span.to)

@@ -98,7 +98,7 @@ static int64_t day_of(const struct zone_date *date, int64_t year)
         return first + date->day - 1 + (date->day > 59 && civil_month_days(year, 2) == 29);
     int64_t month = civil_days(year, date->month, 1);
     int weekday = civil_of(month * DAY_S).weekday;
-    int64_t day = month + (date->day - weekday + 7) % 7 + (date->week - 1) * 7;
+    int64_t day = month + (date->day - weekday + 7) % 7 + (int64_t)(date->week - 1) * 7;
     return day < month + civil_month_days(year, date->month) ? day : day - 7;
 }
 

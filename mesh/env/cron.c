@@ -3,6 +3,7 @@
 #include "base/civil.h"
 #include "base/zone.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
@@ -80,6 +81,7 @@ static const char *take_range(const char **p, const struct field *field, uint64_
             return "has a step that is none";
         to = is_one ? field->max : to;
     }
+    assert(from >= 0 && to < 64);
     for (int i = from; i <= to; i += step)
         *bits |= UINT64_C(1) << i;
     return NULL;
@@ -184,7 +186,7 @@ static int64_t next_local(const struct cron *cron, int64_t from, int64_t to)
         int64_t day = civil_days(civil.year, civil.month, civil.day);
         if (is_day(cron, &civil))
             minute = next_minute(cron, civil.hour * 60 + civil.minute);
-        from = minute < 0 ? (day + 1) * DAY_S : day * DAY_S + minute * 60;
+        from = minute < 0 ? (day + 1) * DAY_S : day * DAY_S + (int64_t)minute * 60;
         if (minute >= 0)
             return from < to ? from : INT64_MAX;
     }

@@ -341,8 +341,10 @@ enum amp_code schedules_run(struct schedule_entry *entry, const struct schedule_
     etask_strcpy(last_task, entry->last_task);
     amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
     Amp__Schedule *given = amp__schedule__unpack(&arena.allocator, entry->given_len, entry->given);
-    enum amp_code code = given ? AMP_OK : amp_error_set(err, AMP_NO_MEMORY, "", "what schedule %s submits cannot be read", entry->id);
-    if (code == AMP_OK) {
+    enum amp_code code = AMP_NO_MEMORY;
+    if (!given) {
+        amp_error_set(err, code, "", "what schedule %s submits cannot be read", entry->id);
+    } else {
         Amp__Timestamp planned = AMP__TIMESTAMP__INIT;
         Amp__Submit *submit = given->submit;
         planned.unix_ms = action->planned_unix_ms;
