@@ -154,6 +154,20 @@ def bench_submit():
         save("submit", {"fdatasync_us": control, "rows": [{"window": w, "p50_us": median(r, "p50_us"), "p99_us": median(r, "p99_us"), "rate": median(r, "rate")} for w, r in rows.items()]})
 
 
+def bench_stampede():
+    """F21: 50 clients with 200 submits each, all at once; 2,000 large ones. What the environment's memory is at most."""
+    rows, data = [], []
+    for name, each, size, limit in (("10,000 × 64 B", 200, 64, 128), ("2,000 × 48 KiB", 40, 48 << 10, 192)):
+        with Mesh() as mesh:
+            idle = peak_mib(mesh.up.child.pid, "VmRSS")
+            said = measured([PROGRAM + "stampede", mesh.bus, "nobody-home", "50", str(each), str(size)])
+            peak = peak_mib(mesh.up.child.pid)
+        rows.append([name, said["accepted"], said["failed"], said["repeated"], f"{said['seconds']:.2f}", f"{said['p99_ms']:.0f}", f"{idle:.0f}", f"{peak:.0f}"])
+        data.append({"name": name, **said, "idle_mib": idle, "peak_mib": peak, "aim_mib": limit})
+    table("stampede, 50 clients at once (amesh up)", ["", "accepted", "failed", "told to come back", "seconds", "p99 ms", "idle MiB", "peak MiB"], rows)
+    save("stampede", {"rows": data})
+
+
 def fsync_us(folder, count=300):
     path, costs = os.path.join(folder, "control"), []
     fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
@@ -349,7 +363,7 @@ def bench_failover():
     save("failover", {"control_ms": control, "rows": data})
 
 
-BENCHES = {"call": bench_call, "submit": bench_submit, "start": bench_start, "restart": bench_restart, "failover": bench_failover}
+BENCHES = {"call": bench_call, "submit": bench_submit, "stampede": bench_stampede, "start": bench_start, "restart": bench_restart, "failover": bench_failover}
 
 
 def main():

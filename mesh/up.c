@@ -178,6 +178,7 @@ static void start_env(struct up *up)
     snprintf(journal, sizeof journal, "%s/journal.db", cli->home.path);
     up->env_options.journal_path = journal;
     up->env_options.name = "env";
+    up->env_options.quotas = command_values(cli->command, cli->args, "quota");
     if (bus_new(cli->loop, &bus_options, &cli->bus, &err) != AMP_OK) {
         cli->bus = NULL;
         fail(up, &err);
@@ -388,6 +389,7 @@ static int run_down(const struct command *command, struct command_args *args)
 static const struct command_option up_options[] = {
     ENV_RETAIN_OPTIONS,
     {.name = "detach", .letter = 'd', .help = "return when it is ready; its log is up.log in the home"},
+    {.name = "quota", .arg = "SENDER=LIMITS", .help = ENV_QUOTA_HELP, .is_repeatable = true},
     {0},
 };
 static const struct command_option no_options[] = {{0}};

@@ -22,3 +22,16 @@ struct env_watch_handlers {
 AMP_MUST_USE enum amp_code env_watch_start(struct loop *loop, struct bus *bus, const char *from, const char *task_id, uint32_t from_seq, uint32_t timeout_ms,
                                            const struct env_watch_handlers *handlers, void *ctx, struct env_watch **ret);
 void env_watch_free(struct env_watch *watch);
+
+/* A submit that honours "later": refused with a time to come back (overloaded, quota), it is sent again then, with jitter, as long as that is within patience_ms (0: all is told at once).
+ * It gives the task its id, if it has none (one that is given must be new), so that it can be sent again, a few times, when no answer came: if it was accepted all the same, that is found out, and told as the answer.
+ * on_reply as in env_call. */
+#define ENV_PATIENCE_MS 60000u /* when a caller has given no time of its own */
+struct env_submit;
+struct env_submit_options {
+    uint32_t answer_ms; /* of one request, as in env_call */
+    uint32_t patience_ms;
+};
+AMP_MUST_USE enum amp_code env_submit(struct loop *loop, struct bus *bus, const char *from, const Amp__Submit *submit, const struct env_submit_options *options,
+                                      void (*on_reply)(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err), void *ctx, struct env_submit **ret);
+void env_submit_cancel(struct env_submit *submit); /* no callback after this. NULL is fine */

@@ -28,7 +28,7 @@ static const struct command_option ask_options[] = {
     {.name = "count", .arg = "N", .help = "with --every or --cron: at most N runs"},
     {.name = "until", .arg = "TIME", .help = "with --every or --cron: none after that, written as for --at"},
     {.name = "timeout", .arg = "TIME", .help = "time for the whole task, such as 30s"},
-    {.name = "no-wait", .help = "do not wait for a free instance: exit 7 when all are busy"},
+    {.name = "no-wait", .help = "do not wait for a free instance (--durable: for room in the environment): exit 7 when all are busy"},
     {.name = "events", .letter = 'e', .help = "print each event as one JSON line"},
     {.name = "verbose", .letter = 'v', .help = "tell tool calls, steps and who took the task, on stderr"},
     {0},
@@ -125,8 +125,6 @@ static int read_options(struct ask *ask)
     ask->form = has(ask, "events") ? ANSWER_EVENTS : ask->cli.is_json ? ANSWER_JSON : ANSWER_TEXT;
     ask->is_detached |= is_later && ask->form != ANSWER_EVENTS && !ask->is_verbose;
     ask->is_durable = has(ask, "durable") || ask->is_detached || ask->key != NULL || is_later;
-    if (ask->is_impatient && ask->is_durable)
-        return cli_usage(&ask->cli, "--no-wait is for direct calls; a durable task is queued");
     if (ask->key != NULL && (*ask->key == '\0' || strlen(ask->key) > AMP_KEY_MAX))
         return cli_usage(&ask->cli, "--key must have 1 to %u bytes", AMP_KEY_MAX);
     status = status != 0 ? status : cli_duration(&ask->cli, "timeout", &ask->timeout_ms);

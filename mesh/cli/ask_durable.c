@@ -142,11 +142,38 @@ static int on_submitted(void *ctx, const Amp__EnvReply *reply)
     return 0;
 }
 
+struct submitted {
+    struct ask *ask;
+    struct amp_error err;
+};
+
+static void on_accepted(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
+{
+    struct submitted *submitted = ctx;
+    submitted->err = *err;
+    if (err->code == AMP_OK)
+        submitted->ask->status = on_submitted(submitted->ask, reply);
+    loop_stop(submitted->ask->cli.loop, 0);
+}
+
+/* An environment that has no room now says when to come back, which is done within the time that there is. */
+static int submit_task(struct ask *ask, const Amp__Submit *submit)
+{
+    const struct cli *cli = &ask->cli;
+    struct submitted submitted = {.ask = ask};
+    struct env_submit_options options = {.answer_ms = cli->timeout_ms, .patience_ms = ask->is_impatient ? 0 : ask->timeout_ms > 0 ? ask->timeout_ms : ENV_PATIENCE_MS};
+    struct env_submit *pending = NULL;
+    enum amp_code code = env_submit(cli->loop, cli->bus, cli->from, submit, &options, on_accepted, &submitted, &pending);
+    if (code != AMP_OK)
+        return cli_fail_with(cli, code, "the request to the environment could not be sent: %s", amp_code_info(code)->text);
+    loop_run(cli->loop);
+    return submitted.err.code == AMP_OK ? ask->status : cli_fail(cli, &submitted.err, NULL);
+}
+
 int ask_durable(struct ask *ask)
 {
     Amp__Request task = AMP__REQUEST__INIT;
     Amp__Submit submit = AMP__SUBMIT__INIT;
-    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
     task.task_id = ask->task_id;
     task.context_id = ask->context_id;
     task.message = ask->message;
@@ -166,9 +193,7 @@ int ask_durable(struct ask *ask)
     submit.not_before = ask->when.at.unix_ms > 0 && ask->when.at.in_ms == 0 ? &not_before : NULL;
     submit.has_delay_ms = ask->when.at.in_ms > 0;
     submit.delay_ms = ask->when.at.in_ms;
-    request.verb_case = AMP__ENV_REQUEST__VERB_SUBMIT;
-    request.submit = &submit;
-    ask->status = cli_request(&ask->cli, &request, on_submitted, ask);
+    ask->status = submit_task(ask, &submit);
     if (ask->status == 0 && !ask->is_detached) {
         watch(ask);
         ask_end(ask);

@@ -20,6 +20,7 @@
 #define RETRY_MS 250u
 #define INFO_MAX_MS 2000 /* what the server is comes shortly after the connection */
 #define INFO_PROBE_MS 5u
+#define LOAD_WARN 80 /* per cent */
 #define CANARY_KEY "amesh-check"
 
 enum result { RESULT_OK, RESULT_WARNING, RESULT_FAILED };
@@ -144,6 +145,19 @@ static bool check_bus(struct check *check)
     return true;
 }
 
+/* What is fullest; from LOAD_WARN on it is worth a look, as refusals are near. */
+static void check_load(struct check *check, const Amp__EnvInfo *info)
+{
+    const Amp__Queue *queue = info->n_queues > 0 ? info->queues[0] : NULL, *sender = info->n_senders > 0 ? info->senders[0] : NULL;
+    if (queue == NULL || queue->name == NULL || queue->max == 0)
+        return;
+    bool is_full = queue->used >= queue->max / 100 * LOAD_WARN, is_sender_full = sender != NULL && sender->max > 0 && sender->used >= sender->max / 100 * LOAD_WARN;
+    struct item *item = add(check, "load", is_full || is_sender_full ? RESULT_WARNING : RESULT_OK, "fullest: %.40s %llu of %llu%s%.64s", queue->name, (unsigned long long)queue->used,
+                            (unsigned long long)queue->max, is_sender_full ? "; at its quota: " : "", is_sender_full ? sender->name : "");
+    if (is_full || is_sender_full)
+        hint(item, "amesh task ls --open shows what waits; amesh env --quota says who may have how much");
+}
+
 static int on_info(void *ctx, const Amp__EnvReply *reply)
 {
     struct check *check = ctx;
@@ -155,6 +169,7 @@ static int on_info(void *ctx, const Amp__EnvReply *reply)
     add(check, "environment", RESULT_OK, "version %.32s, %u tasks, %u open", info->version != NULL ? info->version : "?", info->tasks, info->tasks_open);
     snprintf(check->stream, sizeof check->stream, "%s", info->stream != NULL ? info->stream : "");
     check->has_stream_failed = info->stream_failed;
+    check_load(check, info);
     if (info->journal != NULL && strcmp(info->journal, "ok") != 0)
         hint(add(check, "journal", RESULT_FAILED, "refuses: %.200s", info->journal), "free the disk or repair it, then restart the environment");
     return 0;
@@ -170,7 +185,7 @@ static bool check_environment(struct check *check)
     (void)cli_ask_env(&check->cli, &request, on_info, check, &err);
     if (failed_env(check, "environment", &err))
         return false;
-    return check->items[check->count - 1].result == RESULT_OK;
+    return check->items[check->count - 1].result != RESULT_FAILED;
 }
 
 static int on_read_back(void *ctx, const Amp__EnvReply *reply)

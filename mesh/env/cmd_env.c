@@ -74,13 +74,14 @@ static void on_signal(void *ctx, int signo)
     alone->is_stopping = true;
 }
 
-static int run_alone(struct alone *alone, const struct home *home)
+static int run_alone(struct alone *alone, const struct home *home, const char *const *quotas)
 {
     char journal[sizeof home->path + 16];
     struct amp_error err = {0};
     struct bus_options bus = {.url = home->bus, .creds = home->creds[0] ? home->creds : NULL, .name = "amesh-env", .wait_first = true, .on_up = on_up, .on_down = on_down, .ctx = alone};
     alone->options.journal_path = journal;
     alone->options.name = "env";
+    alone->options.quotas = quotas;
     snprintf(journal, sizeof journal, "%s/journal.db", home->path);
     if (bus_new(alone->loop, &bus, &alone->bus, &err) != AMP_OK || env_new(alone->loop, alone->bus, &alone->options, &alone->env, &err) != AMP_OK)
         return command_fail(alone->is_json, &err);
@@ -110,7 +111,7 @@ static int run_env(const struct command *command, struct command_args *args)
     }
     alone.loop = loop_new();
     alone.timer = loop_timer_new(alone.loop, on_timer, &alone);
-    int status = run_alone(&alone, &home);
+    int status = run_alone(&alone, &home, command_values(command, args, "quota"));
     env_free(alone.env);
     bus_free(alone.bus);
     loop_timer_free(alone.timer);
@@ -118,14 +119,19 @@ static int run_env(const struct command *command, struct command_args *args)
     return status;
 }
 
-static const struct command_option env_options[] = {ENV_RETAIN_OPTIONS, {0}};
+static const struct command_option env_options[] = {
+    ENV_RETAIN_OPTIONS,
+    {.name = "quota", .arg = "SENDER=LIMITS", .help = ENV_QUOTA_HELP, .is_repeatable = true},
+    {0},
+};
 
 const struct command env_commands[] = {
     {.name = "env",
      .operands = "",
      .summary = "run the environment alone, on the bus of --bus or AMESH_BUS",
      .details = "The environment keeps durable tasks, history, memory and the list of agents. `amesh up` runs one; this is for a bus that runs elsewhere. "
-                "Its journal is journal.db in AMESH_HOME; a second environment on the same journal refuses.\n\nPrints `ready <bus url>` when a task would be accepted; SIGTERM ends it in good order.",
+                "Its journal is journal.db in AMESH_HOME; a second environment on the same journal refuses.\n\nPrints `ready <bus url>` when a task would be accepted; SIGTERM ends it in good order.\n\nA sender that has as much here as it may is refused with AMESH-4009 and told when to come back; amesh ask waits that long.\n\n"
+                "Examples:\n  amesh env --bus nats://bus.example:4222\n  amesh env --quota ci=200/s,5000 --quota '*=1000/s,20000,256M'",
      .options = env_options,
      .run = run_env},
     {0},

@@ -81,6 +81,7 @@ static void on_commit(void *ctx, enum amp_code code)
     struct commit *commit = ctx;
     struct etask *task = commit->task;
     task->n_in_journal--;
+    task->env->commits_now++;
     task->env->unwritten_bytes -= commit->bytes;
     if (code != AMP_OK)
         env_request_tick(task->env); /* which gives up what is in memory */

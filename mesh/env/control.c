@@ -69,8 +69,10 @@ static enum amp_code pass(struct etask *task, const char *instance, const Amp__C
 static void pass_on(const struct ask *ask, struct etask *task, const Amp__Control *control)
 {
     enum amp_code code = pass(task, task->instance, control, ask->reply, ask->encoding);
-    if (code != AMP_OK)
-        env_refuse_code(ask, code, "", code == AMP_OVERLOADED ? "too many control messages are on their way" : NULL);
+    if (code == AMP_OVERLOADED)
+        load_refuse(ask, "too many control messages are on their way");
+    else if (code != AMP_OK)
+        env_refuse_code(ask, code, "", NULL);
 }
 
 void control_stop_old(struct etask *task, const char *instance)

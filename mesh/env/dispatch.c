@@ -214,12 +214,6 @@ static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wir
         etask_release(task);
 }
 
-/* In `arena`: what was asked for; NULL: it cannot be read. */
-static const Amp__Submit *submit_of(const struct etask *task, struct amp_arena *arena)
-{
-    return task->submit ? amp__submit__unpack(&arena->allocator, task->submit_len, task->submit) : NULL;
-}
-
 static void fill_call(struct etask *task, const Amp__Request *request, struct call_options *options)
 {
     int64_t left_ms = task->engine.deadline_at - loop_now_ms(task->env->loop);
@@ -266,7 +260,7 @@ static void start_call(struct etask *task, bool is_attach)
     }
     task->called_unix_ms = clock_unix_ms();
     amp_arena_reset(&env->scratch);
-    const Amp__Submit *submit = submit_of(task, &env->scratch);
+    const Amp__Submit *submit = etask_submit(task, &env->scratch);
     enum amp_code code = AMP_INTERNAL;
     if (submit) {
         struct call_options options;
@@ -356,7 +350,7 @@ static void do_retry(struct etask *task, enum amp_code cause)
 
 static void deadline_error(struct etask *task, struct amp_arena *arena, struct amp_error *err)
 {
-    const Amp__Submit *submit = submit_of(task, arena);
+    const Amp__Submit *submit = etask_submit(task, arena);
     const struct attempt *last = last_attempt(task);
     unsigned ms = submit ? submit->request->timeout_ms : 0;
     if (last && last->started_unix_ms && !last->ended_unix_ms)

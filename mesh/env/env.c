@@ -54,6 +54,7 @@ static void on_sweep(void *ctx)
 {
     struct env *env = ctx;
     loop_timer_set(env->sweep, ENV_SWEEP_MS);
+    load_sweep(env);
     if (bus_is_up(env->bus)) { /* silence means something only while we listen */
         beats_sweep(env);
         if (!evtstream_is_holding(env))
@@ -82,7 +83,7 @@ static void take_up_durable(struct etask *task, const struct journal_row *row)
     struct env *env = task->env;
     struct engine_event event = {.kind = ENGINE_EV_RELOADED};
     amp_arena_reset(&env->scratch);
-    Amp__Submit *submit = task->submit ? amp__submit__unpack(&env->scratch.allocator, task->submit_len, task->submit) : NULL;
+    Amp__Submit *submit = row->request.len ? amp__submit__unpack(&env->scratch.allocator, row->request.len, row->request.data) : NULL;
     plan_load(task, submit);
     if (submit && submit->retry_of)
         task->retry_of = xstrdup(submit->retry_of);
@@ -144,13 +145,19 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
     amp_arena_init(&env->answer, (size_t)2 * AMP_ARENA_BYTES_MAX);
     amp_buf_init(&env->out, (size_t)2 * AMP_WIRE_BYTES_MAX);
     registry_init(&env->registry);
+    quota_init(&env->quota, ENV_OPEN_MAX);
+    env->commits_per_s = ENV_COMMITS_PER_S;
     env->tick = loop_tick_new(loop, on_tick, env);
     env->sweep = loop_timer_new(loop, on_sweep, env);
     env->backlog = loop_timer_new(loop, on_backlog, env);
     env->keepalive = loop_timer_new(loop, watch_keepalive, env);
     env->behind = loop_timer_new(loop, watch_behind, env);
     env->alarm_timer = loop_timer_new(loop, plan_on_alarm, env);
-    enum amp_code code = journal_open(loop, options->journal_path, &env->journal, reterr);
+    enum amp_code code = AMP_OK;
+    for (size_t i = 0; options->quotas && options->quotas[i] && code == AMP_OK; i++)
+        code = quota_rule(&env->quota, options->quotas[i], reterr);
+    if (code == AMP_OK)
+        code = journal_open(loop, options->journal_path, &env->journal, reterr);
     env->lease_ms = options->lease_ms ? options->lease_ms : ENV_LEASE_MS;
     if (code == AMP_OK) {
         lease_init(env);
@@ -279,6 +286,7 @@ void env_free(struct env *env)
     beats_done(env);
     registry_done(&env->registry);
     retain_done(env);
+    quota_done(&env->quota);
     loop_timer_free(env->sweep);
     loop_timer_free(env->backlog);
     loop_timer_free(env->keepalive);

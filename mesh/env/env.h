@@ -13,10 +13,14 @@ struct env_options {
     uint32_t lease_ms; /* how long an instance may work on a task without hearing of us; 0: 3 s */
     int64_t retain_age_ms; /* tasks that ended longer ago are removed; 0: kept for ever */
     uint64_t retain_bytes; /* and the oldest ones while the journal uses more; 0: no bound */
+    const char *const *quotas; /* NULL-ended, or NULL: as quota.h reads them, "ci=200/s,5000,64M" */
 };
+
+#define ENV_QUOTA_HELP "how much a sender may have: RATE/s,OPEN,BYTES, such as ci=200/s,5000,64M; the sender * is everybody else"
 
 /* "30d", "12h" and "10G", "500M" (each may be NULL: kept for ever, no bound) into the options. AMP_INVALID. */
 AMP_MUST_USE enum amp_code env_retain_parse(struct env_options *options, const char *age, const char *bytes, struct amp_error *reterr);
+
 /* Opens the journal and takes up its open tasks. The bus may be away still. Errors: those of journal_open, AMP_INVALID. */
 AMP_MUST_USE enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_options *options, struct env **ret,
                                    struct amp_error *reterr);

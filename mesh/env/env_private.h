@@ -11,6 +11,7 @@
 #include "env/engine.h"
 #include "env/env.h"
 #include "env/journal.h"
+#include "env/quota.h"
 #include "env/registry.h"
 
 struct bus;
@@ -42,7 +43,11 @@ struct loop_timer;
 #define ENV_LATER_MS 50u               /* what is recorded of direct tasks is written together, so often */
 #define ENV_LATER_MAX 512u             /* tasks, or */
 #define ENV_LATER_BYTES_MAX ((size_t)1 << 20) /* bytes of events that bring it forward */
-#define ENV_HELD_MAX 1024u             /* readers that wait until they see what was written before them */
+#define ENV_HELD_MAX 4096u             /* readers that wait until they see what was written before them */
+#define ENV_HELD_BYTES_MAX (16u << 20) /* of their requests */
+#define ENV_FAT_MAX 1024u              /* open durable tasks; of more, those that wait keep only what is short in memory */
+#define ENV_SUBMIT_KEPT_MAX 1024u      /* bytes of a request that is kept then */
+#define ENV_COMMITS_PER_S 5000         /* as long as none was measured */
 #define ENV_BACKLOG_MS 20u             /* until a write that the journal had no room for is tried again */
 #define ENV_PASSED_MAX 1000u           /* control messages on their way to direct tasks */
 #define ENV_CONTROL_MS 5000u
@@ -130,7 +135,7 @@ struct etask {
     bool is_ended;      /* the last event was emitted */
     bool is_dead;       /* it ended because it was tried as often as allowed */
     bool is_skill_only; /* `agent` is who has it, not what was asked for */
-    uint8_t *submit;    /* packed Amp__Submit */
+    uint8_t *submit;    /* packed Amp__Submit; NULL: direct, or only in the journal: etask_submit */
     size_t submit_len;
     int64_t submitted_unix_ms, started_unix_ms, ended_unix_ms;
     uint32_t timeout_ms; /* of a durable task, from when it was accepted or began; 0: none */
@@ -197,6 +202,12 @@ bool etask_is_over(const struct etask *task);
 void etask_release(struct etask *task);
 void etask_drop_attempt(struct attempt *attempt); /* what it owns */
 void etask_free(struct etask *task); /* no more callbacks; watchers are told that it is gone */
+/* What was asked for, in `arena`: from memory or from the journal. NULL: it cannot be read, or it is a direct task. */
+const Amp__Submit *etask_submit(const struct etask *task, struct amp_arena *arena);
+/* It waits, with many others: what the journal has too is given back. */
+void etask_slim(struct etask *task);
+/* Nothing has happened to it since it was accepted: its fold need not be made. */
+bool etask_is_new(const struct etask *task);
 /* The task so far; NULL if it cannot be had (journal not readable). */
 struct amp_fold *etask_fold(struct etask *task);
 Amp__TaskState etask_state(struct etask *task);
@@ -312,6 +323,15 @@ void watch_verb(const struct ask *ask);               /* watch.c */
 void control_verb(const struct ask *ask);             /* control.c */
 void kv_verb(const struct ask *ask);                  /* kv.c */
 void inbox_verb(const struct ask *ask);               /* inbox_list.c */
+
+/* ---- load.c: how full it is ----------------------------------------------------------------------------------------- */
+
+/* May this much more of a sender's requests come in? err says when there will be room. (amp.md 10.13) */
+AMP_MUST_USE enum amp_code load_check_submit(struct env *env, const char *from, size_t bytes, struct amp_error *err);
+/* Everything that grows with what others send: the fullest first, and who has most. In `arena`. */
+void load_fill_info(struct env *env, struct amp_arena *arena, Amp__EnvInfo *info);
+void load_refuse(const struct ask *ask, const char *what); /* overloaded, a few milliseconds */
+void load_sweep(struct env *env);
 
 /* ---- control.c ------------------------------------------------------------------------------------------------------- */
 
@@ -437,6 +457,7 @@ void beats_bus_up(struct env *env); /* asks everybody to beat */
 
 struct kv_pending;
 void kv_done(struct env *env);
+size_t kv_waiting(const struct env *env); /* keys whose write is under way */
 
 /* ---- retain.c: what history loses with time ------------------------------------------------------------------------------ */
 
@@ -488,6 +509,11 @@ struct env {
     struct schedule_entry *schedules;
     size_t schedules_bytes;
     struct target *targets, *runnable, *runnable_last;
+    struct quota quota;
+    struct quota_sender room;  /* of the journal: what was promised to those who found none */
+    double commits_per_s;
+    uint32_t commits_now;      /* since the last sweep */
+    size_t held_bytes;
     struct watcher *watchers;
     struct loop_timer *keepalive, *behind;
     bool is_pumping; /* somebody is behind */

@@ -87,8 +87,10 @@ void etask_free(struct etask *task)
     record_forget(task);
     drop_dirty(task);
     HASH_DEL(env->tasks, task);
-    if (task->is_durable)
+    if (task->is_durable) {
         env->n_durable--;
+        quota_remove(&env->quota, task->from, task->submit_len, loop_now_ms(env->loop));
+    }
     env->unwritten_bytes -= task->bodies.len;
     while (task->replies) {
         struct waiting_reply *reply = task->replies;
@@ -141,11 +143,55 @@ static bool apply_row(void *ctx, const struct journal_row *row)
     return true;
 }
 
+struct wanted {
+    struct amp_arena *arena;
+    Amp__Submit *submit;
+};
+
+static bool on_submit_row(void *ctx, const struct journal_row *row)
+{
+    struct wanted *wanted = ctx;
+    wanted->submit = row->request.len ? amp__submit__unpack(&wanted->arena->allocator, row->request.len, row->request.data) : NULL;
+    return false;
+}
+
+const Amp__Submit *etask_submit(const struct etask *task, struct amp_arena *arena)
+{
+    struct wanted wanted = {.arena = arena};
+    struct journal_query query = {.task = task->id, .limit = 1};
+    if (task->submit)
+        return amp__submit__unpack(&arena->allocator, task->submit_len, task->submit);
+    if (task->submit_len && journal_tasks(task->env->journal, &query, on_submit_row, &wanted, NULL, NULL) != AMP_OK)
+        return NULL;
+    return wanted.submit;
+}
+
+void etask_slim(struct etask *task)
+{
+    if (!etask_is_new(task) || task->n_committed == 0 || task->n_refs || task->n_in_journal)
+        return;
+    amp_fold_free(task->fold);
+    task->fold = NULL;
+    amp_buf_done(&task->bodies);
+    amp_buf_init(&task->bodies, TASK_BYTES_MAX);
+    free(task->refs);
+    task->refs = NULL;
+    task->cap_refs = 0;
+    if (task->submit_len <= ENV_SUBMIT_KEPT_MAX)
+        return;
+    free(task->submit);
+    task->submit = NULL;
+}
+
+bool etask_is_new(const struct etask *task)
+{
+    return task->is_durable && task->count == 1;
+}
+
 static void apply_request(struct etask *task)
 {
     amp_arena_reset(&task->env->scratch);
-    Amp__Submit *submit =
-        task->submit ? amp__submit__unpack(&task->env->scratch.allocator, task->submit_len, task->submit) : NULL;
+    const Amp__Submit *submit = etask_submit(task, &task->env->scratch);
     if (submit && submit->request && submit->request->message)
         (void)amp_fold_message(task->fold, submit->request->message);
 }
@@ -347,13 +393,15 @@ struct etask *etask_load(struct env *env, const struct journal_row *row)
     task->submitted_unix_ms = row->at_unix_ms;
     task->started_unix_ms = row->started_unix_ms;
     task->count = task->n_written = task->n_committed = row->count;
-    if (row->request.len) {
+    task->submit_len = row->request.len;
+    if (row->request.len && (row->request.len <= ENV_SUBMIT_KEPT_MAX || env->n_durable < ENV_FAT_MAX)) {
         task->submit = xcalloc(1, row->request.len);
-        task->submit_len = row->request.len;
         memcpy(task->submit, row->request.data, row->request.len);
     }
     view_load_attempts(task, row->attempts);
-    if (task->is_durable)
+    if (task->is_durable) {
         env->n_durable++;
+        quota_add(&env->quota, task->from, task->submit_len, loop_now_ms(env->loop));
+    }
     return task;
 }

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define POOL_MAX JOURNAL_GROUP_MAX
+#define POOL_BYTES_MAX ((size_t)32 << 10) /* a batch that was larger is given back */
 
 struct outcome { /* of the last transaction */
     enum amp_code code;
@@ -37,7 +38,7 @@ struct journal {
     struct store store;       /* the worker's */
     struct outcome last;      /* the worker's */
     struct reader reader;     /* the loop's */
-    size_t n_waiting;
+    size_t n_waiting, waiting_bytes;
     struct journal_batch *pool;
     size_t n_pool;
     bool is_failed;
@@ -114,7 +115,7 @@ void journal_batch_free(struct journal_batch *batch)
     if (!batch)
         return;
     struct journal *journal = batch->journal;
-    if (journal->n_pool >= POOL_MAX) {
+    if (journal->n_pool >= POOL_MAX || batch->arena.used > POOL_BYTES_MAX) {
         amp_arena_done(&batch->arena);
         free(batch);
         return;
@@ -174,6 +175,7 @@ static void take_verdict(struct journal *journal, struct verdict *verdict)
     for (size_t i = 0; i < verdict->count; i++) {
         struct journal_batch *batch = verdict->batches[i];
         journal->n_waiting--;
+        journal->waiting_bytes -= batch->bytes;
         if (verdict->code == AMP_OK) {
             for (const struct journal_row *row = batch->first; row; row = row->next)
                 counter_add(COUNTER_journal_rows, 1);
@@ -200,11 +202,14 @@ enum amp_code journal_write(struct journal *journal, struct journal_batch *batch
     }
     batch->on_commit = on_commit;
     batch->ctx = ctx;
-    if (journal->n_waiting >= JOURNAL_QUEUE_MAX || !mailbox_post(journal->batches, batch)) {
+    batch->bytes = batch->arena.used;
+    bool is_full = journal->n_waiting >= JOURNAL_QUEUE_MAX || (journal->n_waiting > 0 && journal->waiting_bytes + batch->bytes > JOURNAL_QUEUE_BYTES_MAX);
+    if (is_full || !mailbox_post(journal->batches, batch)) {
         counter_add(COUNTER_journal_refused, 1);
         return AMP_OVERLOADED;
     }
     journal->n_waiting++;
+    journal->waiting_bytes += batch->bytes;
     return AMP_OK;
 }
 
@@ -221,6 +226,11 @@ size_t journal_waiting(const struct journal *journal)
 const struct amp_error *journal_read_error(const struct journal *journal)
 {
     return &journal->reader.error;
+}
+
+size_t journal_waiting_bytes(const struct journal *journal)
+{
+    return journal->waiting_bytes;
 }
 
 struct reader *journal_reader(struct journal *journal)

@@ -11,6 +11,7 @@ struct journal;
 #define JOURNAL_CORRUPT_HINT "amesh env verify says all that is damaged; restore a backup, or save what is sound: amesh env export --skip-corrupt"
 #define JOURNAL_GROUP_MAX 512u           /* batches in one transaction */
 #define JOURNAL_QUEUE_MAX 65536u         /* batches that wait for the worker */
+#define JOURNAL_QUEUE_BYTES_MAX ((size_t)48 << 20) /* of them; one alone may be larger */
 #define JOURNAL_BATCH_BYTES_MAX (128u << 20)
 #define JOURNAL_READ_MAX 1000u           /* rows of one read */
 #define JOURNAL_DEATHS_MAX 100u          /* deaths kept of one agent */
@@ -70,6 +71,7 @@ AMP_MUST_USE enum amp_code journal_write(struct journal *journal, struct journal
                                          void (*on_commit)(void *ctx, enum amp_code code), void *ctx);
 const char *journal_failure(const struct journal *journal); /* NULL, or why it refuses */
 size_t journal_waiting(const struct journal *journal);      /* batches without a verdict */
+size_t journal_waiting_bytes(const struct journal *journal);
 
 /* ---- reads: `on_row` returns false to stop. A row that is not what was written is never given: AMP_CORRUPT, which names it ---- */
 

@@ -101,6 +101,7 @@ struct journal_batch {
     struct journal_row *first, *last;
     void (*on_commit)(void *ctx, enum amp_code code);
     void *ctx;
+    size_t bytes; /* when it was handed over */
     struct journal_batch *next; /* pool */
 };
 

@@ -247,6 +247,11 @@ void kv_verb(const struct ask *ask)
         change_key(ask, kv, owner);
 }
 
+size_t kv_waiting(const struct env *env)
+{
+    return HASH_COUNT(env->kv);
+}
+
 void kv_done(struct env *env)
 {
     struct kv_pending *pending, *next;

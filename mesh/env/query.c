@@ -267,6 +267,7 @@ void query_ping(const struct ask *ask)
     info.journal = (char *)(failure ? failure : "ok");
     info.pid = (int32_t)getpid();
     info.instance = env->instance;
+    load_fill_info(env, env_answer_arena(env), &info);
     evtstream_info(env, &info);
     answer.info = &info;
     (void)env_answer(env, ask->reply, ask->encoding, &answer);

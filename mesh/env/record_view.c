@@ -340,14 +340,46 @@ void view_omit(Amp__TaskRecord *record, int flags, struct amp_arena *arena)
     trim(task, VIEW_ALL & ~flags);
 }
 
+/* As its fold would be, which most tasks that wait never need. In `arena`. */
+static Amp__Task *view_new(const struct etask *task, struct amp_arena *arena)
+{
+    const Amp__Submit *submit = etask_submit(task, arena);
+    Amp__Task *copy = amp_arena_alloc(arena, sizeof *copy);
+    Amp__TaskStatus *status = amp_arena_alloc(arena, sizeof *status);
+    Amp__Message **history = amp_arena_alloc(arena, sizeof *history);
+    if (!submit || !submit->request || !copy || !status || !history)
+        return NULL;
+    amp__task__init(copy);
+    amp__task_status__init(status);
+    status->has_state = true;
+    status->state = AMP__TASK_STATE__TASK_STATE_SUBMITTED;
+    copy->id = (char *)task->id;
+    copy->context_id = (char *)task->context;
+    copy->status = status;
+    copy->n_history = 1;
+    copy->history = history;
+    history[0] = submit->request->message;
+    return copy;
+}
+
+/* What its events have made of it, the metadata still the agent's. */
+static Amp__Task *view_state(struct etask *task, struct amp_arena *arena)
+{
+    if (!task->fold && etask_is_new(task))
+        return view_new(task, arena);
+    struct amp_fold *fold = etask_fold(task);
+    Amp__Task *copy = fold ? amp_arena_alloc(arena, sizeof *copy) : NULL;
+    if (copy)
+        *copy = *amp_fold_task(fold);
+    return copy;
+}
+
 Amp__TaskRecord *view_task(struct etask *task, struct amp_arena *arena, int flags)
 {
-    struct amp_fold *fold = etask_fold(task);
+    Amp__Task *copy = view_state(task, arena);
     Amp__TaskRecord *record = amp_arena_alloc(arena, sizeof *record);
-    Amp__Task *copy = amp_arena_alloc(arena, sizeof *copy);
-    if (!fold || !record || !copy)
+    if (!record || !copy)
         return NULL;
-    *copy = *amp_fold_task(fold);
     copy->metadata = make_metadata(task, copy->metadata, arena);
     amp__task_record__init(record);
     record->asked = asked_of(copy, arena);

@@ -167,7 +167,7 @@ static bool is_id_taken(struct env *env, const char *id)
     return is_taken;
 }
 
-static enum amp_code check_room(const struct ask *ask, struct amp_error *err)
+static enum amp_code check_room(const struct ask *ask, size_t bytes, struct amp_error *err)
 {
     struct env *env = ask->env;
     if (env->is_stopping)
@@ -176,13 +176,7 @@ static enum amp_code check_room(const struct ask *ask, struct amp_error *err)
         env_error_journal(env, err);
         return AMP_JOURNAL;
     }
-    if (env->n_durable >= ENV_OPEN_MAX || journal_waiting(env->journal) >= JOURNAL_QUEUE_MAX / 2) {
-        amp_error_set(err, AMP_OVERLOADED, "", "%u tasks are open, %zu writes wait", env->n_durable, journal_waiting(env->journal));
-        if (err)
-            err->retry_after_ms = 100;
-        return AMP_OVERLOADED;
-    }
-    return AMP_OK;
+    return load_check_submit(env, ask->from, bytes, err);
 }
 
 /* It would wait for an agent that waits for it. What starts later has nobody waiting. */
@@ -204,7 +198,7 @@ static enum amp_code check_submit(const struct ask *ask, const Amp__Submit *subm
     if (is_circle(submit))
         return amp_error_set(err, AMP_LOOP, "submit.agent", "agent %s is already at work above this call", submit->agent);
     enum amp_code code = plan_check(submit, clock_unix_ms(), err);
-    return code == AMP_OK ? check_room(ask, err) : code;
+    return code == AMP_OK ? check_room(ask, amp__submit__get_packed_size(submit), err) : code;
 }
 
 static void pack_submit(struct etask *task, const Amp__Submit *submit)
@@ -241,6 +235,7 @@ static struct etask *make_task(const struct ask *ask, const Amp__Submit *submit)
     task->retry_of = submit->retry_of ? xstrdup(submit->retry_of) : NULL;
     plan_begin(task, submit);
     pack_submit(task, submit);
+    quota_add(&env->quota, task->from, task->submit_len, loop_now_ms(env->loop));
     return task;
 }
 
@@ -410,7 +405,7 @@ enum amp_code submit_scheduled(struct env *env, const struct submit_run *run, st
     struct ask ask = {.env = env};
     uint8_t digest[DIGEST_SIZE];
     etask_strcpy(ask.from, run->from);
-    enum amp_code code = check_room(&ask, err);
+    enum amp_code code = check_room(&ask, amp__submit__get_packed_size(run->submit), err);
     if (code != AMP_OK)
         return code;
     if (run->key && is_key_known(env, run->from, run->key))
@@ -438,5 +433,8 @@ void submit_done(struct etask *task, enum amp_code code)
     }
     counter_add(COUNTER_env_submits, 1);
     struct engine_event event = {.kind = ENGINE_EV_COMMITTED};
+    struct env *env = task->env;
     dispatch_event(task, &event);
+    if (task->is_queued && env->n_durable > ENV_FAT_MAX)
+        etask_slim(task);
 }

@@ -154,6 +154,7 @@ static void on_written(void *ctx, enum amp_code code)
     struct held *held = ctx;
     (void)code; /* a journal that failed is still read from */
     held->env->n_held--;
+    held->env->held_bytes -= held->len;
     if (!held->env->is_stopping)
         take_request(held->env, &(struct bus_msg){.subject = held->subject, .reply = held->reply, .data = {.data = held->data, .len = held->len}}, false);
     held_free(held);
@@ -167,21 +168,26 @@ static struct held *keep(struct env *env, const struct bus_msg *msg)
     return held;
 }
 
+enum hold { HOLD_NEEDLESS, HOLD_TAKEN, HOLD_FULL };
+
 /* Until everything that is on its way to the disk now is there: batches are committed in order, so an empty one tells. */
-static bool hold(struct env *env, const struct bus_msg *msg)
+static enum hold hold(struct env *env, const struct bus_msg *msg)
 {
-    if ((!env->later && journal_waiting(env->journal) == 0) || env->n_held == ENV_HELD_MAX)
-        return false;
+    if ((!env->later && journal_waiting(env->journal) == 0) || journal_failure(env->journal))
+        return HOLD_NEEDLESS;
+    if (env->n_held >= ENV_HELD_MAX || env->held_bytes + msg->data.len > ENV_HELD_BYTES_MAX)
+        return HOLD_FULL;
     etask_flush_later(env);
     struct held *held = keep(env, msg);
     struct journal_batch *marker = journal_batch_new(env->journal);
     if (journal_write(env->journal, marker, on_written, held) == AMP_OK) {
         env->n_held++;
-        return true;
+        env->held_bytes += held->len;
+        return HOLD_TAKEN;
     }
     journal_batch_free(marker);
     held_free(held);
-    return false;
+    return journal_failure(env->journal) ? HOLD_NEEDLESS : HOLD_FULL;
 }
 
 /* Direct tasks are not all there until the stream has been read; of a durable one nothing is missing. */
@@ -189,7 +195,7 @@ static bool waits_for_stream(const struct env *env, const Amp__EnvRequest *reque
 {
     const char *id = request->verb_case == AMP__ENV_REQUEST__VERB_GET ? request->get->id : request->verb_case == AMP__ENV_REQUEST__VERB_WATCH ? request->watch->id : NULL;
     const struct etask *task = id ? etask_find((struct env *)env, id) : NULL;
-    return evtstream_is_awaited(env) && env->n_held < ENV_HELD_MAX && !(task && task->is_durable);
+    return evtstream_is_awaited(env) && !(task && task->is_durable);
 }
 
 static void hold_late(struct env *env, const struct bus_msg *msg)
@@ -198,6 +204,7 @@ static void hold_late(struct env *env, const struct bus_msg *msg)
     *(env->late_last ? &env->late_last->next : &env->late) = held;
     env->late_last = held;
     env->n_held++;
+    env->held_bytes += held->len;
 }
 
 void verbs_release_late(struct env *env)
@@ -207,6 +214,7 @@ void verbs_release_late(struct env *env)
     while (held) {
         struct held *next = held->next;
         env->n_held--;
+        env->held_bytes -= held->len;
         if (!env->is_stopping)
             take_request(env, &(struct bus_msg){.subject = held->subject, .reply = held->reply, .data = {.data = held->data, .len = held->len}}, true);
         held_free(held);
@@ -220,6 +228,7 @@ void verbs_done(struct env *env)
         struct held *held = env->late;
         env->late = held->next;
         env->n_held--;
+        env->held_bytes -= held->len;
         held_free(held);
     }
     env->late_last = NULL;
@@ -268,11 +277,17 @@ static void take_request(struct env *env, const struct bus_msg *msg, bool may_ho
     }
     ask.request = envelope->env_request;
     if (may_hold && reads_tasks(ask.request) && waits_for_stream(env, ask.request)) {
-        hold_late(env, msg);
+        if (env->n_held < ENV_HELD_MAX && env->held_bytes + msg->data.len <= ENV_HELD_BYTES_MAX)
+            hold_late(env, msg);
+        else
+            load_refuse(&ask, "too many wait to read");
         return;
     }
-    if (!may_hold || !reads_tasks(ask.request) || !hold(env, msg))
+    enum hold held = may_hold && reads_tasks(ask.request) ? hold(env, msg) : HOLD_NEEDLESS;
+    if (held == HOLD_NEEDLESS)
         run_verb(&ask);
+    else if (held == HOLD_FULL)
+        load_refuse(&ask, "too many wait to read");
 }
 
 void verbs_on_msg(void *ctx, const struct bus_msg *msg)

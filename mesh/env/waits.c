@@ -103,6 +103,13 @@ void waits_of(const struct etask *task, struct waits *ret)
     from = add_delay(ret, task, from, to);
     queued = queued < from ? from : queued > to ? to : queued;
     const struct attempt *last = last_begun(task);
+    int64_t ready = last ? from : plan_ready_unix_ms(task);
+    ready = ready > to ? to : ready;
+    if (ready > from) {
+        add_wait(ret, from, ready, "until the time that it was planned for");
+        from = ready;
+        queued = queued < from ? from : queued;
+    }
     if (task->is_reloaded && queued - from >= 1)
         add_wait(ret, from, queued, "until the environment was started again");
     else if (last && queued - from >= 1)

@@ -347,9 +347,7 @@ void watch_verb(const struct ask *ask)
     struct journal_query query = {.task = ask->request->watch->id, .limit = 1};
     struct amp_error err = {0};
     if (env->n_watchers >= ENV_WATCHERS_MAX) {
-        amp_error_set(&err, AMP_OVERLOADED, "", "%u watch already, which is as many as may", env->n_watchers);
-        err.retry_after_ms = 1000;
-        env_refuse(env, ask->reply, ask->encoding, &err);
+        load_refuse(ask, "as many watch as may");
         return;
     }
     if (task) {

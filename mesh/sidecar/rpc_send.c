@@ -20,7 +20,7 @@ enum { SUBMIT_TIMEOUT_MS = 10000 };
 struct sent {
     struct rpc *rpc;
     struct call *call;         /* direct */
-    struct env_call *submit;   /* durable, until accepted */
+    struct env_submit *submit; /* durable, until accepted */
     struct env_watch *watch;   /* durable, afterwards */
     struct amp_fold *fold;
     char task_id[AMP_NAME_MAX + 1], context_id[AMP_NAME_MAX + 1], parent[AMP_NAME_MAX + 1];
@@ -38,7 +38,7 @@ static void sent_free(struct sent *sent)
 {
     LIST_REMOVE(sent, entry);
     call_free(sent->call);
-    env_call_cancel(sent->submit);
+    env_submit_cancel(sent->submit);
     env_watch_free(sent->watch);
     amp_fold_free(sent->fold);
     amp_arena_done(&sent->arena);
@@ -259,7 +259,6 @@ static void start_submit(struct sent *sent, const struct send_params *params)
     struct rpc *rpc = sent->rpc;
     Amp__Request request = AMP__REQUEST__INIT;
     Amp__Submit submit = AMP__SUBMIT__INIT;
-    Amp__EnvRequest env_request = AMP__ENV_REQUEST__INIT;
     const Amp__Request *above = params->parent ? task_request(params->parent) : NULL;
     request.task_id = sent->task_id;
     request.context_id = sent->context_id;
@@ -279,9 +278,8 @@ static void start_submit(struct sent *sent, const struct send_params *params)
     submit.skill = (char *)params->skill;
     submit.key = (char *)params->key;
     submit.request = &request;
-    env_request.verb_case = AMP__ENV_REQUEST__VERB_SUBMIT;
-    env_request.submit = &submit;
-    enum amp_code code = env_call(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), sidecar_agent(rpc->sidecar), &env_request, SUBMIT_TIMEOUT_MS, on_submitted, sent, &sent->submit);
+    const struct env_submit_options options = {.answer_ms = SUBMIT_TIMEOUT_MS, .patience_ms = params->timeout_ms > 0 ? params->timeout_ms : ENV_PATIENCE_MS};
+    enum amp_code code = env_submit(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), sidecar_agent(rpc->sidecar), &submit, &options, on_submitted, sent, &sent->submit);
     free(request.path);
     if (code == AMP_OK)
         return;

@@ -97,7 +97,6 @@ static void test_wrong_use_exits_2_and_names_the_help(void **state)
         {"ask", "a b", "text"},
         {"ask", "a\r\nb", "text"},
         {"ask", "--timeout", "soon", "up", "x"},
-        {"ask", "--durable", "--no-wait", "up", "x"},
         {"ask", "--skill", "s*", "x"},
         {"ask", "--key", "", "up", "x"},
         {"ls", "operand"},

@@ -28,6 +28,9 @@ struct asker {
     struct bus_sub *env;
     unsigned requests;
     char verb[64], inbox[128], id[64];
+    uint32_t retry_after_ms; /* in a refusal */
+    char tasks[8][AMP_NAME_MAX + 1]; /* ids in submits */
+    struct env_submit *submit;
     uint32_t from_seqs[8];
     void (*on_request)(struct asker *asker);
 };
@@ -85,6 +88,8 @@ static void on_request(void *ctx, const struct bus_msg *msg)
     if (envelope->env_request->verb_case == AMP__ENV_REQUEST__VERB_WATCH && asker->requests < 8) {
         asker->from_seqs[asker->requests] = envelope->env_request->watch->from_seq;
     }
+    if (envelope->env_request->verb_case == AMP__ENV_REQUEST__VERB_SUBMIT && asker->requests < 8)
+        snprintf(asker->tasks[asker->requests], sizeof asker->tasks[0], "%s", envelope->env_request->submit->request->task_id);
     asker->requests++;
     if (asker->on_request) {
         asker->on_request(asker);
@@ -100,6 +105,7 @@ static void send_env_reply(struct asker *asker, uint32_t total, enum amp_code co
     Amp__Error error;
     struct amp_error err = {.code = AMP_OK};
     amp_error_set(&err, code, "", "said the environment");
+    err.retry_after_ms = asker->retry_after_ms;
     amp_error_to_wire(&err, &error);
     reply.error = code == AMP_OK ? NULL : &error;
     reply.has_total = true;
@@ -236,6 +242,125 @@ static void test_a_forbidden_verb_is_denied_by_name(void **state)
     world_wait(&asker.world, &asker.done, 1);
     assert_int_equal(asker.err.code, AMP_DENIED);
     assert_non_null(strstr(asker.err.message, "amp.env.list.tester"));
+    end(&asker);
+}
+
+/* ---- env_submit ----------------------------------------------------------------------------------------------- */
+
+static void submit(struct asker *asker, uint32_t answer_ms, uint32_t patience_ms)
+{
+    Amp__Part part = AMP__PART__INIT, *parts[] = {&part};
+    Amp__Message message = AMP__MESSAGE__INIT;
+    Amp__Request request = AMP__REQUEST__INIT;
+    Amp__Submit what = AMP__SUBMIT__INIT;
+    struct env_submit_options options = {.answer_ms = answer_ms, .patience_ms = patience_ms};
+    part.text = (char *)"x";
+    message.n_parts = 1;
+    message.parts = parts;
+    request.task_id = request.context_id = (char *)"";
+    request.message = &message;
+    what.agent = (char *)"up";
+    what.request = &request;
+    assert_int_equal(env_submit(asker->world.loop, asker->world.near, "tester", &what, &options, on_reply, asker, &asker->submit), AMP_OK);
+}
+
+static void refuse_twice(struct asker *asker)
+{
+    asker->retry_after_ms = 30;
+    send_env_reply(asker, asker->requests, asker->requests > 2 ? AMP_OK : asker->requests == 1 ? AMP_OVERLOADED : AMP_QUOTA);
+}
+
+static void test_a_submit_that_is_refused_for_now_is_sent_again_when_it_was_told(void **state)
+{
+    struct asker asker;
+    begin(&asker, true);
+    asker.on_request = refuse_twice;
+    int64_t from = loop_now_ms(asker.world.loop);
+    submit(&asker, 5000, 10000);
+    world_wait(&asker.world, &asker.done, 1);
+    assert_int_equal(asker.err.code, AMP_OK);
+    assert_int_equal(asker.requests, 3);
+    assert_true(loop_now_ms(asker.world.loop) - from >= 60);
+    assert_string_equal(asker.tasks[0], asker.tasks[2]);
+    end(&asker);
+}
+
+static void refuse_long(struct asker *asker)
+{
+    asker->retry_after_ms = 20000;
+    send_env_reply(asker, 0, AMP_QUOTA);
+}
+
+static void test_nobody_waits_longer_than_he_has_time(void **state)
+{
+    for (uint32_t patience_ms = 0; patience_ms <= 10000; patience_ms += 10000) {
+        struct asker asker;
+        begin(&asker, true);
+        asker.on_request = refuse_long;
+        submit(&asker, 5000, patience_ms);
+        world_wait(&asker.world, &asker.done, 1);
+        assert_int_equal(asker.err.code, AMP_QUOTA);
+        assert_int_equal(asker.err.retry_after_ms, 20000);
+        assert_int_equal(asker.requests, 1);
+        end(&asker);
+    }
+}
+
+static void accept_in_silence(struct asker *asker)
+{
+    if (asker->requests == 2)
+        send_env_reply(asker, 0, AMP_CONFLICT);
+    else if (asker->requests == 3)
+        send_env_reply(asker, 7, AMP_OK); /* get */
+}
+
+static void test_an_answer_that_was_lost_is_found_again_and_nothing_is_accepted_twice(void **state)
+{
+    struct asker asker;
+    begin(&asker, true);
+    asker.on_request = accept_in_silence;
+    submit(&asker, 600, 20000);
+    world_wait(&asker.world, &asker.done, 1);
+    assert_int_equal(asker.err.code, AMP_OK);
+    assert_int_equal(asker.total, 7);
+    assert_int_equal(asker.requests, 3);
+    assert_string_equal(asker.verb, "get");
+    assert_true(asker.tasks[0][0] != '\0');
+    assert_string_equal(asker.tasks[0], asker.tasks[1]);
+    end(&asker);
+}
+
+static void refuse_other(struct asker *asker)
+{
+    send_env_reply(asker, 0, AMP_CONFLICT);
+}
+
+static void test_other_refusals_and_nobody_there_are_told_at_once(void **state)
+{
+    struct asker asker;
+    begin(&asker, true);
+    asker.on_request = refuse_other;
+    submit(&asker, 5000, 10000);
+    world_wait(&asker.world, &asker.done, 1);
+    assert_int_equal(asker.err.code, AMP_CONFLICT);
+    end(&asker);
+    begin(&asker, false);
+    submit(&asker, 5000, 10000);
+    world_wait(&asker.world, &asker.done, 1);
+    assert_int_equal(asker.err.code, AMP_NO_ENV);
+    end(&asker);
+}
+
+static void test_a_submit_that_is_taken_back_is_not_answered(void **state)
+{
+    struct asker asker;
+    begin(&asker, true);
+    asker.on_request = refuse_twice;
+    submit(&asker, 5000, 10000);
+    world_wait(&asker.world, &asker.requests, 2);
+    env_submit_cancel(asker.submit);
+    world_settle(&asker.world, asker.world.near);
+    assert_int_equal(asker.done, 0);
     end(&asker);
 }
 
@@ -414,6 +539,11 @@ int main(void)
         cmocka_unit_test(test_a_silent_environment_is_none),
         cmocka_unit_test(test_a_cancelled_question_is_not_answered),
         cmocka_unit_test(test_a_forbidden_verb_is_denied_by_name),
+        cmocka_unit_test(test_a_submit_that_is_refused_for_now_is_sent_again_when_it_was_told),
+        cmocka_unit_test(test_nobody_waits_longer_than_he_has_time),
+        cmocka_unit_test(test_an_answer_that_was_lost_is_found_again_and_nothing_is_accepted_twice),
+        cmocka_unit_test(test_other_refusals_and_nobody_there_are_told_at_once),
+        cmocka_unit_test(test_a_submit_that_is_taken_back_is_not_answered),
         cmocka_unit_test(test_a_watch_delivers_each_event_once_from_the_number_asked_for),
         cmocka_unit_test(test_a_gap_is_filled_by_asking_again_from_the_missing_number),
         cmocka_unit_test(test_a_lost_bus_is_survived_without_losing_or_repeating_an_event),

@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""More than there is room for (amp.md 10.13): 10,000 submits at once, senders beyond their quotas, queues that are full. Everything is accepted or told when to come back,
+nothing accepted is lost, and nobody's flood is another's wait."""
+import json
+import os
+import signal
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
+from lib_nats import Nats  # noqa: E402
+from meshtest import BUILD, TOP, Mesh, Process, Tap, check, free_port, until  # noqa: E402
+
+# The limit of memory is the release build's; a sanitizer's shadow is not ours.
+RELEASE = os.environ.get("AMESH_RELEASE", os.path.join(TOP, "build/release/amesh"))
+STAMPEDE = os.path.join(os.path.dirname(RELEASE) if os.path.exists(RELEASE) else BUILD, "bench/bench_stampede")
+RSS_MAX_KIB = 128 << 10
+tap = Tap()
+
+
+class Bus(Mesh):
+    """A nats-server that stays, and an environment that comes and goes; `program` runs it."""
+
+    def start_up(self):
+        port = free_port()
+        server = Process([self.env.get("AMESH_NATS_SERVER", "nats-server"), "-a", "127.0.0.1", "-p", str(port)], self.env, "nats-server")
+        self.processes.append(server)
+        server.wait_line(lambda line: "Server is ready" in line, stream="err")
+        self.bus = f"nats://127.0.0.1:{port}"
+        self.env["AMESH_BUS"] = self.bus
+        self.start_env()
+
+    def start_env(self, *options, program=None):
+        self.up = Process([program or self.env["AMESH"], "env", *options], self.env, "amesh env")
+        self.processes.append(self.up)
+        self.up.wait_line("ready ")
+
+    def restart_env(self, *options, program=None):
+        self.up.signal(signal.SIGKILL)
+        self.up.wait()
+        self.start_env(*options, program=program)
+
+    def status(self, name):
+        with open(f"/proc/{self.up.child.pid}/status") as f:
+            return int(next(line for line in f if line.startswith(name)).split()[1])
+
+
+def stampede(mesh, agent, clients, each, size, name):
+    ids = os.path.join(mesh.home, "ids-" + name)
+    out = subprocess.run([STAMPEDE, mesh.bus, agent, str(clients), str(each), str(size), ids], capture_output=True, text=True, timeout=200)
+    check(out.returncode == 0, "the stampede came through", out.stdout, out.stderr)
+    with open(ids) as f:
+        return json.loads(out.stdout), [line.strip() for line in f]
+
+
+def known(mesh, agent):
+    return {t["id"]: t["status"]["state"] for t in mesh.run("task", "ls", "--agent", agent, "--limit", "10000", "--json", deadline=120).ok().json()["tasks"]}
+
+
+def ten_thousand(mesh):
+    """F21: 50 clients, 200 submits each, all at once."""
+    idle = mesh.status("VmRSS")
+    said, ids = stampede(mesh, "nobody-yet", 50, 200, 64, "a")
+    peak = mesh.status("VmHWM")
+    check(said["accepted"] == 10000 and said["failed"] == 0 and len(set(ids)) == 10000, "each is accepted, once", said)
+    mesh.restart_env(program=RELEASE if os.path.exists(RELEASE) else None)
+    there = known(mesh, "nobody-yet")
+    check(set(ids) == set(there), "all that was accepted is in history after a kill -9, and nothing else", len(ids), len(there))
+    print(f"# 10,000 at once: {said}; RSS {idle} KiB before, {peak} KiB at most")
+    if os.path.exists(RELEASE):
+        check(peak < RSS_MAX_KIB, "within 128 MiB", peak)
+
+
+def large_ones(mesh):
+    """Requests that together are larger than the memory there is for them: told to come back, and all there in the end."""
+    said, ids = stampede(mesh, "nobody-large", 50, 40, 48 << 10, "b")
+    peak = mesh.status("VmHWM")
+    check(said["accepted"] == 2000 and said["repeated"] > 0, "some were told to come back, and came through", said)
+    there = known(mesh, "nobody-large")
+    check(set(ids) == set(there), "all are there", len(ids), len(there))
+    print(f"# 2,000 × 48 KiB at once: {said}; RSS {peak} KiB at most")
+    if os.path.exists(RELEASE):
+        check(peak < RSS_MAX_KIB + (64 << 10), "and they do not stay in memory", peak)
+    agent = mesh.agent("nobody-large", "--concurrency", "8", "--mode", "jsonl", "--", sys.executable, "-c", "import json, sys\nfor line in sys.stdin:\n f = json.loads(line)\n if f.get('method') == 'task.run': print(json.dumps({'id': f['id'], 'result': str(len(f['params']['text']))}), flush=True)\n")
+    until(lambda: all(s == "TASK_STATE_COMPLETED" for s in known(mesh, "nobody-large").values()), "and are worked on", deadline=120)
+    one = mesh.run("task", "show", ids[7], "--json").ok().json()
+    check(one["artifacts"][0]["parts"][0]["text"] == str(48 << 10), "with all that was asked", one["artifacts"])
+    agent.stop()
+
+
+def envelope(sender, verb, body):
+    return json.dumps({"version": 1, "from": sender, "envRequest": {verb: body}}).encode()
+
+
+def submit(nats, sender, agent, text="x"):
+    body = {"agent": agent, "request": {"taskId": "", "contextId": "", "message": {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": text}]}}}
+    return json.loads(nats.request(f"amp.env.submit.{sender}", envelope(sender, "submit", body))[3])["envReply"]
+
+
+def info(nats):
+    return json.loads(nats.request("amp.env.ping.tester", envelope("tester", "ping", {}))[3])["envReply"]["info"]
+
+
+def quotas(mesh):
+    """One sender's flood is refused with a time to come back, and another is served as if nothing were."""
+    mesh.restart_env("--quota", "ci=200/s,20", "--quota", "rate=5/s")
+    nats = Nats(mesh.bus)
+    for _ in range(20):
+        check("error" not in submit(nats, "ci", "nobody-quota"), "as many as it may have")
+    waits = []
+    for _ in range(3):
+        error = submit(nats, "ci", "nobody-quota")["error"]
+        check(error["code"] == 4009 and error["name"] == "quota" and "20 open" in error["message"], "then it is refused, and told why", error)
+        waits.append(error["retryAfterMs"])
+    check(0 < waits[0] < waits[1] < waits[2] <= 30000, "each is told a time of its own", waits)
+    check("error" not in submit(nats, "other", "nobody-quota"), "others are not concerned")
+    said = info(nats)
+    check(said["senders"][0]["name"] == "ci" and said["senders"][0]["used"] == "20" and said["senders"][0]["refused"] == "3", "who has most is told", said["senders"])
+    shown = mesh.run("check").ok()
+    check("at its quota: ci" in shown.out, "also to people", shown.out)
+    answers = [submit(nats, "rate", "nobody-quota") for _ in range(8)]
+    late = [a["error"]["retryAfterMs"] for a in answers if "error" in a]
+    check(late and late[0] <= 1000, "a rate says when its next token comes", answers)
+    r = mesh.run("ask", "--durable", "--no-wait", "--detach", "nobody-quota", "x", env={"AMESH_AGENT": "ci"})
+    check(r.status == 7 and "AMESH-4009" in r.err, "--no-wait: told at once", r.status, r.err)
+    r = mesh.run("ask", "--detach", "--timeout", "100ms", "nobody-quota", "x", env={"AMESH_AGENT": "ci"})
+    check(r.status == 7 and "AMESH-4009" in r.err, "nobody waits longer than he has time", r.status, r.err)
+    agent = mesh.agent("nobody-quota", "--concurrency", "8", "--", "cat")
+    r = mesh.run("ask", "--durable", "nobody-quota", "patience", env={"AMESH_AGENT": "ci"}).ok()
+    check(r.out == "patience", "and with time it waits, and comes through", r.out)
+    agent.stop()
+    for bad in ("ci", "ci=fast", "ci=1/s,-1", "*.>=1/s", "ci=0/s"):
+        r = mesh.run("env", "--quota", bad)
+        check(r.status == 2 and "is not a quota" in r.err, f"--quota {bad}", r.status, r.err)
+
+
+def queues_are_documented(mesh):
+    nats = Nats(mesh.bus)
+    queues = {q["name"]: q for q in info(nats)["queues"]}
+    with open(os.path.join(TOP, "docs/operations.md")) as f:
+        rows = {line.split("|")[1].strip(" `"): line.split("|")[2].strip() for line in f if line.startswith("| `") and line.count("|") == 5}
+    for name, queue in queues.items():
+        check(name in rows, f"{name} stands in docs/operations.md", rows)
+        check(rows[name].replace(",", "") == queue["max"], f"with its maximum", name, rows[name], queue)
+
+
+def a_loop_is_shown(mesh):
+    """F24: two agents that ask each other. It ends, and each of the tasks says what happened."""
+    for a, b in (("ping", "pong"), ("pong", "ping")):
+        mesh.agent(a, "--concurrency", "20", "--", "sh", "-c", f"read t; amesh ask {b} \"$t\"")
+    r = mesh.run("ask", "--durable", "--json", "--context", "c-loop", "ping", "round\n")
+    check(r.status == 1, "it fails", r.status, r.out)
+    tree = mesh.run("task", "show", r.json()["id"], "--tree").ok().out
+    check(1 < len(tree.splitlines()) <= 17 and "ping" in tree and "pong" in tree, "the chain is seen", tree)
+    shown = mesh.run("task", "show", r.json()["id"]).ok().out
+    check("AMESH-2007" in shown or "come back to an agent" in shown, "and why it ended", shown)
+
+
+def main():
+    with Bus() as mesh:
+        mesh.restart_env(program=RELEASE if os.path.exists(RELEASE) else None)
+        tap.run("10,000 submits at once: accepted, none lost, within 128 MiB", ten_thousand, mesh)
+        tap.run("requests larger than the memory for them come through", large_ones, mesh)
+        tap.run("quotas of senders, with a time to come back", quotas, mesh)
+        tap.run("every bounded queue is told, and documented", queues_are_documented, mesh)
+        tap.run("a loop of agents ends, and is shown", a_loop_is_shown, mesh)
+    tap.done()
+
+
+main()
