@@ -11,6 +11,7 @@
 
 #define STEP_FRAMES_MAX 64u
 #define STEP_MS 5u
+#define BEGIN_MS 1000u /* an environment that starts has others to serve first */
 
 static const char *copy(struct evtstream *evt, const char *text)
 {
@@ -146,13 +147,13 @@ void evt_again_start(struct evtstream *evt)
     again->has_task = false;
     again->n_tasks = again->n_frames = 0;
     again->at = (struct journal_row){0};
-    loop_timer_set(again->timer, 0);
+    loop_timer_set(again->timer, BEGIN_MS);
 }
 
 void evt_again_bus_up(struct evtstream *evt)
 {
     if (evt->again.is_on)
-        loop_timer_set(evt->again.timer, 0);
+        loop_timer_set(evt->again.timer, BEGIN_MS);
 }
 
 void evt_again_done(struct evtstream *evt)
