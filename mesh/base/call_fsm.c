@@ -21,6 +21,7 @@ void call_fsm_init(struct call_fsm *fsm, uint32_t timeout_ms, bool is_impatient,
         .deadline_at = timeout_ms ? now_ms + timeout_ms : INT64_MAX,
         .cancel_by = INT64_MAX,
         .asked_at = INT64_MIN,
+        .timer_at = INT64_MAX,
         .up_at = INT64_MIN,
     };
 }
@@ -367,6 +368,9 @@ static int64_t lapses_at(const struct call_fsm *fsm)
 static void on_timer_taken(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
+    if (fsm->lease_ms && step->now - fsm->timer_at >= CALL_STALL_MS) {
+        fsm->heard_at = step->now; /* what the holder said meanwhile is not read yet */
+    }
     if (step->now >= lapses_at(fsm)) {
         end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_LAPSED);
     } else if (fsm->is_attaching && step->now >= fsm->attach_at) {
@@ -493,6 +497,7 @@ size_t call_fsm_step(struct call_fsm *fsm, const struct call_event *event, int64
     dispatch(&step);
     int64_t due = next_due(fsm, now_ms);
     if (fsm->phase != CALL_ENDED && due != INT64_MAX) {
+        fsm->timer_at = due > now_ms ? due : now_ms;
         int64_t in_ms = due > now_ms ? due - now_ms : 0;
         push(&step, CALL_DO_SET_TIMER, CALL_WHY_NONE)->in_ms = in_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)in_ms;
     }

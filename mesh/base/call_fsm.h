@@ -21,6 +21,7 @@
 #define CALL_BACKOFF_MAX_MS 250u
 #define CALL_LEASE_GRACE_MS 1000u /* beyond the lease: its holder gives up first */
 #define CALL_ATTACH_EVERY_MS 200u /* while the holder of a lease is not found, or does not answer */
+#define CALL_STALL_MS 500u        /* a timer that rings so late: it was we who stood still */
 #define CALL_GAPS_MAX 3u          /* in a row: what its holder sends is not what it should be */
 #define CALL_ATTACH_MAX_MS 1500u  /* nobody of its name there for this long: it is gone */
 #define CALL_ACTIONS_MAX 6u       /* of one step */
@@ -116,7 +117,7 @@ struct call_fsm {
     bool was_down;                     /* since the last frame */
     bool is_attaching;                 /* nothing has come yet of what the holder was asked for */
     uint32_t lease_ms;                 /* 0: none */
-    int64_t heard_at, attach_at;
+    int64_t heard_at, attach_at, timer_at;
     uint32_t bounces, gaps, pings_open, ended_pongs, backoff_ms, random;
     int64_t deadline_at, cancel_by, down_since; /* INT64_MAX: none */
     int64_t sent_at, asked_at, retry_at, ping_at;

@@ -166,13 +166,16 @@ static struct attempt *add_unknown(struct etask *task, const struct ask *ask)
     return attempt;
 }
 
-/* False: that is known already. */
+/* False: that is known already, or nothing that is kept: whoever else says something of a task, or of more attempts than there can have been. */
 static bool note_late(struct etask *task, const struct ask *ask)
 {
     const Amp__Report *report = ask->request->report;
     struct attempt *attempt = find_attempt(task, report->epoch);
-    if (!attempt)
+    bool may_add = task->n_attempts < ENV_ATTEMPTS_KEPT && report->epoch >> 32 <= ask->env->boot && (task->skill[0] || strcmp(task->agent, ask->from) == 0);
+    if (!attempt && may_add)
         attempt = add_unknown(task, ask);
+    if (!attempt || strcmp(attempt->agent, ask->from) != 0)
+        return false;
     if (attempt->late && attempt->late->state == report->state)
         return false;
     if (!attempt->late)
@@ -190,7 +193,7 @@ static bool note_late(struct etask *task, const struct ask *ask)
 static void report_open(const struct ask *ask, struct etask *task)
 {
     const Amp__Report *report = ask->request->report;
-    if (task->epoch == report->epoch && task->call && call_instance(task->call)[0]) {
+    if (task->epoch == report->epoch && task->call && call_instance(task->call)[0] && strcmp(task->agent, ask->from) == 0) {
         call_heard(task->call, amp_task_is_terminal(report->state));
         answer_ok(ask);
         return;
@@ -259,6 +262,8 @@ static bool on_closed(void *ctx, const struct journal_row *row)
         env_refuse_code(ask, row->is_durable ? AMP_JOURNAL : AMP_NO_SUCH_TASK, "report.task_id", NULL);
         return false;
     }
+    etask_strcpy(with.agent, row->agent);
+    etask_strcpy(with.skill, row->skill);
     view_load_attempts(&with, row->attempts);
     const struct attempt *last = with.n_attempts ? &with.attempts[with.n_attempts - 1] : NULL;
     bool is_by_us = last && (last->outcome == AMP_INSTANCE_LOST || last->outcome == AMP_STALE_LEASE); /* that it ended, not by what it said */

@@ -6,12 +6,13 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
-from meshtest import Mesh, Process, Tap, check, free_port, until  # noqa: E402
+from meshtest import AMESH, Mesh, Process, Tap, check, free_port, terminal, until  # noqa: E402
 
 PY = sys.executable
 ENDS = ("TASK_STATE_COMPLETED", "TASK_STATE_FAILED", "TASK_STATE_CANCELED", "TASK_STATE_REJECTED")
@@ -321,8 +322,11 @@ def retry_in_words(mesh):
     flag = mesh.path("died")
     mesh.agent("once", "--", "sh", "-c", f"test -e {flag} || {{ touch {flag}; kill -9 $$; }}; cat")
     words = "retrying (agent died: SIGKILL), attempt 2"
-    r = mesh.run("ask", "--durable", "--verbose", "once", "hello")
-    check(r.status == 0 and r.out.strip() == "hello", "it is done", r.out, r.err)
+    ours, theirs = terminal()
+    child = subprocess.Popen([AMESH, "ask", "--durable", "once", "hello"], env=mesh.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs)
+    out, _ = child.communicate(timeout=60)
+    said = os.read(ours, 4096).decode()
+    check(child.returncode == 0 and out.strip() == b"hello" and words in said, "at a terminal", child.returncode, out, said)
     task = mesh.run("task", "ls", "--agent", "once", "--json").ok().json()["tasks"][0]["id"]
     check(words in mesh.run("task", "watch", task).ok().out, "task watch says it", mesh.run("task", "watch", task).out)
     check(words in mesh.run("task", "show", task).ok().out, "task show says it", mesh.run("task", "show", task).out)

@@ -418,6 +418,7 @@ static void test_random_events_never_send_a_taken_request_again_nor_act_after_th
         random_state = seed;
         struct machine machine = {.now = NOW};
         call_fsm_init(&machine.fsm, draw(2) ? draw(30000) : 0, draw(2), seed, machine.now);
+        call_fsm_lease(&machine.fsm, draw(2) ? 300 + draw(3000) : 0);
         bool is_out = false, was_taken = false;
         unsigned ends = 0;
         struct call_event event = {.kind = CALL_EV_START};
