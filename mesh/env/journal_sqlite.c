@@ -84,15 +84,26 @@ static bool make_private(const char *path)
     return is_private;
 }
 
-/* What a log says may stand in the kernel's memory only: when a sync fails, what it should have written counts as written from then on, and no later sync writes it. Behind such a
- * log nothing is durable. So the log found at the start is written anew, into the file, and one begins that has nothing in common with it: a transaction of its own does that, as
- * the old log counts until the new one's first frame is on the disk. */
-static bool settle(struct store *store, int version)
+/* What the log says may stand in the kernel's memory only: when a sync fails, what it should have written counts as written from then on, and no later sync writes it. Nothing that
+ * stands behind such a hole is durable. So the log found at the start is written once more, the same bytes to the same places, and synced. */
+static bool rewrite_log(struct store *store)
 {
-    char sql[64];
-    snprintf(sql, sizeof sql, "PRAGMA user_version = %d", version);
-    return SEEDED_BUG("trusted-log") || (sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) == SQLITE_OK &&
-                                         sqlite3_exec(store->db, sql, NULL, NULL, NULL) == SQLITE_OK);
+    sqlite3_file *file = NULL;
+    sqlite3_int64 size = 0;
+    if (sqlite3_exec(store->db, "PRAGMA schema_version", NULL, NULL, NULL) != SQLITE_OK || /* it opens the log */
+        sqlite3_file_control(store->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &file) != SQLITE_OK)
+        return false;
+    if (!file || !file->pMethods || SEEDED_BUG("trusted-log"))
+        return true;
+    if (file->pMethods->xFileSize(file, &size) != SQLITE_OK)
+        return false;
+    char buf[65536];
+    for (sqlite3_int64 at = 0; at < size; at += (sqlite3_int64)sizeof buf) {
+        int n = size - at < (sqlite3_int64)sizeof buf ? (int)(size - at) : (int)sizeof buf;
+        if (file->pMethods->xRead(file, buf, n, at) != SQLITE_OK || file->pMethods->xWrite(file, buf, n, at) != SQLITE_OK)
+            return false;
+    }
+    return size == 0 || file->pMethods->xSync(file, SQLITE_SYNC_FULL) == SQLITE_OK;
 }
 
 /* Before SQLite sees it: it would throw the log of an empty file away, and what stands behind the first wrong frame of a log. */
@@ -145,11 +156,9 @@ static enum amp_code open_db(struct store *store, int64_t now_unix_ms, struct am
     enum amp_code code = check_version(store, version, reterr);
     if (code != AMP_OK)
         return code;
-    if (sqlite3_exec(store->db, setup, NULL, NULL, NULL) != SQLITE_OK || schema_upgrade(store, &version, now_unix_ms) != SQLITE_OK)
+    if (sqlite3_exec(store->db, setup, NULL, NULL, NULL) != SQLITE_OK || !rewrite_log(store) || schema_upgrade(store, &version, now_unix_ms) != SQLITE_OK)
         return unusable(store, reterr);
     code = chain_check_end(store->db, store->path, &(struct head){0}, &store->chain, reterr);
-    if (code == AMP_OK && !settle(store, version))
-        code = unusable(store, reterr);
     if (code == AMP_OK && !head_write(store)) {
         code = amp_error_set(reterr, AMP_JOURNAL, "", "%s-head cannot be written", store->path);
         amp_error_hint(reterr, "check that its directory can be written and has space");
