@@ -43,7 +43,7 @@ struct loop_timer;
 #define ENV_LATER_MS 50u               /* what is recorded of direct tasks is written together, so often */
 #define ENV_LATER_MAX 512u             /* tasks, or */
 #define ENV_LATER_BYTES_MAX ((size_t)1 << 20) /* bytes of events that bring it forward */
-#define ENV_HELD_MAX 4096u             /* readers that wait until they see what was written before them */
+#define ENV_HELD_MAX 4096u             /* readers that wait until they see what was written before them, and until what they see is written */
 #define ENV_HELD_BYTES_MAX (16u << 20) /* of their requests */
 #define ENV_FAT_MAX 1024u              /* open durable tasks; of more, those that wait keep only what is short in memory */
 #define ENV_SUBMIT_KEPT_MAX 1024u      /* bytes of a request that is kept then */
@@ -500,6 +500,7 @@ struct env {
     struct amp_buf out;
     struct etask *tasks, *dirty, *later;
     uint32_t n_later, n_held;
+    bool is_reading;  /* the answer at hand says what tasks are: not before the disk says it too */
     uint32_t n_durable, n_direct;
     size_t direct_bytes, unwritten_bytes;
     struct etask *lru_first, *lru_last;

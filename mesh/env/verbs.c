@@ -5,6 +5,7 @@
 #include "base/bus.h"
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/seeded.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -36,16 +37,68 @@ size_t env_payload_max(const struct env *env)
     return max == 0 || max > AMP_WIRE_BYTES_MAX ? AMP_WIRE_BYTES_MAX : max;
 }
 
-enum amp_code env_publish(struct env *env, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope)
+/* ---- what readers are told is on the disk ----------------------------------------------------------------------------- */
+
+struct told { /* an answer that says what memory has; leaves when the disk has it too */
+    struct env *env;
+    enum amp_encoding encoding;
+    char *reply;
+    size_t len;
+    uint8_t data[];
+};
+
+static void on_told(void *ctx, enum amp_code code)
+{
+    struct told *told = ctx;
+    struct env *env = told->env;
+    env->n_held--;
+    if (code == AMP_OK && !env->is_stopping)
+        (void)bus_publish(env->bus, told->reply, NULL, (struct amp_bytes){told->data, told->len}); /* a bus that is away: the asker sees that itself */
+    else if (!env->is_stopping)
+        env_refuse_journal(env, told->reply, told->encoding);
+    free(told->reply);
+    free(told);
+}
+
+/* Of env->out. False: it is to be sent now. */
+static bool tell_later(struct env *env, const char *reply, enum amp_encoding encoding)
+{
+    if (!env->is_reading || SEEDED_BUG("read-ahead"))
+        return false;
+    if (journal_failure(env->journal) && !env->is_given_up) { /* memory goes at the end of this turn; from then on the disk alone counts */
+        env->is_reading = false;
+        env_refuse_journal(env, reply, encoding);
+        return true;
+    }
+    if ((!env->dirty && !env->later && journal_waiting(env->journal) == 0) || env->n_held >= ENV_HELD_MAX)
+        return false;
+    struct told *told = xcalloc(1, sizeof *told + env->out.len);
+    *told = (struct told){.env = env, .encoding = encoding, .reply = xstrdup(reply), .len = env->out.len};
+    memcpy(told->data, env->out.data, env->out.len);
+    etask_flush_later(env);
+    struct journal_batch *marker = journal_batch_new(env->journal);
+    if (journal_write(env->journal, marker, on_told, told) == AMP_OK) {
+        env->n_held++;
+        return true;
+    }
+    journal_batch_free(marker);
+    free(told->reply);
+    free(told);
+    return false;
+}
+
+static enum amp_code encode(struct env *env, enum amp_encoding encoding, Amp__Envelope *envelope)
 {
     envelope->version = AMP_PROTOCOL_VERSION;
     amp_buf_reset(&env->out);
     enum amp_code code = amp_encode(&envelope->base, encoding, &env->out, NULL);
-    if (code == AMP_OK && env->out.len > env_payload_max(env))
-        code = AMP_TOO_LARGE;
-    if (code == AMP_OK)
-        code = bus_publish(env->bus, subject, NULL, amp_buf_bytes(&env->out));
-    return code;
+    return code == AMP_OK && env->out.len > env_payload_max(env) ? AMP_TOO_LARGE : code;
+}
+
+enum amp_code env_publish(struct env *env, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope)
+{
+    enum amp_code code = encode(env, encoding, envelope);
+    return code == AMP_OK ? bus_publish(env->bus, subject, NULL, amp_buf_bytes(&env->out)) : code;
 }
 
 enum amp_code env_answer(struct env *env, const char *reply, enum amp_encoding encoding, const Amp__EnvReply *answer)
@@ -54,7 +107,10 @@ enum amp_code env_answer(struct env *env, const char *reply, enum amp_encoding e
     envelope.from = env->name;
     envelope.body_case = AMP__ENVELOPE__BODY_ENV_REPLY;
     envelope.env_reply = (Amp__EnvReply *)answer;
-    return env_publish(env, reply, encoding, &envelope);
+    enum amp_code code = encode(env, encoding, &envelope);
+    if (code == AMP_OK && !tell_later(env, reply, encoding))
+        code = bus_publish(env->bus, reply, NULL, amp_buf_bytes(&env->out));
+    return code;
 }
 
 struct amp_arena *env_answer_arena(struct env *env)
@@ -276,18 +332,22 @@ static void take_request(struct env *env, const struct bus_msg *msg, bool may_ho
         return;
     }
     ask.request = envelope->env_request;
-    if (may_hold && reads_tasks(ask.request) && waits_for_stream(env, ask.request)) {
+    bool is_reading = reads_tasks(ask.request);
+    if (may_hold && is_reading && waits_for_stream(env, ask.request)) {
         if (env->n_held < ENV_HELD_MAX && env->held_bytes + msg->data.len <= ENV_HELD_BYTES_MAX)
             hold_late(env, msg);
         else
             load_refuse(&ask, "too many wait to read");
         return;
     }
-    enum hold held = may_hold && reads_tasks(ask.request) ? hold(env, msg) : HOLD_NEEDLESS;
-    if (held == HOLD_NEEDLESS)
-        run_verb(&ask);
-    else if (held == HOLD_FULL)
+    enum hold held = may_hold && is_reading ? hold(env, msg) : HOLD_NEEDLESS;
+    if (held == HOLD_FULL)
         load_refuse(&ask, "too many wait to read");
+    if (held != HOLD_NEEDLESS)
+        return;
+    env->is_reading = is_reading;
+    run_verb(&ask);
+    env->is_reading = false;
 }
 
 void verbs_on_msg(void *ctx, const struct bus_msg *msg)
