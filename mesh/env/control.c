@@ -3,7 +3,11 @@
 
 #include "base/alloc.h"
 #include "base/call.h"
+<<<<<<< HEAD
 #include "env/inbox.h"
+=======
+#include "base/seeded.h"
+>>>>>>> 4c80dad (amp: the cancel of an old attempt names an epoch; late or twice, it does not end the next attempt (simulator))
 
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +84,8 @@ void control_stop_old(struct etask *task, const char *instance)
     Amp__Control control = AMP__CONTROL__INIT;
     Amp__Cancel cancel = AMP__CANCEL__INIT;
     cancel.reason = (char *)"the environment was restarted; this attempt does not count any more";
+    cancel.has_epoch = !SEEDED_BUG("cancel-of-all"); /* late or twice, it must not end the attempt that comes next */
+    cancel.epoch = lease_next(task->env);
     control.kind_case = AMP__CONTROL__KIND_CANCEL;
     control.cancel = &cancel;
     (void)pass(task, instance, &control, "", AMP_PROTOBUF); /* if it does not come through, its instance answers the next attempt with a conflict */
