@@ -11,23 +11,28 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 
 bool agents_are_calm;
 
-struct job {
-    struct job *next;
+struct work {
+    struct work *next;
     struct sim_worker *worker;
     struct task *task;
     struct loop_timer *timer;
     char text[128], answer[256];
     size_t sent;
     bool will_die, is_canceled;
+    LIST_ENTRY(work) entry; /* of all that is worked on anywhere */
 };
+
+static LIST_HEAD(, work) everywhere;
+void agents_begin(void) { LIST_INIT(&everywhere); }
 
 struct sim_worker {
     struct worker base;
-    const struct agent_habits *habits;
-    struct job *jobs;
+    struct agent_habits *habits;
+    struct work *works;
     struct loop_timer *start;
 };
 
@@ -40,21 +45,34 @@ void agent_answer(const char *text, char *ret, size_t size)
     snprintf(ret, size, "answer to <%s> is %08x, and twice that is %08x", text, hash, 2 * hash);
 }
 
-static void job_free(struct job *job)
+static void work_free(struct work *work)
 {
-    struct job **at = &job->worker->jobs;
-    while (*at != job)
+    struct work **at = &work->worker->works;
+    while (*at != work)
         at = &(*at)->next;
-    *at = job->next;
-    loop_timer_free(job->timer);
-    free(job);
+    *at = work->next;
+    LIST_REMOVE(work, entry);
+    loop_timer_free(work->timer);
+    free(work);
 }
 
-static void finish(struct job *job, Amp__TaskState state, const char *reason)
+/* How many others work on the same task now: on an attempt that came after (is_newer) or before. */
+static unsigned others(const struct work *work, bool is_newer)
 {
-    struct task *task = job->task;
+    unsigned n = 0;
+    const struct work *other;
+    LIST_FOREACH(other, &everywhere, entry)
+        if (other != work && strcmp(task_id(other->task), task_id(work->task)) == 0)
+            n += is_newer == (task_attempt(other->task) > task_attempt(work->task));
+    return n;
+}
+
+static void finish(struct work *work, Amp__TaskState state, const char *reason)
+{
+    stat_add(STAT_zombie_results, others(work, true) > 0);
+    struct task *task = work->task;
     struct task_outcome outcome = {.state = state, .reason = reason};
-    job_free(job);
+    work_free(work);
     task_finish(task, &outcome);
 }
 
@@ -62,10 +80,11 @@ static void die(struct sim_worker *worker)
 {
     struct task *tasks[64];
     size_t n = 0;
-    for (struct job *job = worker->jobs; job && n < 64; job = job->next)
-        tasks[n++] = job->task;
-    while (worker->jobs)
-        job_free(worker->jobs);
+    stat_add(STAT_agent_deaths, 1);
+    for (struct work *work = worker->works; work && n < 64; work = work->next)
+        tasks[n++] = work->task;
+    while (worker->works)
+        work_free(worker->works);
     static char last_words[] = "simulated end", *lines[] = {last_words};
     const struct spawn_exit exit = {.pid = 4711, .is_signal = true, .signal = 9, .stderr_lines = lines, .n_stderr_lines = 1};
     sidecar_set_slots(worker->base.sidecar, 0);
@@ -80,52 +99,59 @@ static void die(struct sim_worker *worker)
 
 static void on_progress(void *ctx)
 {
-    struct job *job = ctx;
-    struct sim_worker *worker = job->worker;
-    size_t len = strlen(job->answer), piece = 1 + world_below(20);
-    if (job->is_canceled) {
-        finish(job, AMP__TASK_STATE__TASK_STATE_CANCELED, NULL);
-    } else if (job->will_die && job->sent > len / 3) {
+    struct work *work = ctx;
+    struct sim_worker *worker = work->worker;
+    size_t len = strlen(work->answer), piece = 1 + world_below(20);
+    if (worker->habits->hangs_until_us > world_now_us()) {
+        loop_timer_set_us(work->timer, (uint64_t)(worker->habits->hangs_until_us - world_now_us()));
+    } else if (worker->habits->wants_death) {
+        worker->habits->wants_death = false;
         die(worker);
-    } else if (strncmp(job->text, "fail", 4) == 0) {
-        finish(job, AMP__TASK_STATE__TASK_STATE_FAILED, "failed as asked");
-    } else if (job->sent == len) {
-        finish(job, AMP__TASK_STATE__TASK_STATE_COMPLETED, NULL);
+    } else if (work->is_canceled) {
+        finish(work, AMP__TASK_STATE__TASK_STATE_CANCELED, NULL);
+    } else if (work->will_die && work->sent > len / 3) {
+        die(worker);
+    } else if (strncmp(work->text, "fail", 4) == 0) {
+        finish(work, AMP__TASK_STATE__TASK_STATE_FAILED, "failed as asked");
+    } else if (work->sent == len) {
+        finish(work, AMP__TASK_STATE__TASK_STATE_COMPLETED, NULL);
     } else {
-        if (piece > len - job->sent)
-            piece = len - job->sent;
-        if (task_text(job->task, (struct amp_bytes){(const uint8_t *)job->answer + job->sent, piece}, NULL) != AMP_OK)
-            world_trace("an event of %s was refused", task_id(job->task));
-        job->sent += piece;
-        loop_timer_set(job->timer, world_below(worker->habits->work_most_ms / 8 + 2));
+        if (piece > len - work->sent)
+            piece = len - work->sent;
+        if (task_text(work->task, (struct amp_bytes){(const uint8_t *)work->answer + work->sent, piece}, NULL) != AMP_OK)
+            world_trace("an event of %s was refused", task_id(work->task));
+        work->sent += piece;
+        loop_timer_set(work->timer, world_below(worker->habits->work_most_ms / 8 + 2));
     }
 }
 
 static void sim_run(struct worker *base, struct task *task)
 {
     struct sim_worker *worker = (struct sim_worker *)base;
-    struct job *job = xcalloc(1, sizeof *job);
+    struct work *work = xcalloc(1, sizeof *work);
     struct amp_buf text;
-    *job = (struct job){.next = worker->jobs, .worker = worker, .task = task};
-    worker->jobs = job;
+    *work = (struct work){.next = worker->works, .worker = worker, .task = task};
+    worker->works = work;
     amp_buf_init(&text, 4096);
     (void)amp_message_text(task_request(task)->message, &text);
-    snprintf(job->text, sizeof job->text, "%.*s", (int)text.len, text.len ? (const char *)text.data : "");
+    snprintf(work->text, sizeof work->text, "%.*s", (int)text.len, text.len ? (const char *)text.data : "");
     amp_buf_done(&text);
-    agent_answer(job->text, job->answer, sizeof job->answer);
-    job->will_die = strncmp(job->text, "poison", 6) == 0 || (!agents_are_calm && world_chance(worker->habits->die_percent));
-    job->timer = loop_timer_new(sidecar_loop(base->sidecar), on_progress, job);
-    task_set_data(task, job);
-    world_trace("%s works on %s (attempt %u): %s", sidecar_instance(base->sidecar), task_id(task), task_attempt(task), job->text);
-    loop_timer_set(job->timer, world_below(worker->habits->work_most_ms + 1));
+    agent_answer(work->text, work->answer, sizeof work->answer);
+    work->will_die = strncmp(work->text, "poison", 6) == 0 || (!agents_are_calm && world_chance(worker->habits->die_percent));
+    work->timer = loop_timer_new(sidecar_loop(base->sidecar), on_progress, work);
+    task_set_data(task, work);
+    LIST_INSERT_HEAD(&everywhere, work, entry);
+    stat_add(STAT_together, others(work, false) > 0);
+    world_trace("%s works on %s (attempt %u): %s", sidecar_instance(base->sidecar), task_id(task), task_attempt(task), work->text);
+    loop_timer_set(work->timer, world_below(worker->habits->work_most_ms + 1));
 }
 
 static void sim_cancel(struct worker *base, struct task *task, const char *reason)
 {
-    struct job *job = task_data(task);
-    for (struct job *known = ((struct sim_worker *)base)->jobs; known; known = known->next)
-        if (known == job)
-            job->is_canceled = world_chance(70); /* or it goes on as if nothing had been said */
+    struct work *work = task_data(task);
+    for (struct work *known = ((struct sim_worker *)base)->works; known; known = known->next)
+        if (known == work)
+            work->is_canceled = world_chance(70); /* or it goes on as if nothing had been said */
 }
 
 static void sim_drain(struct worker *base) {}
@@ -134,8 +160,8 @@ static void sim_stop(struct worker *base, void (*on_stopped)(void *ctx), void *c
 static void sim_free(struct worker *base)
 {
     struct sim_worker *worker = (struct sim_worker *)base;
-    while (worker->jobs)
-        job_free(worker->jobs);
+    while (worker->works)
+        work_free(worker->works);
     loop_timer_free(worker->start);
     free(worker);
 }
@@ -150,7 +176,7 @@ struct worker *worker_exec_new(struct sidecar *sidecar, char *const *argv)
 {
     static const struct worker_ops ops = {.run = sim_run, .cancel = sim_cancel, .drain = sim_drain, .stop = sim_stop, .free = sim_free};
     struct sim_worker *worker = xcalloc(1, sizeof *worker);
-    *worker = (struct sim_worker){.base = {.ops = &ops, .sidecar = sidecar}, .habits = (const struct agent_habits *)(const void *)argv};
+    *worker = (struct sim_worker){.base = {.ops = &ops, .sidecar = sidecar}, .habits = (struct agent_habits *)(void *)argv};
     worker->start = loop_timer_new(sidecar_loop(sidecar), on_start, worker);
     loop_timer_set(worker->start, 1);
     return &worker->base;

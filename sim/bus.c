@@ -1,6 +1,6 @@
 /* base/bus.h without a network: one server, and per client a link of two ordered lanes. What a lane carries arrives in order, late, or, when the link breaks, not at all:
  * as over TCP. The server routes when a message arrives, by the subscriptions that it knows then; a queue group's member is chosen by chance. */
-#include "base/bus.h"
+#include "bus_private.h"
 
 #include "base/alloc.h"
 #include "base/loop.h"
@@ -16,68 +16,10 @@
 #define NOTICE_US 2500000      /* two pings without an answer */
 #define RETRY_MOST_MS 2000u
 
-struct remote_sub { /* the server's view */
-    uint64_t sid;
-    char *subject, *queue;
-    LIST_ENTRY(remote_sub) entry;
-};
-
-struct link { /* one connection; lives as long as something of it is on its way */
-    struct bus *bus;           /* NULL: the client has left it */
-    bool is_known;             /* to the server */
-    uint32_t refs;
-    char prefix[24];
-    int64_t up_us, down_us;    /* when the last message of each lane arrives */
-    int64_t stalled_until_us;
-    LIST_HEAD(, remote_sub) subs;
-    LIST_ENTRY(link) entry;
-};
-
-enum kind { OP_SUB, OP_UNSUB, OP_PUB, OP_MSG, OP_FENCE, OP_NOBODY };
-struct op { /* on a lane */
-    enum kind kind;
-    struct link *link;
-    uint64_t sid;
-    char *subject, *other; /* reply or queue */
-    char *via;             /* the inbox that a stream's message goes to; NULL: it goes to its subject */
-    uint8_t *data;
-    size_t len;
-};
-
-struct bus_sub {
-    struct bus *bus;
-    uint64_t sid;
-    char *subject, *queue;
-    void (*on_msg)(void *ctx, const struct bus_msg *msg);
-    void *ctx;
-    bool is_leaving;
-    TAILQ_ENTRY(bus_sub) entry;
-};
-
-struct bus_inbox {
-    struct bus *bus;
-    char subject[64];
-    void (*on_reply)(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text);
-    void *ctx;
-    bool is_freed;
-    TAILQ_ENTRY(bus_inbox) entry;
-};
-
-struct bus {
-    struct loop *loop;
-    struct bus_options options;
-    struct bus_info info;
-    struct link *link;
-    struct loop_timer *retry, *said;
-    bool is_dead, is_calling;
-    TAILQ_HEAD(, bus_sub) subs;
-    TAILQ_HEAD(inboxes, bus_inbox) inboxes;
-    char prefix[24]; /* of its inboxes, over all its connections */
-};
-
 static struct {
     bool is_up;
     uint64_t next;
+    int64_t latest_us; /* arrival of all that is on its way */
     LIST_HEAD(, link) links;
 } server;
 
@@ -115,24 +57,32 @@ static void op_set_data(struct op *op, struct amp_bytes data)
     op->len = data.len;
 }
 
-static int64_t arrival(const struct link *link, int64_t *lane_us)
+struct weather weather;
+
+static int64_t arrival(struct lane *lane)
 {
     int64_t at_us = world_now_us() + world_between(LATENCY_LEAST_US, LATENCY_MOST_US);
     if (world_chance(2))
         at_us += world_below(20000);
-    if (at_us < link->stalled_until_us)
-        at_us = link->stalled_until_us + world_below(1000);
-    if (at_us <= *lane_us)
-        at_us = *lane_us + 1;
-    return *lane_us = at_us;
+    if (weather.jitter_us)
+        at_us += world_below(weather.jitter_us);
+    if (at_us < lane->stalled_until_us)
+        at_us = lane->stalled_until_us + world_below(1000);
+    if (at_us <= lane->last_us)
+        at_us = lane->last_us + 1;
+    if (at_us < server.latest_us)
+        stat_add(STAT_reordered, 1);
+    else
+        server.latest_us = at_us;
+    return lane->last_us = at_us;
 }
 
 static void at_server(void *ctx);
 static void at_client(void *ctx);
 
 static void op_drop(void *ctx) { op_free(ctx); }
-static void send_up(struct op *op) { world_at_or_drop(arrival(op->link, &op->link->up_us), at_server, op_drop, op); }
-static void send_down(struct op *op) { world_at_or_drop(arrival(op->link, &op->link->down_us), at_client, op_drop, op); }
+static void send_up(struct op *op) { world_at_or_drop(arrival(&op->link->up), at_server, op_drop, op); }
+static void send_down(struct op *op) { world_at_or_drop(arrival(&op->link->down), at_client, op_drop, op); }
 
 /* ---- the server ------------------------------------------------------------------------------------------------------ */
 
@@ -159,10 +109,21 @@ static void link_forget(struct link *link)
 
 static void deliver(struct link *link, uint64_t sid, const struct op *from)
 {
-    struct op *op = op_new(OP_MSG, link, sid, from->subject, from->other);
-    op_set_data(op, (struct amp_bytes){from->data, from->len});
-    op->via = from->via ? xstrdup(from->via) : NULL;
-    send_down(op);
+    bool is_doubled = world_chance(weather.doubled_percent);
+    if (world_chance(weather.lost_percent)) {
+        stat_add(STAT_messages_lost, 1);
+        return;
+    }
+    for (int i = 0; i < 1 + is_doubled; i++) {
+        struct op *op = op_new(OP_MSG, link, sid, from->subject, from->other);
+        op_set_data(op, (struct amp_bytes){from->data, from->len});
+        op->via = from->via ? xstrdup(from->via) : NULL;
+        if (i == 0 || world_chance(50))
+            send_down(op);
+        else /* from some other place than the first */
+            world_at_or_drop(world_now_us() + world_below(3000000), at_client, op_drop, op);
+    }
+    stat_add(STAT_messages_doubled, is_doubled);
 }
 
 /* One member of each group that matches; `seen` has the names of those that were served. */
@@ -301,6 +262,16 @@ static void at_client(void *ctx)
 {
     struct op *op = ctx;
     struct bus *bus = op->link->bus;
+    if (bus && loop_frozen_until_us(bus->loop) > world_now_us()) {
+        world_postpone(loop_frozen_until_us(bus->loop));
+        return;
+    }
+    if (bus && bus->link == op->link && !bus->is_dead) {
+        struct loop *loop = bus->loop;
+        stat_add(STAT_messages, 1);
+        world_mix(op->len);
+        point_pass(POINT_RECEIVE, loop);
+    }
     if (bus && bus->link == op->link && !bus->is_dead) {
         struct loop *loop = bus->loop;
         hear(bus, op);
@@ -401,6 +372,10 @@ static void on_lose(void *ctx)
 {
     struct later *later = ctx;
     struct bus *bus = later->link->bus;
+    if (bus && loop_frozen_until_us(bus->loop) > world_now_us()) {
+        world_postpone(loop_frozen_until_us(bus->loop));
+        return;
+    }
     if (bus && bus->link == later->link && !bus->is_dead)
         lose(bus);
     unref(later->link);
@@ -429,17 +404,36 @@ void bus_kill(struct bus *bus, bool is_noticed)
         later(bus->link, is_noticed ? 300 : (int64_t)world_between(1, 10) * 1000000, on_forget);
 }
 
-void bus_stall(struct bus *bus, uint32_t for_ms)
+static void lane_stall(struct lane *lane, int64_t for_us)
+{
+    lane->stalled_until_us = world_now_us() + for_us;
+}
+
+/* One way is as bad as both: pings are not answered, whether they or their answers are lost. But what was said the other way arrives. */
+void bus_stall(struct bus *bus, enum way way, uint32_t for_ms)
 {
     struct link *link = bus->link;
+    int64_t for_us = (int64_t)for_ms * 1000;
     if (!link)
         return;
-    link->stalled_until_us = world_now_us() + (int64_t)for_ms * 1000;
-    if ((int64_t)for_ms * 1000 < NOTICE_US)
+    if (for_us >= NOTICE_US) {
+        later(link, NOTICE_US + world_below(500000), on_lose);
+        later(link, NOTICE_US + world_below(8000000), on_forget);
+        for_us += 600000000; /* what is in it never arrives */
+    }
+    if (way != WAY_DOWN)
+        lane_stall(&link->up, for_us);
+    if (way != WAY_UP)
+        lane_stall(&link->down, for_us);
+}
+
+void bus_freeze(struct bus *bus, uint32_t for_ms)
+{
+    int64_t forgets_us = NOTICE_US + world_below(8000000);
+    if (!bus->link || forgets_us >= (int64_t)for_ms * 1000)
         return;
-    later(link, NOTICE_US + world_below(500000), on_lose);
-    later(link, NOTICE_US + world_below(8000000), on_forget);
-    link->stalled_until_us += 600000000; /* what is in it never arrives */
+    later(bus->link, forgets_us, on_forget);
+    later(bus->link, (int64_t)for_ms * 1000 + world_below(2000), on_lose);
 }
 
 void bus_reset(struct bus *bus)
@@ -558,6 +552,9 @@ enum amp_code bus_publish(struct bus *bus, const char *subject, const char *repl
         return AMP_NO_BUS;
     if (data.len > PAYLOAD_MAX)
         return AMP_TOO_LARGE;
+    point_pass(POINT_SEND, bus->loop);
+    if (bus->is_dead)
+        return AMP_NO_BUS;
     struct op *op = op_new(OP_PUB, bus->link, 0, subject, reply);
     op_set_data(op, data);
     send_up(op);

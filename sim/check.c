@@ -48,6 +48,7 @@ static bool on_events(void *ctx, const struct journal_row *row)
         world_fail("P4: the journal's events of %s go on with %u, expected %u", events->row->task, row->seq, events->next);
     for (size_t i = 0; frame && i < frame->n_events; i++) {
         struct amp_bytes body = {frame->events[i]->body->text.data, frame->events[i]->body->text.len};
+        world_trace("event %u of %s: %.*s", events->next, events->row->task, (int)body.len, (const char *)body.data);
         if (amp_task_is_terminal(amp_fold_state(events->fold)))
             world_fail("P3: event %u of %s stands after its end", events->next, events->row->task);
         else if (amp_fold_apply(events->fold, body, NULL) != AMP_OK)
@@ -75,7 +76,7 @@ static void text_of(const Amp__Task *task, char *ret, size_t size)
 static void check_answer(const struct job *job, const Amp__Task *task)
 {
     char expected[256], text[2048];
-    agent_answer(job->text, expected, sizeof expected);
+    agent_answer(job->wish->text, expected, sizeof expected);
     text_of(task, text, sizeof text);
     if (strcmp(text, expected) != 0)
         world_fail("P3: task %s is completed with \"%s\", expected \"%s\"", job->task, text, expected);
@@ -99,17 +100,31 @@ static void check_events(struct journal *journal, const struct row *row)
     amp_fold_free(events.fold);
 }
 
+static void count(const struct row *row)
+{
+    static const enum stat_name ends[] = {[AMP__TASK_STATE__TASK_STATE_COMPLETED] = STAT_completed, [AMP__TASK_STATE__TASK_STATE_FAILED] = STAT_failed,
+                                          [AMP__TASK_STATE__TASK_STATE_CANCELED] = STAT_canceled, [AMP__TASK_STATE__TASK_STATE_REJECTED] = STAT_rejected};
+    if (amp_task_is_terminal(row->state))
+        stat_add(ends[row->state], 1);
+    stat_add(STAT_attempts, row->attempt);
+    stat_add(STAT_retried, row->attempt > 1);
+    stat_add(STAT_never_retried, row->job->wish->is_never_retried);
+}
+
 static void check_end(const struct row *row)
 {
     const struct job *job = row->job;
-    bool is_bad = strncmp(job->text, "fail", 4) == 0 || strncmp(job->text, "poison", 6) == 0;
+    count(row);
+    if (job->known_end && job->known_end != row->state)
+        world_fail("P3: task %s ended as %s, and had been told to be %s", job->task, amp_task_state_short(row->state), amp_task_state_short(job->known_end));
+    bool is_bad = strncmp(job->wish->text, "fail", 4) == 0 || strncmp(job->wish->text, "poison", 6) == 0;
     if (row->is_open || !amp_task_is_terminal(row->state))
-        world_fail("P2: task %s (%s) has no end: %s", job->task, job->text, amp_task_state_short(row->state));
+        world_fail("P2: task %s (%s) has no end: %s", job->task, job->wish->text, amp_task_state_short(row->state));
     if (is_bad && row->state == AMP__TASK_STATE__TASK_STATE_COMPLETED)
-        world_fail("P3: task %s (%s) is completed", job->task, job->text);
-    if (row->state == AMP__TASK_STATE__TASK_STATE_CANCELED && !job->wants_cancel)
+        world_fail("P3: task %s (%s) is completed", job->task, job->wish->text);
+    if (row->state == AMP__TASK_STATE__TASK_STATE_CANCELED && !job->wish->wants_cancel)
         world_fail("P2: task %s is cancelled, and nobody asked for that", job->task);
-    if (job->is_never_retried && row->attempt > 1)
+    if (job->wish->is_never_retried && row->attempt > 1)
         world_fail("P5: task %s was tried %u times with retry never", job->task, row->attempt);
 }
 
@@ -122,9 +137,9 @@ static void check_durable(struct journal *journal, const struct job *job)
         world_fail("P1: task %s was accepted and is not in the journal", job->task);
         return;
     }
-    check_end(&row);
     if (!row.is_open)
         check_events(journal, &row);
+    check_end(&row);
 }
 
 /* Whoever was away, in history is what its caller was told. */
@@ -154,9 +169,9 @@ static void check_direct(const struct job *job)
 void check_all(struct journal *journal)
 {
     for (const struct job *job = scenario.jobs; job < scenario.jobs + scenario.n_jobs; job++) {
-        if (job->is_durable && !job->is_accepted)
+        if (job->wish->is_durable && !job->is_accepted)
             world_fail("P6: %s was never accepted, although all is well", job->key);
-        else if (job->is_durable)
+        else if (job->wish->is_durable)
             check_durable(journal, job);
         else
             check_direct(job);

@@ -23,7 +23,7 @@ static void message_fill(const struct job *job, Amp__Message *message, Amp__Part
 {
     amp__message__init(message);
     amp__part__init(part);
-    part->text = (char *)job->text;
+    part->text = (char *)(uintptr_t)job->wish->text;
     parts[0] = part;
     message->message_id = (char *)job->key;
     message->has_role = true;
@@ -40,6 +40,9 @@ static void again(struct job *job, void (*what)(void *ctx)) { world_at(world_now
 static void on_watched(void *ctx, uint32_t seq, const Amp__Event *event)
 {
     struct job *job = ctx;
+    stat_add(STAT_events_shown, 1);
+    if (job->watch_ended)
+        world_fail("P4: a watcher of %s was shown event %u after the end", job->task, seq);
     uint32_t expected = job->n_seen ? job->seen[job->n_seen - 1].seq + 1 : 1;
     if (seq != expected)
         world_fail("P4: a watcher of %s was shown event %u after %u", job->task, seq, expected - 1);
@@ -58,6 +61,7 @@ static void on_watch_end(void *ctx, const struct amp_error *err, const Amp__Erro
     if (err->code == AMP_NO_SUCH_TASK)
         world_fail("P1: task %s was accepted, and the environment says that it does not know it", job->task);
     job->watch_ended = true;
+    stat_add(STAT_watches, err->code == AMP_OK);
     job->code = err->code;
 }
 
@@ -107,6 +111,7 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
     job->asking = NULL;
     if (err->code != AMP_OK || reply->n_tasks == 0) {
         world_trace("%s: %s is not accepted: %s", job->client->name, job->key, err->message);
+        stat_add(err->code == AMP_JOURNAL ? STAT_journal_told : err->code == AMP_OVERLOADED ? STAT_overload_told : STAT_away_told, 1);
         if (err->code == AMP_CONFLICT || err->code == AMP_INVALID || err->code == AMP_MALFORMED)
             world_fail("%s, sent again under its key, is refused: %s", job->key, err->message);
         again(job, submit);
@@ -117,14 +122,16 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
         world_fail("P3: key %s is task %s, and was task %s", job->key, id, job->task);
     snprintf(job->task, sizeof job->task, "%s", id);
     world_trace("%s: %s is accepted as %s%s", job->client->name, job->key, id, reply->duplicate ? " (again)" : "");
+    stat_add(STAT_duplicates, reply->has_duplicate && reply->duplicate);
     if (job->is_accepted)
         return;
     job->is_accepted = true;
+    stat_add(STAT_accepted, 1);
     if (world_chance(20))
         again(job, submit); /* somebody who did not hear it */
-    if (job->wants_watch)
+    if (job->wish->wants_watch)
         watch(job);
-    if (job->wants_cancel)
+    if (job->wish->wants_cancel)
         again(job, cancel);
 }
 
@@ -141,12 +148,12 @@ static void submit(void *ctx)
     task.task_id = none;
     task.context_id = job->context;
     task.message = &message;
-    task.has_timeout_ms = job->timeout_ms > 0;
-    task.timeout_ms = job->timeout_ms;
-    *(job->is_skill ? &body.skill : &body.agent) = job->agent;
+    task.has_timeout_ms = job->wish->timeout_ms > 0;
+    task.timeout_ms = job->wish->timeout_ms;
+    *(job->wish->is_skill ? &body.skill : &body.agent) = (char *)(uintptr_t)job->wish->agent;
     body.request = &task;
     body.key = job->key;
-    if (job->is_never_retried)
+    if (job->wish->is_never_retried)
         body.retry = (char *)"never";
     request.verb_case = AMP__ENV_REQUEST__VERB_SUBMIT;
     request.submit = &body;
@@ -174,6 +181,8 @@ static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wir
     call_free(job->call);
     job->call = NULL;
     job->n_ends++;
+    stat_add(STAT_direct_ended, 1);
+    stat_add(STAT_direct_good, err->code == AMP_OK);
     job->has_ended = true;
     job->code = err->code;
     world_trace("%s: direct call %s ended: %s", job->client->name, job->task, err->code == AMP_OK ? amp_task_state_short(amp_fold_state(job->fold)) : err->message);
@@ -187,17 +196,27 @@ static void call(struct job *job)
     message_fill(job, &message, &part, parts);
     amp_id_new('t', clock_unix_ms(), job->task);
     job->fold = amp_fold_new(job->task, job->context, 1 << 20);
-    const struct call_options options = {.agent = job->is_skill ? NULL : job->agent, .skill = job->is_skill ? job->agent : NULL, .from = job->client->name, .task_id = job->task,
-                                         .context_id = job->context, .message = &message, .timeout_ms = job->timeout_ms, .attempt = 1};
+    const struct call_options options = {.agent = job->wish->is_skill ? NULL : job->wish->agent, .skill = job->wish->is_skill ? job->wish->agent : NULL, .from = job->client->name, .task_id = job->task,
+                                         .context_id = job->context, .message = &message, .timeout_ms = job->wish->timeout_ms, .attempt = 1};
     if (call_start(job->client->loop, job->client->bus, &options, &handlers, job, &job->call, NULL) != AMP_OK)
         world_fail("a direct call cannot be started");
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------------- */
 
-void job_start(struct job *job)
+void job_make(struct job *job, const struct wish *wish, unsigned n)
 {
-    if (job->is_durable)
+    memset(job, 0, offsetof(struct job, seen));
+    job->wish = wish;
+    job->client = &scenario.clients[wish->client];
+    snprintf(job->key, sizeof job->key, "key-%u", n);
+    amp_id_new('c', clock_unix_ms(), job->context);
+}
+
+void job_start(void *ctx)
+{
+    struct job *job = ctx;
+    if (job->wish->is_durable)
         submit(job);
     else
         call(job);
@@ -205,9 +224,9 @@ void job_start(struct job *job)
 
 bool job_is_settled(const struct job *job)
 {
-    if (!job->is_durable)
+    if (!job->wish->is_durable)
         return job->has_ended;
-    return job->is_accepted && !job->asking && (!job->wants_watch || job->watch_ended);
+    return job->is_accepted && !job->asking && (!job->wish->wants_watch || job->watch_ended);
 }
 
 static void nothing(void *ctx) {}

@@ -113,6 +113,14 @@ static void make_clean(struct content *content)
     content->dirty_from = content->dirty_to = 0;
 }
 
+/* What the kernel could not write is clean to it from then on: the next sync says that all is well, and a power cut shows that it was not. */
+static void forget_dirty(struct content *content)
+{
+    for (size_t i = content->dirty_from; i < content->dirty_to; i++)
+        content->dirty[i] = 0;
+    make_clean(content);
+}
+
 static void content_sync(struct content *content)
 {
     for (size_t i = content->dirty_from; i < content->dirty_to; i++) {
@@ -126,12 +134,20 @@ static void content_sync(struct content *content)
     content->synced_len = content->len;
 }
 
+static void cut_sector(struct content *content, size_t i, uint32_t kept_percent)
+{
+    bool is_kept = world_chance(kept_percent), is_torn = is_kept && world_chance(10);
+    if (is_kept)
+        memcpy(content->synced + i * SECTOR, content->now + i * SECTOR, is_torn ? world_below(SECTOR) : SECTOR);
+    stat_add(is_torn ? STAT_sectors_torn : STAT_sectors_lost, is_torn || !is_kept);
+}
+
 static void content_cut(struct content *content, uint32_t kept_percent)
 {
     size_t len = world_chance(kept_percent) ? content->len : content->synced_len;
     for (size_t i = content->dirty_from; i < content->dirty_to; i++) {
-        if (content->dirty[i] && world_chance(kept_percent))
-            memcpy(content->synced + i * SECTOR, content->now + i * SECTOR, world_chance(90) ? SECTOR : world_below(SECTOR));
+        if (content->dirty[i])
+            cut_sector(content, i, kept_percent);
         content->dirty[i] = 0;
     }
     make_clean(content);
@@ -168,6 +184,7 @@ static int file_write(sqlite3_file *file, const void *buf, int amount, sqlite3_i
 {
     struct content *content = ((struct handle *)file)->content;
     size_t end = (size_t)at + (size_t)amount;
+    point_pass(POINT_WRITE, NULL);
     if (is_lost() || disk.fault == DISK_BROKEN)
         return SQLITE_IOERR_WRITE;
     if (disk.fault == DISK_FULL)
@@ -195,6 +212,12 @@ static int file_truncate(sqlite3_file *file, sqlite3_int64 size)
 static int file_sync(sqlite3_file *file, int flags)
 {
     struct content *content = ((struct handle *)file)->content;
+    point_pass(POINT_SYNC, NULL);
+    if (disk.fault == DISK_LIES && !is_lost()) {
+        forget_dirty(content);
+        disk.fault = DISK_SOUND;
+        return SQLITE_IOERR_FSYNC;
+    }
     if (is_lost() || disk.fault == DISK_BROKEN)
         return SQLITE_IOERR_FSYNC;
     if (SEEDED_BUG("lost-sync"))
@@ -458,6 +481,7 @@ void disk_lay_out(const char *path)
 
 void disk_fault(enum disk_fault fault) { disk.fault = fault; }
 void disk_slow(uint32_t percent) { disk.slow_percent = percent; }
+bool disk_is_frozen(void) { return disk.is_frozen; }
 void disk_freeze(void) { disk.is_frozen = true; }
 
 void disk_thaw(bool is_power_cut)

@@ -24,6 +24,7 @@ struct loop {
     TAILQ_HEAD(loop_asked, loop_tick) asked;
     struct happening *turn; /* ticks asked for from outside of a turn */
     bool is_turning;
+    int64_t frozen_until_us;
 };
 
 struct loop_timer {
@@ -49,6 +50,8 @@ void loop_free(struct loop *loop)
     free(loop);
 }
 
+void loop_freeze(struct loop *loop, int64_t until_us) { loop->frozen_until_us = until_us; }
+int64_t loop_frozen_until_us(const struct loop *loop) { return loop->frozen_until_us; }
 int64_t loop_now_ms(struct loop *loop) { return world_now_us() / 1000; }
 struct event_base *loop_base(struct loop *loop) { return NULL; }
 int loop_run(struct loop *loop) { abort(); }
@@ -175,14 +178,18 @@ struct mailbox {
 };
 
 struct journal_worker {
+    struct loop *loop; /* of its process */
     struct journal *journal;
     struct mailbox *batches;
     struct happening *happening;
 };
 
+static struct loop *last_loop; /* the journal makes its box of verdicts, then its worker */
+
 struct mailbox *mailbox_new_loop(struct loop *loop, size_t max, void (*on_items)(void *ctx, void **items, size_t count), void *ctx)
 {
     struct mailbox *box = xcalloc(1, sizeof *box);
+    last_loop = loop ? loop : last_loop;
     *box = (struct mailbox){.loop = loop, .max = max, .on_items = on_items, .ctx = ctx};
     return box;
 }
@@ -228,6 +235,10 @@ static void on_delivery(void *ctx)
 static void on_synced(void *ctx)
 {
     struct journal_worker *worker = ctx;
+    if (worker->loop->frozen_until_us > world_now_us()) {
+        world_postpone(worker->loop->frozen_until_us);
+        return;
+    }
     worker->happening = NULL;
     (void)journal_work(worker->journal, false);
     if (worker->batches->count)
@@ -255,7 +266,7 @@ bool mailbox_post(struct mailbox *box, void *item)
 struct journal_worker *journal_worker_new(struct journal *journal, struct mailbox *batches)
 {
     struct journal_worker *worker = xcalloc(1, sizeof *worker);
-    *worker = (struct journal_worker){.journal = journal, .batches = batches};
+    *worker = (struct journal_worker){.loop = last_loop, .journal = journal, .batches = batches};
     batches->worker = worker;
     return worker;
 }

@@ -1,8 +1,8 @@
-/* amesh-sim: the environment, sidecars and callers under virtual time, from one seed. --seeds N runs 1 … N (or FROM-TO); --seed N runs one and tells what happened. */
-#include "sim.h"
+/* amesh-sim: the environment, sidecars and callers under virtual time, from one seed. --seeds N runs 1 … N (or FROM-TO, or N from --from on); --seed N runs one, tells what happened
+ * and, when it fails, the shortest failing schedule that it found. */
+#include "main.h"
 
 #include "base/seeded.h"
-#include "scenario.h"
 
 #include <getopt.h>
 #include <malloc.h>
@@ -10,24 +10,20 @@
 #include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#ifdef AMESH_SEEDED_BUGS
-static const char *chosen_bug = "";
+const char *chosen_bug = "";
 
+#ifdef AMESH_SEEDED_BUGS
 bool seeded_bug(const char *name) { return strcmp(name, chosen_bug) == 0; }
 #endif
 
-struct options {
-    uint64_t from, to;
-    bool is_traced;
-    unsigned jobs;
-};
-
 static int usage(void)
 {
-    fputs("usage: amesh-sim --seed N | --seeds [FROM-]TO [--jobs N] [--bug NAME]\n", stderr);
+    fputs("usage: amesh-sim --seed N [--only I,J,…] [--salt N] [--bug NAME]\n"
+          "       amesh-sim --seeds [FROM-]TO [--from N] [--jobs N] [--stats] [--json] [--digest] [--bug NAME]\n"
+          "       amesh-sim-bugs --table [--seeds N] [--jobs N]\n",
+          stderr);
     return 2;
 }
 
@@ -43,6 +39,18 @@ static bool read_seeds(const char *text, struct options *options)
     return *end == '\0' && options->to >= options->from;
 }
 
+static bool read_only(const char *text, struct options *options)
+{
+    options->has_only = true;
+    for (char *end; *text; text = *end ? end + 1 : end) {
+        unsigned long n = strtoul(text, &end, 10);
+        if (end == text || n >= ITEMS_MAX || (*end && *end != ','))
+            return false;
+        options->only[n] = true;
+    }
+    return true;
+}
+
 static bool read_bug(const char *name)
 {
 #ifdef AMESH_SEEDED_BUGS
@@ -54,71 +62,100 @@ static bool read_bug(const char *name)
 #endif
 }
 
-/* → how many seeds failed */
-static unsigned run_seeds(const struct options *options, unsigned first)
+static bool read_option(struct options *options, int c, uint64_t *from)
 {
-    char dir[] = "/tmp/amesh-sim-XXXXXX", path[64];
-    unsigned n_failed = 0;
-    if (!mkdtemp(dir))
-        abort();
-    snprintf(path, sizeof path, "%s/journal.db", dir);
-    scenario_prepare(path);
-    for (uint64_t seed = options->from + first; seed <= options->to; seed += options->jobs) {
-        scenario_run(seed, options->is_traced, path);
-        if (world_failure()) {
-            n_failed++;
-            printf("seed %llu: %s\n", (unsigned long long)seed, world_failure());
-            fflush(stdout);
-        }
+    switch (c) {
+    case 's':
+        options->is_one = true;
+        options->from = options->to = strtoull(optarg, NULL, 10);
+        return true;
+    case 'r':
+        return read_seeds(optarg, options);
+    case 'f':
+        *from = strtoull(optarg, NULL, 10);
+        return true;
+    case 'j':
+        options->jobs = (unsigned)strtoul(optarg, NULL, 10);
+        return true;
+    case 'o':
+        return read_only(optarg, options);
+    case 'a':
+        options->salt = strtoull(optarg, NULL, 10);
+        return true;
+    case 'b':
+        return read_bug(optarg);
+    case 't':
+        options->wants_stats = true;
+        return true;
+    case 'J':
+        options->wants_json = true;
+        return true;
+    case 'd':
+        options->wants_digest = true;
+        return true;
+    case 'T':
+        options->wants_table = true;
+        return true;
+    default:
+        return false;
     }
-    unlink(path);
-    strcat(path, ".lock");
-    unlink(path);
-    rmdir(dir);
-    return n_failed;
 }
 
-static unsigned run_all(const struct options *options)
+static bool read_options(int argc, char **argv, struct options *options)
 {
-    unsigned n_failed = 0;
-    if (options->jobs == 1)
-        return run_seeds(options, 0);
-    for (unsigned i = 0; i < options->jobs; i++) {
-        if (fork() == 0) {
-            unsigned failed = run_seeds(options, i);
-            exit(failed > 100 ? 100 : (int)failed);
-        }
+    static const struct option longs[] = {{"seed", 1, NULL, 's'}, {"seeds", 1, NULL, 'r'}, {"from", 1, NULL, 'f'}, {"jobs", 1, NULL, 'j'}, {"only", 1, NULL, 'o'},
+                                          {"salt", 1, NULL, 'a'}, {"bug", 1, NULL, 'b'}, {"stats", 0, NULL, 't'}, {"json", 0, NULL, 'J'}, {"digest", 0, NULL, 'd'},
+                                          {"table", 0, NULL, 'T'}, {0}};
+    uint64_t from = 0;
+    for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;)
+        if (!read_option(options, c, &from))
+            return false;
+    if (options->wants_table && options->to == 0)
+        options->from = 1, options->to = 2000;
+    if (from && options->from == 1) {
+        options->to += from - 1;
+        options->from = from;
     }
-    for (int status; wait(&status) > 0;)
-        n_failed += WIFEXITED(status) ? (unsigned)WEXITSTATUS(status) : 1;
-    return n_failed;
+    return options->to > 0 && options->jobs > 0 && options->jobs <= WORKERS_MAX;
 }
 
-int main(int argc, char **argv)
+static void prepare(void)
 {
-    static const struct option longs[] = {{"seed", 1, NULL, 's'}, {"seeds", 1, NULL, 'r'}, {"jobs", 1, NULL, 'j'}, {"bug", 1, NULL, 'b'}, {0}};
-    struct options options = {.jobs = 1};
-    for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
-        if (c == 's') {
-            options.from = options.to = strtoull(optarg, NULL, 10);
-            options.is_traced = true;
-        } else if (c == 'j') {
-            options.jobs = (unsigned)strtoul(optarg, NULL, 10);
-        } else if (c == 'r' ? !read_seeds(optarg, &options) : c == 'b' ? !read_bug(optarg) : true) {
-            return usage();
-        }
-    }
-    if (options.to == 0 || options.jobs == 0 || options.jobs > 64)
-        return usage();
-    if (sodium_init() < 0)
-        return 1;
     sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     mallopt(M_MMAP_THRESHOLD, 1 << 30); /* memory is kept: a seed's is the next one's */
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
     mallopt(M_TOP_PAD, 1 << 24);
     setvbuf(stdout, NULL, _IOLBF, 0);
-    unsigned n_failed = run_all(&options);
-    printf("%llu seeds, %u failed\n", (unsigned long long)(options.to - options.from + 1), n_failed);
-    return n_failed ? 1 : 0;
+}
+
+static int run_one(const struct options *options)
+{
+    char path[64], failure[700];
+    campaign_open(path);
+    scenario_run(options->from, options->salt, options->has_only ? options->only : NULL, true);
+    printf("digest %016llx\n", (unsigned long long)world_digest());
+    bool has_failed = world_failure() != NULL;
+    if (has_failed) {
+        snprintf(failure, sizeof failure, "%s", world_failure());
+        printf("seed %llu: %s\n", (unsigned long long)options->from, failure);
+        if (!options->has_only)
+            (void)shrink(options->from, true);
+    }
+    campaign_close(path);
+    printf("1 seeds, %d failed\n", has_failed);
+    return has_failed;
+}
+
+int main(int argc, char **argv)
+{
+    static struct options options = {.jobs = 1};
+    if (!read_options(argc, argv, &options))
+        return usage();
+    if (sodium_init() < 0)
+        return 1;
+    prepare();
+    if (options.wants_table)
+        return table(&options);
+    return options.is_one ? run_one(&options) : campaign(&options);
 }

@@ -1,4 +1,4 @@
-/* One run: nodes, what goes wrong, what is promised (scenario.c, client.c, check.c). */
+/* One run: what is planned (plan.c), the nodes (nodes.c), what goes wrong (fault.c), what is asked for (client.c) and promised (witness.c while it runs, check.c at the end). */
 #pragma once
 #include "sim.h"
 
@@ -7,9 +7,66 @@ struct env_call;
 struct env_watch;
 struct call;
 struct journal;
+struct sidecar;
 
 #define JOBS_MAX 40
-#define SEEN_MAX 512
+#define INSTANCES_MAX 6
+#define CLIENTS_MAX 4
+#define SEEN_MAX 256
+#define ITEMS_MAX 256
+#define QUIET_MAX_S 900 /* after which everything must have ended */
+#define FAULTS_S 20     /* how long things go wrong */
+
+/* ---- plan.c: everything that a seed asks for, as a list: each item can be left out ------------------------------------- */
+
+enum fault {
+#define FAULT(name, text) FAULT_##name,
+#include "fault.def"
+#undef FAULT
+    FAULTS
+};
+
+struct wish { /* what a caller wants */
+    uint32_t client;
+    bool is_durable, is_skill, wants_watch, wants_cancel, is_never_retried;
+    char agent[16], text[64];
+    uint32_t timeout_ms;
+};
+
+struct mishap {
+    enum fault fault;
+    uint32_t victim, for_ms, amount;
+    enum point point;
+};
+
+struct habits { /* of an instance */
+    char agent[16];
+    uint32_t slots, work_most_ms, die_percent;
+};
+
+enum item_kind { ITEM_INSTANCE, ITEM_JOB, ITEM_FAULT };
+struct item {
+    enum item_kind kind;
+    bool is_off;
+    uint32_t at_ms; /* after the beginning */
+    union {
+        struct habits habits;
+        struct wish wish;
+        struct mishap mishap;
+    };
+};
+
+struct script {
+    uint64_t seed, salt;
+    uint32_t n_names, n_clients;
+    bool is_fresh; /* there is no journal yet */
+    struct item items[ITEMS_MAX];
+    size_t n_items;
+};
+void plan_make(struct script *script); /* by chance */
+void plan_describe(const struct item *item, char *ret, size_t size);
+
+/* ---- client.c ------------------------------------------------------------------------------------------------------------ */
 
 struct client {
     char name[16];
@@ -23,14 +80,11 @@ struct seen { /* an event that somebody was shown */
 };
 
 struct job { /* a task as its caller knows it; nothing here is ever forgotten, whatever dies */
+    const struct wish *wish;
     struct client *client;
-    unsigned n;
-    bool is_durable, is_skill, wants_watch, wants_cancel, is_never_retried;
-    char agent[16], text[64], key[32];
-    char task[AMP_ID_SIZE], context[AMP_ID_SIZE]; /* task: "" until accepted */
-    uint32_t timeout_ms, n_submits;
-    bool is_accepted, is_over; /* over: nothing more is wanted of anybody */
-    bool is_cancel_confirmed;
+    char key[32], task[AMP_ID_SIZE], context[AMP_ID_SIZE]; /* task: "" until accepted */
+    uint32_t n_submits;
+    bool is_accepted, is_cancel_confirmed;
     struct env_call *asking;
     struct env_watch *watch;
     struct call *call;
@@ -38,31 +92,86 @@ struct job { /* a task as its caller knows it; nothing here is ever forgotten, w
     enum amp_code code;    /* how the direct call, or the watch, ended */
     bool has_ended, watch_ended;
     uint32_t n_ends;
-    struct seen seen[SEEN_MAX];
+    uint32_t known_events;        /* that there are at least so many, and the state it had at its end, if that was told */
+    Amp__TaskState known_end;
+    int64_t silent_since_us;      /* since when it was seen to wait without a reason; 0: it was not */
     size_t n_seen;
+    struct seen seen[SEEN_MAX];
 };
 
 struct scenario {
+    struct script script;
     struct job jobs[JOBS_MAX];
     size_t n_jobs;
-    struct client clients[4];
-    size_t n_clients;
+    struct client clients[CLIENTS_MAX + 1]; /* the last one is the witness */
     bool is_healing;
     bool may_lack_frames; /* something went wrong that loses what is published once */
 };
 extern struct scenario scenario;
 
 uint64_t digest_of(struct amp_bytes data);
-
-/* client.c */
 void client_begin(struct client *client, size_t n);
 void client_end(struct client *client);
-void job_start(struct job *job);
+void job_make(struct job *job, const struct wish *wish, unsigned n);
+void job_start(void *job);
 bool job_is_settled(const struct job *job);
 
-/* check.c: reads the journal when all is quiet, and holds it against what the clients were told. */
+/* ---- nodes.c --------------------------------------------------------------------------------------------------------------- */
+
+struct instance {
+    const struct habits *plan; /* NULL: left out */
+    struct loop *loop;
+    struct bus *bus;
+    struct sidecar *sidecar;
+    struct amp_arena arena;
+    Amp__AgentCard card;
+    struct agent_habits habits;
+    bool is_up;
+};
+
+struct nodes {
+    const char *journal_path;
+    struct loop *loop;
+    struct bus *bus;
+    struct env *env; /* NULL: it does not run */
+    uint32_t n_starts;
+    struct instance instances[INSTANCES_MAX];
+    size_t n_instances;
+};
+extern struct nodes nodes;
+
+void nodes_prepare(const char *journal_path); /* once in a process */
+void nodes_begin(void);
+void nodes_end(void);
+void nodes_start_env(void *nothing);
+void nodes_stop_env(bool is_power_cut); /* kill -9, or a power cut; it is started again after a while */
+void instance_make(struct instance *instance, const struct habits *habits);
+void instance_start(void *instance);
+void instance_stop(struct instance *instance, bool is_noticed);
+
+/* ---- fault.c, crash.c ---------------------------------------------------------------------------------------------------------- */
+
+void fault_happen(void *item);
+void fault_heal(void); /* everything is mended */
+struct bus *fault_bus(uint32_t victim); /* whose connection; NULL: it has none now */
+void crash_begin(void);
+void crash_at(enum point point, uint32_t count, struct instance *instance, bool is_power_cut); /* instance NULL: the environment */
+void crash_forget(const struct loop *loop); /* an instance that has died otherwise */
+bool crash_is_power_cut(void); /* that of the environment that crashed last */
+
+/* ---- witness.c: looks at everything while it runs ------------------------------------------------------------------------------- */
+
+void witness_begin(struct client *client);
+void witness_end(void);
+void witness_start(struct journal *journal); /* an environment has started: what was accepted is there */
+
+/* ---- check.c: reads the journal when all is quiet, and holds it against what the clients were told ----------------------------- */
+
 void check_all(struct journal *journal);
 
-/* scenario.c */
-void scenario_prepare(const char *journal_path); /* once in a process */
-void scenario_run(uint64_t seed, bool is_traced, const char *journal_path);
+/* ---- scenario.c, shrink.c ----------------------------------------------------------------------------------------------------------- */
+
+/* The plan of scenario.script.seed with the items of `only` (NULL: all). */
+void scenario_run(uint64_t seed, uint64_t salt, const bool *only, bool is_traced);
+/* The seed fails: finds fewer items that fail the same way, and says them. → how many are left */
+size_t shrink(uint64_t seed, bool is_told);

@@ -11,7 +11,7 @@
 
 #define START_US 1000000000ll
 #define UNIX_MS 1790000000000ll
-#define STEPS_MAX 4000000u   /* of one run: more is a livelock */
+#define STEPS_MAX 100000u /* of one run, which takes two thousand or so: more is a livelock */
 
 struct happening {
     int64_t at_us;
@@ -26,7 +26,8 @@ struct happening {
 
 static struct {
     int64_t now_us, wall_offset_ms;
-    uint64_t seed, order, steps;
+    uint64_t seed, order, steps, digest;
+    int64_t postponed_us;      /* until then; 0: it is done */
     struct happening **heap, *spare;
     size_t n, cap;
     bool is_traced;
@@ -124,17 +125,45 @@ void world_cancel(struct happening *happening)
         happening->is_canceled = true;
 }
 
+void world_postpone(int64_t until_us) { world.postponed_us = until_us; }
+
+static void put_back(struct happening *h, int64_t at_us)
+{
+    h->at_us = at_us > world.now_us ? at_us : world.now_us + 1;
+    world.heap[world.n] = h; /* there is room: it was just taken out */
+    sift_up(world.n++);
+}
+
+/* False: it waits until its owner is not frozen any more. */
+static bool happen(struct happening *h)
+{
+    int64_t until_us = h->owner ? loop_frozen_until_us(h->owner) : 0;
+    world.now_us = h->at_us;
+    world.postponed_us = until_us > h->at_us ? until_us : 0;
+    if (!world.postponed_us) {
+        if (h->owner)
+            point_pass(POINT_TIMER, h->owner);
+        h->on_due(h->ctx);
+    }
+    if (world.postponed_us)
+        return false;
+    world_mix((uint64_t)h->at_us);
+    if (h->owner && !h->is_canceled)
+        loop_turn(h->owner);
+    return true;
+}
+
 bool world_run(int64_t until_us, bool (*is_enough)(void))
 {
     while (world.n > 0 && world.heap[0]->at_us <= until_us && !world.failure[0]) {
         struct happening *h = pop();
         if (!h->is_canceled) {
-            world.now_us = h->at_us;
-            h->on_due(h->ctx);
-            if (h->owner && !h->is_canceled)
-                loop_turn(h->owner);
             if (++world.steps > STEPS_MAX)
                 return false;
+            if (!happen(h)) {
+                put_back(h, world.postponed_us);
+                continue;
+            }
         }
         give_back(h);
         if (is_enough && is_enough())
@@ -149,7 +178,7 @@ bool world_run(int64_t until_us, bool (*is_enough)(void))
 
 void world_begin(uint64_t seed, bool is_traced)
 {
-    world.order = world.steps = 0;
+    world.order = world.steps = world.digest = 0;
     world.wall_offset_ms = 0;
     world.failure[0] = '\0';
     world.seed = seed * 0x2545f4914f6cdd1dull + 1;
@@ -157,6 +186,8 @@ void world_begin(uint64_t seed, bool is_traced)
     world.is_traced = is_traced;
     randombytes_set_implementation(&chance);
 }
+
+void world_salt(uint64_t salt) { world.seed = (world.seed ^ salt * 0xd1342543de82ef95ull) + 1; }
 
 void world_end(void)
 {
@@ -169,6 +200,8 @@ void world_end(void)
 }
 
 int64_t world_now_us(void) { return world.now_us; }
+uint64_t world_digest(void) { return world.digest; }
+void world_mix(uint64_t what) { world.digest = (world.digest ^ what) * 0x9e3779b97f4a7c15ull + 1; }
 uint64_t world_steps(void) { return world.steps; }
 void world_set_wall_offset_ms(int64_t offset_ms) { world.wall_offset_ms = offset_ms; }
 const char *world_failure(void) { return world.failure[0] ? world.failure : NULL; }

@@ -3,11 +3,8 @@
 
 #include "base/alloc.h"
 #include "base/call.h"
-<<<<<<< HEAD
 #include "env/inbox.h"
-=======
 #include "base/seeded.h"
->>>>>>> 4c80dad (amp: the cancel of an old attempt names an epoch; late or twice, it does not end the next attempt (simulator))
 
 #include <stdlib.h>
 #include <string.h>

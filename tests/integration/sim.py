@@ -10,6 +10,7 @@ sys.path[:0] = [os.path.join(HERE, "../support")]
 from meshtest import BUILD, TOP, Tap, check  # noqa: E402
 
 SANITIZED, FAST, BUGGY = os.path.join(BUILD, "amesh-sim"), os.path.join(TOP, "build/release/amesh-sim"), os.path.join(TOP, "build/release/amesh-sim-bugs")
+JOBS = str(os.cpu_count() or 1)
 tap = Tap()
 
 
@@ -20,42 +21,50 @@ def run(program, *args):
 
 
 def holds(program, seeds):
-    r = run(program, "--seeds", seeds, "--jobs", str(os.cpu_count() or 1))
+    r = run(program, "--seeds", seeds, "--jobs", JOBS)
     check(r.returncode == 0 and r.stdout.endswith("seeds, 0 failed\n"), "every promise holds", r.stdout[-3000:])
 
 
-def same(seed):
+def same_words(seed):
     told = [run(program, "--seed", seed).stdout for program in (SANITIZED, FAST, FAST)]
     check(len(told[0].splitlines()) > 20 and told[0] == told[1] == told[2], "word for word", *[t[-500:] for t in told])
 
 
-# Each breaks a promise on purpose (mesh/base/seeded.h); what the simulator then says begins with one of these.
-BUGS = {
-    "lost-sync": "P1",             # the disk says that it has synced, and has not
-    "early-answer": "P1",          # accepted before it is written
-    "early-publish": "P1|P4",      # shown before it is written
-    "forgotten-at-restart": "P2",  # what was given away is not taken up again
-    "tried-for-ever": "P2",        # poison has no end
-    "lost-key": "P3",              # the key is not written
-    "two-ends": "P3",
-    "half-answer": "P3",           # completed, with what was said after the cancel left out
-    "lost-event": "P4",
-    "unread-stream": "P7",         # what was said while nobody listened is not read
-    "unsafe-retry": "P5",          # tried again although that was forbidden
-}
+def same_way(seeds):
+    told = [re.search(r"^digest \w+$", run(program, "--seeds", seeds, "--digest", "--jobs", JOBS).stdout, re.M).group() for program in (SANITIZED, FAST, BUGGY)]
+    check(told[0] == told[1] == told[2], "the same way", *told)
+
+
+# Each breaks a promise on purpose (mesh/base/seeded.h, sim/bugs.def); what the simulator then says begins with one of these.
+with open(os.path.join(TOP, "sim/bugs.def"), encoding="utf-8") as f:
+    BUGS = re.findall(r'^BUG\("([^"]+)", "([^"]+)", "[^"]+"\)', f.read(), re.M)
 
 
 def bites(bug, promise):
-    r = run(BUGGY, "--seeds", "200", "--bug", bug, "--jobs", str(os.cpu_count() or 1))
-    said = re.findall(rf"^seed \d+: at [0-9.]+ s: ({promise}): ", r.stdout, re.M)
+    for seeds in ("1-100", "101-1000", "1001-4000"):
+        r = run(BUGGY, "--seeds", seeds, "--bug", bug, "--jobs", JOBS)
+        said = re.findall(rf"^seed (\d+): at [0-9.]+ s: (?:{promise}): ", r.stdout, re.M)
+        if said:
+            break
     check(r.returncode == 1 and said, f"{bug} breaks {promise}", r.stdout[-1500:])
-    print(f"# {bug}: {promise} is broken in {len(said)} of 200 seeds")
+    print(f"# {bug}: {promise} is broken in {len(said)} of the seeds {seeds}")
+    return said[0]
+
+
+def is_made_shorter():
+    seed = bites("early-answer", "P1")
+    shorter = run(BUGGY, "--seed", seed, "--bug", "early-answer").stdout
+    again = re.search(r"^the shortest failing schedule found: (\d+) of (\d+) items.*?^then (at .*?)$.*?^again: amesh-sim (.*?)$", shorter, re.M | re.S)
+    check(again and int(again[1]) < int(again[2]), "fewer items fail too", shorter[-1500:])
+    replayed = run(BUGGY, *again[4].split(), "--bug", "early-answer").stdout
+    check(f"seed {seed}: {again[3]}\n" in replayed, "the line that it gives fails in the same way", again[0], replayed[-500:])
 
 
 tap.run("2000 seeds", holds, FAST, "2000")
 tap.run("200 seeds under the sanitizers", holds, SANITIZED, "2001-2200")
-for n in ("5", "47"):
-    tap.run(f"seed {n} is the same run in each build", same, n)
-for name, broken in BUGS.items():
+tap.run("seed 5 is the same run in each build, word for word", same_words, "5")
+tap.run("60 seeds take the same way in each build", same_way, "60")
+tap.run("a seed that fails is made shorter, and what is left fails again", is_made_shorter)
+for name, broken in BUGS:
     tap.run(f"the checks bite: {name} breaks {broken}", bites, name, broken)
 tap.done()

@@ -1,0 +1,143 @@
+/* What a seed asks for: instances, jobs, mishaps, each at its moment and with all that is to be known of it. One item more or less changes none of the others. */
+#include "scenario.h"
+
+#include <string.h>
+
+static const char *const fault_texts[FAULTS] = {
+#define FAULT(name, text) text,
+#include "fault.def"
+#undef FAULT
+};
+static const char *const point_texts[POINTS] = {"message sent", "message received", "write to the disk", "sync", "timer"};
+
+static const char *const disk_texts[] = {"it is full", "EIO of all writes", "a sync fails, those after it lie"};
+
+static struct item *add(struct script *plan, enum item_kind kind, uint32_t at_ms)
+{
+    if (plan->n_items == ITEMS_MAX)
+        return NULL;
+    struct item *item = &plan->items[plan->n_items++];
+    memset(item, 0, sizeof *item);
+    item->kind = kind;
+    item->at_ms = at_ms;
+    return item;
+}
+
+static void add_instance(struct script *plan, uint32_t n)
+{
+    struct item *item = add(plan, ITEM_INSTANCE, 0);
+    snprintf(item->habits.agent, sizeof item->habits.agent, "agent-%u", n % plan->n_names & 7u);
+    item->habits.slots = world_between(1, 3);
+    item->habits.work_most_ms = world_between(1, 1500);
+    item->habits.die_percent = world_chance(50) ? world_below(25) : 0;
+}
+
+static void add_job(struct script *plan, uint32_t n)
+{
+    static const char *const kinds[] = {"plain", "plain", "plain", "plain", "plain", "plain", "fail", "poison"};
+    struct wish *wish = &add(plan, ITEM_JOB, world_below((FAULTS_S - 1) * 1000))->wish;
+    wish->client = world_below(plan->n_clients);
+    wish->is_durable = world_chance(75);
+    wish->is_skill = world_chance(30);
+    wish->wants_watch = wish->is_durable && world_chance(60);
+    wish->wants_cancel = wish->is_durable && world_chance(15);
+    wish->is_never_retried = wish->is_durable && world_chance(10);
+    wish->timeout_ms = !wish->is_durable ? world_between(500, 30000) : world_chance(15) ? world_between(200, 60000) : 0;
+    snprintf(wish->text, sizeof wish->text, "%s %u", kinds[world_below(8)], n);
+    snprintf(wish->agent, sizeof wish->agent, "%s", "work");
+    uint32_t name = world_below(plan->n_names);
+    if (!wish->is_skill)
+        snprintf(wish->agent, sizeof wish->agent, "agent-%u", name & 7u);
+}
+
+static uint32_t length_ms(enum fault fault)
+{
+    switch (fault) {
+    case FAULT_HANG_AGENT:
+        return world_between(200, 20000);
+    case FAULT_FREEZE_SIDECAR:
+    case FAULT_FREEZE_ENV:
+        return world_chance(50) ? world_between(20, 3000) : world_between(3000, 18000);
+    case FAULT_STALL_LINK:
+    case FAULT_CUT_UP:
+    case FAULT_CUT_DOWN:
+    case FAULT_STOP_SERVER:
+        return world_between(10, 6000);
+    default:
+        return world_between(50, 3000);
+    }
+}
+
+static void add_fault(struct script *plan, enum fault fault, uint32_t at_ms)
+{
+    static const uint32_t steps_most[POINTS] = {60, 60, 100, 16, 60};
+    struct item *item = add(plan, ITEM_FAULT, at_ms);
+    if (!item)
+        return;
+    struct mishap *mishap = &item->mishap;
+    mishap->fault = fault;
+    mishap->victim = world_below(1u << 20);
+    mishap->for_ms = length_ms(fault);
+    mishap->point = (enum point)world_below(POINTS);
+    mishap->amount = world_below(1u << 20);
+    if (fault == FAULT_CRASH_SIDECAR && (mishap->point == POINT_WRITE || mishap->point == POINT_SYNC))
+        mishap->point = POINT_SEND;
+    if (fault == FAULT_CRASH_ENV || fault == FAULT_CRASH_SIDECAR)
+        mishap->for_ms = world_between(1, steps_most[mishap->point]);
+}
+
+void plan_make(struct script *plan)
+{
+    bool is_possible[FAULTS];
+    plan->n_items = 0;
+    for (size_t i = 0; i < FAULTS; i++)
+        is_possible[i] = world_chance(50);
+    plan->is_fresh = world_chance(5);
+    plan->n_names = world_between(1, 3);
+    plan->n_clients = world_between(1, CLIENTS_MAX);
+    uint32_t n_instances = world_between(plan->n_names, INSTANCES_MAX);
+    for (uint32_t i = 0; i < n_instances; i++)
+        add_instance(plan, i);
+    uint32_t n_jobs = world_chance(70) ? world_between(2, 10) : world_chance(80) ? world_between(8, 20) : world_between(20, JOBS_MAX);
+    for (uint32_t i = 0; i < n_jobs; i++)
+        add_job(plan, i);
+    for (uint32_t at_ms = 300; at_ms < FAULTS_S * 1000; at_ms += world_between(20, 900)) {
+        enum fault fault = (enum fault)world_below(FAULTS);
+        if (is_possible[fault])
+            add_fault(plan, fault, at_ms);
+    }
+}
+
+/* ---- in words -------------------------------------------------------------------------------------------------------- */
+
+static void describe_job(const struct wish *wish, double at_s, char *ret, size_t size)
+{
+    int at = snprintf(ret, size, "at %.3f s client-%u asks %s %s%s to do \"%s\"", at_s, wish->client, wish->is_skill ? "the skill" : "the agent", wish->agent,
+                      wish->is_durable ? " durably" : "", wish->text);
+    if (wish->timeout_ms)
+        at += snprintf(ret + at, size - (size_t)at, " within %u ms", wish->timeout_ms);
+    snprintf(ret + at, size - (size_t)at, "%s%s%s", wish->wants_watch ? ", and watches" : "", wish->wants_cancel ? ", and cancels it" : "",
+             wish->is_never_retried ? ", never to be retried" : "");
+}
+
+static void describe_fault(const struct mishap *mishap, double at_s, char *ret, size_t size)
+{
+    const char *text = fault_texts[mishap->fault];
+    if (mishap->fault == FAULT_CRASH_ENV || mishap->fault == FAULT_CRASH_SIDECAR)
+        snprintf(ret, size, "at %.3f s: %s: the %u. %s from now on", at_s, text, mishap->for_ms, point_texts[mishap->point]);
+    else if (mishap->fault == FAULT_BREAK_DISK)
+        snprintf(ret, size, "at %.3f s: %s: %s, for %u ms", at_s, text, disk_texts[mishap->amount % 3], mishap->for_ms);
+    else
+        snprintf(ret, size, "at %.3f s: %s (%u ms, victim %u)", at_s, text, mishap->for_ms, mishap->victim);
+}
+
+void plan_describe(const struct item *item, char *ret, size_t size)
+{
+    double at_s = item->at_ms / 1000.0;
+    if (item->kind == ITEM_INSTANCE)
+        snprintf(ret, size, "an instance of %s, %u at once, up to %u ms each, dies in %u of 100", item->habits.agent, item->habits.slots, item->habits.work_most_ms, item->habits.die_percent);
+    else if (item->kind == ITEM_JOB)
+        describe_job(&item->wish, at_s, ret, size);
+    else
+        describe_fault(&item->mishap, at_s, ret, size);
+}
