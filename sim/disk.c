@@ -284,7 +284,7 @@ static int file_check_reserved(sqlite3_file *file, int *ret)
 
 static int file_control(sqlite3_file *file, int op, void *arg) { return SQLITE_NOTFOUND; }
 static int file_sector_size(sqlite3_file *file) { return SECTOR; }
-static int file_characteristics(sqlite3_file *file) { return 0; }
+static int file_characteristics(sqlite3_file *file) { return SQLITE_IOCAP_POWERSAFE_OVERWRITE; } /* as SQLite takes for granted on Unix */
 
 /* ---- shared memory of the write-ahead log ------------------------------------------------------------------------------- */
 

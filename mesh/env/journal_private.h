@@ -82,6 +82,7 @@ AMP_MUST_USE enum amp_code chain_check_end(sqlite3 *db, const char *path, const 
 struct wal_scan {
     uint32_t commits, commits_behind; /* whole transactions, and ends of others behind the first frame that is wrong */
     uint32_t first_bad, frames_cut;   /* number of that frame; frames behind the last whole transaction */
+    sqlite3_int64 whole; /* bytes up to the end of the last whole transaction; 0: it has no header, and counts as empty */
 };
 void wal_scan(const char *journal_path, struct wal_scan *ret); /* nobody may have the journal open */
 

@@ -76,6 +76,8 @@ static void read_frames(struct wal *wal, struct wal_scan *ret)
             ret->first_bad = number;
         since_commit = is_whole && is_commit ? 0 : since_commit + 1;
         ret->commits += is_whole && is_commit;
+        if (is_whole && is_commit)
+            ret->whole = at + (sqlite3_int64)size;
         ret->commits_behind += !is_whole && is_commit;
     }
     ret->frames_cut = since_commit;
@@ -87,7 +89,9 @@ void wal_scan(const char *journal_path, struct wal_scan *ret)
     char *name = NULL;
     struct wal wal = {.file = side_open(journal_path, "-wal", false, &name)};
     *ret = (struct wal_scan){0};
-    if (wal.file && read_header(&wal))
+    if (wal.file && read_header(&wal)) {
+        ret->whole = WAL_HEADER;
         read_frames(&wal, ret);
+    }
     side_close(wal.file, name);
 }
