@@ -175,7 +175,7 @@ void check_all(struct journal *journal)
             check_durable(journal, job);
         else
             check_direct(job);
-        if (!job->is_durable)
+        if (!job->wish->is_durable)
             check_history(journal, job);
     }
 }
