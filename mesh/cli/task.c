@@ -373,6 +373,13 @@ static const struct command_option cancel_options[] = {
     {.name = "reason", .arg = "TEXT", .help = "told to the agent"},
     {0},
 };
+static const struct command_option fork_options[] = {
+    {.name = "from", .arg = "SEQ", .help = "the last event that both have in common; needed"},
+    {.name = "agent", .letter = 'a', .arg = "A", .help = "ask this agent, instead of the one that was asked", .complete = "agents"},
+    {.name = "text", .arg = "TEXT", .help = "ask this, instead of what was asked (- reads standard input)"},
+    {.name = "same-context", .help = "in the same conversation, instead of one of its own"},
+    {0},
+};
 static const struct command_option history_options[] = {
     {.name = "limit", .letter = 'n', .arg = "N", .help = "only the last N tasks (default: all)"},
     {0},
@@ -421,6 +428,16 @@ const struct command task_commands[] = {
                 "(amesh task ls --dead).\n\nExit code 8 if it has not ended, or is completed.\n\nExamples:\n  amesh task retry t-01hq3c\n  amesh task watch $(amesh task retry t-01hq3c)",
      .options = no_options,
      .run = run_retry,
+     .complete = "tasks"},
+    {.name = "task fork",
+     .operands = "ID",
+     .summary = "go on from an event of a task, as a new one; prints the new task's id",
+     .details = "The new task begins with what there was by event SEQ: messages, answers, artifacts (amesh task show ID --events has the numbers). Its agent is called with the same request, "
+                "or with --text, whose metadata say where it comes from (amp/forkedFrom); what had been answered by then is answered again in the same way. The task itself stays as it is, "
+                "and may be open still.\n\nExit code 4 if there is no such task, 2 if it has no event SEQ.\n\nExamples:\n  amesh task fork t-01hq3c --from 12\n"
+                "  amesh task fork t-01hq3c --from 12 --agent other --text \"the same, but in blue\"",
+     .options = fork_options,
+     .run = task_run_fork,
      .complete = "tasks"},
     {.name = "history",
      .operands = "CONTEXT",

@@ -3,6 +3,7 @@
 #include "cli/context.h"
 
 int task_run_show(const struct command *command, struct command_args *args);
+int task_run_fork(const struct command *command, struct command_args *args);
 int task_run_history(const struct command *command, struct command_args *args);
 /* "agent up", "skill shout", "?" in a caller's buffer. */
 void task_target(const Amp__TaskRecord *record, char *ret, size_t size);

@@ -307,6 +307,7 @@ enum amp_code commit_submit(struct etask *task, const char *key, struct amp_byte
     commit->is_submit = true;
     add_frames(task, batch, commit);
     add_task_row(task, batch);
+    inbox_add_rows(task, batch);
     if (task->retry_of)
         journal_batch_add(batch, JOURNAL_REVIVED)->task = journal_batch_text(batch, task->retry_of);
     if (task->plan && task->plan->writes)

@@ -87,6 +87,9 @@ static void take_up_durable(struct etask *task, const struct journal_row *row)
     plan_load(task, submit);
     if (submit && submit->retry_of)
         task->retry_of = xstrdup(submit->retry_of);
+    if (submit && submit->fork_of)
+        task->fork_of = xstrdup(submit->fork_of);
+    task->fork_seq = submit ? submit->fork_seq : 0;
     task->engine.attempt = row->attempt;
     task->engine.is_taken = row->attempt > 0;
     task->is_reloaded = true;

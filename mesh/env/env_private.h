@@ -142,6 +142,8 @@ struct etask {
     struct plan *plan;  /* or NULL */
     struct pending_key *key; /* on its way to the disk, or NULL */
     char *retry_of;     /* the task that this one tries again, or NULL */
+    char *fork_of;      /* the task that it goes on from, or NULL */
+    uint32_t fork_seq;
     uint8_t *error;     /* packed Amp__Error, when it ended by one */
     size_t error_len;
 
@@ -250,12 +252,14 @@ void view_load_attempts(struct etask *task, const char *json);
 
 /* ---- verbs.c: requests and replies ---------------------------------------------------------------------------- */
 
+struct fork;
 struct ask { /* a request that is being answered */
     struct env *env;
     char from[AMP_NAME_MAX + 1];
     const char *reply;
     enum amp_encoding encoding;
     const Amp__EnvRequest *request; /* in env->arena */
+    struct fork *fork; /* or NULL: what the task that is to be made begins with */
 };
 
 void verbs_on_msg(void *ctx, const struct bus_msg *msg);
@@ -281,6 +285,10 @@ void verbs_done(struct env *env);
 
 void submit_verb(const struct ask *ask);              /* submit.c */
 void submit_retry_verb(const struct ask *ask);
+void submit_accept(const struct ask *ask, const Amp__Submit *submit); /* one without a key, of our own making */
+void fork_verb(const struct ask *ask);                /* fork.c */
+/* Says the first event of a task that is a fork, and knows what was answered before. */
+AMP_MUST_USE enum amp_code fork_first_event(struct etask *task, struct fork *fork, const struct amp_event_sink *sink);
 void submit_done(struct etask *task, enum amp_code code);
 struct submit_run { /* of a schedule */
     const char *from, *key;

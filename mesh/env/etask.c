@@ -110,6 +110,7 @@ void etask_free(struct etask *task)
     free(task->error);
     free(task->cancel_reason);
     free(task->retry_of);
+    free(task->fork_of);
     free(task);
 }
 
@@ -185,7 +186,7 @@ void etask_slim(struct etask *task)
 
 bool etask_is_new(const struct etask *task)
 {
-    return task->is_durable && task->count == 1;
+    return task->is_durable && task->count == 1 && !task->fork_of;
 }
 
 static void apply_request(struct etask *task)
@@ -206,7 +207,7 @@ struct amp_fold *etask_fold(struct etask *task)
     apply_request(task);
     /* The fold begins as SUBMITTED, which is all that the first event of a durable task says. */
     uint32_t committed = task->n_committed;
-    uint32_t from = task->is_durable && committed == 1 ? 2 : 1;
+    uint32_t from = task->is_durable && committed == 1 && !task->fork_of ? 2 : 1;
     while (from <= committed) {
         task->n_committed = 0;
         if (journal_events(task->env->journal, task->id, from, apply_row, task, NULL) != AMP_OK || task->n_committed < from)

@@ -315,8 +315,8 @@ static bool take_asked(struct etask *task, const cJSON *asked, int64_t time_unix
     return true;
 }
 
-/* Answered past us, straight to its sidecar: what was said counts as if it had come here. */
-static void take_foreign(struct etask *task, struct question *question, const cJSON *said)
+/* What history has of an answer, as one: packed, the caller's. */
+static struct amp_bytes pack_said(struct question *question, const cJSON *said)
 {
     Amp__Answer answer = AMP__ANSWER__INIT;
     Amp__Message message = AMP__MESSAGE__INIT;
@@ -340,10 +340,33 @@ static void take_foreign(struct etask *task, struct question *question, const cJ
     size_t size = amp__answer__get_packed_size(&answer);
     uint8_t *packed = xcalloc(1, size + 1);
     (void)amp__answer__pack(&answer, packed);
-    struct question_event event = {.kind = QUESTION_EV_ANSWER, .question = question, .answer = {.data = packed, .len = size}, .by = text_of(said, "by")};
-    run(task, &event);
-    free(packed);
     cJSON_free(value);
+    return (struct amp_bytes){.data = packed, .len = size};
+}
+
+/* Answered past us, straight to its sidecar: what was said counts as if it had come here. */
+static void take_foreign(struct etask *task, struct question *question, const cJSON *said)
+{
+    struct amp_bytes packed = pack_said(question, said);
+    struct question_event event = {.kind = QUESTION_EV_ANSWER, .question = question, .answer = packed, .by = text_of(said, "by")};
+    run(task, &event);
+    free((void *)packed.data);
+}
+
+void inbox_answered_before(struct etask *task, const char *id, const cJSON *form, const cJSON *said)
+{
+    struct questions *questions = &inbox_of(task)->questions;
+    struct question_action ignored[QUESTION_ACTIONS_MAX]; /* nothing is said or listed: it is the past */
+    struct question_event asked = {.kind = QUESTION_EV_ASKED, .id = id, .form = form, .now_unix_ms = clock_unix_ms()};
+    (void)!questions_step(questions, &asked, loop_now_ms(task->env->loop), ignored);
+    struct question *question = question_find(questions, id);
+    if (!question)
+        return; /* more than a task may have */
+    struct amp_bytes packed = pack_said(question, said);
+    struct question_event answer = {.kind = QUESTION_EV_ANSWER, .question = question, .answer = packed, .by = text_of(said, "by")};
+    (void)!questions_step(questions, &answer, loop_now_ms(task->env->loop), ignored);
+    question->is_asked = question->is_due = false;
+    free((void *)packed.data);
 }
 
 static bool take_told(struct etask *task, const cJSON *said)

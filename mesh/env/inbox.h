@@ -16,6 +16,8 @@ struct inbox { /* of one task */
 
 /* ---- hooks, each fine for a task without questions ----------------------------------------------------------------- */
 
+/* Of a fork: this was answered (`amp/answer`) before it began, and is answered so when it is asked. */
+void inbox_answered_before(struct etask *task, const char *id, const struct cJSON *form, const struct cJSON *said);
 /* An event of an attempt (or of a direct task). True: it was about a question, and what is to be in a durable task's history about it is there. */
 bool inbox_take(struct etask *task, int64_t time_unix_ms, struct amp_bytes body);
 void inbox_attempt(struct etask *task);   /* an instance has the attempt engine.attempt */

@@ -236,6 +236,8 @@ static Amp__Json *make_metadata(const struct etask *task, const Amp__Json *own, 
     append_id(&out, "amp/from", task->from);
     append_id(&out, "amp/parent", task->parent);
     append_id(&out, "amp/retryOf", task->retry_of ? task->retry_of : "");
+    if (task->fork_of)
+        (void)amp_buf_printf(&out, ",\"amp/forkedFrom\":{\"task\":\"%s\",\"seq\":%u}", task->fork_of, task->fork_seq);
     append_time(&out, "amp/deadline", task->timeout_ms ? plan_ready_unix_ms(task) + task->timeout_ms : 0);
     if (task->plan)
         append_plan(&out, task->plan);

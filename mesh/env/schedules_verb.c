@@ -70,7 +70,7 @@ static enum amp_code check_given(const Amp__Schedule *given, int64_t now_unix_ms
     if (given->from || given->state || given->created || given->next || given->last || given->last_task || given->has_runs || given->has_skipped || given->has_missed || given->n_queued ||
         given->has_open || given->note)
         return amp_error_set(err, AMP_INVALID, "schedule", "only the environment says what has become of a schedule");
-    if (submit->retry_of || submit->schedule || submit->planned || submit->has_missed || submit->not_before || submit->has_delay_ms)
+    if (submit->retry_of || submit->fork_of || submit->schedule || submit->planned || submit->has_missed || submit->not_before || submit->has_delay_ms)
         return amp_error_set(err, AMP_INVALID, "schedule.submit", "when it is submitted is the schedule's to say");
     if (submit->agent && submit->skill)
         return amp_error_set(err, AMP_INVALID, "schedule.submit.skill", "an agent or a skill, not both");

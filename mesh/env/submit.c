@@ -233,6 +233,8 @@ static struct etask *make_task(const struct ask *ask, const Amp__Submit *submit)
     etask_strcpy(task->parent, request->parent);
     task->submitted_unix_ms = now_unix_ms;
     task->retry_of = submit->retry_of ? xstrdup(submit->retry_of) : NULL;
+    task->fork_of = submit->fork_of ? xstrdup(submit->fork_of) : NULL;
+    task->fork_seq = submit->fork_seq;
     plan_begin(task, submit);
     pack_submit(task, submit);
     quota_add(&env->quota, task->from, task->submit_len, loop_now_ms(env->loop));
@@ -254,14 +256,14 @@ static enum amp_code first_event(void *ctx, struct amp_bytes body)
     return AMP_OK;
 }
 
-static enum amp_code start_task(struct etask *task, const char *key, const uint8_t digest[DIGEST_SIZE])
+static enum amp_code start_task(struct etask *task, struct fork *fork, const char *key, const uint8_t digest[DIGEST_SIZE])
 {
     if (key && !*key)
         key = NULL;
     struct amp_event_source source = {
         .task_id = task->id, .context_id = task->context, .now_unix_ms = task->submitted_unix_ms};
     struct amp_event_sink sink = {.emit = first_event, .ctx = task};
-    enum amp_code code = amp_event_status(&source, AMP__TASK_STATE__TASK_STATE_SUBMITTED, NULL, NULL, &sink);
+    enum amp_code code = fork ? fork_first_event(task, fork, &sink) : amp_event_status(&source, AMP__TASK_STATE__TASK_STATE_SUBMITTED, NULL, NULL, &sink);
     if (code == AMP_OK)
         code = commit_submit(task, key, (struct amp_bytes){.data = digest, .len = DIGEST_SIZE});
     if (code == AMP_OK && key)
@@ -289,7 +291,7 @@ static void accept(const struct ask *ask, const Amp__Submit *submit, const uint8
         return;
     }
     struct etask *task = make_task(ask, submit);
-    enum amp_code code = start_task(task, submit->key, digest);
+    enum amp_code code = start_task(task, ask->fork, submit->key, digest);
     if (code != AMP_OK) {
         etask_free(task);
         amp_error_set(&err, code, "", "the task could not be written down: %s", amp_code_info(code)->text);
@@ -305,13 +307,19 @@ static void accept(const struct ask *ask, const Amp__Submit *submit, const uint8
     etask_reply_later(task, ask->reply, ask->encoding, false);
 }
 
+void submit_accept(const struct ask *ask, const Amp__Submit *submit)
+{
+    uint8_t digest[DIGEST_SIZE] = {0};
+    accept(ask, submit, digest);
+}
+
 void submit_verb(const struct ask *ask)
 {
     const Amp__Submit *submit = ask->request->submit;
     uint8_t digest[DIGEST_SIZE] = {0};
     hook_at(HOOK_env_received);
     bool has_key = submit->key && submit->key[0];
-    const char *own = submit->retry_of ? "submit.retry_of" : submit->schedule ? "submit.schedule" : submit->planned ? "submit.planned" : submit->has_missed ? "submit.missed" : NULL;
+    const char *own = submit->retry_of ? "submit.retry_of" : submit->schedule ? "submit.schedule" : submit->planned ? "submit.planned" : submit->has_missed ? "submit.missed" : submit->fork_of || submit->has_fork_seq ? "submit.forkOf" : NULL;
     if (own) {
         env_refuse_code(ask, AMP_INVALID, own, "only the environment says this");
         return;
@@ -414,7 +422,7 @@ enum amp_code submit_scheduled(struct env *env, const struct submit_run *run, st
     struct etask *task = make_task(&ask, run->submit);
     task->plan->writes = run->entry;
     etask_strcpy(run->entry->last_task, task->id);
-    code = start_task(task, run->key, digest);
+    code = start_task(task, NULL, run->key, digest);
     task->plan->writes = NULL;
     if (code != AMP_OK) {
         etask_free(task);

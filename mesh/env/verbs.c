@@ -26,6 +26,7 @@ static const struct {
     {AMP__ENV_REQUEST__VERB_AGENTS, "agents", agents_verb, false},
     {AMP__ENV_REQUEST__VERB_PING, "ping", query_ping, false},
     {AMP__ENV_REQUEST__VERB_INBOX, "inbox", inbox_verb, false},
+    {AMP__ENV_REQUEST__VERB_FORK, "fork", fork_verb, true},
     {AMP__ENV_REQUEST__VERB_RETRY, "retry", submit_retry_verb, true},
     {AMP__ENV_REQUEST__VERB_REPORT, "report", lease_report_verb, false},
     {AMP__ENV_REQUEST__VERB_SCHEDULE, "schedule", schedules_verb, true},

@@ -265,6 +265,7 @@ static const struct rule submit_rules[] = {
     LABEL(Submit, key, AMP_KEY_MAX),
     ONE(Submit, retry, RULE_RETRY, 0),
     ID(Submit, schedule),
+    ID(Submit, fork_of),
 };
 static const struct rule query_rules[] = {
     ID(TaskQuery, id),     ID(TaskQuery, context_id), ID(TaskQuery, agent), LABEL(TaskQuery, page_token, TOKEN_MAX),
@@ -273,6 +274,7 @@ static const struct rule query_rules[] = {
 static const struct rule inbox_rules[] = {ID(InboxQuery, id), ID(InboxQuery, context_id), ID(InboxQuery, agent), LABEL(InboxQuery, page_token, TOKEN_MAX)};
 static const struct rule question_rules[] = {ID_GIVEN(Question, id), ID_GIVEN(Question, task_id), ID(Question, context_id), ID(Question, agent), ID(Question, from),
                                              OBJECT(Question, form)};
+static const struct rule fork_rules[] = {ID_GIVEN(Fork, id), ID(Fork, agent), CHILD(Fork, message)};
 static const struct rule watch_rules[] = {ID_GIVEN(Watch, id)};
 static const struct rule report_rules[] = {ID_GIVEN(Report, task_id), ID(Report, instance), TEXT(Report, answer, TEXT_MAX)};
 static const struct rule command_rules[] = {ID_GIVEN(TaskCommand, id), CHILD(TaskCommand, control)};
@@ -360,6 +362,7 @@ static const struct type_rules types[] = {
     RULES(submit, submit_rules, check_submit),
     RULES(task_query, query_rules, NULL),
     RULES(inbox_query, inbox_rules, NULL),
+    RULES(fork, fork_rules, NULL),
     RULES(question, question_rules, NULL),
     RULES(watch, watch_rules, check_watch),
     RULES(report, report_rules, NULL),

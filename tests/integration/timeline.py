@@ -203,6 +203,59 @@ def conversations(mesh):
     check(paint.count("which colour?") == 1 and paint.index("all") < paint.index("which colour?") < paint.index("painted blue"), "question and answer in their place", paint)
 
 
+def forks(mesh):
+    """Back to an event: what was there by then, the answers too, and another end."""
+    script = os.path.join(mesh.home, "painter.sh")
+    with open(script, "w") as f:
+        f.write("""read -r what
+amesh task emit --artifact sketch.txt "a sketch of $what" 2>/dev/null || curl -s --unix-socket "$AMESH_SOCK" -H 'Content-Type: application/json' --data '{"type":"artifact","name":"sketch.txt","text":"a sketch"}' "http://mesh/v1/tasks/$AMESH_TASK/events" >/dev/null
+colour=$(amesh task ask "which colour?")
+size=$(amesh task ask "which size?")
+echo "$what in $colour, $size"
+""")
+    mesh.agent("painter", "--concurrency", "4", "--", "sh", script)
+    mesh.agent("photographer", "--", "cat")
+    task = detach(mesh, "--context", "c-fork", "painter", "a house")
+
+    def answer(which, prompt, text):
+        until(lambda: any(prompt in line and "(open)" in line for line in lines_of(show(mesh, which), "question")), f"it asks {prompt}")
+        mesh.run("ask", "--detach", "--task", which, text).ok()
+
+    answer(task, "which colour?", "blue")
+    until(lambda: "which size?" in show(mesh, task), "the second question")
+    seq = max(e["seq"] for e in mesh.run("task", "show", task, "--events", "--json").ok().lines())
+    early = mesh.run("task", "fork", task, "--from", str(seq)).ok().out.strip()
+    check(early != task, "an open task can be forked", early)
+    answer(early, "which size?", "small")
+    done(mesh, early)
+    one = mesh.run("task", "show", early, "--json").ok().json()
+    answers = {a["artifactId"]: a["parts"][0]["text"] for a in one["artifacts"]}
+    check(answers["response"].strip() == "a house in blue, small", "the first answer was given again, the second one is its own", answers)
+    check(one["metadata"]["amp/forkedFrom"] == {"task": task, "seq": seq} and one["contextId"] != "c-fork" and "amp/parent" not in one["metadata"], "it knows where it comes from", one["metadata"])
+    answer(task, "which size?", "large")
+    done(mesh, task)
+    check("a house in blue, large" in show(mesh, task), "the first one has gone on as if nothing were")
+    mesh.restart_env()
+    again = mesh.run("task", "fork", early, "--from", "1", "--text", "a tree", "--agent", "photographer", "--same-context", "--json").ok().json()
+    done(mesh, again["id"])
+    fork = mesh.run("task", "show", again["id"], "--json").ok().json()
+    said = [m["parts"][0]["text"] for m in fork["history"]]
+    check(fork["contextId"] == one["contextId"] and said[0] == "a house" and said[-1] == "a tree" and "which colour?" in said, "a fork of a fork, with what was said before", said)
+    check(fork["artifacts"][-1]["parts"][0]["text"] == "a tree" and any("sketch" in a.get("name", "") for a in fork["artifacts"]), "the new text, another agent, the artifacts so far", fork["artifacts"])
+    check(fork["history"][-1]["metadata"]["amp/forkedFrom"]["task"] == early, "its message says so to the agent", fork["history"][-1])
+    check("forked" in show(mesh, again["id"]), "and people are told")
+    waits = mesh.run("task", "fork", task, "--from", "1", "--agent", "nobody-forks").ok().out.strip()
+    mesh.restart_env()
+    check([m["parts"][0]["text"] for m in mesh.run("task", "show", waits, "--json").ok().json()["history"]] == ["a house"], "one that waits over a restart")
+    for argv, status, words in (((task, "--from", "9999"), 2, "has the events 1 to"), (("t-nobody", "--from", "1"), 4, "no task"), ((task,), 2, "--from"), ((task, "--from", "0"), 2, "--from")):
+        r = mesh.run("task", "fork", *argv)
+        check(r.status == status and words in r.err, f"fork {argv}", r.status, r.err)
+    direct = mesh.run("ask", "--json", "upper", "once").ok().json()["id"]
+    until(lambda: mesh.run("task", "show", direct, "--json").status == 0, "it is recorded")
+    r = mesh.run("task", "fork", direct, "--from", "1")
+    check(r.status == 0 or (r.status == 2 and "--durable" in r.err), "a direct one, if its request is kept", r.status, r.err)
+
+
 def main():
     with Bus() as mesh:
         agents(mesh)
@@ -213,6 +266,7 @@ def main():
         tap.run("thousands of events are a few lines", much_is_folded, mesh)
         tap.run("a narrow terminal shows the same lines", narrow_terminals, mesh)
         tap.run("a conversation in its order", conversations, mesh)
+        tap.run("a fork goes on from an event of another task", forks, mesh)
     tap.done()
 
 
