@@ -61,9 +61,9 @@ def is_made_shorter():
 
 
 tap.run("2000 seeds", holds, FAST, "2000")
-tap.run("200 seeds under the sanitizers", holds, SANITIZED, "2001-2200")
+tap.run("100 seeds under the sanitizers", holds, SANITIZED, "2001-2100")
 tap.run("seed 5 is the same run in each build, word for word", same_words, "5")
-tap.run("60 seeds take the same way in each build", same_way, "60")
+tap.run("40 seeds take the same way in each build", same_way, "40")
 tap.run("a seed that fails is made shorter, and what is left fails again", is_made_shorter)
 for name, broken in BUGS:
     tap.run(f"the checks bite: {name} breaks {broken}", bites, name, broken)
