@@ -14,43 +14,11 @@ import threading
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 from lib_nats import Nats  # noqa: E402
-from meshtest import Failed, Mesh, Process, Tap, check, free_port, until  # noqa: E402
+from meshtest import Bus, Failed, Process, Tap, check, until  # noqa: E402
 
 PY = sys.executable
 SEED = int(os.environ.get("SEED", "20261124"))
 tap = Tap()
-
-
-class Bus(Mesh):
-    """A nats-server that stays, and an environment that comes and goes."""
-
-    def start_up(self):
-        port = free_port()
-        server = Process([self.env.get("AMESH_NATS_SERVER", "nats-server"), "-a", "127.0.0.1", "-p", str(port)], self.env, "nats-server")
-        self.processes.append(server)
-        server.wait_line(lambda line: "Server is ready" in line, stream="err")
-        self.bus = f"nats://127.0.0.1:{port}"
-        self.env["AMESH_BUS"] = self.bus
-        self.start_env()
-
-    def start_env(self):
-        self.up = self.spawn("env")
-        self.up.wait_line("ready ")
-
-    def kill_env(self):
-        self.up.signal(signal.SIGKILL)
-        self.up.wait()
-
-    def restart_env(self):
-        self.kill_env()
-        self.start_env()
-
-    def show(self, task):
-        return self.run("task", "show", task, "--json").ok().json()
-
-    def state(self, task):
-        return self.show(task)["status"]["state"]
-
 
 def envelope(verb, body):
     return json.dumps({"version": 1, "from": "tester", "envRequest": {verb: body}}).encode()

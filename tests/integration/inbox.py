@@ -11,34 +11,20 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 from lib_nats import Nats  # noqa: E402
-from meshtest import Mesh, Process, Tap, check, free_port, terminal, until  # noqa: E402
+from meshtest import Bus, Process, Tap, check, terminal, until  # noqa: E402
 
 AGENT = os.path.join(HERE, "../support/asker.py")
 SERVED = AGENT + ":agent"
 tap = Tap()
 
 
-class Bus(Mesh):
-    """A nats-server, an environment and agents, each of which can be killed alone."""
+class Asking(Bus):
+    """Every part can be killed alone; what the agents' code did stands in a file, a line each."""
 
     def start_up(self):
-        self.port = free_port()
-        self.start_server()
-        self.bus = f"nats://127.0.0.1:{self.port}"
-        self.env["AMESH_BUS"] = self.bus
-        self.log = os.path.join(self.home, "asked.log")  # what the agents' code did, a line each
+        self.log = self.env["ASKED_LOG"] = os.path.join(self.home, "asked.log")
         open(self.log, "w").close()
-        self.env["ASKED_LOG"] = self.log
-        self.start_env()
-
-    def start_server(self):
-        self.server = Process([self.env.get("AMESH_NATS_SERVER", "nats-server"), "-a", "127.0.0.1", "-p", str(self.port)], self.env, "nats-server")
-        self.processes.append(self.server)
-        self.server.wait_line(lambda line: "Server is ready" in line, stream="err")
-
-    def start_env(self):
-        self.up = self.spawn("env")
-        self.up.wait_line("ready ")
+        super().start_up()
 
     @staticmethod
     def kill(process):
@@ -398,7 +384,7 @@ def control_text(mesh):
 
 
 def main():
-    with Bus() as mesh:
+    with Asking() as mesh:
         mesh.agent("py", "--concurrency", "16", SERVED)
         mesh.agent("py", "--concurrency", "16", SERVED)
         mesh.agent("exec", "--concurrency", "4", "--", AGENT)

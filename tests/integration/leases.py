@@ -12,7 +12,7 @@ import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
-from meshtest import AMESH, Mesh, Process, Tap, check, free_port, terminal, until  # noqa: E402
+from meshtest import AMESH, Bus, Tap, check, terminal, until  # noqa: E402
 
 PY = sys.executable
 ENDS = ("TASK_STATE_COMPLETED", "TASK_STATE_FAILED", "TASK_STATE_CANCELED", "TASK_STATE_REJECTED")
@@ -38,26 +38,7 @@ elif word == 'wait':
 """
 
 
-class Bus(Mesh):
-    """A nats-server that stays, and an environment that comes and goes."""
-
-    def start_up(self):
-        self.port = free_port()
-        server = Process([self.env.get("AMESH_NATS_SERVER", "nats-server"), "-a", "127.0.0.1", "-p", str(self.port)], self.env, "nats-server")
-        self.processes.append(server)
-        server.wait_line(lambda line: "Server is ready" in line, stream="err")
-        self.bus = f"nats://127.0.0.1:{self.port}"
-        self.env["AMESH_BUS"] = self.bus
-        self.start_env()
-
-    def start_env(self):
-        self.up = self.spawn("env")
-        self.up.wait_line("ready ")
-
-    def kill_env(self):
-        self.up.signal(signal.SIGKILL)
-        self.up.wait()
-
+class Leases(Bus):
     def path(self, name):
         return os.path.join(self.home, name)
 
@@ -73,9 +54,6 @@ class Bus(Mesh):
 
     def detach(self, agent, text, *options):
         return self.run("ask", "--detach", *options, agent, text).ok().out.strip()
-
-    def show(self, task):
-        return self.run("task", "show", task, "--json").ok().json()
 
     def attempts(self, task):
         return self.show(task)["metadata"]["amp/attempts"]
@@ -333,7 +311,7 @@ def retry_in_words(mesh):
 
 
 def main():
-    with Bus() as mesh:
+    with Leases() as mesh:
         tap.run("a late result of an instance that was stopped past its lease is refused, and shown", zombie, mesh)
         tap.run("an instance that comes back to a lost lease stops its agent", zombie_at_work, mesh)
         tap.run("an instance that is cut off stops its agent by itself; another one goes on", partition, mesh)

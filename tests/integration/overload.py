@@ -3,14 +3,13 @@
 nothing accepted is lost, and nobody's flood is another's wait."""
 import json
 import os
-import signal
 import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 from lib_nats import Nats  # noqa: E402
-from meshtest import BUILD, TOP, Mesh, Process, Tap, check, free_port, until  # noqa: E402
+from meshtest import BUILD, TOP, Bus, Tap, check, until  # noqa: E402
 
 # The limit of memory is the release build's; a sanitizer's shadow is not ours.
 RELEASE = os.environ.get("AMESH_RELEASE", os.path.join(TOP, "build/release/amesh"))
@@ -19,28 +18,7 @@ RSS_MAX_KIB = 128 << 10
 tap = Tap()
 
 
-class Bus(Mesh):
-    """A nats-server that stays, and an environment that comes and goes; `program` runs it."""
-
-    def start_up(self):
-        port = free_port()
-        server = Process([self.env.get("AMESH_NATS_SERVER", "nats-server"), "-a", "127.0.0.1", "-p", str(port)], self.env, "nats-server")
-        self.processes.append(server)
-        server.wait_line(lambda line: "Server is ready" in line, stream="err")
-        self.bus = f"nats://127.0.0.1:{port}"
-        self.env["AMESH_BUS"] = self.bus
-        self.start_env()
-
-    def start_env(self, *options, program=None):
-        self.up = Process([program or self.env["AMESH"], "env", *options], self.env, "amesh env")
-        self.processes.append(self.up)
-        self.up.wait_line("ready ")
-
-    def restart_env(self, *options, program=None):
-        self.up.signal(signal.SIGKILL)
-        self.up.wait()
-        self.start_env(*options, program=program)
-
+class Measured(Bus):
     def status(self, name):
         with open(f"/proc/{self.up.child.pid}/status") as f:
             return int(next(line for line in f if line.startswith(name)).split()[1])
@@ -158,7 +136,7 @@ def a_loop_is_shown(mesh):
 
 
 def main():
-    with Bus() as mesh:
+    with Measured() as mesh:
         mesh.restart_env(program=RELEASE if os.path.exists(RELEASE) else None)
         tap.run("10,000 submits at once: accepted, none lost, within 128 MiB", ten_thousand, mesh)
         tap.run("requests larger than the memory for them come through", large_ones, mesh)

@@ -1,37 +1,14 @@
 #!/usr/bin/env python3
 """What happened in a task, told afterwards: waits with their reasons, attempts and deaths, tool calls, questions, child tasks; folded when there is much; a conversation as one."""
 import os
-import signal
 import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
-from meshtest import AMESH, Mesh, Process, Tap, check, free_port, until  # noqa: E402
+from meshtest import AMESH, Bus, Tap, check, until  # noqa: E402
 
 tap = Tap()
-
-
-class Bus(Mesh):
-    """A nats-server that stays, and an environment that comes and goes."""
-
-    def start_up(self):
-        port = free_port()
-        server = Process([self.env.get("AMESH_NATS_SERVER", "nats-server"), "-a", "127.0.0.1", "-p", str(port)], self.env, "nats-server")
-        self.processes.append(server)
-        server.wait_line(lambda line: "Server is ready" in line, stream="err")
-        self.env["AMESH_BUS"] = f"nats://127.0.0.1:{port}"
-        self.start_env()
-
-    def start_env(self):
-        self.up = self.spawn("env")
-        self.up.wait_line("ready ")
-
-    def restart_env(self):
-        self.up.signal(signal.SIGKILL)
-        self.up.wait()
-        self.start_env()
-
 
 # An agent that does a bit of everything; the task's text says how much of it.
 WORKER = r'''

@@ -4,12 +4,11 @@ import datetime
 import json
 import os
 import random
-import signal
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support")]
-from meshtest import TOP, Failed, Mesh, Process, Tap, check, free_port, until  # noqa: E402
+from meshtest import TOP, Bus, Failed, Tap, check, until  # noqa: E402
 
 RELEASE = os.environ.get("AMESH_RELEASE", os.path.join(TOP, "build/release/amesh"))  # a preloaded library and a sanitizer do not get on
 LIBRARY = next((p for p in ("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1") if os.path.exists(p)), None)
@@ -18,20 +17,14 @@ HOUR = 3600
 tap = Tap()
 
 
-class Clocked(Mesh):
-    """A nats-server that stays, an environment that comes and goes, and a wall clock of its own that the test sets."""
+class Clocked(Bus):
+    """With a wall clock of its own that the test sets."""
 
     def start_up(self):
-        port = free_port()
-        server = Process([self.env.get("AMESH_NATS_SERVER", "nats-server"), "-a", "127.0.0.1", "-p", str(port)], self.env, "nats-server")
-        self.processes.append(server)
-        server.wait_line(lambda line: "Server is ready" in line, stream="err")
-        self.bus = f"nats://127.0.0.1:{port}"
-        self.env["AMESH_BUS"] = self.bus
         self.path = os.path.join(self.home, "clock")
         self.set_by = 0
         self.set(0)
-        self.start_env()
+        super().start_up()
 
     def set(self, seconds):
         """By so much more than it is now."""
@@ -43,21 +36,9 @@ class Clocked(Mesh):
     def now(self):
         return datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=self.set_by)
 
-    def start_env(self):
+    def start_env(self, *options, **how):
         fake = dict(LD_PRELOAD=LIBRARY, FAKETIME_TIMESTAMP_FILE=self.path, FAKETIME_NO_CACHE="1", FAKETIME_DONT_FAKE_MONOTONIC="1") if LIBRARY else {}
-        self.up = Process([RELEASE, "env"], dict(self.env, **fake), "amesh env")
-        self.processes.append(self.up)
-        self.up.wait_line("ready ")
-
-    def kill_env(self):
-        self.up.signal(signal.SIGKILL)
-        self.up.wait()
-
-    def show(self, task):
-        return self.run("task", "show", task, "--json").ok().json()
-
-    def state(self, task):
-        return self.show(task)["status"]["state"]
+        super().start_env(*options, program=RELEASE, env=fake, **how)
 
     def ask(self, *args):
         return self.run("ask", *args).ok().out.strip()

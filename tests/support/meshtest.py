@@ -165,6 +165,40 @@ class Mesh:
         return Result(argv, child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
 
+class Bus(Mesh):
+    """A nats-server that stays, and an environment that comes and goes; `program` runs it."""
+
+    def start_up(self):
+        self.port = free_port()
+        self.bus = self.env["AMESH_BUS"] = f"nats://127.0.0.1:{self.port}"
+        self.start_server()
+        self.start_env()
+
+    def start_server(self):
+        self.server = Process([self.env.get("AMESH_NATS_SERVER", "nats-server"), "-a", "127.0.0.1", "-p", str(self.port)], self.env, "nats-server")
+        self.processes.append(self.server)
+        self.server.wait_line(lambda line: "Server is ready" in line, stream="err")
+
+    def start_env(self, *options, program=None, env=None):
+        self.up = Process([program or AMESH, "env", *options], dict(self.env, **(env or {})), "amesh env")
+        self.processes.append(self.up)
+        self.up.wait_line("ready ")
+
+    def kill_env(self):
+        self.up.signal(signal.SIGKILL)
+        self.up.wait()
+
+    def restart_env(self, *options, **how):
+        self.kill_env()
+        self.start_env(*options, **how)
+
+    def show(self, task):
+        return self.run("task", "show", task, "--json").ok().json()
+
+    def state(self, task):
+        return self.show(task)["status"]["state"]
+
+
 def until(probe, message, deadline=DEADLINE):
     """Asks again and again, as a user would, until probe() gives something true. Only for states that no event announces."""
     end = time.monotonic() + deadline

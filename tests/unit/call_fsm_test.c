@@ -8,74 +8,7 @@
 
 #include <cmocka.h>
 
-#include "base/call_fsm.h"
-
-#define NOW 1000000
-
-struct machine {
-    struct call_fsm fsm;
-    struct call_action actions[CALL_ACTIONS_MAX];
-    size_t count;
-    int64_t now;
-};
-
-static void begin(struct machine *machine, uint32_t timeout_ms, bool is_impatient)
-{
-    machine->now = NOW;
-    call_fsm_init(&machine->fsm, timeout_ms, is_impatient, 7, machine->now);
-}
-
-static void feed(struct machine *machine, struct call_event event)
-{
-    machine->count = call_fsm_step(&machine->fsm, &event, machine->now, machine->actions);
-}
-
-static void say(struct machine *machine, enum call_event_kind kind)
-{
-    feed(machine, (struct call_event){.kind = kind});
-}
-
-static void say_frame(struct machine *machine, bool is_last)
-{
-    feed(machine, (struct call_event){.kind = CALL_EV_FRAME, .is_last = is_last});
-}
-
-static const struct call_action *find(const struct machine *machine, enum call_action_kind kind)
-{
-    for (size_t i = 0; i < machine->count; i++) {
-        if (machine->actions[i].kind == kind) {
-            return &machine->actions[i];
-        }
-    }
-    return NULL;
-}
-
-static void assert_does(const struct machine *machine, enum call_action_kind kind)
-{
-    assert_non_null(find(machine, kind));
-}
-
-static void assert_does_not(const struct machine *machine, enum call_action_kind kind)
-{
-    assert_null(find(machine, kind));
-}
-
-static void assert_ends(const struct machine *machine, enum call_why why)
-{
-    const struct call_action *end = find(machine, CALL_DO_END);
-    assert_non_null(end);
-    assert_int_equal(end->why, why);
-    assert_int_equal(machine->fsm.phase, CALL_ENDED);
-}
-
-/* Lets the time of its own timer pass. */
-static void wait_for_timer(struct machine *machine)
-{
-    const struct call_action *timer = find(machine, CALL_DO_SET_TIMER);
-    assert_non_null(timer);
-    machine->now += timer->in_ms;
-    say(machine, CALL_EV_TIMER);
-}
+#include "call_machine.h"
 
 /* ---- one table: from a phase, an event, what is done ------------------------------------------------------ */
 
@@ -83,18 +16,18 @@ enum start { FRESH, SENT, ASKING, WAITING, TAKEN };
 
 static void bring_to(struct machine *machine, enum start start, uint32_t timeout_ms, bool is_impatient)
 {
-    begin(machine, timeout_ms, is_impatient);
+    machine_begin(machine, timeout_ms, is_impatient);
     if (start >= SENT) {
-        say(machine, CALL_EV_START);
+        machine_say(machine, CALL_EV_START);
     }
     if (start == ASKING || start == WAITING) {
-        say(machine, CALL_EV_NO_RESPONDERS);
+        machine_say(machine, CALL_EV_NO_RESPONDERS);
     }
     if (start == WAITING) {
-        say(machine, CALL_EV_WHO_THERE);
+        machine_say(machine, CALL_EV_WHO_THERE);
     }
     if (start == TAKEN) {
-        say_frame(machine, false);
+        machine_say_frame(machine, false);
     }
 }
 
@@ -146,7 +79,7 @@ static void test_each_event_does_what_the_table_says(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct machine machine;
         bring_to(&machine, rows[i].start, 0, rows[i].is_impatient);
-        feed(&machine, rows[i].event);
+        machine_feed(&machine, rows[i].event);
         unsigned actions = 0;
         for (size_t j = 0; j < machine.count; j++) {
             actions |= 1u << machine.actions[j].kind;
@@ -170,11 +103,11 @@ static void test_a_busy_agent_is_tried_again_sooner_at_first_and_at_most_every_q
     int64_t first = machine.fsm.retry_at - machine.now;
     assert_in_range(first, 1, CALL_BACKOFF_MIN_MS + 1);
     for (int i = 0; i < 20; i++) {
-        wait_for_timer(&machine);
+        machine_wait_for_timer(&machine);
         assert_does(&machine, CALL_DO_PUBLISH_REQUEST);
-        say(&machine, CALL_EV_NO_RESPONDERS);
+        machine_say(&machine, CALL_EV_NO_RESPONDERS);
         if (machine.fsm.phase == CALL_ASKING) {
-            say(&machine, CALL_EV_WHO_THERE);
+            machine_say(&machine, CALL_EV_WHO_THERE);
         }
         assert_does_not(&machine, CALL_DO_SAY_WAITING); /* said once */
         assert_int_equal(machine.fsm.phase, CALL_WAITING);
@@ -188,12 +121,12 @@ static void test_an_agent_that_leaves_while_it_is_waited_for_is_noticed_within_a
     struct machine machine;
     bring_to(&machine, WAITING, 0, false);
     while (machine.fsm.phase != CALL_ENDED) {
-        wait_for_timer(&machine);
-        say(&machine, CALL_EV_NO_RESPONDERS);
+        machine_wait_for_timer(&machine);
+        machine_say(&machine, CALL_EV_NO_RESPONDERS);
         if (machine.fsm.phase == CALL_ASKING) {
-            say(&machine, CALL_EV_WHO_NONE);
+            machine_say(&machine, CALL_EV_WHO_NONE);
         }
-        assert_true(machine.now - NOW <= CALL_WHO_EVERY_MS + CALL_BACKOFF_MAX_MS + 1);
+        assert_true(machine.now - MACHINE_NOW <= CALL_WHO_EVERY_MS + CALL_BACKOFF_MAX_MS + 1);
     }
     assert_ends(&machine, CALL_WHY_NOBODY);
 }
@@ -203,10 +136,10 @@ static void test_more_than_a_few_full_instances_count_as_busy(void **state)
     struct machine machine;
     bring_to(&machine, SENT, 0, true);
     for (unsigned i = 0; i < CALL_BOUNCES_MAX; i++) {
-        say(&machine, CALL_EV_BOUNCED);
+        machine_say(&machine, CALL_EV_BOUNCED);
         assert_does(&machine, CALL_DO_PUBLISH_REQUEST);
     }
-    say(&machine, CALL_EV_BOUNCED);
+    machine_say(&machine, CALL_EV_BOUNCED);
     assert_ends(&machine, CALL_WHY_BUSY);
 }
 
@@ -214,8 +147,8 @@ static void test_a_request_without_answer_is_never_sent_again_by_itself(void **s
 {
     struct machine machine;
     bring_to(&machine, SENT, 0, false);
-    wait_for_timer(&machine);
-    assert_int_equal(machine.now - NOW, CALL_SILENCE_MS);
+    machine_wait_for_timer(&machine);
+    assert_int_equal(machine.now - MACHINE_NOW, CALL_SILENCE_MS);
     assert_ends(&machine, CALL_WHY_NO_ACK);
 }
 
@@ -224,14 +157,14 @@ static void test_silence_of_the_callee_is_pinged_each_second_and_frames_put_it_o
     struct machine machine;
     bring_to(&machine, TAKEN, 0, false);
     machine.now += CALL_PING_EVERY_MS - 1;
-    say(&machine, CALL_EV_TIMER);
+    machine_say(&machine, CALL_EV_TIMER);
     assert_does_not(&machine, CALL_DO_PUBLISH_PING);
-    say_frame(&machine, false);
+    machine_say_frame(&machine, false);
     for (int i = 0; i < 50; i++) {
-        wait_for_timer(&machine);
+        machine_wait_for_timer(&machine);
         assert_does(&machine, CALL_DO_PUBLISH_PING);
-        assert_int_equal(find(&machine, CALL_DO_SET_TIMER)->in_ms, CALL_PING_EVERY_MS);
-        say(&machine, CALL_EV_PONG);
+        assert_int_equal(machine_find(&machine, CALL_DO_SET_TIMER)->in_ms, CALL_PING_EVERY_MS);
+        machine_say(&machine, CALL_EV_PONG);
     }
 }
 
@@ -240,10 +173,10 @@ static void test_a_sidecar_that_hangs_is_given_up_after_ten_pings(void **state)
     struct machine machine;
     bring_to(&machine, TAKEN, 0, false);
     for (unsigned i = 0; i < CALL_PINGS_OPEN_MAX; i++) {
-        wait_for_timer(&machine);
+        machine_wait_for_timer(&machine);
         assert_does(&machine, CALL_DO_PUBLISH_PING);
     }
-    wait_for_timer(&machine);
+    machine_wait_for_timer(&machine);
     assert_ends(&machine, CALL_WHY_HUNG);
 }
 
@@ -253,11 +186,11 @@ static void test_the_deadline_is_kept_in_every_phase_and_says_which_it_was(void 
     for (enum start start = SENT; start <= TAKEN; start++) {
         struct machine machine;
         bring_to(&machine, start, 500, false);
-        machine.now = NOW + 500;
-        say(&machine, CALL_EV_TIMER);
+        machine.now = MACHINE_NOW + 500;
+        machine_say(&machine, CALL_EV_TIMER);
         assert_ends(&machine, CALL_WHY_DEADLINE);
-        assert_int_equal(find(&machine, CALL_DO_END)->phase, phases[start]);
-        assert_int_equal(find(&machine, CALL_DO_PUBLISH_CANCEL) != NULL, start == TAKEN);
+        assert_int_equal(machine_find(&machine, CALL_DO_END)->phase, phases[start]);
+        assert_int_equal(machine_find(&machine, CALL_DO_PUBLISH_CANCEL) != NULL, start == TAKEN);
     }
 }
 
@@ -265,13 +198,13 @@ static void test_a_cancel_that_comes_before_the_first_frame_reaches_whoever_took
 {
     struct machine machine;
     bring_to(&machine, SENT, 0, false);
-    say(&machine, CALL_EV_CANCEL);
-    say_frame(&machine, false);
+    machine_say(&machine, CALL_EV_CANCEL);
+    machine_say_frame(&machine, false);
     assert_does(&machine, CALL_DO_TAKEN);
     assert_does(&machine, CALL_DO_PUBLISH_CANCEL);
     bring_to(&machine, SENT, 0, false);
-    say(&machine, CALL_EV_CANCEL);
-    say(&machine, CALL_EV_BOUNCED);
+    machine_say(&machine, CALL_EV_CANCEL);
+    machine_say(&machine, CALL_EV_BOUNCED);
     assert_ends(&machine, CALL_WHY_CANCELED);
 }
 
@@ -279,15 +212,15 @@ static void test_a_cancelled_task_that_does_not_end_is_let_go_after_ten_seconds(
 {
     struct machine machine;
     bring_to(&machine, TAKEN, 0, false);
-    say(&machine, CALL_EV_CANCEL);
+    machine_say(&machine, CALL_EV_CANCEL);
     while (machine.fsm.phase != CALL_ENDED) {
-        wait_for_timer(&machine);
-        say(&machine, machine.fsm.phase == CALL_ENDED ? CALL_EV_TIMER : CALL_EV_PONG);
-        if (machine.now - NOW >= CALL_CANCEL_MAX_MS) {
+        machine_wait_for_timer(&machine);
+        machine_say(&machine, machine.fsm.phase == CALL_ENDED ? CALL_EV_TIMER : CALL_EV_PONG);
+        if (machine.now - MACHINE_NOW >= CALL_CANCEL_MAX_MS) {
             break;
         }
     }
-    assert_int_equal(machine.now - NOW, CALL_CANCEL_MAX_MS);
+    assert_int_equal(machine.now - MACHINE_NOW, CALL_CANCEL_MAX_MS);
     assert_int_equal(machine.fsm.phase, CALL_ENDED);
 }
 
@@ -295,21 +228,21 @@ static void test_a_short_loss_of_the_bus_is_survived_and_a_long_one_is_an_error(
 {
     struct machine machine;
     bring_to(&machine, TAKEN, 0, false);
-    say(&machine, CALL_EV_BUS_DOWN);
+    machine_say(&machine, CALL_EV_BUS_DOWN);
     assert_does(&machine, CALL_DO_SAY_WAITING);
     machine.now += CALL_DOWN_MAX_MS - 1;
-    say(&machine, CALL_EV_TIMER);
+    machine_say(&machine, CALL_EV_TIMER);
     assert_does_not(&machine, CALL_DO_PUBLISH_PING);
-    say(&machine, CALL_EV_BUS_UP);
-    wait_for_timer(&machine);
+    machine_say(&machine, CALL_EV_BUS_UP);
+    machine_wait_for_timer(&machine);
     assert_does(&machine, CALL_DO_PUBLISH_PING);
-    say_frame(&machine, true);
+    machine_say_frame(&machine, true);
     assert_ends(&machine, CALL_WHY_STREAM);
 
     bring_to(&machine, TAKEN, 0, false);
-    say(&machine, CALL_EV_BUS_DOWN);
+    machine_say(&machine, CALL_EV_BUS_DOWN);
     machine.now += CALL_DOWN_MAX_MS;
-    say(&machine, CALL_EV_TIMER);
+    machine_say(&machine, CALL_EV_TIMER);
     assert_ends(&machine, CALL_WHY_NO_BUS);
 }
 
@@ -317,9 +250,9 @@ static void test_a_task_that_ended_while_the_bus_was_away_is_lost_frames_and_no_
 {
     struct machine machine;
     bring_to(&machine, TAKEN, 0, false);
-    say(&machine, CALL_EV_BUS_DOWN);
-    say(&machine, CALL_EV_BUS_UP);
-    say(&machine, CALL_EV_PONG_UNKNOWN);
+    machine_say(&machine, CALL_EV_BUS_DOWN);
+    machine_say(&machine, CALL_EV_BUS_UP);
+    machine_say(&machine, CALL_EV_PONG_UNKNOWN);
     assert_ends(&machine, CALL_WHY_MISSED_END);
 }
 
@@ -327,28 +260,28 @@ static void test_absence_right_after_the_bus_came_back_is_not_believed(void **st
 {
     struct machine machine;
     bring_to(&machine, TAKEN, 0, false);
-    say(&machine, CALL_EV_BUS_DOWN);
-    say(&machine, CALL_EV_BUS_UP);
+    machine_say(&machine, CALL_EV_BUS_DOWN);
+    machine_say(&machine, CALL_EV_BUS_UP);
     int64_t back = machine.now;
     while (machine.fsm.phase != CALL_ENDED) {
         assert_true(machine.now - back < CALL_RETURN_MS + CALL_PING_EVERY_MS);
-        wait_for_timer(&machine);
-        say(&machine, CALL_EV_PONG_NONE);
+        machine_wait_for_timer(&machine);
+        machine_say(&machine, CALL_EV_PONG_NONE);
     }
     assert_ends(&machine, CALL_WHY_GONE);
     assert_true(machine.now - back >= CALL_RETURN_MS);
 
     bring_to(&machine, ASKING, 0, false);
-    say(&machine, CALL_EV_BUS_DOWN);
-    say(&machine, CALL_EV_BUS_UP);
-    say(&machine, CALL_EV_NO_RESPONDERS);
+    machine_say(&machine, CALL_EV_BUS_DOWN);
+    machine_say(&machine, CALL_EV_BUS_UP);
+    machine_say(&machine, CALL_EV_NO_RESPONDERS);
     machine.now += CALL_WHO_EVERY_MS;
-    say(&machine, CALL_EV_TIMER);
+    machine_say(&machine, CALL_EV_TIMER);
     if (machine.fsm.phase == CALL_SENT) {
-        say(&machine, CALL_EV_NO_RESPONDERS);
+        machine_say(&machine, CALL_EV_NO_RESPONDERS);
     }
     assert_int_equal(machine.fsm.phase, CALL_ASKING);
-    say(&machine, CALL_EV_WHO_NONE);
+    machine_say(&machine, CALL_EV_WHO_NONE);
     assert_int_equal(machine.fsm.phase, CALL_WAITING);
 }
 
@@ -356,9 +289,9 @@ static void test_an_ended_task_whose_end_marker_stays_out_is_lost_frames(void **
 {
     struct machine machine;
     bring_to(&machine, TAKEN, 0, false);
-    say(&machine, CALL_EV_PONG_ENDED); /* the marker may be right behind */
+    machine_say(&machine, CALL_EV_PONG_ENDED); /* the marker may be right behind */
     assert_int_equal(machine.fsm.phase, CALL_TAKEN);
-    say(&machine, CALL_EV_PONG_ENDED);
+    machine_say(&machine, CALL_EV_PONG_ENDED);
     assert_ends(&machine, CALL_WHY_MISSED_END);
 }
 
@@ -366,11 +299,11 @@ static void test_a_request_that_nobody_took_goes_out_when_the_bus_is_back(void *
 {
     struct machine machine;
     bring_to(&machine, SENT, 0, false);
-    feed(&machine, (struct call_event){.kind = CALL_EV_NOT_PUBLISHED, .action = CALL_DO_PUBLISH_REQUEST, .code = AMP_NO_BUS});
+    machine_feed(&machine, (struct call_event){.kind = CALL_EV_NOT_PUBLISHED, .action = CALL_DO_PUBLISH_REQUEST, .code = AMP_NO_BUS});
     machine.now += 300;
-    say(&machine, CALL_EV_TIMER);
+    machine_say(&machine, CALL_EV_TIMER);
     assert_does_not(&machine, CALL_DO_PUBLISH_REQUEST);
-    say(&machine, CALL_EV_BUS_UP);
+    machine_say(&machine, CALL_EV_BUS_UP);
     assert_does(&machine, CALL_DO_PUBLISH_REQUEST);
 }
 
@@ -416,7 +349,7 @@ static void test_random_events_never_send_a_taken_request_again_nor_act_after_th
 {
     for (unsigned seed = 1; seed <= 4000; seed++) {
         random_state = seed;
-        struct machine machine = {.now = NOW};
+        struct machine machine = {.now = MACHINE_NOW};
         call_fsm_init(&machine.fsm, draw(2) ? draw(30000) : 0, draw(2), seed, machine.now);
         call_fsm_lease(&machine.fsm, draw(2) ? 300 + draw(3000) : 0);
         bool is_out = false, was_taken = false;
@@ -426,10 +359,10 @@ static void test_random_events_never_send_a_taken_request_again_nor_act_after_th
             bool is_answer = event.kind == CALL_EV_NO_RESPONDERS || event.kind == CALL_EV_BOUNCED ||
                              (event.kind == CALL_EV_NOT_PUBLISHED && event.action == CALL_DO_PUBLISH_REQUEST);
             is_out = is_out && !is_answer;
-            feed(&machine, event);
+            machine_feed(&machine, event);
             check_step(&machine, &is_out, &was_taken, &ends);
             assert_int_equal(ends, machine.fsm.phase == CALL_ENDED);
-            assert_true(ends || machine.fsm.phase == CALL_IDLE || find(&machine, CALL_DO_SET_TIMER));
+            assert_true(ends || machine.fsm.phase == CALL_IDLE || machine_find(&machine, CALL_DO_SET_TIMER));
             machine.now += draw(400);
             event = random_event();
         }
@@ -441,16 +374,16 @@ static void test_every_call_with_a_deadline_ends_by_its_timers_alone(void **stat
     for (unsigned seed = 1; seed <= 500; seed++) {
         random_state = seed;
         struct machine machine;
-        begin(&machine, 5000, false);
-        say(&machine, CALL_EV_START);
+        machine_begin(&machine, 5000, false);
+        machine_say(&machine, CALL_EV_START);
         for (unsigned i = draw(10); i > 0 && machine.fsm.phase != CALL_ENDED; i--) {
-            feed(&machine, random_event());
+            machine_feed(&machine, random_event());
         }
         for (unsigned i = 0; i < 1000 && machine.fsm.phase != CALL_ENDED; i++) {
-            wait_for_timer(&machine);
+            machine_wait_for_timer(&machine);
         }
         assert_int_equal(machine.fsm.phase, CALL_ENDED);
-        assert_true(machine.now - NOW <= 5000);
+        assert_true(machine.now - MACHINE_NOW <= 5000);
     }
 }
 

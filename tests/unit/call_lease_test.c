@@ -6,74 +6,7 @@
 
 #include <cmocka.h>
 
-#include "base/call_fsm.h"
-
-#define NOW 1000000
-
-struct machine {
-    struct call_fsm fsm;
-    struct call_action actions[CALL_ACTIONS_MAX];
-    size_t count;
-    int64_t now;
-};
-
-static void begin(struct machine *machine, uint32_t timeout_ms, bool is_impatient)
-{
-    machine->now = NOW;
-    call_fsm_init(&machine->fsm, timeout_ms, is_impatient, 7, machine->now);
-}
-
-static void feed(struct machine *machine, struct call_event event)
-{
-    machine->count = call_fsm_step(&machine->fsm, &event, machine->now, machine->actions);
-}
-
-static void say(struct machine *machine, enum call_event_kind kind)
-{
-    feed(machine, (struct call_event){.kind = kind});
-}
-
-static void say_frame(struct machine *machine, bool is_last)
-{
-    feed(machine, (struct call_event){.kind = CALL_EV_FRAME, .is_last = is_last});
-}
-
-static const struct call_action *find(const struct machine *machine, enum call_action_kind kind)
-{
-    for (size_t i = 0; i < machine->count; i++) {
-        if (machine->actions[i].kind == kind) {
-            return &machine->actions[i];
-        }
-    }
-    return NULL;
-}
-
-static void assert_does(const struct machine *machine, enum call_action_kind kind)
-{
-    assert_non_null(find(machine, kind));
-}
-
-static void assert_does_not(const struct machine *machine, enum call_action_kind kind)
-{
-    assert_null(find(machine, kind));
-}
-
-static void assert_ends(const struct machine *machine, enum call_why why)
-{
-    const struct call_action *end = find(machine, CALL_DO_END);
-    assert_non_null(end);
-    assert_int_equal(end->why, why);
-    assert_int_equal(machine->fsm.phase, CALL_ENDED);
-}
-
-/* Lets the time of its own timer pass. */
-static void wait_for_timer(struct machine *machine)
-{
-    const struct call_action *timer = find(machine, CALL_DO_SET_TIMER);
-    assert_non_null(timer);
-    machine->now += timer->in_ms;
-    say(machine, CALL_EV_TIMER);
-}
+#include "call_machine.h"
 
 /* ---- on lease ------------------------------------------------------------------------------------------------ */
 
@@ -81,18 +14,18 @@ static void wait_for_timer(struct machine *machine)
 
 static void begin_leased(struct machine *machine)
 {
-    begin(machine, 0, true);
+    machine_begin(machine, 0, true);
     call_fsm_lease(&machine->fsm, LEASE_MS);
-    say(machine, CALL_EV_START);
-    say_frame(machine, false);
+    machine_say(machine, CALL_EV_START);
+    machine_say_frame(machine, false);
 }
 
 static void begin_attached(struct machine *machine)
 {
-    begin(machine, 0, true);
+    machine_begin(machine, 0, true);
     call_fsm_lease(&machine->fsm, LEASE_MS);
     call_fsm_attach(&machine->fsm);
-    say(machine, CALL_EV_START);
+    machine_say(machine, CALL_EV_START);
 }
 
 static void test_a_lease_is_kept_by_pings_also_while_frames_come(void **state)
@@ -102,9 +35,9 @@ static void test_a_lease_is_kept_by_pings_also_while_frames_come(void **state)
     begin_leased(&machine);
     for (unsigned i = 0; i < 100; i++) { /* ten seconds, a frame each 100 ms */
         machine.now += 100;
-        say(&machine, CALL_EV_TIMER);
-        pings += find(&machine, CALL_DO_PUBLISH_PING) != NULL;
-        say_frame(&machine, false);
+        machine_say(&machine, CALL_EV_TIMER);
+        pings += machine_find(&machine, CALL_DO_PUBLISH_PING) != NULL;
+        machine_say_frame(&machine, false);
     }
     assert_int_equal(pings, 10);
 }
@@ -114,10 +47,10 @@ static void test_a_lease_lapses_when_nothing_is_heard_and_nobody_is_told(void **
     struct machine machine;
     begin_leased(&machine);
     for (int64_t heard = machine.now; machine.fsm.phase != CALL_ENDED;) {
-        wait_for_timer(&machine);
+        machine_wait_for_timer(&machine);
         assert_true(machine.now - heard <= LEASE_MS + CALL_LEASE_GRACE_MS);
     }
-    assert_int_equal(machine.now, NOW + LEASE_MS + CALL_LEASE_GRACE_MS);
+    assert_int_equal(machine.now, MACHINE_NOW + LEASE_MS + CALL_LEASE_GRACE_MS);
     assert_ends(&machine, CALL_WHY_LAPSED);
     assert_does_not(&machine, CALL_DO_PUBLISH_CANCEL);
 }
@@ -127,7 +60,7 @@ static void test_a_caller_that_stood_still_itself_asks_before_it_lets_a_lease_la
     struct machine machine;
     begin_leased(&machine);
     machine.now += 10 * LEASE_MS;
-    say(&machine, CALL_EV_TIMER);
+    machine_say(&machine, CALL_EV_TIMER);
     assert_int_equal(machine.fsm.phase, CALL_TAKEN);
     assert_does(&machine, CALL_DO_PUBLISH_PING);
 }
@@ -139,8 +72,8 @@ static void test_frames_pongs_and_reports_keep_a_lease(void **state)
     begin_leased(&machine);
     for (size_t i = 0; i < 9; i++) {
         machine.now += LEASE_MS;
-        say(&machine, kinds[i % 3]);
-        say(&machine, CALL_EV_TIMER);
+        machine_say(&machine, kinds[i % 3]);
+        machine_say(&machine, CALL_EV_TIMER);
         assert_int_equal(machine.fsm.phase, CALL_TAKEN);
     }
 }
@@ -152,10 +85,10 @@ static void test_what_did_not_arrive_of_a_lease_is_asked_for(void **state)
         struct machine machine;
         begin_leased(&machine);
         if (kinds[i] == CALL_EV_PONG_ENDED)
-            say(&machine, kinds[i]); /* once, its end may be on its way */
-        say(&machine, kinds[i]);
+            machine_say(&machine, kinds[i]); /* once, its end may be on its way */
+        machine_say(&machine, kinds[i]);
         assert_does(&machine, CALL_DO_PUBLISH_ATTACH);
-        say_frame(&machine, true);
+        machine_say_frame(&machine, true);
         assert_ends(&machine, CALL_WHY_STREAM);
     }
 }
@@ -165,9 +98,9 @@ static void test_gaps_that_do_not_heal_end_the_call(void **state)
     struct machine machine;
     begin_leased(&machine);
     for (unsigned i = 0; i < CALL_GAPS_MAX; i++)
-        say(&machine, CALL_EV_FRAME_GAP);
+        machine_say(&machine, CALL_EV_FRAME_GAP);
     assert_int_equal(machine.fsm.phase, CALL_TAKEN);
-    say(&machine, CALL_EV_FRAME_GAP);
+    machine_say(&machine, CALL_EV_FRAME_GAP);
     assert_ends(&machine, CALL_WHY_GAP);
 }
 
@@ -175,11 +108,11 @@ static void test_a_bus_that_is_back_is_asked_for_what_was_missed(void **state)
 {
     struct machine machine;
     begin_leased(&machine);
-    say(&machine, CALL_EV_BUS_DOWN);
+    machine_say(&machine, CALL_EV_BUS_DOWN);
     machine.now += LEASE_MS + 2 * CALL_LEASE_GRACE_MS; /* silence of a bus that is away says nothing of the holder */
-    say(&machine, CALL_EV_TIMER);
+    machine_say(&machine, CALL_EV_TIMER);
     assert_int_equal(machine.fsm.phase, CALL_TAKEN);
-    say(&machine, CALL_EV_BUS_UP);
+    machine_say(&machine, CALL_EV_BUS_UP);
     assert_does(&machine, CALL_DO_PUBLISH_ATTACH);
 }
 
@@ -189,19 +122,19 @@ static void test_a_call_that_is_gone_on_with_asks_its_holder_and_nobody_else(voi
     begin_attached(&machine);
     assert_does(&machine, CALL_DO_PUBLISH_ATTACH);
     assert_does_not(&machine, CALL_DO_PUBLISH_REQUEST);
-    say_frame(&machine, false);
+    machine_say_frame(&machine, false);
     assert_does(&machine, CALL_DO_DELIVER);
     assert_does_not(&machine, CALL_DO_TAKEN);
 
     begin_attached(&machine);
-    say(&machine, CALL_EV_REPLY_ERROR); /* it has it not, or not these events */
+    machine_say(&machine, CALL_EV_REPLY_ERROR); /* it has it not, or not these events */
     assert_ends(&machine, CALL_WHY_NOT_KEPT);
 
     begin_attached(&machine); /* nobody there: it may still be on its way back to the bus */
-    for (say(&machine, CALL_EV_NO_RESPONDERS); machine.fsm.phase != CALL_ENDED; say(&machine, CALL_EV_NO_RESPONDERS))
-        wait_for_timer(&machine);
+    for (machine_say(&machine, CALL_EV_NO_RESPONDERS); machine.fsm.phase != CALL_ENDED; machine_say(&machine, CALL_EV_NO_RESPONDERS))
+        machine_wait_for_timer(&machine);
     assert_ends(&machine, CALL_WHY_GONE);
-    assert_in_range(machine.now - NOW, CALL_ATTACH_MAX_MS, CALL_ATTACH_MAX_MS + CALL_ATTACH_EVERY_MS);
+    assert_in_range(machine.now - MACHINE_NOW, CALL_ATTACH_MAX_MS, CALL_ATTACH_MAX_MS + CALL_ATTACH_EVERY_MS);
 }
 
 int main(void)

@@ -1,4 +1,3 @@
-#include "env/journal.h"
 #include "env/journal_files.h"
 
 #include <setjmp.h>
@@ -16,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/loop.h"
+#include "journal_world.h"
 
 /* A journal's files as they are on the disk at one moment. */
 static const char *const suffixes[] = {"", "-wal", "-head"};
@@ -27,42 +27,18 @@ struct image {
 };
 
 struct fixture {
-    struct loop *loop;
-    struct journal *journal;
-    char dir[64], path[96], copy[96]; /* copy: where damaged ones are looked at */
-    unsigned events;                  /* of t-1 */
+    struct journal_world world;
+    char copy[96];   /* where damaged ones are looked at */
+    unsigned events; /* of t-1 */
     struct image image;
     char findings[2000];
 };
 
-static enum amp_code open_journal(struct fixture *fixture, struct amp_error *err)
-{
-    fixture->journal = NULL;
-    return journal_open(fixture->loop, fixture->path, &fixture->journal, err);
-}
-
-static void close_journal(struct fixture *fixture)
-{
-    journal_close(fixture->journal);
-    fixture->journal = NULL;
-}
-
-static void must_open(struct fixture *fixture)
-{
-    struct amp_error err = {0};
-    if (open_journal(fixture, &err) != AMP_OK)
-        fail_msg("%s", err.message);
-}
-
 static int setup(void **state)
 {
     struct fixture *fixture = calloc(1, sizeof *fixture);
-    snprintf(fixture->dir, sizeof fixture->dir, "%s/amesh-chain-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    assert_non_null(mkdtemp(fixture->dir));
-    snprintf(fixture->path, sizeof fixture->path, "%s/journal.db", fixture->dir);
-    snprintf(fixture->copy, sizeof fixture->copy, "%s/copy.db", fixture->dir);
-    fixture->loop = loop_new();
-    must_open(fixture);
+    journal_world_begin(&fixture->world);
+    snprintf(fixture->copy, sizeof fixture->copy, "%s/copy.db", fixture->world.dir);
     *state = fixture;
     return 0;
 }
@@ -77,101 +53,59 @@ static void image_free(struct image *image)
 static int teardown(void **state)
 {
     struct fixture *fixture = *state;
-    char command[96];
-    close_journal(fixture);
-    loop_free(fixture->loop);
+    journal_world_end(&fixture->world);
     image_free(&fixture->image);
-    snprintf(command, sizeof command, "rm -rf %s", fixture->dir);
-    assert_int_equal(system(command), 0);
     free(fixture);
     return 0;
 }
 
 /* ---- writing ------------------------------------------------------------------------------------------------------ */
 
-static void on_commit(void *ctx, enum amp_code code)
-{
-    struct fixture *fixture = ctx;
-    assert_int_equal(code, AMP_OK);
-    loop_stop(fixture->loop, 0);
-}
-
-static void write_now(struct fixture *fixture, struct journal_batch *batch)
-{
-    assert_int_equal(journal_write(fixture->journal, batch, on_commit, fixture), AMP_OK);
-    (void)loop_run(fixture->loop);
-}
-
-static struct journal_row *add_task(struct journal_batch *batch, const char *id, int64_t at, uint32_t events)
-{
-    struct journal_row *row = journal_batch_add(batch, JOURNAL_TASK);
-    row->task = journal_batch_text(batch, id);
-    row->context = "c-1";
-    row->agent = "up";
-    row->state = AMP__TASK_STATE__TASK_STATE_WORKING;
-    row->is_durable = row->is_open = true;
-    row->at_unix_ms = at;
-    row->count = events;
-    return row;
-}
-
-static void write_task(struct fixture *fixture, const char *id, int64_t at)
-{
-    struct journal_batch *batch = journal_batch_new(fixture->journal);
-    add_task(batch, id, at, 0)->request = amp_bytes_of("the request, word for word");
-    struct journal_row *key = journal_batch_add(batch, JOURNAL_KEY);
-    key->scope = "me";
-    key->key = journal_batch_text(batch, id);
-    key->task = key->key;
-    key->body = amp_bytes_of("digest");
-    write_now(fixture, batch);
-}
-
 /* One more event of t-1. */
 static void write_event(struct fixture *fixture)
 {
-    struct journal_batch *batch = journal_batch_new(fixture->journal);
+    struct journal_batch *batch = journal_batch_new(fixture->world.journal);
     struct journal_row *row = journal_batch_add(batch, JOURNAL_EVENT);
     row->task = "t-1";
     row->seq = ++fixture->events;
     row->count = 1;
     row->body = amp_bytes_of("the body of an event, some words long");
-    add_task(batch, "t-1", 100, fixture->events);
-    write_now(fixture, batch);
+    journal_world_add_task(batch, "t-1", 100, fixture->events);
+    journal_world_write(&fixture->world, batch);
 }
 
 static void write_kv(struct fixture *fixture, const char *key, uint32_t version)
 {
-    struct journal_batch *batch = journal_batch_new(fixture->journal);
+    struct journal_batch *batch = journal_batch_new(fixture->world.journal);
     struct journal_row *row = journal_batch_add(batch, JOURNAL_KV);
     row->scope = "shared";
     row->key = journal_batch_text(batch, key);
     row->version = version;
     row->body = amp_bytes_of("\"blue\"");
-    write_now(fixture, batch);
+    journal_world_write(&fixture->world, batch);
 }
 
 static void write_death(struct fixture *fixture)
 {
-    struct journal_batch *batch = journal_batch_new(fixture->journal);
+    struct journal_batch *batch = journal_batch_new(fixture->world.journal);
     struct journal_row *row = journal_batch_add(batch, JOURNAL_DEATH);
     row->agent = "up";
     row->instance = "i-1";
     row->body = amp_bytes_of("killed");
-    write_now(fixture, batch);
+    journal_world_write(&fixture->world, batch);
 }
 
 /* Half of it in the file, half in the log. */
 static void fill(struct fixture *fixture)
 {
-    write_task(fixture, "t-1", 100);
+    journal_world_write_task(&fixture->world, "t-1", 100);
     write_event(fixture);
     write_kv(fixture, "colour", 1);
     write_death(fixture);
-    close_journal(fixture);
-    must_open(fixture);
+    journal_world_close(&fixture->world);
+    journal_world_must_open(&fixture->world);
     write_event(fixture);
-    write_task(fixture, "t-2", 200);
+    journal_world_write_task(&fixture->world, "t-2", 200);
     write_kv(fixture, "size", 1);
     write_kv(fixture, "size", 0);
     write_kv(fixture, "colour", 2);
@@ -186,7 +120,7 @@ static void take_image(struct fixture *fixture)
     for (int i = 0; i < FILES; i++) {
         char name[128];
         struct stat info;
-        snprintf(name, sizeof name, "%s%s", fixture->path, suffixes[i]);
+        snprintf(name, sizeof name, "%s%s", fixture->world.path, suffixes[i]);
         FILE *file = fopen(name, "r");
         assert_non_null(file);
         assert_int_equal(fstat(fileno(file), &info), 0);
@@ -269,19 +203,19 @@ static enum amp_code read_task(struct fixture *fixture, const char *id, struct a
 {
     const struct journal_query query = {.task = id};
     unsigned count = 0;
-    return journal_tasks(fixture->journal, &query, count_row, &count, NULL, err);
+    return journal_tasks(fixture->world.journal, &query, count_row, &count, NULL, err);
 }
 
 static void test_a_journal_in_use_and_one_that_was_closed_are_sound(void **state)
 {
     struct fixture *fixture = *state;
     fill(fixture);
-    must_be_sound(fixture, fixture->path);
+    must_be_sound(fixture, fixture->world.path);
     take_image(fixture);
     put_image(fixture->copy, &fixture->image);
     must_be_sound(fixture, fixture->copy);
-    close_journal(fixture);
-    must_be_sound(fixture, fixture->path);
+    journal_world_close(&fixture->world);
+    must_be_sound(fixture, fixture->world.path);
 }
 
 static void test_a_row_that_was_changed_is_named_when_it_is_read_and_by_verify(void **state)
@@ -289,13 +223,13 @@ static void test_a_row_that_was_changed_is_named_when_it_is_read_and_by_verify(v
     struct fixture *fixture = *state;
     struct amp_error err = {0};
     fill(fixture);
-    run_sql(fixture->path, "UPDATE tasks SET request = x'00' WHERE id = 't-2'");
+    run_sql(fixture->world.path, "UPDATE tasks SET request = x'00' WHERE id = 't-2'");
     assert_int_equal(read_task(fixture, "t-1", &err), AMP_OK);
     assert_int_equal(read_task(fixture, "t-2", &err), AMP_CORRUPT);
     assert_non_null(strstr(err.message, "task t-2"));
     assert_non_null(strstr(err.message, "entry"));
     assert_non_null(strstr(err.hint, "amesh env verify"));
-    must_find(fixture, fixture->path, "tasks|task t-2|");
+    must_find(fixture, fixture->world.path, "tasks|task t-2|");
 }
 
 static void test_every_kind_of_row_is_checked_when_it_is_read(void **state)
@@ -304,13 +238,13 @@ static void test_every_kind_of_row_is_checked_when_it_is_read(void **state)
     const struct journal_kv_query query = {.scope = "shared", .key = "colour"};
     unsigned count = 0;
     fill(fixture);
-    run_sql(fixture->path, "UPDATE events SET at = 7; UPDATE kv SET value = x'01'; UPDATE deaths SET agent = 'down'; UPDATE keys SET digest = x'01'");
-    assert_int_equal(journal_events(fixture->journal, "t-1", 1, count_row, &count, NULL), AMP_CORRUPT);
-    assert_int_equal(journal_kv(fixture->journal, &query, count_row, &count), AMP_CORRUPT);
-    assert_int_equal(journal_deaths(fixture->journal, NULL, 0, count_row, &count, NULL), AMP_CORRUPT);
-    assert_int_equal(journal_key(fixture->journal, "me", "t-1", count_row, &count), AMP_CORRUPT);
+    run_sql(fixture->world.path, "UPDATE events SET at = 7; UPDATE kv SET value = x'01'; UPDATE deaths SET agent = 'down'; UPDATE keys SET digest = x'01'");
+    assert_int_equal(journal_events(fixture->world.journal, "t-1", 1, count_row, &count, NULL), AMP_CORRUPT);
+    assert_int_equal(journal_kv(fixture->world.journal, &query, count_row, &count), AMP_CORRUPT);
+    assert_int_equal(journal_deaths(fixture->world.journal, NULL, 0, count_row, &count, NULL), AMP_CORRUPT);
+    assert_int_equal(journal_key(fixture->world.journal, "me", "t-1", count_row, &count), AMP_CORRUPT);
     assert_int_equal(count, 0);
-    must_find(fixture, fixture->path, "kv|value shared//colour|");
+    must_find(fixture, fixture->world.path, "kv|value shared//colour|");
 }
 
 static void test_a_row_that_is_gone_older_or_back_is_found(void **state)
@@ -343,7 +277,7 @@ static void test_a_row_that_is_gone_older_or_back_is_found(void **state)
 static enum amp_code open_copy(struct fixture *fixture, struct amp_error *err)
 {
     struct journal *journal = NULL;
-    enum amp_code code = journal_open(fixture->loop, fixture->copy, &journal, err);
+    enum amp_code code = journal_open(fixture->world.loop, fixture->copy, &journal, err);
     journal_close(journal);
     return code;
 }
@@ -454,21 +388,21 @@ static void take_over(struct fixture *fixture, const char *sql, unsigned tasks)
 {
     struct journal_counts counts;
     char command[300];
-    close_journal(fixture);
-    snprintf(command, sizeof command, "rm %s*; cp %s %s", fixture->path, JOURNAL_V2, fixture->path);
+    journal_world_close(&fixture->world);
+    snprintf(command, sizeof command, "rm %s*; cp %s %s", fixture->world.path, JOURNAL_V2, fixture->world.path);
     assert_int_equal(system(command), 0);
-    run_sql(fixture->path, sql);
-    must_open(fixture);
-    assert_int_equal(journal_count(fixture->journal, &counts), AMP_OK);
+    run_sql(fixture->world.path, sql);
+    journal_world_must_open(&fixture->world);
+    assert_int_equal(journal_count(fixture->world.journal, &counts), AMP_OK);
     assert_int_equal(counts.tasks, tasks);
-    must_be_sound(fixture, fixture->path);
-    write_task(fixture, "t-new", 5);
-    must_be_sound(fixture, fixture->path);
-    close_journal(fixture);
-    must_open(fixture);
-    must_be_sound(fixture, fixture->path);
-    run_sql(fixture->path, "UPDATE deaths SET at = at + 1");
-    must_find(fixture, fixture->path, "deaths|death 1 of crash|1|");
+    must_be_sound(fixture, fixture->world.path);
+    journal_world_write_task(&fixture->world, "t-new", 5);
+    must_be_sound(fixture, fixture->world.path);
+    journal_world_close(&fixture->world);
+    journal_world_must_open(&fixture->world);
+    must_be_sound(fixture, fixture->world.path);
+    run_sql(fixture->world.path, "UPDATE deaths SET at = at + 1");
+    must_find(fixture, fixture->world.path, "deaths|death 1 of crash|1|");
 }
 
 static void test_a_journal_of_version_2_is_chained_as_it_is(void **state)
@@ -547,7 +481,7 @@ static void test_each_byte_that_is_wrong_and_each_length_is_harmless_or_named(vo
     size_t n_sound = 0, n_damaged = 0, stride = every();
     fill(fixture);
     take_image(fixture);
-    close_journal(fixture);
+    journal_world_close(&fixture->world);
     log_init(LOG_ERROR + 1, "test");
     put_image(fixture->copy, &fixture->image);
     dump(fixture->copy, wanted);

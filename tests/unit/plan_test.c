@@ -6,41 +6,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <cmocka.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "env_world.h"
+#include "set_clock.h"
 
 #define HOUR_MS INT64_C(3600000)
-
-static int64_t set_ms; /* how far the wall clock was set */
-
-int64_t clock_mono_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-int64_t clock_mono_ms(void)
-{
-    return clock_mono_us() / 1000;
-}
-
-int64_t clock_unix_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 + set_ms;
-}
 
 static int begin(void **state)
 {
     struct env_world *world = *state = calloc(1, sizeof *world);
-    set_ms = 0;
+    set_clock_ms = 0;
     env_world_begin(world, NULL);
     return 0;
 }
@@ -120,7 +99,7 @@ static void test_a_clock_set_forward_starts_what_is_at_a_time_and_not_what_is_in
     struct env_world *world = *state;
     submit(world, &(struct env_world_submit){.task = "at", .at_unix_ms = clock_unix_ms() + HOUR_MS / 2});
     submit(world, &(struct env_world_submit){.task = "in", .in_ms = HOUR_MS / 2});
-    set_ms = HOUR_MS;
+    set_clock_ms = HOUR_MS;
     assert_true(wait_begun(world, "at") < 5000);
     assert_false(has_begun(world, "in"));
     assert_non_null(strstr(world->reply->tasks[0]->waiting, "(in 30 min)"));
@@ -131,7 +110,7 @@ static void test_a_clock_set_back_holds_what_is_at_a_time_and_not_what_is_in_som
     struct env_world *world = *state;
     submit(world, &(struct env_world_submit){.task = "at", .at_unix_ms = clock_unix_ms() + 300});
     submit(world, &(struct env_world_submit){.task = "in", .in_ms = 600});
-    set_ms = -HOUR_MS;
+    set_clock_ms = -HOUR_MS;
     wait_begun(world, "in");
     assert_false(has_begun(world, "at"));
     assert_non_null(strstr(world->reply->tasks[0]->waiting, "(in 60 min)"));
@@ -162,16 +141,16 @@ static void test_a_clock_that_was_set_meanwhile_does_bounded_damage(void **state
     struct env_world *world = *state;
     submit(world, &(struct env_world_submit){.task = "limited", .timeout_ms = 700});
     submit(world, &(struct env_world_submit){.task = "in", .in_ms = 700});
-    set_ms = -HOUR_MS;
+    set_clock_ms = -HOUR_MS;
     env_world_restart(world);
     int64_t from_ms = clock_mono_ms();
     assert_int_equal(env_world_watch(world, "limited", 1), AMP_DEADLINE);
     wait_begun(world, "in");
     assert_in_range(clock_mono_ms() - from_ms, 500, 5000);
-    set_ms = 0;
+    set_clock_ms = 0;
     submit(world, &(struct env_world_submit){.task = "early", .timeout_ms = HOUR_MS / 2});
     submit(world, &(struct env_world_submit){.task = "soon", .in_ms = HOUR_MS / 2, .timeout_ms = HOUR_MS / 2});
-    set_ms = HOUR_MS;
+    set_clock_ms = HOUR_MS;
     env_world_restart(world);
     assert_int_equal(env_world_watch(world, "early", 1), AMP_DEADLINE);
     wait_begun(world, "soon");
@@ -183,9 +162,9 @@ static void test_a_clock_that_is_set_moves_no_deadline(void **state)
     struct env_world *world = *state;
     int64_t from_ms = clock_mono_ms();
     submit(world, &(struct env_world_submit){.task = "limited", .timeout_ms = 500});
-    set_ms = HOUR_MS;
+    set_clock_ms = HOUR_MS;
     assert_int_equal(env_world_get(world, "limited"), AMP_OK);
-    set_ms = -HOUR_MS;
+    set_clock_ms = -HOUR_MS;
     assert_int_equal(env_world_watch(world, "limited", 1), AMP_DEADLINE);
     assert_in_range(clock_mono_ms() - from_ms, 500, 5000);
 }

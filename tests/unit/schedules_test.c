@@ -6,41 +6,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <cmocka.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "env_world.h"
+#include "set_clock.h"
 
 #define MINUTE_MS INT64_C(60000)
-
-static int64_t set_ms; /* how far the wall clock was set */
-
-int64_t clock_mono_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-int64_t clock_mono_ms(void)
-{
-    return clock_mono_us() / 1000;
-}
-
-int64_t clock_unix_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 + set_ms;
-}
 
 static int begin(void **state)
 {
     struct env_world *world = *state = calloc(1, sizeof *world);
-    set_ms = 0;
+    set_clock_ms = 0;
     env_world_begin(world, NULL);
     return 0;
 }
@@ -151,7 +130,7 @@ static void test_no_restart_makes_a_run_twice_or_forgets_one(void **state)
     assert_int_equal(add(world, &(struct wanted){.id = "s-1", .cron = "* * * * *", .overlap = "allow"}), AMP_OK);
     int64_t first = get(world, "s-1")->next->unix_ms;
     for (int i = 0; i < 5; i++) {
-        set_ms += MINUTE_MS; /* the next one is due now */
+        set_clock_ms += MINUTE_MS; /* the next one is due now */
         if (i % 2) /* found due by a new environment, or made by the old one and then found */
             env_world_restart(world);
         wait_runs(world, "s-1", (uint32_t)i + 1);
@@ -169,7 +148,7 @@ static void test_what_was_missed_is_one_run_that_says_how_many(void **state)
 {
     struct env_world *world = *state;
     assert_int_equal(add(world, &(struct wanted){.id = "s-1", .cron = "* * * * *"}), AMP_OK);
-    set_ms += 10 * MINUTE_MS;
+    set_clock_ms += 10 * MINUTE_MS;
     env_world_restart(world);
     wait_runs(world, "s-1", 1);
     uint32_t missed = world->reply->schedules[0]->missed;
@@ -186,12 +165,12 @@ static void test_a_clock_set_back_runs_nothing_again(void **state)
     struct env_world *world = *state;
     assert_int_equal(add(world, &(struct wanted){.id = "s-1", .cron = "* * * * *", .overlap = "allow"}), AMP_OK);
     assert_int_equal(add(world, &(struct wanted){.id = "s-2", .every_ms = 1000, .overlap = "allow"}), AMP_OK);
-    set_ms += MINUTE_MS;
+    set_clock_ms += MINUTE_MS;
     wait_runs(world, "s-1", 1);
-    set_ms -= 30 * MINUTE_MS;
+    set_clock_ms -= 30 * MINUTE_MS;
     wait_runs(world, "s-2", get(world, "s-2")->runs + 2); /* an interval goes on */
     assert_int_equal(get(world, "s-1")->runs, 1);
-    set_ms += 31 * MINUTE_MS;
+    set_clock_ms += 31 * MINUTE_MS;
     wait_runs(world, "s-1", 2);
     assert_int_equal(world->reply->schedules[0]->missed, 0);
 }
@@ -202,7 +181,7 @@ static void test_overlaps_are_skipped_or_queued_and_that_is_said(void **state)
     assert_int_equal(add(world, &(struct wanted){.id = "skip", .cron = "* * * * *"}), AMP_OK);
     assert_int_equal(add(world, &(struct wanted){.id = "queue", .cron = "* * * * *", .overlap = "queue"}), AMP_OK);
     for (int i = 0; i < 3; i++) {
-        set_ms += MINUTE_MS;
+        set_clock_ms += MINUTE_MS;
         int64_t until_ms = clock_mono_ms() + 15000;
         for (const Amp__Schedule *schedule = get(world, "queue"); schedule->runs + schedule->n_queued < (size_t)i + 1 && clock_mono_ms() < until_ms;)
             schedule = get(world, "queue");
@@ -317,7 +296,7 @@ static void test_with_a_broken_disk_no_run_is_lost(void **state)
     assert_int_equal(add(world, &(struct wanted){.id = "s-1", .cron = "* * * * *"}), AMP_OK);
     env_world_break_disk(true);
     assert_int_equal(op(world, "s-1", AMP__SCHEDULE_OP__SCHEDULE_PAUSE), AMP_JOURNAL);
-    set_ms += MINUTE_MS;
+    set_clock_ms += MINUTE_MS;
     env_world_break_disk(false);
     assert_int_equal(add(world, &(struct wanted){.id = "s-2", .cron = "* * * * *"}), AMP_JOURNAL);
     env_world_restart(world);
