@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#define GATHER_SIZE 1024u
 #define CHAIN_BYTES_MAX ((size_t)1 << 30) /* of one transaction: an upgrade chains all that is there */
 
 _Static_assert(crypto_generichash_BYTES == CHAIN_HASH_SIZE, "the hash of an entry");
@@ -21,7 +22,28 @@ static void put_le64(uint8_t *to, uint64_t value)
         to[i] = (uint8_t)(value >> 8 * i);
 }
 
-static void add_value(crypto_generichash_state *state, sqlite3_value *value)
+/* Most rows are hashed in one piece: a call for each length and value would cost as much as the hash. */
+struct gather {
+    crypto_generichash_state state;
+    size_t used;
+    uint8_t data[GATHER_SIZE];
+};
+
+static void gather(struct gather *to, const void *data, size_t len)
+{
+    if (len > sizeof to->data - to->used) {
+        crypto_generichash_update(&to->state, to->data, to->used);
+        to->used = 0;
+    }
+    if (len > sizeof to->data) {
+        crypto_generichash_update(&to->state, data, len);
+    } else if (len) {
+        memcpy(to->data + to->used, data, len);
+        to->used += len;
+    }
+}
+
+static void gather_value(struct gather *to, sqlite3_value *value)
 {
     uint8_t head[9] = {(uint8_t)sqlite3_value_type(value)};
     const void *data = NULL;
@@ -33,19 +55,20 @@ static void add_value(crypto_generichash_state *state, sqlite3_value *value)
         len = (size_t)sqlite3_value_bytes(value);
         put_le64(head + 1, len);
     }
-    crypto_generichash_update(state, head, sizeof head);
-    if (len)
-        crypto_generichash_update(state, data, len);
+    gather(to, head, sizeof head);
+    gather(to, data, len);
 }
 
 static void digest_values(uint8_t kind, sqlite3_value **values, int count, uint8_t ret[CHAIN_SEAL_SIZE])
 {
-    crypto_generichash_state state;
-    crypto_generichash_init(&state, NULL, 0, CHAIN_SEAL_SIZE);
-    crypto_generichash_update(&state, &kind, 1);
+    struct gather all;
+    all.used = 0;
+    crypto_generichash_init(&all.state, NULL, 0, CHAIN_SEAL_SIZE);
+    gather(&all, &kind, 1);
     for (int i = 0; i < count; i++)
-        add_value(&state, values[i]);
-    crypto_generichash_final(&state, ret, CHAIN_SEAL_SIZE);
+        gather_value(&all, values[i]);
+    crypto_generichash_update(&all.state, all.data, all.used);
+    crypto_generichash_final(&all.state, ret, CHAIN_SEAL_SIZE);
 }
 
 static bool is_row(int argc, sqlite3_value **argv, unsigned count_of_kind[2])

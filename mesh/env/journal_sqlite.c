@@ -87,17 +87,18 @@ static bool make_private(const char *path)
 /* What the log says may stand in the kernel's memory only: when a sync fails, what it should have written counts as written from then on, and no later sync writes it. Nothing that
  * stands behind such a hole is durable. So the log found at the start is written once more, the same bytes to the same places, and synced. What stands behind its last whole transaction
  * is cut off: written over in part, and then caught by a power cut, it would look like transactions that were lost. */
-static bool rewrite_log(struct store *store)
+static bool rewrite_log(struct store *store, bool is_as_found)
 {
     sqlite3_file *file = NULL;
     sqlite3_int64 size = 0;
-    struct wal_scan scan;
+    struct wal_scan scan = store->wal;
     if (sqlite3_exec(store->db, "PRAGMA schema_version", NULL, NULL, NULL) != SQLITE_OK || /* it opens the log */
         sqlite3_file_control(store->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &file) != SQLITE_OK)
         return false;
     if (!file || !file->pMethods || SEEDED_BUG("trusted-log"))
         return true;
-    wal_scan(store->path, &scan);
+    if (!is_as_found)
+        wal_scan(store->path, &scan);
     if (file->pMethods->xFileSize(file, &size) != SQLITE_OK || (scan.whole > 0 && size > scan.whole && file->pMethods->xTruncate(file, scan.whole) != SQLITE_OK))
         return false;
     size = scan.whole > 0 && size > scan.whole ? scan.whole : size;
@@ -160,10 +161,11 @@ static enum amp_code open_db(struct store *store, int64_t now_unix_ms, struct am
     enum amp_code code = check_version(store, version, reterr);
     if (code != AMP_OK)
         return code;
+    bool is_as_found = version == SCHEMA_VERSION; /* nothing was written since it was read */
     if (sqlite3_exec(store->db, setup, NULL, NULL, NULL) != SQLITE_OK || schema_upgrade(store, &version, now_unix_ms) != SQLITE_OK)
         return unusable(store, reterr);
     code = chain_check_end(store->db, store->path, &(struct head){0}, &store->chain, reterr);
-    if (code == AMP_OK && !rewrite_log(store))
+    if (code == AMP_OK && !rewrite_log(store, is_as_found))
         code = unusable(store, reterr);
     if (code == AMP_OK && !head_write(store)) {
         code = amp_error_set(reterr, AMP_JOURNAL, "", "%s-head cannot be written", store->path);

@@ -60,7 +60,8 @@ static void read_frames(struct wal *wal, struct wal_scan *ret)
     bool is_whole = true;
     for (sqlite3_int64 at = WAL_HEADER; at + (sqlite3_int64)size <= wal->size; at += (sqlite3_int64)size) {
         number++;
-        if (wal->file->pMethods->xRead(wal->file, frame, (int)size, at) != SQLITE_OK)
+        /* Of those behind the end only the header counts: a log that was begun anew has the old one's frames there, mostly more than its own. */
+        if (wal->file->pMethods->xRead(wal->file, frame, is_whole ? (int)size : (int)FRAME_HEADER, at) != SQLITE_OK)
             break;
         if (memcmp(frame + 8, wal->header + 16, 8) != 0) { /* of the log that was here before, or not whole */
             is_whole = false;
