@@ -81,6 +81,18 @@ static bool is_row(int argc, sqlite3_value **argv, unsigned count_of_kind[2])
     return true;
 }
 
+bool chain_is_sealed(sqlite3_stmt *statement, enum chain_kind kind)
+{
+    sqlite3_value *values[CHAIN_COLUMNS_MAX];
+    uint8_t seal[CHAIN_SEAL_SIZE];
+    int count = (int)chain_tables[kind].n_columns;
+    for (int i = 0; i < count; i++)
+        values[i] = sqlite3_column_value(statement, i);
+    digest_values((uint8_t)kind, values, count, seal);
+    const void *kept = sqlite3_column_blob(statement, count);
+    return kept && sqlite3_column_bytes(statement, count) == CHAIN_SEAL_SIZE && memcmp(kept, seal, sizeof seal) == 0;
+}
+
 /* row_seal(kind, column…) → seal; on the writing side it is noted for the chain. An upsert seals twice: what is noted last holds. */
 static void on_seal(sqlite3_context *context, int argc, sqlite3_value **argv)
 {
@@ -140,6 +152,8 @@ static void on_entry(sqlite3_context *context, int argc, sqlite3_value **argv)
 int chain_functions(sqlite3 *db, struct chain *chain)
 {
     const int flags = SQLITE_UTF8 | SQLITE_DIRECTONLY;
+    if (sodium_init() < 0) /* it chooses the fastest of its hashes for this machine */
+        return SQLITE_ERROR;
     int status = sqlite3_create_function(db, "row_seal", -1, flags, chain, on_seal, NULL, NULL);
     if (status == SQLITE_OK)
         status = sqlite3_create_function(db, "row_gone", -1, flags, chain, on_gone, NULL, NULL);

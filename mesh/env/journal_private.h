@@ -30,6 +30,7 @@ extern const struct chain_table chain_tables[CHAIN_KINDS];
 #define CHAIN_HASH_SIZE 32u
 #define CHAIN_SEAL_SIZE 16u
 #define CHAIN_ROW_SIZE (1u + 2u * CHAIN_SEAL_SIZE) /* kind, digest of the key, seal (zeros: the row is gone) */
+#define CHAIN_COLUMNS_MAX 20 /* of a table */
 #define CHAIN_ENTRY_ROWS 65536u                    /* rows of one entry; a transaction may have several */
 
 struct chain_entry {
@@ -53,6 +54,8 @@ void chain_init(struct chain *chain);
 void chain_done(struct chain *chain);
 /* SQL functions row_seal, row_gone, row_key, chain_entry. `chain` NULL: nothing is noted. */
 int chain_functions(sqlite3 *db, struct chain *chain);
+/* The row at which a statement stands begins with all columns of its table, in their order, and then its seal: is it what was written? */
+bool chain_is_sealed(sqlite3_stmt *statement, enum chain_kind kind);
 void chain_begin(struct chain *chain);
 bool chain_take(struct chain *chain); /* what was sealed last is a row of the transaction */
 struct store;
