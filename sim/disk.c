@@ -151,10 +151,10 @@ static void content_cut(struct content *content, uint32_t kept_percent)
         content->dirty[i] = 0;
     }
     make_clean(content);
+    if (len < content->used) /* what was written behind its end is nowhere: it must not come back when the file grows again */
+        memset(content->synced + len, 0, content->used - len);
     if (content->used)
         memcpy(content->now, content->synced, content->used);
-    if (len < content->used)
-        memset(content->now + len, 0, content->used - len);
     content->len = content->synced_len = len;
 }
 

@@ -231,7 +231,9 @@ static void test_a_range_is_read_whole_in_order_in_batches(void **state)
     make_stream(&asker);
     for (unsigned i = 0; i < 2 * JS_BATCH + 10; i++)
         assert_int_equal(bus_publish(asker.w.bus, i % 8 == 7 ? "t.x" : "s.x", NULL, amp_bytes_of("frame")), AMP_OK);
-    assert_int_equal(ask(&asker, "STREAM.INFO", amp_bytes_of("")), JS_OK);
+    do { /* the server stores them when it comes to it */
+        assert_int_equal(ask(&asker, "STREAM.INFO", amp_bytes_of("")), JS_OK);
+    } while (asker.last_seq < 2 * JS_BATCH + 10);
     assert_int_equal(asker.last_seq, 2 * JS_BATCH + 10);
     read_range(&asker, 1, 2 * JS_BATCH + 10);
     assert_int_equal(asker.messages, 2 * JS_BATCH + 10 - (2 * JS_BATCH + 10) / 8);
