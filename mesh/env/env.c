@@ -76,6 +76,8 @@ struct load {
     uint32_t rows;
     int64_t last_unix_ms;
     char last[AMP_NAME_MAX + 1];
+    enum amp_code code;
+    struct amp_error *reterr;
 };
 
 static void take_up_durable(struct etask *task, const struct journal_row *row)
@@ -111,6 +113,10 @@ static bool load_row(void *ctx, const struct journal_row *row)
     load->last_unix_ms = row->at_unix_ms;
     etask_strcpy(load->last, row->task);
     struct etask *task = etask_load(load->env, row);
+    /* Before anything is decided about it: what was committed and is lost is no reason to begin it again, or to end it. */
+    load->code = etask_check(task, load->reterr);
+    if (load->code != AMP_OK)
+        return false;
     if (row->is_durable)
         take_up_durable(task, row);
     else
@@ -120,12 +126,14 @@ static bool load_row(void *ctx, const struct journal_row *row)
 
 static enum amp_code load_open(struct env *env, struct amp_error *reterr)
 {
-    struct load load = {.env = env};
+    struct load load = {.env = env, .reterr = reterr};
     enum amp_code code = AMP_OK;
     do {
         struct journal_query query = {.only_open = true, .oldest_first = true, .from_unix_ms = load.last_unix_ms, .from_task = load.last};
         load.rows = 0;
         code = journal_tasks(env->journal, &query, load_row, &load, NULL, reterr);
+        if (code == AMP_OK)
+            code = load.code;
     } while (code == AMP_OK && load.rows == JOURNAL_READ_MAX);
     if (code == AMP_OK && HASH_COUNT(env->tasks) > 0)
         log_event(LOG_INFO, "env.resumed", "open_tasks", log_int((long long)HASH_COUNT(env->tasks)), NULL);

@@ -148,6 +148,7 @@ struct etask {
     size_t error_len;
 
     struct amp_fold *fold; /* NULL: nothing but the submit so far, or in the journal only: etask_fold makes it */
+    Amp__TaskState state;  /* when it was folded last, or as its row said: what is left if the journal cannot be folded any more */
     uint32_t count;        /* events emitted */
     uint32_t n_written;    /* handed to the journal */
     uint32_t n_committed;
@@ -212,6 +213,8 @@ void etask_slim(struct etask *task);
 bool etask_is_new(const struct etask *task);
 /* The task so far; NULL if it cannot be had (journal not readable). */
 struct amp_fold *etask_fold(struct etask *task);
+/* Are all of its events in the journal, each as it was written? AMP_CORRUPT names the one that is not. */
+AMP_MUST_USE enum amp_code etask_check(struct etask *task, struct amp_error *reterr);
 Amp__TaskState etask_state(struct etask *task);
 /* Adds one event. AMP_CONFLICT: the state machine forbids it (nothing was added). */
 AMP_MUST_USE enum amp_code etask_emit(struct etask *task, int64_t time_unix_ms, struct amp_bytes body);

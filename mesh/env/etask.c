@@ -127,21 +127,54 @@ void etask_release(struct etask *task)
 
 /* ---- the fold ----------------------------------------------------------------------------------------------------- */
 
-static bool apply_row(void *ctx, const struct journal_row *row)
+/* A walk over a task's events in the journal. Rows follow one another; the first may begin before what was asked for. */
+struct walk {
+    struct etask *task;
+    struct amp_fold *fold; /* NULL: they are only counted */
+    uint32_t next;
+};
+
+static bool walk_row(void *ctx, const struct journal_row *row)
 {
-    struct etask *task = ctx;
+    struct walk *walk = ctx;
     ProtobufCMessage *message = NULL;
-    struct amp_arena *arena = &task->env->scratch;
-    amp_arena_reset(arena);
-    if (amp_decode(&amp__frame__descriptor, row->body, arena, &message, NULL) != AMP_OK)
+    struct amp_arena *arena = &walk->task->env->scratch;
+    if (row->seq > walk->next || row->seq + row->count <= walk->next)
         return false;
+    walk->next = row->seq + row->count;
+    if (!walk->fold)
+        return true;
+    amp_arena_reset(arena);
+    if (amp_decode(&amp__frame__descriptor, row->body, arena, &message, NULL) != AMP_OK) {
+        walk->next = row->seq;
+        return false;
+    }
     const Amp__Frame *frame = (const Amp__Frame *)message;
     for (size_t i = 0; i < frame->n_events; i++) {
         const ProtobufCBinaryData *body = &frame->events[i]->body->text;
-        (void)amp_fold_apply(task->fold, (struct amp_bytes){.data = body->data, .len = body->len}, NULL);
+        (void)amp_fold_apply(walk->fold, (struct amp_bytes){.data = body->data, .len = body->len}, NULL);
     }
-    task->n_committed = row->seq + row->count - 1;
     return true;
+}
+
+/* A part of the events is no task: all up to the last committed one, or none. */
+static enum amp_code walk_events(struct walk *walk, struct amp_error *reterr)
+{
+    struct journal *journal = walk->task->env->journal;
+    enum amp_code code = AMP_OK;
+    while (code == AMP_OK && walk->next <= walk->task->n_committed) {
+        uint32_t from = walk->next;
+        code = journal_events(journal, walk->task->id, from, walk_row, walk, reterr);
+        if (code == AMP_OK && walk->next <= from)
+            code = journal_missing(journal, walk->task->id, from, reterr);
+    }
+    return code;
+}
+
+enum amp_code etask_check(struct etask *task, struct amp_error *reterr)
+{
+    struct walk walk = {.task = task, .next = 1};
+    return task->n_committed > 1 ? walk_events(&walk, reterr) : AMP_OK; /* the first one says nothing that its row does not */
 }
 
 struct wanted {
@@ -206,15 +239,11 @@ struct amp_fold *etask_fold(struct etask *task)
         return NULL;
     apply_request(task);
     /* The fold begins as SUBMITTED, which is all that the first event of a durable task says. */
-    uint32_t committed = task->n_committed;
-    uint32_t from = task->is_durable && committed == 1 && !task->fork_of ? 2 : 1;
-    while (from <= committed) {
-        task->n_committed = 0;
-        if (journal_events(task->env->journal, task->id, from, apply_row, task, NULL) != AMP_OK || task->n_committed < from)
-            break;
-        from = task->n_committed + 1;
+    struct walk walk = {.task = task, .fold = task->fold, .next = task->is_durable && task->n_committed == 1 && !task->fork_of ? 2 : 1};
+    if (walk_events(&walk, NULL) != AMP_OK) {
+        amp_fold_free(task->fold);
+        task->fold = NULL;
     }
-    task->n_committed = committed;
     return task->fold;
 }
 
@@ -223,7 +252,7 @@ Amp__TaskState etask_state(struct etask *task)
     if (!task->fold && task->is_durable && task->n_committed <= 1)
         return AMP__TASK_STATE__TASK_STATE_SUBMITTED;
     struct amp_fold *fold = etask_fold(task);
-    return fold ? amp_fold_state(fold) : AMP__TASK_STATE__TASK_STATE_UNSPECIFIED;
+    return fold ? amp_fold_state(fold) : task->state;
 }
 
 /* ---- events --------------------------------------------------------------------------------------------------------- */
@@ -285,7 +314,7 @@ enum amp_code etask_emit(struct etask *task, int64_t time_unix_ms, struct amp_by
         return AMP_TASK_ENDED;
     struct amp_fold *fold = etask_fold(task);
     if (!fold)
-        return AMP_JOURNAL;
+        return journal_read_error(task->env->journal)->code == AMP_CORRUPT ? AMP_CORRUPT : AMP_JOURNAL;
     Amp__TaskState before = amp_fold_state(fold);
     enum amp_code code = amp_fold_apply(fold, body, NULL);
     if (code == AMP_OK)
@@ -294,6 +323,7 @@ enum amp_code etask_emit(struct etask *task, int64_t time_unix_ms, struct amp_by
         code = keep_event(task, time_unix_ms, body);
     if (code == AMP_OK && amp_fold_state(fold) != before)
         etask_changed(task);
+    task->state = amp_fold_state(fold);
     if (code == AMP_OK && !task->is_durable)
         (void)inbox_take(task, time_unix_ms, body);
     return code;
@@ -391,6 +421,7 @@ struct etask *etask_load(struct env *env, const struct journal_row *row)
     etask_strcpy(task->instance, row->instance);
     task->is_durable = row->is_durable;
     task->is_incomplete = row->is_incomplete;
+    task->state = (Amp__TaskState)row->state;
     task->submitted_unix_ms = row->at_unix_ms;
     task->started_unix_ms = row->started_unix_ms;
     task->count = task->n_written = task->n_committed = row->count;

@@ -78,6 +78,9 @@ size_t journal_waiting_bytes(const struct journal *journal);
 /* Why the read before failed; AMP_OK if it did not. */
 const struct amp_error *journal_read_error(const struct journal *journal);
 
+/* Who reads knows that event `seq` of the task was committed, and it did not come: AMP_CORRUPT, as if a read had found it. */
+enum amp_code journal_missing(struct journal *journal, const char *task, uint32_t seq, struct amp_error *reterr);
+
 typedef bool journal_on_row(void *ctx, const struct journal_row *row);
 
 struct journal_query {

@@ -86,8 +86,12 @@ struct wal_scan {
     uint32_t commits, commits_behind; /* whole transactions, and ends of others behind the first frame that is wrong */
     uint32_t first_bad, frames_cut;   /* number of that frame; frames behind the last whole transaction */
     sqlite3_int64 whole; /* bytes up to the end of the last whole transaction; 0: it has no header, and counts as empty */
+    uint32_t pages;      /* that the journal has after it; 0: the log has no transaction */
 };
 void wal_scan(const char *journal_path, struct wal_scan *ret); /* nobody may have the journal open */
+/* The first page that stands neither in the file nor in the log, by the log's number of pages; 0: none. This process must not have the file open: closing
+ * it would drop SQLite's locks. */
+uint32_t wal_missing(const char *journal_path, const struct wal_scan *scan);
 
 /* journal.c: <journal>.lock, held until *ret_fd (which is set on failure too, -1 if there is none) is closed. AMP_RUNNING */
 AMP_MUST_USE enum amp_code journal_lock(const char *path, int *ret_fd, struct amp_error *reterr);

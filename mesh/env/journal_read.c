@@ -285,6 +285,18 @@ enum amp_code journal_events(struct journal *journal, const char *task, uint32_t
     return read_rows(reader, statement, fill_event, on_row, ctx, reterr);
 }
 
+enum amp_code journal_missing(struct journal *journal, const char *task, uint32_t seq, struct amp_error *reterr)
+{
+    struct amp_error *error = &journal_reader(journal)->error;
+    counter_add(COUNTER_journal_corrupt, 1);
+    amp_error_set(error, AMP_CORRUPT, "", "the journal is damaged: event %u of task %s is missing", seq, task);
+    amp_error_hint(error, JOURNAL_CORRUPT_HINT);
+    log_event(LOG_ERROR, "journal.corrupt", "row", "an event is missing", "task", task, "event", log_int(seq), NULL);
+    if (reterr)
+        *reterr = *error;
+    return AMP_CORRUPT;
+}
+
 static void fill_death(sqlite3_stmt *statement, struct journal_row *row)
 {
     row->kind = JOURNAL_DEATH;

@@ -111,7 +111,8 @@ static bool rewrite_log(struct store *store, bool is_as_found)
     return size == 0 || file->pMethods->xSync(file, SQLITE_SYNC_FULL) == SQLITE_OK;
 }
 
-/* Before SQLite sees it: it would throw the log of an empty file away, and what stands behind the first wrong frame of a log. */
+/* Before SQLite sees it: it would throw the log of an empty file away, and what stands behind the first wrong frame of a log, and read zeros where the file
+ * was cut. */
 static enum amp_code check_files(struct store *store, struct amp_error *reterr)
 {
     struct stat file, log;
@@ -120,11 +121,15 @@ static enum amp_code check_files(struct store *store, struct amp_error *reterr)
     free(name);
     head_read(store->path, &store->old_head);
     wal_scan(store->path, &store->wal);
+    uint32_t missing = wal_missing(store->path, &store->wal);
     if (is_cut)
         amp_error_set(reterr, AMP_CORRUPT, "", "the journal %s is damaged: it is empty, but its log is not", store->path);
     else if (store->wal.commits_behind > 1)
         amp_error_set(reterr, AMP_CORRUPT, "", "the journal %s is damaged: frame %u of its log (-wal) is not what was written, and %u transactions stand behind it",
                       store->path, store->wal.first_bad, store->wal.commits_behind);
+    else if (missing > 0)
+        amp_error_set(reterr, AMP_CORRUPT, "", "the journal %s is damaged: it was cut; page %u of %u stands neither in it nor in its log (-wal)", store->path,
+                      missing, store->wal.pages);
     else
         return AMP_OK;
     amp_error_hint(reterr, JOURNAL_CORRUPT_HINT);

@@ -338,6 +338,9 @@ static void check_log(struct verify *verify)
         return;
     wal_scan(verify->path, &wal);
     verify->report->frames_cut = wal.frames_cut;
+    uint32_t missing = wal_missing(verify->path, &wal);
+    if (missing > 0)
+        find(verify, "", "", 0, "it was cut: page %u of %u stands neither in it nor in its log (-wal)", missing, wal.pages);
     if (wal.commits_behind > 1)
         find(verify, "", "", 0, "frame %u of its log (-wal) is not what was written, and %u transactions stand behind it", wal.first_bad, wal.commits_behind);
 }

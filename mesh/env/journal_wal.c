@@ -10,6 +10,7 @@
 
 #define WAL_HEADER 32u
 #define FRAME_HEADER 24u
+#define LOCK_BYTE 0x40000000u /* the page with this byte is never written: SQLite's locks are there */
 #define WAL_MAGIC 0x377f0682u /* | 1: checksums over big-endian words */
 
 static uint32_t be32(const uint8_t *at)
@@ -77,12 +78,46 @@ static void read_frames(struct wal *wal, struct wal_scan *ret)
             ret->first_bad = number;
         since_commit = is_whole && is_commit ? 0 : since_commit + 1;
         ret->commits += is_whole && is_commit;
-        if (is_whole && is_commit)
+        if (is_whole && is_commit) {
             ret->whole = at + (sqlite3_int64)size;
+            ret->pages = be32(frame + 4);
+        }
         ret->commits_behind += !is_whole && is_commit;
     }
     ret->frames_cut = since_commit;
     free(frame);
+}
+
+/* What the file lacks must stand in the log: a checkpoint that was killed leaves that. Else the file was cut, which SQLite does not see when the log tells
+ * it the number of pages: it would read zeros. */
+static uint32_t find_missing(struct wal *wal, uint32_t there, const struct wal_scan *scan)
+{
+    uint32_t count = scan->pages > there ? scan->pages - there : 0, missing = 0;
+    uint8_t *seen = xcalloc(1, count + 1u), header[FRAME_HEADER];
+    for (sqlite3_int64 at = WAL_HEADER; count > 0 && at < scan->whole; at += (sqlite3_int64)(FRAME_HEADER + wal->page)) {
+        uint32_t number = wal->file->pMethods->xRead(wal->file, header, FRAME_HEADER, at) == SQLITE_OK ? be32(header) : 0;
+        if (number > there && number <= scan->pages)
+            seen[number - there - 1] = 1;
+    }
+    for (uint32_t i = 0; i < count && missing == 0; i++)
+        if (!seen[i] && there + i != LOCK_BYTE / wal->page)
+            missing = there + i + 1;
+    free(seen);
+    return missing;
+}
+
+uint32_t wal_missing(const char *journal_path, const struct wal_scan *scan)
+{
+    char *name = NULL, *file_name = NULL;
+    struct wal wal = {.file = side_open(journal_path, "-wal", false, &name)};
+    sqlite3_file *file = side_open(journal_path, "", false, &file_name);
+    sqlite3_int64 size = 0;
+    uint32_t missing = 0;
+    if (scan->pages > 0 && wal.file && read_header(&wal) && file && file->pMethods->xFileSize(file, &size) == SQLITE_OK)
+        missing = find_missing(&wal, (uint32_t)(size / wal.page), scan);
+    side_close(file, file_name);
+    side_close(wal.file, name);
+    return missing;
 }
 
 void wal_scan(const char *journal_path, struct wal_scan *ret)

@@ -148,6 +148,32 @@ def lost_end(mesh):
     check(verify(mesh).status == 3, "verify too")
 
 
+def lost_event(mesh):
+    """An event of an open task is gone: nothing is begun or ended on what is left of it."""
+    task = mesh.run("ask", "slow", "x", "--durable", "--detach").ok().out.strip()
+    until(lambda: "WORKING" in mesh.run("task", "show", task, "--json").ok().out, "it is being worked on")
+    os.kill(mesh.up.child.pid, 9)
+    mesh.up.wait()
+    with sqlite3.connect(path(mesh)) as db:
+        check(db.execute("DELETE FROM events WHERE task = ? AND seq = 2", (task,)).rowcount == 1, "there was one")
+    r = mesh.run("up", "--detach")
+    check(r.status == 3 and "AMESH-4010" in r.err and f"of task {task} is missing" in r.err, "the environment refuses and names it", r.status, r.err)
+
+
+def cut_file(mesh):
+    """The file lacks its end, which a log that tells the number of pages would hide from SQLite."""
+    for i in range(20):
+        ask(mesh, f"{i}" * 3000).ok()
+    again(mesh)
+    ask(mesh, "one more").ok()
+    os.kill(mesh.up.child.pid, 9)
+    mesh.up.wait()
+    os.truncate(path(mesh), os.path.getsize(path(mesh)) // 2)
+    r = mesh.run("up", "--detach")
+    check(r.status == 3 and "AMESH-4010" in r.err and "it was cut" in r.err, "the environment refuses", r.status, r.err)
+    check("it was cut" in verify(mesh).out, "verify says so too")
+
+
 def prune(mesh):
     for i in range(3):
         ask(mesh, f"p{i}", "--key", f"p-{i}").ok()
@@ -209,6 +235,12 @@ with Mesh() as shared:
 with Mesh() as lost:
     lost.agent("up", "--", "tr", "a-z", "A-Z")
     tap.run("a journal whose end is lost is refused", lost_end, lost)
+with Mesh() as cut:
+    cut.agent("up", "--", "tr", "a-z", "A-Z")
+    tap.run("a file that was cut is refused", cut_file, cut)
+with Mesh() as gap:
+    gap.agent("slow", "--", "sleep", "100")
+    tap.run("an event of an open task that is missing is refused by name", lost_event, gap)
 with Mesh(up=["--retain-age", "1s"]) as short:
     short.agent("up", "--", "tr", "a-z", "A-Z")
     tap.run("what ended long ago is removed, what is open stays", prune, short)

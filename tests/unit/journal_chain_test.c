@@ -320,6 +320,35 @@ static void test_a_wrong_frame_with_transactions_behind_it_is_refused_without_a_
     must_find(fixture, fixture->copy, "frame 2 of its log");
 }
 
+/* The log tells how many pages there are; the file lacks some. What a checkpoint that was killed leaves is no damage. */
+static void test_a_file_that_was_cut_is_refused_unless_the_log_has_what_it_lacks(void **state)
+{
+    struct fixture *fixture = *state;
+    struct amp_error err = {0};
+    for (int i = 3; i < 60; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "t-%d", i);
+        journal_world_write_task(&fixture->world, id, 1000 + i);
+    }
+    journal_world_close(&fixture->world);
+    journal_world_must_open(&fixture->world);
+    fill(fixture);
+    take_image(fixture);
+    size_t whole = fixture->image.len[DB], n_served = 0, n_refused = 0;
+    for (size_t len = whole - 1; len > 0; len -= len > 1000 ? 1000 : len) {
+        fixture->image.len[DB] = len;
+        put_image(fixture->copy, &fixture->image);
+        bool is_sound = verify(fixture, fixture->copy) == AMP_OK;
+        enum amp_code code = open_copy(fixture, &err);
+        if (is_sound != (code == AMP_OK))
+            fail_msg("cut to %zu of %zu: %s", len, whole, is_sound ? err.message : "served");
+        n_served += code == AMP_OK;
+        n_refused += code == AMP_CORRUPT;
+    }
+    assert_true(n_refused > 10);
+    print_message("%zu served, %zu refused\n", n_served, n_refused);
+}
+
 static void test_the_tail_of_a_transaction_that_never_ended_is_cut(void **state)
 {
     struct fixture *fixture = *state;
@@ -448,8 +477,9 @@ static void dump(const char *path, uint8_t ret[32])
     crypto_generichash_final(&hash, ret, 32);
 }
 
-/* Sound with every row there, or damage that is named; and opening it, which may repair, does not turn the one into the other. */
-static bool look_at(struct fixture *fixture, const uint8_t wanted[32], const char *what, size_t at)
+/* Sound with every row there, or damage that is named; and opening it, which may repair, does not turn the one into the other. One that was
+ * cut is not opened. */
+static bool look_at(struct fixture *fixture, const uint8_t wanted[32], const char *what, size_t at, bool is_cut)
 {
     uint8_t found[32];
     struct amp_error err = {0};
@@ -462,8 +492,11 @@ static bool look_at(struct fixture *fixture, const uint8_t wanted[32], const cha
         } else if (!fixture->findings[0]) {
             fail_msg("%s at %zu: damaged, but nothing is named", what, at);
         }
-        if (round == 0 && open_copy(fixture, &err) != AMP_OK && was_sound)
+        enum amp_code code = round == 0 ? open_copy(fixture, &err) : AMP_CORRUPT;
+        if (round == 0 && code != AMP_OK && was_sound)
             fail_msg("%s at %zu: said to be sound, but refused: %s", what, at, err.message);
+        if (code == AMP_OK && !was_sound && is_cut)
+            fail_msg("%s at %zu: damaged, but served", what, at);
     }
     return was_sound;
 }
@@ -492,7 +525,7 @@ static void test_each_byte_that_is_wrong_and_each_length_is_harmless_or_named(vo
             image->data[file][at] ^= (uint8_t)(1u << (at * 5 + at / 512) % 8);
             put_image(fixture->copy, image);
             image->data[file][at] = right;
-            bool is_sound = look_at(fixture, wanted, suffixes[file], at);
+            bool is_sound = look_at(fixture, wanted, suffixes[file], at, false);
             n_sound += is_sound;
             n_damaged += !is_sound;
         }
@@ -502,7 +535,7 @@ static void test_each_byte_that_is_wrong_and_each_length_is_harmless_or_named(vo
         for (size_t len = 0; len < whole; len += stride) {
             image->len[file] = len;
             put_image(fixture->copy, image);
-            bool is_sound = look_at(fixture, wanted, "cut", len);
+            bool is_sound = look_at(fixture, wanted, "cut", len, true);
             n_sound += is_sound;
             n_damaged += !is_sound;
         }
@@ -522,6 +555,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_row_that_is_gone_older_or_back_is_found, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_log_that_lost_its_end_is_refused_and_left_as_it_is, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_wrong_frame_with_transactions_behind_it_is_refused_without_a_head_too, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_file_that_was_cut_is_refused_unless_the_log_has_what_it_lacks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_tail_of_a_transaction_that_never_ended_is_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_head_that_is_missing_garbled_old_or_another_journals_is_made_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_empty_file_where_there_was_a_journal_is_refused, setup, teardown),
