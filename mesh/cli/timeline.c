@@ -100,12 +100,14 @@ static int64_t time_of(const cJSON *object, const char *name)
     return amp_time_parse(text_of(object, name), &unix_ms) == AMP_OK ? unix_ms : 0;
 }
 
-static void add_waits(struct timeline *timeline, const cJSON *waits, bool is_now)
+/* Before the attempt `slot`. */
+static void add_waits(struct timeline *timeline, const cJSON *waits, uint32_t slot, bool is_now)
 {
     const cJSON *wait = NULL;
     cJSON_ArrayForEach(wait, waits) {
         struct item *item = timeline_add(timeline, TIMELINE_WAIT, time_of(wait, "from"), xstrdup(text_of(wait, "reason")));
         item->until_unix_ms = time_of(wait, "to");
+        item->slot = slot;
         item->is_open = is_now && wait->next == NULL;
     }
 }
@@ -116,11 +118,16 @@ static void add_attempt(struct timeline *timeline, const cJSON *attempt)
     const cJSON *number = cJSON_GetObjectItemCaseSensitive(attempt, "attempt");
     const char *instance = text_of(attempt, "instance"), *host = text_of(attempt, "host"), *outcome = text_of(attempt, "outcome");
     int64_t started = time_of(attempt, "startedAt"), ended = time_of(attempt, "endedAt");
-    add_waits(timeline, cJSON_GetObjectItemCaseSensitive(attempt, "waits"), false);
+    uint32_t slot = ++timeline->n_attempts;
+    if (slot == 1)
+        timeline->first_number = cJSON_IsNumber(number) ? number->valueint : 0;
+    add_waits(timeline, cJSON_GetObjectItemCaseSensitive(attempt, "waits"), slot, false);
     if (started != 0) {
+        timeline->n_begun = slot;
         struct item *item = timeline_add(timeline, TIMELINE_ATTEMPT, started, xasprintf("%s%s%s", instance, *host != '\0' ? " on " : "", host));
         item->number = cJSON_IsNumber(number) ? number->valueint : 0;
         item->until_unix_ms = ended;
+        item->slot = slot;
         item->is_open = ended == 0;
     }
     if (ended == 0 || strcmp(outcome, "completed") == 0)
@@ -129,6 +136,7 @@ static void add_attempt(struct timeline *timeline, const cJSON *attempt)
     bool is_canceled = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(attempt, "canceled"));
     struct item *item = timeline_add(timeline, TIMELINE_ATTEMPT_END, ended, xasprintf("%s%s%s%s", outcome, *reason != '\0' ? ": " : "", reason, is_canceled ? " (its cancel was asked for)" : ""));
     item->number = cJSON_IsNumber(number) ? number->valueint : 0;
+    item->slot = slot;
     item->key = xstrdup(instance);
     snprintf(item->agent, sizeof item->agent, "%s", text_of(attempt, "agent"));
     item->is_bad = true;
@@ -159,7 +167,7 @@ void timeline_record(struct timeline *timeline, const Amp__TaskRecord *record)
         cJSON_ArrayForEach(ignored, cJSON_GetObjectItemCaseSensitive(item, "ignored"))
             add_ignored(timeline, ignored);
     }
-    add_waits(timeline, cJSON_GetObjectItemCaseSensitive(metadata, "amp/waits"), record->ended == NULL);
+    add_waits(timeline, cJSON_GetObjectItemCaseSensitive(metadata, "amp/waits"), timeline->n_begun + 1, record->ended == NULL);
     cJSON_Delete(metadata);
 }
 

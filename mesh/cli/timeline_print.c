@@ -38,34 +38,83 @@ static const struct {
     [TIMELINE_END] = {"end", "", PRINT_GREEN},
 };
 
-static int by_time(const void *a, const void *b)
+/* ---- the order ------------------------------------------------------------------------------------------------ */
+
+/* Clocks of hosts differ, and much happens within a millisecond: what must have come before what is known without them. A death, the retry that it led to, what that waited
+ * for, the attempt, what it told, its end. */
+enum rank { RANK_RETRY, RANK_WAIT, RANK_BEGIN, RANK_EVENT, RANK_END, RANKS };
+#define SAME_MOMENT_MS 100 /* such a difference is not worth telling */
+
+static int by_rank(const void *a, const void *b)
 {
     const struct item *left = a, *right = b;
-    if (left->kind != right->kind && (left->kind == TIMELINE_END || right->kind == TIMELINE_END))
-        return left->kind == TIMELINE_END ? 1 : -1;
+    if (left->rank != right->rank)
+        return left->rank < right->rank ? -1 : 1;
     if (left->at_unix_ms != right->at_unix_ms)
         return left->at_unix_ms < right->at_unix_ms ? -1 : 1;
-    /* What the environment did came before what the agent then did in the same millisecond. */
-    return left->kind != right->kind ? (int)left->kind - (int)right->kind : left->order < right->order ? -1 : 1;
+    return left->order < right->order ? -1 : 1;
+}
+
+/* Is it known by its time only? Children, and what comes from people and the environment: no attempt need be there. */
+static bool is_loose(const struct item *item)
+{
+    return item->kind == TIMELINE_CHILD || item->kind == TIMELINE_IGNORED || item->kind == TIMELINE_ANSWER;
+}
+
+/* The attempt that a retry announces: one that is kept, one that has not begun yet, or one that is not kept any more. */
+static uint32_t slot_of_retry(const struct timeline *timeline, int number)
+{
+    for (size_t i = 0; i < timeline->count; i++)
+        if (timeline->items[i].kind == TIMELINE_ATTEMPT && timeline->items[i].number == number)
+            return timeline->items[i].slot;
+    return number < timeline->first_number ? 0 : timeline->n_begun + 1;
+}
+
+static void rank_items(struct timeline *timeline)
+{
+    static const enum rank ranks[TIMELINE_KINDS] = {[TIMELINE_WAIT] = RANK_WAIT, [TIMELINE_ATTEMPT] = RANK_BEGIN, [TIMELINE_ATTEMPT_END] = RANK_END};
+    uint32_t slot = timeline->first_number <= 1 ? 1 : 0;
+    for (size_t i = 0; i < timeline->count; i++) {
+        struct item *item = &timeline->items[i];
+        if (item->kind == TIMELINE_RETRY)
+            item->slot = slot = slot_of_retry(timeline, item->number);
+        else if (item->seq != 0)
+            item->slot = slot;
+        item->rank = item->slot * RANKS + (item->kind == TIMELINE_RETRY ? RANK_RETRY : item->seq != 0 ? RANK_EVENT : ranks[item->kind]);
+        if (item->kind == TIMELINE_END)
+            item->rank = UINT32_MAX;
+    }
+}
+
+/* With the last thing that had a place and was not later. */
+static void rank_loose(struct timeline *timeline)
+{
+    for (size_t i = 0; i < timeline->count; i++) {
+        struct item *item = &timeline->items[i];
+        uint32_t rank = RANKS + RANK_WAIT;
+        for (size_t k = 0; is_loose(item) && k < timeline->count; k++) {
+            const struct item *other = &timeline->items[k];
+            if (!is_loose(other) && other->kind != TIMELINE_END && other->at_unix_ms <= item->at_unix_ms && other->rank > rank)
+                rank = other->rank % RANKS == RANK_BEGIN ? other->rank + 1 : other->rank;
+        }
+        if (is_loose(item))
+            item->rank = rank;
+    }
 }
 
 /* An instance is known to have taken a task with its first frame, which may be a little later than what it says in it. */
 static void begin_with_events(struct timeline *timeline)
 {
     struct item *attempt = NULL;
-    int number = -1; /* of the attempt whose events come; -1: the first there is */
     for (size_t i = 0; i < timeline->count; i++) {
-        struct item *item = &timeline->items[i];
-        if (item->kind == TIMELINE_RETRY)
-            number = item->number;
-        if (item->seq == 0 || item->kind == TIMELINE_RETRY || item->kind == TIMELINE_END)
+        const struct item *item = &timeline->items[i];
+        if (item->rank % RANKS != RANK_EVENT || item->kind == TIMELINE_END || is_loose(item))
             continue;
-        for (size_t k = 0; attempt == NULL && k < timeline->count; k++)
-            if (timeline->items[k].kind == TIMELINE_ATTEMPT && (number < 0 || timeline->items[k].number == number))
+        for (size_t k = 0; (attempt == NULL || attempt->slot != item->slot) && k < timeline->count; k++)
+            if (timeline->items[k].kind == TIMELINE_ATTEMPT && timeline->items[k].slot == item->slot)
                 attempt = &timeline->items[k];
-        if (attempt != NULL && item->at_unix_ms < attempt->at_unix_ms)
+        if (attempt != NULL && attempt->slot == item->slot && item->at_unix_ms < attempt->at_unix_ms)
             attempt->at_unix_ms = item->at_unix_ms;
-        attempt = NULL;
     }
 }
 
@@ -81,9 +130,18 @@ static void in_order(struct timeline *timeline)
             item->at_unix_ms = latest;
         latest = item->at_unix_ms;
     }
+    rank_items(timeline);
     begin_with_events(timeline);
-    qsort(timeline->items, timeline->count, sizeof *timeline->items, by_time);
+    rank_loose(timeline);
+    qsort(timeline->items, timeline->count, sizeof *timeline->items, by_rank);
+    for (size_t i = 1; i < timeline->count; i++) {
+        int64_t back_ms = timeline->items[i - 1].at_unix_ms - timeline->items[i].at_unix_ms;
+        if (back_ms > 0 && back_ms <= SAME_MOMENT_MS)
+            timeline->items[i].at_unix_ms += back_ms;
+    }
 }
+
+/* ---- for people ------------------------------------------------------------------------------------------------ */
 
 static const char *label_of(const struct item *item, char ret[PRINT_SHORT_SIZE])
 {

@@ -36,6 +36,8 @@ struct item {
     int64_t more_until_unix_ms;
     uint64_t bytes;
     int number;                        /* of an attempt */
+    uint32_t slot;                     /* the how manyth attempt that is kept it belongs to, or stands before; 0: none that is kept */
+    uint32_t rank;                     /* its place beside others, whatever the clocks say: timeline_print.c */
     bool is_open, is_bad;
     char *text;
     char *key; /* what its end is known by, or NULL */
@@ -52,6 +54,8 @@ struct timeline {
     size_t count, cap;
     enum timeline_kind last_kind; /* of events */
     uint32_t run, kinds[TIMELINE_KINDS];
+    uint32_t n_attempts, n_begun; /* that are kept; the last of them that has begun */
+    int first_number;             /* of the first one that is kept */
 };
 
 /* The text becomes the timeline's. */

@@ -83,6 +83,17 @@ static Amp__TaskState terminal_state_of(struct amp_bytes body, struct amp_arena 
     return status && amp_task_is_terminal(status->state) ? status->state : state;
 }
 
+/* A first frame may come late, with the end of an agent that had nothing to say: its first event says when the attempt began, if the clocks agree. */
+static void begin_with_event(struct etask *task, int64_t time_unix_ms)
+{
+    struct attempt *attempt = last_attempt(task);
+    if (!attempt || time_unix_ms < task->called_unix_ms || time_unix_ms >= attempt->started_unix_ms)
+        return;
+    attempt->started_unix_ms = time_unix_ms;
+    if (task->n_attempts == 1)
+        task->started_unix_ms = time_unix_ms;
+}
+
 /* The event that ends the task waits until the call has ended in good order: after a death another instance may take over. */
 static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
 {
@@ -92,6 +103,8 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
         return;
     int64_t time_unix_ms = event->time ? event->time->unix_ms : clock_unix_ms();
     Amp__TaskState state = terminal_state_of(body, &task->env->scratch);
+    if (task->taken_seq == 0)
+        begin_with_event(task, time_unix_ms);
     if (state != AMP__TASK_STATE__TASK_STATE_UNSPECIFIED) {
         forget_held(task);
         task->held = xcalloc(1, body.len + 1);

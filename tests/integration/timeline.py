@@ -144,6 +144,14 @@ def deaths(mesh):
     shown = show(mesh, task)
     check("agent_died" in lines_of(shown, "attempt 1")[1] and "out of luck" in shown, "how an attempt ended, with the last words", shown)
     check("agent died" in lines_of(shown, "retrying")[0] and lines_of(shown, "attempt 2"), "and what came of it", shown)
+    mesh.agent("mortal", "--", "sh", "-c", "cat >/dev/null; sleep 0.05; kill -9 $$")
+    task = detach(mesh, "mortal", "x")
+    done(mesh, task, "TASK_STATE_FAILED")
+    items = timeline(mesh, task)
+    told = [item["what"] for item in items if item["what"] != "waited" or "before the next attempt" in item["text"]]
+    wanted = ["accepted", "attempt", "attemptEnd", "retrying"] + ["attempt", "attemptEnd", "retrying", "waited"] * 3 + ["attempt", "attemptEnd", "end"]  # the second one comes at once
+    check(told == wanted, "death, retry, wait, attempt", told, show(mesh, task))
+    check(all(item["durationMs"] >= 40 for item in items if item["what"] == "attempt"), "an attempt that said nothing began with its call", items)
 
 
 def much_is_folded(mesh):

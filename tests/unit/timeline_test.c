@@ -91,6 +91,44 @@ static void test_waits_and_attempts_stand_in_their_time(void **state)
     free(text);
 }
 
+/* All within a millisecond, and the retry told a little later than the wait began: the order is that of cause and effect. */
+static void test_a_death_its_retry_the_wait_and_the_next_attempt_stand_in_this_order(void **state)
+{
+    record("{\"amp/attempts\":[{\"attempt\":1,\"instance\":\"i-1\",\"startedAt\":\"1970-01-01T00:00:01.005Z\",\"endedAt\":\"1970-01-01T00:00:01.013Z\",\"outcome\":\"agent_died\"},"
+           "{\"attempt\":2,\"instance\":\"i-2\",\"startedAt\":\"1970-01-01T00:00:01.026Z\",\"endedAt\":\"1970-01-01T00:00:01.026Z\",\"outcome\":\"agent_died\","
+           "\"waits\":[{\"from\":\"1970-01-01T00:00:01.013Z\",\"to\":\"1970-01-01T00:00:01.026Z\",\"reason\":\"one\"}]},"
+           "{\"attempt\":3,\"instance\":\"i-3\",\"startedAt\":\"1970-01-01T00:00:01.109Z\","
+           "\"waits\":[{\"from\":\"1970-01-01T00:00:01.026Z\",\"to\":\"1970-01-01T00:00:01.109Z\",\"reason\":\"two\"}]}]}");
+    status(1014, "WORKING", "{\"amp/retry\":{\"attempt\":2}}");
+    status(1026, "WORKING", "{\"amp/retry\":{\"attempt\":3}}");
+    status(1108, "WORKING", "{\"amp/log\":{\"level\":\"info\",\"text\":\"x\"}}");
+    static const char *const wanted[] = {"accepted", "attempt", "attemptEnd", "retrying", "waited", "attempt", "attemptEnd", "retrying", "waited", "attempt", "log"};
+    cJSON *json = timeline_json(timeline);
+    assert_int_equal(cJSON_GetArraySize(json), 11);
+    const char *before = "";
+    for (int i = 0; i < 11; i++) {
+        const char *at = cJSON_GetStringValue(cJSON_GetObjectItem(cJSON_GetArrayItem(json, i), "at"));
+        assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(cJSON_GetArrayItem(json, i), "what")), wanted[i]);
+        assert_true(strcmp(before, at) <= 0);
+        before = at;
+    }
+    cJSON_Delete(json);
+}
+
+/* The environment told it while nobody had the task: no attempt began by it. */
+static void test_an_answer_while_nobody_has_the_task_begins_no_attempt(void **state)
+{
+    record("{\"amp/attempts\":[{\"attempt\":1,\"instance\":\"i-1\",\"startedAt\":\"1970-01-01T00:00:01.005Z\",\"endedAt\":\"1970-01-01T00:00:02.000Z\",\"outcome\":\"instance_lost\"},"
+           "{\"attempt\":2,\"instance\":\"i-2\",\"startedAt\":\"1970-01-01T00:00:09.000Z\","
+           "\"waits\":[{\"from\":\"1970-01-01T00:00:02.000Z\",\"to\":\"1970-01-01T00:00:09.000Z\",\"reason\":\"nobody\"}]}]}");
+    status(2000, "WORKING", "{\"amp/retry\":{\"attempt\":2}}");
+    status(5000, "WORKING", "{\"amp/answer\":{\"id\":\"q-1\",\"text\":\"yes\"}}");
+    char *text = printed(0);
+    const char *wait = strstr(text, "+1.0 s  waited"), *answer = strstr(text, "+4.0 s  answer"), *attempt = strstr(text, "+8.0 s  attempt 2");
+    assert_true(wait != NULL && answer > wait && attempt > answer);
+    free(text);
+}
+
 static void test_the_last_words_stand_with_the_attempt_that_they_ended(void **state)
 {
     char *lines[] = {(char *)"out of luck"}, *tasks[] = {(char *)"t-1"}, *others[] = {(char *)"t-2"};
@@ -196,6 +234,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_waits_and_attempts_stand_in_their_time, begin, end),
+        cmocka_unit_test_setup_teardown(test_a_death_its_retry_the_wait_and_the_next_attempt_stand_in_this_order, begin, end),
+        cmocka_unit_test_setup_teardown(test_an_answer_while_nobody_has_the_task_begins_no_attempt, begin, end),
         cmocka_unit_test_setup_teardown(test_the_last_words_stand_with_the_attempt_that_they_ended, begin, end),
         cmocka_unit_test_setup_teardown(test_a_tool_call_and_its_result_are_one_line, begin, end),
         cmocka_unit_test_setup_teardown(test_pieces_of_text_are_one_line_and_runs_of_one_kind_are_folded, begin, end),
