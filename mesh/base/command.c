@@ -318,6 +318,20 @@ static int run_group(struct parser *parser)
     return unknown_in_group(parser->command, parser->args.rest[0], parser->is_json);
 }
 
+/* Such as "env", which runs by itself and has "env verify" beside it. */
+static bool has_commands(const struct command *command)
+{
+    size_t len = strlen(command->name);
+    for (size_t i = 0; all_tables[i]; i++) {
+        for (const struct command *row = all_tables[i]; row->name; row++) {
+            if (strncmp(row->name, command->name, len) == 0 && row->name[len] == ' ') {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 const struct command *command_named(const char *const *words, size_t n_words, bool is_json, int *ret_status)
 {
     int n_taken = 0;
@@ -325,12 +339,27 @@ const struct command *command_named(const char *const *words, size_t n_words, bo
     *ret_status = 0;
     if (!row) {
         *ret_status = command_usage_error(is_json, NULL, "unknown command", words[0], guess_command(words[0], NULL));
-    } else if ((size_t)n_taken < n_words && command_is_group(row)) {
+    } else if ((size_t)n_taken < n_words && (command_is_group(row) || has_commands(row))) {
         *ret_status = unknown_in_group(row, words[n_taken], is_json);
     } else if ((size_t)n_taken < n_words) {
         *ret_status = command_usage_error(is_json, row, "this is no part of the command's name:", words[n_taken], NULL);
     }
     return *ret_status == 0 ? row : NULL;
+}
+
+static bool has_surplus(const struct parser *parser)
+{
+    return parser->command->operands && !*parser->command->operands && parser->args.n_rest > 0;
+}
+
+/* A word behind a command that takes none is never passed over: a typo in "env verify" would start an environment. */
+static int refuse_surplus(struct parser *parser)
+{
+    const char *word = parser->args.rest[0];
+    if (has_commands(parser->command)) {
+        return unknown_in_group(parser->command, word, parser->is_json);
+    }
+    return command_usage_error(parser->is_json, parser->command, "this command takes no operand:", word, NULL);
 }
 
 static int run_row(struct parser *parser)
@@ -346,6 +375,9 @@ static int run_row(struct parser *parser)
     }
     if (is_group) {
         return run_group(parser);
+    }
+    if (has_surplus(parser)) {
+        return refuse_surplus(parser);
     }
     return parser->command->run(parser->command, &parser->args);
 }

@@ -27,7 +27,7 @@ struct command_args {
 
 struct command {
     const char *name;      /* "task ls" has its own row */
-    const char *operands;  /* "AGENT TEXT" */
+    const char *operands;  /* "AGENT TEXT"; "": none, one that is given is a usage error */
     const char *summary;   /* one line */
     const char *details;   /* paragraphs for help and man; examples */
     const struct command_option *options; /* ended by a row without name; the common ones (--json --bus --home --help --no-color) are added to all */
