@@ -77,8 +77,23 @@ def page(path):
     return len(expectations)
 
 
+def emitted(path):
+    """What a table or a sentence shows of `amesh task emit` must be understood too: outside of an agent it fails only because there is none."""
+    shown = re.findall(r"`(amesh task emit [^`]+)`", open(path, encoding="utf-8").read())
+    for command in shown:
+        with tempfile.TemporaryDirectory(prefix="amd-") as home:
+            open(os.path.join(home, "r.pdf"), "w", encoding="utf-8").close()
+            env = {k: v for k, v in os.environ.items() if not k.startswith("AMESH_")}
+            env.update(AMESH_HOME=home, NO_COLOR="1", PATH=os.path.dirname(AMESH) + ":" + env.get("PATH", ""))
+            done = subprocess.run(["bash", "-c", command], cwd=home, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        check("AMESH_SOCK is not set" in done.stderr, f"`{command}`", done.returncode, done.stderr)
+    return len(shown)
+
+
 tap = Tap()
 for path in [os.path.join(TOP, "README.md")] + sorted(glob.glob(os.path.join(TOP, "docs/*.md"))):
     if any(kind == "command" for kind, _, _ in steps(open(path, encoding="utf-8").read())):
         tap.run(f"{os.path.relpath(path, TOP)}: every command does what it shows", page, path)
+    if "`amesh task emit " in open(path, encoding="utf-8").read():
+        tap.run(f"{os.path.relpath(path, TOP)}: every `amesh task emit` is understood", emitted, path)
 tap.done()
