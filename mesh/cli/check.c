@@ -20,6 +20,8 @@
 #define RETRY_MS 250u
 #define INFO_MAX_MS 2000 /* what the server is comes shortly after the connection */
 #define INFO_PROBE_MS 5u
+#define STREAM_MAX_MS 5000 /* an environment that has just begun looks for its stream, and makes it */
+#define STREAM_PROBE_MS 50u
 #define LOAD_WARN 80 /* per cent */
 #define CANARY_KEY "amesh-check"
 
@@ -158,6 +160,15 @@ static void check_load(struct check *check, const Amp__EnvInfo *info)
         hint(item, "amesh task ls --open shows what waits; amesh env --quota says who may have how much");
 }
 
+static int on_stream(void *ctx, const Amp__EnvReply *reply)
+{
+    struct check *check = ctx;
+    const Amp__EnvInfo *info = reply->info;
+    snprintf(check->stream, sizeof check->stream, "%s", info != NULL && info->stream != NULL ? info->stream : "");
+    check->has_stream_failed = info != NULL && info->stream_failed;
+    return 0;
+}
+
 static int on_info(void *ctx, const Amp__EnvReply *reply)
 {
     struct check *check = ctx;
@@ -167,22 +178,26 @@ static int on_info(void *ctx, const Amp__EnvReply *reply)
         return 0;
     }
     add(check, "environment", RESULT_OK, "version %.32s, %u tasks, %u open", info->version != NULL ? info->version : "?", info->tasks, info->tasks_open);
-    snprintf(check->stream, sizeof check->stream, "%s", info->stream != NULL ? info->stream : "");
-    check->has_stream_failed = info->stream_failed;
+    (void)on_stream(check, reply);
     check_load(check, info);
     if (info->journal != NULL && strcmp(info->journal, "ok") != 0)
         hint(add(check, "journal", RESULT_FAILED, "refuses: %.200s", info->journal), "free the disk or repair it, then restart the environment");
     return 0;
 }
 
-static bool check_environment(struct check *check)
+static void ping(struct check *check, int (*on_reply)(void *ctx, const Amp__EnvReply *reply), struct amp_error *err)
 {
     Amp__Ping ping = AMP__PING__INIT;
     Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
-    struct amp_error err = {0};
     request.verb_case = AMP__ENV_REQUEST__VERB_PING;
     request.ping = &ping;
-    (void)cli_ask_env(&check->cli, &request, on_info, check, &err);
+    (void)cli_ask_env(&check->cli, &request, on_reply, check, err);
+}
+
+static bool check_environment(struct check *check)
+{
+    struct amp_error err = {0};
+    ping(check, on_info, &err);
     if (failed_env(check, "environment", &err))
         return false;
     return check->items[check->count - 1].result != RESULT_FAILED;
@@ -253,14 +268,39 @@ static void try_stream(struct check *check)
     loop_run(cli->loop);
 }
 
+static bool is_stream(const struct check *check, const char *state)
+{
+    return strcmp(check->stream, state) == 0;
+}
+
+/* False: it is still being made. Nothing is wrong with a stream that an environment which has just begun has not asked for yet. */
+static bool settle_stream(struct check *check)
+{
+    int64_t end = clock_mono_ms() + STREAM_MAX_MS;
+    for (;;) {
+        struct amp_error err = {0};
+        bool is_behind = is_stream(check, "catching up"), is_made = !is_stream(check, "being made");
+        if (is_behind || strncmp(check->stream, "ok", 2) == 0)
+            try_stream(check);
+        if (is_made && !(is_behind && check->stored.outcome == JS_MISSING))
+            return true;
+        if (clock_mono_ms() >= end || !bus_is_up(check->cli.bus))
+            return is_made;
+        pause_for(&check->cli, STREAM_PROBE_MS);
+        ping(check, on_stream, &err);
+    }
+}
+
 static void check_stream(struct check *check)
 {
     static const char why[] = "direct calls are not kept while the environment is away";
     if (check->stream[0] == '\0' || !bus_info(check->cli.bus)->has_jetstream)
         return; /* an older environment, or said already */
-    bool is_caught_up = strncmp(check->stream, "ok", 2) == 0, is_on = is_caught_up || strcmp(check->stream, "catching up") == 0;
-    if (is_on)
-        try_stream(check);
+    if (!settle_stream(check)) {
+        hint(add(check, "stream", RESULT_WARNING, "being made; until it is there, %s", why), "amesh check again in a moment");
+        return;
+    }
+    bool is_caught_up = strncmp(check->stream, "ok", 2) == 0, is_on = is_caught_up || is_stream(check, "catching up");
     if (!is_on && !check->has_stream_failed)
         hint(add(check, "stream", RESULT_WARNING, "%s: %.150s", why, check->stream),
              "permit the environment what docs/operations.md names under \"Permissions on the bus\", and give its account JetStream");

@@ -489,8 +489,8 @@ bool evtstream_fill(struct env *env, const struct bus_msg *msg)
 void evtstream_info(const struct env *env, Amp__EnvInfo *info)
 {
     struct evtstream *evt = env->evt;
-    bool is_behind = evtstream_is_holding(env);
-    info->stream = evt->reason[0] ? evt->reason : (char *)(is_behind ? "catching up" : evt->now.is_in_memory ? "ok, in the server's memory" : "ok");
+    bool is_behind = evtstream_is_holding(env), is_unknown = !evt->now.created[0]; /* this environment has not seen it yet */
+    info->stream = evt->reason[0] ? evt->reason : (char *)(is_unknown ? "being made" : is_behind ? "catching up" : evt->now.is_in_memory ? "ok, in the server's memory" : "ok");
     info->has_stream_behind = info->has_stream_lost = info->has_stream_missed = info->has_stream_failed = true;
     info->stream_behind = evt->left > UINT32_MAX ? UINT32_MAX : (uint32_t)evt->left;
     info->stream_lost = evt->n_lost;

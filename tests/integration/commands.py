@@ -10,6 +10,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support")]
 from meshtest import AMESH, Mesh, Tap, check, until  # noqa: E402
 
+RELEASE = os.environ.get("AMESH_RELEASE", AMESH)  # as fast as a user's
 tap = Tap()
 STATES = {"TASK_STATE_COMPLETED", "TASK_STATE_FAILED", "TASK_STATE_CANCELED", "TASK_STATE_WORKING", "TASK_STATE_SUBMITTED", "TASK_STATE_INPUT_REQUIRED", "TASK_STATE_REJECTED"}
 
@@ -27,6 +28,11 @@ def up_detach_down():
         check(r.out.startswith("ready nats://"), "up --detach returns when ready", r.out)
         mesh.run("check").ok()
         r = mesh.run("down").ok()
+        for n in range(3):
+            env = dict(AMESH_HOME=f"{mesh.home}/fresh{n}")
+            at_once = subprocess.run(["sh", "-c", f"{RELEASE} up --detach && {RELEASE} check"], env=dict(mesh.env, **env), capture_output=True, text=True)
+            mesh.run("down", env=env).ok()
+            check(at_once.returncode == 0 and "✗" not in at_once.stdout and "FAIL" not in at_once.stdout, "a mesh that has just begun is well", at_once.stdout, at_once.stderr)
         r = mesh.run("down")
         check(r.status == 4, "down with nothing running exits 4", r.status, r.err)
         r = mesh.run("ask", "x", "y")
@@ -179,6 +185,11 @@ def help_and_usage(mesh):
     for bad in (["frobnicate"], ["ask"], ["ask", "--no-such", "a", "b"], ["run"], ["task", "show"], ["ask", "--timeout", "soon", "a", "b"], ["completion", "tcsh"], ["task", "watch", "t-x", "--from", "minus"]):
         r = mesh.run(*bad)
         check(r.status == 2 and r.err, f"usage error: {bad}", r.status, r.out, r.err)
+    r = mesh.run("env", "verfy", "--bus", mesh.bus, deadline=10)
+    check(r.status == 2 and "did you mean env verify?" in r.err and not r.out, "a typo behind env starts no environment", r.status, r.out, r.err)
+    for surplus in (["env", "nope"], ["env", "--bus", mesh.bus, "--", "verify"], ["env", "verify", "x"], ["env", "prune", "x"], ["up", "now"], ["down", "now"], ["task", "ls", "x"], ["help", "env", "verfy"]):
+        r = mesh.run(*surplus, deadline=10)
+        check(r.status == 2 and surplus[-1] in r.err, f"an operand too many: {surplus}", r.status, r.out, r.err)
     check("did you mean" in mesh.run("aks", "x").err.lower(), "did you mean")
     version = mesh.run("version", "--json").ok().json()
     check(version["version"] and mesh.run("version").ok().out.startswith("amesh "), "version", version)
