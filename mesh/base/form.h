@@ -53,7 +53,7 @@ struct form_answer {
 };
 /* {"amp/answer":{id, by?, text?, value?, again?}}; a text or value over AMP_TEXT_EVENT_MAX is left out, and `bytes` says so. */
 char *form_say_answer(const struct form_answer *answer);
-/* {"amp/question_closed":{id, why, default?}}; why: "expired", "withdrawn" */
-char *form_say_closed(const char *id, const char *why, const struct cJSON *fallback);
+/* {"amp/question_closed":{id, why, default?, again?}}; why: "expired", "withdrawn"; again: told to a further attempt */
+char *form_say_closed(const char *id, const char *why, const struct cJSON *fallback, bool is_again);
 /* The text of an answer: its value's, else that of its message. The caller's. */
 char *form_answer_text(const Amp__Message *answer, const struct cJSON *value);

@@ -55,13 +55,15 @@ char *form_say_answer(const struct form_answer *answer)
     return metadata_of("amp/answer", about);
 }
 
-char *form_say_closed(const char *id, const char *why, const struct cJSON *fallback)
+char *form_say_closed(const char *id, const char *why, const struct cJSON *fallback, bool is_again)
 {
     cJSON *about = cJSON_CreateObject();
     cJSON_AddStringToObject(about, "id", id);
     cJSON_AddStringToObject(about, "why", why);
     if (fallback)
         cJSON_AddItemToObject(about, "default", cJSON_Duplicate(fallback, true));
+    if (is_again)
+        cJSON_AddTrueToObject(about, "again");
     return metadata_of("amp/question_closed", about);
 }
 

@@ -162,20 +162,58 @@ bool event_is_note(const Amp__StreamResponse *body)
     return is_note;
 }
 
+static char *value_text(const cJSON *object, const char *name)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, name);
+    char *json = value != NULL && !cJSON_IsString(value) ? cJSON_PrintUnformatted(value) : NULL;
+    char *text = xstrdup(json != NULL ? json : text_of(object, name));
+    cJSON_free(json);
+    return text;
+}
+
+/* What became of a question; the status beside it tells of the others, if there are any. NULL: it is about none, or one is asked. */
+static char *outcome_summary(const cJSON *metadata)
+{
+    const cJSON *answer = cJSON_GetObjectItemCaseSensitive(metadata, "amp/answer"), *closed = cJSON_GetObjectItemCaseSensitive(metadata, "amp/question_closed");
+    const cJSON *said = answer != NULL ? answer : closed;
+    char *line = NULL;
+    if (!cJSON_IsObject(said))
+        return NULL;
+    const char *id = text_of(said, "id"), *by = text_of(said, "by"), *why = text_of(said, "why");
+    const char *before = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(said, "again")) ? " before, told again" : "";
+    char *text = value_text(said, answer == NULL ? "default" : cJSON_HasObjectItem(answer, "text") ? "text" : "value");
+    if (answer != NULL)
+        line = xasprintf("answered%s%s%s: %s  (%s)", before, *by != '\0' ? " by " : "", by, text, id);
+    else
+        line = xasprintf("question %s%s%s%s  (%s)", *why != '\0' ? why : "closed", before, *text != '\0' ? ", default taken: " : "", text, id);
+    free(text);
+    return line;
+}
+
+static char *state_summary(Amp__TaskState state, const Amp__Message *message, const char *asked)
+{
+    if (state == AMP__TASK_STATE__TASK_STATE_UNSPECIFIED)
+        return xstrdup("status");
+    char *text = event_message_text(message);
+    char *line = xasprintf("%s%s%s%s", amp_task_state_short(state), *text != '\0' ? ": " : "", text, asked);
+    free(text);
+    return line;
+}
+
 static char *status_summary(const Amp__StreamResponse *body)
 {
     const Amp__Message *message = NULL;
     Amp__TaskState state = event_state(body, &message);
     cJSON *metadata = event_metadata(body);
     char *line = metadata != NULL ? local_summary(metadata) : NULL;
+    if (line == NULL && metadata != NULL && !amp_task_is_terminal(state))
+        line = outcome_summary(metadata);
+    const char *id = text_of(cJSON_GetObjectItemCaseSensitive(metadata, "amp/question"), "id");
+    char *asked = *id != '\0' ? xasprintf("  (%s)", id) : xstrdup("");
     cJSON_Delete(metadata);
-    if (line != NULL)
-        return line;
-    if (state == AMP__TASK_STATE__TASK_STATE_UNSPECIFIED)
-        return xstrdup("status");
-    char *text = event_message_text(message);
-    line = xasprintf("%s%s%s", amp_task_state_short(state), *text != '\0' ? ": " : "", text);
-    free(text);
+    if (line == NULL)
+        line = state_summary(state, message, asked);
+    free(asked);
     return line;
 }
 

@@ -55,7 +55,7 @@ static bool is_folded(struct timeline *timeline, enum timeline_kind kind)
     timeline->run = timeline->last_kind == kind ? timeline->run + 1 : 1;
     timeline->last_kind = kind;
     timeline->kinds[kind]++;
-    bool is_told = kind == TIMELINE_QUESTION || kind == TIMELINE_ANSWER || kind == TIMELINE_RETRY;
+    bool is_told = kind == TIMELINE_QUESTION || kind == TIMELINE_ANSWER || kind == TIMELINE_CLOSED || kind == TIMELINE_RETRY;
     return timeline->count >= TIMELINE_ITEMS_MAX || (!is_told && (timeline->run > TIMELINE_RUN_MAX || timeline->kinds[kind] > TIMELINE_KIND_MAX));
 }
 

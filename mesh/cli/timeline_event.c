@@ -165,29 +165,58 @@ static void on_custom(const struct event *event, const cJSON *said)
     free(value);
 }
 
+/* One that is open and asked once more is the same one: a further attempt came to the place. */
 static void on_question(const struct event *event, const cJSON *said)
 {
+    const char *id = text_of(said, "id");
+    bool is_again = timeline_find(event->timeline, TIMELINE_QUESTION, id) != NULL;
     char *prompt = value_of(said, "prompt"), *options = value_of(said, "options");
-    struct item *item = add(event, TIMELINE_QUESTION, xasprintf("%s%s%s  %s", prompt, *options != '\0' ? "  " : "", options, text_of(said, "id")));
-    if (item != NULL) {
-        item->key = xstrdup(text_of(said, "id"));
+    struct item *item = add(event, TIMELINE_QUESTION, xasprintf("%s%s%s%s  %s", is_again ? "asked again: " : "", prompt, *options != '\0' ? "  " : "", options, id));
+    if (item != NULL && is_again) {
+        item->is_again = true;
+    } else if (item != NULL) {
+        item->key = xstrdup(id);
         item->is_open = true;
     }
     free(prompt);
     free(options);
 }
 
+static void close_question(const struct event *event, const char *id)
+{
+    struct item *question = timeline_find(event->timeline, TIMELINE_QUESTION, id);
+    if (question == NULL)
+        return;
+    question->until_unix_ms = event->unix_ms;
+    question->is_open = false;
+}
+
 static void on_answer(const struct event *event, const cJSON *said)
 {
-    const char *id = text_of(said, "id"), *from = text_of(said, "from");
-    char *text = value_of(said, "text");
-    struct item *question = timeline_find(event->timeline, TIMELINE_QUESTION, id);
-    if (question != NULL) {
-        question->until_unix_ms = event->unix_ms;
-        question->is_open = false;
-    }
-    add(event, TIMELINE_ANSWER, xasprintf("%s%s%s%s%s%s", text, *text != '\0' ? "  " : "", *from != '\0' ? "by " : "", from, *from != '\0' ? ", " : "", id));
+    const char *id = text_of(said, "id"), *by = text_of(said, "by");
+    bool is_again = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(said, "again"));
+    char *text = value_of(said, cJSON_HasObjectItem(said, "text") ? "text" : "value");
+    close_question(event, id);
+    struct item *item = add(event, TIMELINE_ANSWER, xasprintf("%s%s%s%s%s%s%s", text, *text != '\0' ? "  " : "", is_again ? "answered before " : "", *by != '\0' ? "by " : "", by, *by != '\0' ? ", " : "", id));
+    if (item != NULL)
+        item->is_again = is_again;
     free(text);
+}
+
+/* The time was over, or nobody wants to know any more. The agent got the default, if there is one. */
+static void on_closed(const struct event *event, const cJSON *said)
+{
+    const char *id = text_of(said, "id"), *why = text_of(said, "why");
+    bool is_again = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(said, "again")), is_expired = strcmp(why, "expired") == 0;
+    char *fallback = value_of(said, "default");
+    close_question(event, id);
+    const char *what = *fallback != '\0' ? "nobody answered in time, its default counts: " : is_expired ? "nobody answered in time" : "not wanted any more";
+    struct item *item = add(event, TIMELINE_CLOSED, xasprintf("%s%s%s  %s", is_again ? "as before: " : "", what, fallback, id));
+    if (item != NULL) {
+        item->key = xstrdup(why);
+        item->is_again = is_again;
+    }
+    free(fallback);
 }
 
 static void on_retry(const struct event *event, const cJSON *said)
@@ -207,7 +236,7 @@ static bool on_metadata(const struct event *event, const cJSON *metadata)
     } takers[] = {
         {"amp/tool_call", on_tool_call}, {"amp/tool_result", on_tool_result}, {"amp/step", on_step},       {"amp/log", on_log},
         {"amp/reasoning", on_reasoning}, {"amp/usage", on_usage},             {"amp/custom", on_custom},   {"amp/question", on_question},
-        {"amp/answer", on_answer},       {"amp/retry", on_retry},
+        {"amp/answer", on_answer},       {"amp/retry", on_retry},             {"amp/question_closed", on_closed},
     };
     bool is_taken = false;
     for (size_t i = 0; i < sizeof takers / sizeof *takers; i++) {

@@ -25,6 +25,7 @@ static const struct {
     [TIMELINE_RETRY] = {"retrying", "retries", PRINT_YELLOW},
     [TIMELINE_QUESTION] = {"question", "questions", PRINT_YELLOW},
     [TIMELINE_ANSWER] = {"answer", "answers", PRINT_GREEN},
+    [TIMELINE_CLOSED] = {"closed", "closed questions", PRINT_YELLOW},
     [TIMELINE_TOOL] = {"tool", "tool calls", PRINT_PLAIN},
     [TIMELINE_STEP] = {"step", "steps", PRINT_PLAIN},
     [TIMELINE_TEXT] = {"text", "texts", PRINT_PLAIN},
@@ -58,7 +59,7 @@ static int by_rank(const void *a, const void *b)
 /* Is it known by its time only? Children, and what comes from people and the environment: no attempt need be there. */
 static bool is_loose(const struct item *item)
 {
-    return item->kind == TIMELINE_CHILD || item->kind == TIMELINE_IGNORED || item->kind == TIMELINE_ANSWER;
+    return item->kind == TIMELINE_CHILD || item->kind == TIMELINE_IGNORED || item->kind == TIMELINE_ANSWER || item->kind == TIMELINE_CLOSED;
 }
 
 /* The attempt that a retry announces: one that is kept, one that has not begun yet, or one that is not kept any more. */
@@ -152,6 +153,10 @@ static const char *label_of(const struct item *item, char ret[PRINT_SHORT_SIZE])
         return ret;
     case TIMELINE_WAIT:
         return item->is_open ? "waits" : "waited";
+    case TIMELINE_ANSWER:
+        return item->is_again ? "replayed" : "answer";
+    case TIMELINE_CLOSED:
+        return item->is_again ? "replayed" : strcmp(item->key, "expired") == 0 ? "expired" : strcmp(item->key, "withdrawn") == 0 ? "withdrawn" : "closed";
     case TIMELINE_END:
         return amp_task_state_short(item->state);
     default:
@@ -304,6 +309,8 @@ static cJSON *item_json(const struct item *item)
         cJSON_AddStringToObject(json, "state", amp_task_state_short(item->state));
     if (item->is_open)
         cJSON_AddTrueToObject(json, "open");
+    if (item->is_again)
+        cJSON_AddTrueToObject(json, "again");
     for (size_t i = 0; i < item->n_details; i++) {
         cJSON *details = i == 0 ? cJSON_AddArrayToObject(json, "details") : cJSON_GetObjectItemCaseSensitive(json, "details");
         cJSON_AddItemToArray(details, cJSON_CreateString(item->details[i]));

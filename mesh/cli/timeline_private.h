@@ -13,6 +13,7 @@ enum timeline_kind {
     TIMELINE_RETRY,
     TIMELINE_QUESTION,
     TIMELINE_ANSWER,
+    TIMELINE_CLOSED, /* a question, without an answer; key: why */
     TIMELINE_TOOL,
     TIMELINE_STEP,
     TIMELINE_TEXT,
@@ -39,6 +40,7 @@ struct item {
     uint32_t slot;                     /* the how manyth attempt that is kept it belongs to, or stands before; 0: none that is kept */
     uint32_t rank;                     /* its place beside others, whatever the clocks say: timeline_print.c */
     bool is_open, is_bad;
+    bool is_again; /* what a former attempt had been told, told to this one */
     char *text;
     char *key; /* what its end is known by, or NULL */
     char agent[AMP_NAME_MAX + 1];

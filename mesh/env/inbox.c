@@ -204,10 +204,10 @@ static void say_answered(struct etask *task, struct question *question, bool is_
     cJSON_Delete(value);
 }
 
-static void say_expired(struct etask *task, struct question *question)
+static void say_expired(struct etask *task, struct question *question, bool is_again)
 {
     const cJSON *fallback = cJSON_GetObjectItemCaseSensitive(question->form, "default");
-    say(task, question, "the question was not answered in time", form_say_closed(question->id, "expired", fallback));
+    say(task, question, "the question was not answered in time", form_say_closed(question->id, "expired", fallback, is_again));
 }
 
 static void do_action(struct etask *task, const struct question_action *action, const char *id)
@@ -229,9 +229,9 @@ static void do_action(struct etask *task, const struct question_action *action, 
     else if (action->kind == QUESTION_DO_SAY_AGAIN && question->state == QUESTION_ANSWERED)
         say_answered(task, question, true);
     else if (action->kind == QUESTION_DO_SAY_EXPIRED || action->kind == QUESTION_DO_SAY_AGAIN)
-        say_expired(task, question);
+        say_expired(task, question, action->kind == QUESTION_DO_SAY_AGAIN);
     else if (action->kind == QUESTION_DO_SAY_WITHDRAWN)
-        say(task, question, "the question was withdrawn", form_say_closed(question->id, "withdrawn", NULL));
+        say(task, question, "the question was withdrawn", form_say_closed(question->id, "withdrawn", NULL, false));
 }
 
 static void on_timer(void *ctx)
@@ -432,7 +432,7 @@ void inbox_closing(struct etask *task)
         each->is_asked = false; /* nothing waits any more */
     for (struct question *each = task->inbox->questions.first; each; each = each->next)
         if (each->state == QUESTION_OPEN && !each->is_gone)
-            say(task, each, "the question was withdrawn: the task has ended", form_say_closed(each->id, "withdrawn", NULL));
+            say(task, each, "the question was withdrawn: the task has ended", form_say_closed(each->id, "withdrawn", NULL, false));
 }
 
 void inbox_ended(struct etask *task)

@@ -105,7 +105,7 @@ static void expire(struct question *question)
     const cJSON *fallback = fallback_of(question);
     remember_closed(task, question->id, "its time is over");
     if (!task->stream.is_ended)
-        say_without(task, question, "the question was not answered in time", form_say_closed(question->id, "expired", fallback));
+        say_without(task, question, "the question was not answered in time", form_say_closed(question->id, "expired", fallback, false));
     question_done(question, &(struct task_answer){.code = fallback ? AMP_OK : AMP_EXPIRED, .value = fallback});
 }
 
@@ -121,7 +121,7 @@ void task_ask_withdraw(struct task *task, const void *ctx)
             continue;
         remember_closed(task, question->id, "it was withdrawn");
         if (!task->stream.is_ended && !task->is_canceled)
-            say_without(task, question, "the question was withdrawn", form_say_closed(question->id, "withdrawn", NULL));
+            say_without(task, question, "the question was withdrawn", form_say_closed(question->id, "withdrawn", NULL, false));
         question->on_answer = NULL;
         question_done(question, NULL);
         return;

@@ -141,6 +141,9 @@ def expires(mesh):
     task = mesh.submit("py", "soon")
     check(mesh.done(task) == "default no, then expired", "a default, else an error", mesh.done(task))
     closed = mesh.events(task, "amp/question_closed")
+    watched, shown = (mesh.run("task", what, task).ok().out for what in ("watch", "show"))
+    check(watched.count("question expired, default taken: no") == 1 and watched.count("question expired  (q-") == 1, "who watches is told", watched)
+    check(shown.count("its default counts: no") == 1 and shown.count("  expired  ") == 2 and "(open)" not in shown and "  says  " not in shown, "and who looks afterwards", shown)
     check([c["why"] for c in closed] == ["expired", "expired"] and closed[0]["default"] == "no", "history says so", closed)
 
 
@@ -236,6 +239,8 @@ def replayed(mesh):
     mesh.run("answer", second["id"], "B").ok()
     check(mesh.done(task) == "A then B", "both", mesh.done(task))
     said = mesh.events(task, "amp/answer")
+    shown = mesh.run("task", "show", task).ok().out
+    check(shown.count("  replayed  ") == 1 and shown.count("  answer  ") == 2 and shown.count("asked again: Second?") == 1, "the timeline too", shown)
     check([(s["text"], s.get("again", False)) for s in said] == [("A", False), ("A", True), ("B", False)], "the history shows the answer that was given again", said)
 
 

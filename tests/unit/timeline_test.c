@@ -129,6 +129,31 @@ static void test_an_answer_while_nobody_has_the_task_begins_no_attempt(void **st
     free(text);
 }
 
+/* Two are asked at once: what becomes of one is not the other asked again, and the next attempt gets what was there. */
+static void test_what_became_of_questions_is_told(void **state)
+{
+    record("{}");
+    status(1000, "INPUT_REQUIRED", "{\"amp/question\":{\"id\":\"q-1\",\"prompt\":\"Go?\",\"default\":\"no\"}}");
+    status(1000, "INPUT_REQUIRED", "{\"amp/question\":{\"id\":\"q-2\",\"prompt\":\"How many?\"}}");
+    status(3000, "INPUT_REQUIRED", "{\"amp/question_closed\":{\"id\":\"q-1\",\"why\":\"expired\",\"default\":\"no\"}}");
+    status(4000, "WORKING", "{\"amp/retry\":{\"attempt\":2}}");
+    status(4001, "WORKING", "{\"amp/question_closed\":{\"id\":\"q-1\",\"why\":\"expired\",\"default\":\"no\",\"again\":true}}");
+    status(4002, "INPUT_REQUIRED", "{\"amp/question\":{\"id\":\"q-2\",\"prompt\":\"How many?\"}}");
+    status(5000, "WORKING", "{\"amp/answer\":{\"id\":\"q-2\",\"value\":3,\"by\":\"me\"}}");
+    status(6000, "WORKING", "{\"amp/answer\":{\"id\":\"q-2\",\"text\":\"3\",\"by\":\"me\",\"again\":true}}");
+    static const char *const wanted[] = {
+        "+0 ms  question   Go?  q-1  (2.0 s)\n", "+0 ms  question   How many?  q-2  (4.0 s)\n", "+2.0 s  expired    nobody answered in time, its default counts: no  q-1\n",
+        "+3.0 s  replayed   as before: nobody answered in time, its default counts: no  q-1\n", "+3.0 s  question   asked again: How many?  q-2\n",
+        "+4.0 s  answer     3  by me, q-2\n", "+5.0 s  replayed   3  answered before by me, q-2\n",
+    };
+    char *text = printed(0);
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        if (strstr(text, wanted[i]) == NULL)
+            fail_msg("no line \"%s\" in\n%s", wanted[i], text);
+    assert_null(strstr(text, "says"));
+    free(text);
+}
+
 static void test_the_last_words_stand_with_the_attempt_that_they_ended(void **state)
 {
     char *lines[] = {(char *)"out of luck"}, *tasks[] = {(char *)"t-1"}, *others[] = {(char *)"t-2"};
@@ -236,6 +261,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_waits_and_attempts_stand_in_their_time, begin, end),
         cmocka_unit_test_setup_teardown(test_a_death_its_retry_the_wait_and_the_next_attempt_stand_in_this_order, begin, end),
         cmocka_unit_test_setup_teardown(test_an_answer_while_nobody_has_the_task_begins_no_attempt, begin, end),
+        cmocka_unit_test_setup_teardown(test_what_became_of_questions_is_told, begin, end),
         cmocka_unit_test_setup_teardown(test_the_last_words_stand_with_the_attempt_that_they_ended, begin, end),
         cmocka_unit_test_setup_teardown(test_a_tool_call_and_its_result_are_one_line, begin, end),
         cmocka_unit_test_setup_teardown(test_pieces_of_text_are_one_line_and_runs_of_one_kind_are_folded, begin, end),
