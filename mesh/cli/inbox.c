@@ -80,7 +80,7 @@ static void add_row(struct inbox *inbox, const Amp__Question *question)
     int64_t now = clock_unix_ms();
     cJSON *form = question_form(question);
     const char *prompt = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(form, "prompt"));
-    char *options = question_options(form), *text = xasprintf("%s%s", prompt != NULL ? prompt : "", options);
+    char *options = question_short(form), *text = xasprintf("%s%s", prompt != NULL ? prompt : "", options);
     if (question->asked != NULL)
         print_duration(now - question->asked->unix_ms, age);
     if (question->expires != NULL)
@@ -144,7 +144,7 @@ static void tell_asked(struct inbox *inbox, const Amp__Question *question)
         cJSON_AddStringToObject(json, "event", "asked");
         output_json(stdout, json);
     } else {
-        char *prompt = print_line(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(form, "prompt")), 0), *short_options = question_options(form);
+        char *prompt = print_line(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(form, "prompt")), 0), *short_options = question_short(form);
         char *options = print_line(short_options, 0);
         printf("%s asks (%s): %s%s\n", question->agent != NULL ? question->agent : "an agent", question->id, prompt, options);
         free(prompt);

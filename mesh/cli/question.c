@@ -9,6 +9,9 @@
 #include "base/form.h"
 #include "cli/message.h"
 
+#define SCHEMA_DEPTH 3u             /* of the short form; what is deeper is named by its type */
+#define SHORT_BYTES_MAX (64u << 10) /* what is longer is left out */
+
 static const cJSON *member(const cJSON *object, const char *name)
 {
     return cJSON_GetObjectItemCaseSensitive(object, name);
@@ -22,6 +25,8 @@ cJSON *question_form(const Amp__Question *question)
     return form;
 }
 
+static void append_schema(struct amp_buf *out, const cJSON *schema, unsigned depth);
+
 void question_print(FILE *to, const struct print_style *style, const cJSON *form)
 {
     const char *label, *prompt = cJSON_GetStringValue(member(form, "prompt"));
@@ -34,7 +39,17 @@ void question_print(FILE *to, const struct print_style *style, const cJSON *form
         free(line);
         free(name);
     }
-    const cJSON *fallback = member(form, "default");
+    const cJSON *fallback = member(form, "default"), *schema = member(form, "schema");
+    if (cJSON_IsObject(schema)) {
+        struct amp_buf out;
+        amp_buf_init(&out, SHORT_BYTES_MAX);
+        append_schema(&out, schema, 0);
+        char *text = xstrndup(out.len > 0 ? (const char *)out.data : "", out.len), *line = print_line(text, 0);
+        fprintf(to, "\n  %s(%s)%s", print_on(style, PRINT_DIM), line, print_off(style));
+        amp_buf_done(&out);
+        free(text);
+        free(line);
+    }
     if (fallback != NULL) {
         char *text = form_text(fallback), *line = print_line(text, 0);
         fprintf(to, "\n  %s(without an answer: %s)%s", print_on(style, PRINT_DIM), line, print_off(style));
@@ -43,21 +58,93 @@ void question_print(FILE *to, const struct print_style *style, const cJSON *form
     }
 }
 
-char *question_options(const cJSON *form)
+/* Its own, and put into `out`. */
+static void append_value(struct amp_buf *out, const cJSON *value)
+{
+    char *text = form_text(value);
+    (void)amp_buf_printf(out, "%s", text);
+    free(text);
+}
+
+/* "{count: integer 1.., name?: string}" */
+static void append_properties(struct amp_buf *out, const cJSON *schema, unsigned depth)
+{
+    const cJSON *each, *name;
+    (void)amp_buf_printf(out, "{");
+    cJSON_ArrayForEach(each, member(schema, "properties")) {
+        bool is_required = false;
+        cJSON_ArrayForEach(name, member(schema, "required")) is_required |= cJSON_IsString(name) && strcmp(name->valuestring, each->string) == 0;
+        (void)amp_buf_printf(out, "%s%s%s: ", each != member(schema, "properties")->child ? ", " : "", each->string, is_required ? "" : "?");
+        append_schema(out, each, depth + 1);
+    }
+    (void)amp_buf_printf(out, "}");
+}
+
+static void append_bounds(struct amp_buf *out, const cJSON *schema)
+{
+    const cJSON *min = member(schema, "minimum"), *max = member(schema, "maximum");
+    if (!cJSON_IsNumber(min) && !cJSON_IsNumber(max))
+        return;
+    (void)amp_buf_printf(out, " ");
+    if (cJSON_IsNumber(min))
+        (void)amp_buf_printf(out, "%.15g", min->valuedouble);
+    (void)amp_buf_printf(out, "..");
+    if (cJSON_IsNumber(max))
+        (void)amp_buf_printf(out, "%.15g", max->valuedouble);
+}
+
+static void append_schema(struct amp_buf *out, const cJSON *schema, unsigned depth)
+{
+    const char *type = cJSON_GetStringValue(member(schema, "type"));
+    const cJSON *each, *values = member(schema, "enum");
+    if (cJSON_IsArray(values)) {
+        cJSON_ArrayForEach(each, values) {
+            (void)amp_buf_printf(out, "%s", each != values->child ? "|" : "");
+            append_value(out, each);
+        }
+    } else if (cJSON_IsObject(member(schema, "properties")) && depth < SCHEMA_DEPTH) {
+        append_properties(out, schema, depth);
+    } else if (cJSON_IsObject(member(schema, "items")) && depth < SCHEMA_DEPTH) {
+        (void)amp_buf_printf(out, "list of ");
+        append_schema(out, member(schema, "items"), depth + 1);
+    } else {
+        (void)amp_buf_printf(out, "%s", type != NULL ? type : "any JSON");
+        append_bounds(out, schema);
+    }
+}
+
+static void append_options(struct amp_buf *out, const cJSON *form)
 {
     const cJSON *value;
-    char *ret = xstrdup("");
-    for (size_t i = 0; (value = form_option(form, i, NULL)) != NULL; i++) {
-        char *text = form_text(value), *more = xasprintf("%s%s%s", ret, i == 0 ? " [" : "|", text);
-        free(text);
-        free(ret);
-        ret = more;
+    const char *label;
+    for (size_t i = 0; (value = form_option(form, i, &label)) != NULL; i++) {
+        (void)amp_buf_printf(out, "%s", i == 0 ? " [" : "|");
+        append_value(out, value);
+        if (label != NULL)
+            (void)amp_buf_printf(out, " (%s)", label);
     }
-    if (*ret == '\0')
-        return ret;
-    char *more = xasprintf("%s]", ret);
-    free(ret);
-    return more;
+    (void)amp_buf_printf(out, "%s%s", form_option(form, 0, NULL) != NULL ? "]" : "", cJSON_IsTrue(member(form, "multiple")) ? " several" : "");
+    if (cJSON_IsTrue(member(form, "other")) && form_option(form, 0, NULL) != NULL)
+        (void)amp_buf_printf(out, " or another text");
+}
+
+char *question_short(const cJSON *form)
+{
+    const cJSON *schema = member(form, "schema"), *fallback = member(form, "default");
+    struct amp_buf out;
+    amp_buf_init(&out, SHORT_BYTES_MAX);
+    append_options(&out, form);
+    if (cJSON_IsObject(schema)) {
+        (void)amp_buf_printf(&out, " ");
+        append_schema(&out, schema, 0);
+    }
+    if (fallback != NULL) {
+        (void)amp_buf_printf(&out, ", default: ");
+        append_value(&out, fallback);
+    }
+    char *text = xstrndup(out.len > 0 ? (const char *)out.data : "", amp_utf8_cut(amp_buf_bytes(&out), out.len));
+    amp_buf_done(&out);
+    return text;
 }
 
 /* ---- messages ------------------------------------------------------------------------------------------ */

@@ -10,8 +10,8 @@ struct cJSON;
 struct cJSON *question_form(const Amp__Question *question);
 /* The prompt, then each option on a line with its number, for a terminal. */
 void question_print(FILE *to, const struct print_style *style, const struct cJSON *form);
-/* " [yes|no]": the options in short; "" without any. The caller's. */
-char *question_options(const struct cJSON *form);
+/* " [yes|no (Not now)], default: no", " {count: integer 1.., name?: string}": what may be answered, in short; "" for any text. The caller's. */
+char *question_short(const struct cJSON *form);
 /* What is typed at a question, as the message that answers it, in `arena`: the number of an option stands for it. `form` NULL: text. The answer is checked as the environment will. */
 AMP_MUST_USE enum amp_code question_typed(const struct cJSON *form, const char *text, struct amp_arena *arena, Amp__Message **ret, struct amp_error *reterr);
 /* A JSON value as the message. */

@@ -58,6 +58,18 @@ struct list {
     struct print_table table;
 };
 
+/* "paint the door  (every instance of painter is busy)" */
+static char *request_and_reason(const Amp__TaskRecord *record)
+{
+    bool is_waiting = record->waiting != NULL && *record->waiting != '\0';
+    char *text = task_request_text(record, is_waiting ? 30 : 60);
+    if (!is_waiting)
+        return text;
+    char *both = xasprintf("%s%s(%s)", text, *text != '\0' ? "  " : "", record->waiting);
+    free(text);
+    return both;
+}
+
 static void add_row(struct list *list, const Amp__TaskRecord *record, int64_t now)
 {
     char target[96], age[PRINT_SHORT_SIZE] = "", took[PRINT_SHORT_SIZE] = "";
@@ -69,10 +81,8 @@ static void add_row(struct list *list, const Amp__TaskRecord *record, int64_t no
     char *text = NULL;
     if (list->query.dead && record->error != NULL && record->error->message != NULL)
         text = print_line(record->error->message, 0);
-    else if (record->waiting != NULL && *record->waiting != '\0')
-        text = xasprintf("(%s)", record->waiting);
     else
-        text = task_request_text(record, 60);
+        text = request_and_reason(record);
     const char *cells[] = {record->task->id, amp_task_state_short(cli_task_state(record)), target, record->from, age, took, text};
     print_table_add(&list->table, cells);
     free(text);

@@ -82,7 +82,7 @@ def lists(mesh):
     check(q["agent"] == "py" and q["from"].startswith("cli-") and q["request"] == "two" and q["durable"] and not q["away"], "who, what, for whom", q)
     check(q["options"] == ["red", "blue"] and q["expiresAt"] > q["askedAt"], "options and expiry", q)
     table = mesh.run("inbox").ok().out
-    check(table.split()[0] == "QUESTION" and q["id"] in table and task in table and "[red|blue]" in table, "a table for people", table)
+    check(table.split()[0] == "QUESTION" and q["id"] in table and task in table and "[red|blue]" in table and "{n: integer 1..}" in table, "a table for people", table)
     check(len(mesh.inbox(task, "--agent", "py")) == 2 and not mesh.inbox(task, "--agent", "other"), "by agent")
     check(len(mesh.inbox(task, "--context", q["contextId"])) == 2 and not mesh.inbox(task, "--context", "c-none"), "by conversation")
     several = mesh.run("answer", task, "red")
@@ -336,6 +336,7 @@ def expiry_goes_on(mesh):
     """The clock of a question runs while its environment is dead."""
     task = mesh.submit("py", "short")
     mesh.asked(task)
+    check("Quick?, default: late" in mesh.run("inbox").ok().out, "what counts without an answer stands in the list")
     mesh.kill(mesh.up)
     over = time.monotonic() + 2.1
     until(lambda: time.monotonic() > over, "the time runs out")

@@ -108,6 +108,7 @@ def waits_have_reasons(mesh):
     second = detach(mesh, "busy", "hold 2")
     until(lambda: "every instance of busy is busy" in "".join(lines_of(show(mesh, second), "waits")), "what waits says for what")
     early = detach(mesh, "not-yet", "x")
+    until(lambda: any(second in line and "hold 2  (every instance of busy is busy" in line for line in mesh.run("task", "ls").ok().out.splitlines()), "the list has what was asked, and why it waits")
     until(lambda: "no instance of not-yet is on the mesh" in "".join(lines_of(show(mesh, early), "waits")), "and for whom")
     for n in (1, 2):
         open(os.path.join(mesh.home, f"go-{n}"), "w").close()
