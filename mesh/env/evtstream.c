@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MARK_SCOPE "amesh" /* beside those of the memory, which users reach */
 #define MARK_KEY "stream"
 #define NO_JETSTREAM_HINT "direct calls are not kept while the environment is away: add \"jetstream { store_dir: /var/lib/nats }\" to nats-server's configuration"
 #define NO_PERMISSION_HINT "permit the environment to publish what docs/operations.md names under \"Permissions on the bus\""
@@ -79,7 +78,7 @@ void evt_write_mark(struct evtstream *evt)
     (void)amp_buf_printf(&body, ",\"seq\":%" PRIu64 ",\"anchor\":%" PRIu64 ",\"text\":\"%s\"}", mark->seq, mark->anchor, mark->anchor_text);
     struct journal_batch *batch = journal_batch_new(env->journal);
     struct journal_row *row = journal_batch_add(batch, JOURNAL_KV);
-    row->scope = MARK_SCOPE;
+    row->scope = JOURNAL_SCOPE_STREAM;
     row->owner = "";
     row->key = MARK_KEY;
     row->version = 1;
@@ -396,7 +395,7 @@ static void on_late(void *ctx)
 void evtstream_new(struct env *env)
 {
     struct evtstream *evt = env->evt = xcalloc(1, sizeof *evt);
-    struct journal_kv_query query = {.scope = MARK_SCOPE, .owner = "", .key = MARK_KEY};
+    struct journal_kv_query query = {.scope = JOURNAL_SCOPE_STREAM, .owner = "", .key = MARK_KEY};
     evt->env = env;
     (void)amp_subject_build(AMP_SUBJECT_EVT, ">", NULL, NULL, evt->subject, NULL);
     (void)amp_subject_build(AMP_SUBJECT_CANARY, "*", NULL, NULL, evt->canaries, NULL);

@@ -17,6 +17,12 @@ struct journal;
 #define JOURNAL_DEATHS_MAX 100u          /* deaths kept of one agent */
 #define JOURNAL_PRUNE_MAX 64u            /* tasks removed at once */
 
+/* Scopes of KV rows that speak of one journal alone, and of no other's: neither exported nor imported. */
+#define JOURNAL_SCOPE_BOOT "environment" /* the number of the environment that opened it last (10.7.1) */
+#define JOURNAL_KEY_BOOT "boot"
+#define JOURNAL_SCOPE_STREAM "amesh" /* how far the stream of the bus was read (10.8) */
+#define JOURNAL_PRIVATE_SCOPES {JOURNAL_SCOPE_BOOT, JOURNAL_SCOPE_STREAM}
+
 enum journal_row_kind {
     JOURNAL_TASK,  /* insert the summary of a task or replace what changes in it */
     JOURNAL_EVENT, /* append `count` events, numbered from seq; (task, seq) is unique */

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define STEP_PAGES 1024
+#define START_MS 100 /* nobody starts an environment more often for long */
 
 enum amp_code journal_open_to_read(const char *path, sqlite3 **ret, struct amp_error *reterr)
 {
@@ -158,12 +159,40 @@ static enum amp_code move_aside(const char *path, int64_t now_unix_ms, struct am
     return code;
 }
 
-static enum amp_code make_head(const char *path, int64_t now_unix_ms, struct amp_error *reterr)
+/* The number of the newest environment that can have leased anything. What was started after the backup was made is not in it, and the journal that is replaced may be lost
+ * or unreadable: as many numbers are left out as there can have been starts. */
+static uint32_t find_boot(const char *path, const char *from, int64_t now_unix_ms)
+{
+    const char *const paths[] = {path, from};
+    int64_t newest = 0;
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        sqlite3 *db = NULL;
+        int64_t at_unix_ms = 0;
+        if (journal_open_to_read(paths[i], &db, NULL) != AMP_OK)
+            continue;
+        int64_t boot = boot_known(db, &at_unix_ms);
+        if (i == 1 && at_unix_ms > 0 && at_unix_ms < now_unix_ms)
+            boot += (now_unix_ms - at_unix_ms) / START_MS + 1;
+        newest = boot > newest ? boot : newest;
+        sqlite3_close(db);
+    }
+    return newest > JOURNAL_BOOT_MAX ? JOURNAL_BOOT_MAX : (uint32_t)newest;
+}
+
+static enum amp_code make_head(const char *path, uint32_t boot, int64_t now_unix_ms, struct amp_error *reterr)
 {
     struct store store;
     enum amp_code code = store_open(&store, path, now_unix_ms, reterr);
-    if (code == AMP_OK)
-        store_close(&store);
+    if (code != AMP_OK)
+        return code;
+    chain_begin(&store.chain);
+    bool is_done = sqlite3_exec(store.db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK && boot_raise(&store, boot, now_unix_ms) && chain_add(&store, now_unix_ms) &&
+                   sqlite3_exec(store.db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK;
+    if (is_done)
+        chain_committed(&store.chain);
+    if (!is_done || !head_write(&store))
+        code = failed(path, sqlite3_errmsg(store.db), reterr);
+    store_close(&store);
     return code;
 }
 
@@ -174,12 +203,13 @@ enum amp_code journal_restore(const char *path, const char *from, int64_t now_un
     enum amp_code code = journal_verify(from, &none, NULL, ret, reterr);
     if (code == AMP_OK)
         code = journal_lock(path, &lock_fd, reterr);
+    uint32_t boot = code == AMP_OK ? find_boot(path, from, now_unix_ms) : 0;
     if (code == AMP_OK)
         code = move_aside(path, now_unix_ms, reterr);
     if (code == AMP_OK)
         code = journal_backup(from, path, now_unix_ms, &none, NULL, ret, reterr);
     if (code == AMP_OK)
-        code = make_head(path, now_unix_ms, reterr);
+        code = make_head(path, boot, now_unix_ms, reterr);
     if (lock_fd >= 0)
         close(lock_fd);
     return code;

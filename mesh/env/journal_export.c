@@ -87,6 +87,12 @@ static void bind_selection(struct export *export, sqlite3_stmt *statement)
         sqlite3_bind_int64(statement, since, export->options->since_unix_ms);
 }
 
+/* Of this journal only. */
+static bool is_private(sqlite3_stmt *statement, int kind)
+{
+    return kind == CHAIN_KV && journal_is_private((const char *)sqlite3_column_text(statement, 0));
+}
+
 static enum amp_code put_table(struct export *export, size_t at, struct amp_error *reterr)
 {
     const struct chain_table *table = &chain_tables[selections[at].kind];
@@ -101,7 +107,8 @@ static enum amp_code put_table(struct export *export, size_t at, struct amp_erro
     while (status == SQLITE_OK && code == AMP_OK && (status = sqlite3_step(statement)) == SQLITE_ROW) {
         status = SQLITE_OK;
         if (sqlite3_column_int(statement, (int)table->n_columns)) {
-            add_row(export, statement, selections[at].kind);
+            if (!is_private(statement, selections[at].kind))
+                add_row(export, statement, selections[at].kind);
         } else {
             export->counts->skipped++;
             code = export->options->skips_corrupt ? AMP_OK : AMP_CORRUPT;
@@ -125,6 +132,8 @@ static void put_head(struct export *export, int64_t now_unix_ms)
 {
     sqlite3_stmt *statement = NULL;
     char time[AMP_TIME_SIZE];
+    int64_t counted_unix_ms;
+    uint32_t boot = boot_known(export->db, &counted_unix_ms);
     amp_time_format(now_unix_ms, time);
     (void)amp_buf_printf(&export->line, "{\"format\":\"amesh-journal\",\"version\":1,\"at\":\"%s\"", time);
     if (sqlite3_prepare_v2(export->db, "SELECT (SELECT value FROM meta WHERE name = 'id'), n, lower(hex(hash)) FROM chain ORDER BY n DESC LIMIT 1", -1, &statement, NULL) == SQLITE_OK &&
@@ -133,6 +142,8 @@ static void put_head(struct export *export, int64_t now_unix_ms)
                              (int64_t)sqlite3_column_int64(statement, 1), sqlite3_column_text(statement, 2));
     }
     sqlite3_finalize(statement);
+    if (boot)
+        (void)amp_buf_printf(&export->line, ",\"boot\":%u", (unsigned)boot);
     if (export->options->context) {
         (void)amp_buf_printf(&export->line, ",\"context\":");
         (void)amp_json_append_string(&export->line, amp_bytes_of(export->options->context));

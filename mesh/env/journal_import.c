@@ -30,6 +30,7 @@ struct import {
     struct left_out *left_out;
     crypto_generichash_state hash;
     uint64_t line, rows;
+    uint32_t boot; /* the highest number of an environment that it tells of */
     bool has_ended;
     struct amp_error *err;
 };
@@ -133,6 +134,29 @@ static void leave_out(struct import *import, const char *id)
     import->counts->left_out++;
 }
 
+static bool raise_boot(struct import *import, const cJSON *number)
+{
+    if (!number)
+        return true;
+    if (!cJSON_IsNumber(number) || !(number->valuedouble >= 0 && number->valuedouble <= JOURNAL_BOOT_MAX) || number->valuedouble != (uint32_t)number->valuedouble)
+        return false;
+    if (number->valuedouble > import->boot)
+        import->boot = (uint32_t)number->valuedouble;
+    return true;
+}
+
+/* What an environment had for itself alone is not wanted: but those here must count on from its numbers. */
+static enum amp_code take_private(struct import *import, int kind, const cJSON *row, bool *ret)
+{
+    bool is_boot = kind == CHAIN_KV && strcmp(text_of(row, "scope"), JOURNAL_SCOPE_BOOT) == 0;
+    *ret = kind == CHAIN_KV && journal_is_private(text_of(row, "scope"));
+    if (is_boot && !raise_boot(import, cJSON_GetObjectItemCaseSensitive(row, "version")))
+        return refuse(import, AMP_MALFORMED, "version: it is no number of an environment");
+    if (kind == CHAIN_TASK && !boot_of_attempts(text_of(row, "attempts"), &import->boot))
+        return refuse(import, AMP_MALFORMED, "attempts: task %.64s has an epoch that can be none", text_of(row, "id"));
+    return AMP_OK;
+}
+
 /* Open tasks, by what is said of them. *ret: the row is not wanted. */
 static enum amp_code sort_out(struct import *import, int kind, const cJSON *row, bool *ret)
 {
@@ -180,7 +204,9 @@ static enum amp_code add_row(struct import *import, const cJSON *line)
     if (kind == CHAIN_KINDS || !cJSON_IsObject(row))
         return refuse(import, AMP_MALFORMED, "it is no row of a table that this program knows");
     import->rows++;
-    enum amp_code code = sort_out(import, kind, row, &is_unwanted);
+    enum amp_code code = take_private(import, kind, row, &is_unwanted);
+    if (code == AMP_OK && !is_unwanted)
+        code = sort_out(import, kind, row, &is_unwanted);
     if (code != AMP_OK || is_unwanted)
         return code;
     sqlite3_stmt *insert = import->insert[kind];
@@ -225,6 +251,8 @@ static enum amp_code take_line(struct import *import, const char *text, size_t l
         code = refuse(import, AMP_MALFORMED, import->has_ended ? "something follows the end of the export" : "it is no JSON object");
     else if (import->line == 1 && (strcmp(text_of(line, "format"), "amesh-journal") != 0 || !cJSON_IsNumber(version)))
         code = refuse(import, AMP_MALFORMED, "it is no export of a journal (amesh env export)");
+    else if (import->line == 1 && !raise_boot(import, cJSON_GetObjectItemCaseSensitive(line, "boot")))
+        code = refuse(import, AMP_MALFORMED, "boot: it is no number of an environment");
     else if (import->line == 1)
         code = version->valuedouble == 1 ? AMP_OK : refuse(import, AMP_VERSION, "exports of version %.0f are not known here", version->valuedouble);
     else if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(line, "end")))
@@ -263,7 +291,7 @@ static enum amp_code run(struct import *import, int64_t now_unix_ms)
         return amp_error_set(import->err, code == AMP_OK ? AMP_JOURNAL : code, "", "the journal cannot be written: %s", sqlite3_errmsg(store->db));
     crypto_generichash_init(&import->hash, NULL, 0, 32);
     code = read_lines(import);
-    if (code == AMP_OK && (!chain_add(store, now_unix_ms) || sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK))
+    if (code == AMP_OK && (!boot_raise(store, import->boot, now_unix_ms) || !chain_add(store, now_unix_ms) || sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK))
         code = amp_error_set(import->err, AMP_JOURNAL, "", "the journal cannot be written: %s", sqlite3_errmsg(store->db));
     if (code != AMP_OK) {
         if (!sqlite3_get_autocommit(store->db))

@@ -99,6 +99,16 @@ AMP_MUST_USE enum amp_code journal_lock(const char *path, int *ret_fd, struct am
 /* ---- journal_copy.c: a connection in one read transaction. AMP_NOT_FOUND, AMP_JOURNAL (version), AMP_CORRUPT */
 AMP_MUST_USE enum amp_code journal_open_to_read(const char *path, sqlite3 **ret, struct amp_error *reterr);
 
+/* ---- journal_boot.c */
+#define JOURNAL_BOOT_MAX 0xefffffffu /* a number above it is from nobody who counts */
+bool journal_is_private(const char *scope);
+/* Raises *boot to the highest number in the epochs of these attempts (JSON). False: there is an epoch that can be none. */
+AMP_MUST_USE bool boot_of_attempts(const char *attempts, uint32_t *boot);
+/* The highest number that the journal knows of, counted or in an epoch; *ret_unix_ms: when the last one was counted, 0: none was. */
+uint32_t boot_known(sqlite3 *db, int64_t *ret_unix_ms);
+/* The next environment gets a number above this one. In a transaction. */
+AMP_MUST_USE bool boot_raise(struct store *store, uint32_t boot, int64_t now_unix_ms);
+
 /* ---- journal_schema.c */
 int schema_version(sqlite3 *db, int *ret);
 int schema_upgrade(struct store *store, int *version, int64_t now_unix_ms);

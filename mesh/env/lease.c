@@ -14,9 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SCOPE "environment" /* inside the journal only: no request names it */
-#define KEY "boot"
-
 /* ---- epochs ------------------------------------------------------------------------------------------------------------ */
 
 static bool on_boot_row(void *ctx, const struct journal_row *row)
@@ -48,15 +45,15 @@ static void on_boot(void *ctx, enum amp_code code)
 void lease_init(struct env *env)
 {
     struct boot *boot = xcalloc(1, sizeof *boot);
-    struct journal_kv_query query = {.scope = SCOPE, .owner = "", .key = KEY};
+    struct journal_kv_query query = {.scope = JOURNAL_SCOPE_BOOT, .owner = "", .key = JOURNAL_KEY_BOOT};
     boot->env = env;
     (void)journal_kv(env->journal, &query, on_boot_row, &boot->number); /* none: the first */
     boot->number++;
     struct journal_batch *batch = journal_batch_new(env->journal);
     struct journal_row *row = journal_batch_add(batch, JOURNAL_KV);
-    row->scope = SCOPE;
+    row->scope = JOURNAL_SCOPE_BOOT;
     row->owner = "";
-    row->key = KEY;
+    row->key = JOURNAL_KEY_BOOT;
     row->version = boot->number;
     row->at_unix_ms = clock_unix_ms();
     row->body = amp_bytes_of("{}");

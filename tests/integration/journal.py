@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The journal's commands on a real environment under load, damage on its disk, and a disk that fails."""
+import hashlib
 import json
 import os
 import shutil
@@ -117,6 +118,80 @@ def export_and_import(mesh):
     check(r.status == 2 and "it was cut" in r.err, "a file that was cut is seen", r.err)
 
 
+def epoch(mesh, task):
+    """(number of the environment, number of the lease) of its last attempt"""
+    attempts = mesh.run("task", "show", task, "--json").ok().json()["metadata"]["amp/attempts"]
+    return tuple(int(part) for part in attempts[-1]["epoch"].split("."))
+
+
+def leased(mesh, text):
+    """→ the epoch of a new task"""
+    return epoch(mesh, mesh.run("ask", "up", text, "--durable", "--json").ok().json()["id"])
+
+
+def sealed(lines):
+    """An export with these lines before its last one."""
+    data = b"".join(line.encode() + b"\n" for line in lines)
+    end = {"end": True, "rows": len(lines) - 1, "skipped": 0, "hash": hashlib.blake2b(data, digest_size=32).hexdigest()}
+    return data + json.dumps(end).encode() + b"\n"
+
+
+def merge(mesh):
+    """What another home did becomes history here; no epoch that was handed out there comes again here."""
+    file, here = os.path.join(mesh.home, "there.jsonl"), ask(mesh, "here", "--json").ok().json()["id"]
+    with Mesh() as other:
+        other.agent("up", "--", "tr", "a-z", "A-Z")
+        for _ in range(3):
+            again(other)
+        there = ask(other, "there", "--json").ok().json()["id"]
+        waits = other.run("ask", "nobody", "waits", "--durable", "--detach").ok().out.strip()
+        boot = epoch(other, there)[0]
+        other.up.stop()
+        other.run("env", "export", file).ok()
+    with open(file, encoding="utf-8") as f:
+        lines = f.read().splitlines()[:-1]
+    check(not [l for l in lines if '"environment"' in l or '"amesh"' in l], "what an environment has for itself stays there", lines)
+    check(boot >= 4 and json.loads(lines[0])["boot"] == boot, "but how far it counted", lines[0], boot)
+    mesh.up.stop()
+    r = mesh.run("env", "import", "--continue", "--json", file).ok().json()
+    check(r["tasks"] == 2 and r["open"] == 1, "all its tasks", r)
+    check(verify(mesh).ok().json()["sound"], "into a journal that is sound")
+    old = os.path.join(mesh.home, "old.jsonl")
+    private = [json.dumps({"table": "kv", "row": {"scope": scope, "owner": "", "key": key, "version": n, "at": 5, "value": {"base64": "e30="}}})
+               for scope, key, n in (("environment", "boot", boot + 7), ("amesh", "stream", 1))]
+    with open(old, "wb") as f:
+        f.write(sealed(lines + private))
+    r = mesh.run("env", "import", "--continue", "--json", old).ok().json()
+    check(r["added"] == 0, "an export of before, which has such rows, is read too", r)
+    with open(old, "wb") as f:
+        f.write(sealed(lines + [private[0].replace(str(boot + 7), "4294967295")]))
+    r = mesh.run("env", "import", "--continue", old)
+    check(r.status == 2 and "version" in r.err and f"line {len(lines) + 1}:" in r.err, "but not one after which nobody could count on", r.err)
+    mesh.start_up()
+    mesh.agent("nobody", "--", "tr", "a-z", "A-Z")
+    check({here, there, waits} <= {t["id"] for t in tasks(mesh)}, "one history")
+    until(lambda: mesh.run("task", "show", waits, "--json").ok().json()["status"]["state"] == "TASK_STATE_COMPLETED", "what was open goes on")
+    check(epoch(mesh, waits)[0] > boot + 7, "under an epoch that nobody had", epoch(mesh, waits), boot)
+
+
+def restored_epochs(mesh):
+    copy = os.path.join(mesh.home, "epochs.db")
+    mesh.run("env", "backup", copy).ok()
+    epochs = [leased(mesh, "before")]
+    for is_lost in (False, True):
+        again(mesh)
+        epochs.append(leased(mesh, "between"))
+        mesh.up.stop()
+        if is_lost:
+            for name in [n for n in os.listdir(mesh.home) if n.startswith("journal.db")]:
+                os.unlink(os.path.join(mesh.home, name))
+        mesh.run("env", "restore", copy).ok()
+        check(verify(mesh).ok().json()["sound"], "restored, and sound")
+        mesh.start_up()
+        epochs.append(leased(mesh, "after"))
+    check(epochs == sorted(epochs) and all(a[0] < b[0] for a, b in zip(epochs, epochs[1:])), "each environment counts above all before", epochs)
+
+
 def damage(mesh):
     again(mesh)
     task = json.loads(ask(mesh, "precious", "--json").ok().out.splitlines()[-1])
@@ -231,6 +306,8 @@ with Mesh() as shared:
     shared.agent("up", "--", "tr", "a-z", "A-Z")
     tap.run("a backup is made and checked while tasks are accepted; restored, it is the journal", backup_under_load, shared)
     tap.run("an export has all rows and can be imported, once or twice; what was cut is refused", export_and_import, shared)
+    tap.run("an export of another home is merged in, and its epochs do not come again", merge, shared)
+    tap.run("nor do those that were handed out after a backup, when that is restored", restored_epochs, shared)
     tap.run("a damaged row is named to its reader and by verify, and the rest goes on", damage, shared)
 with Mesh() as lost:
     lost.agent("up", "--", "tr", "a-z", "A-Z")
