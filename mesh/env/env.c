@@ -55,6 +55,7 @@ static void on_sweep(void *ctx)
     struct env *env = ctx;
     loop_timer_set(env->sweep, ENV_SWEEP_MS);
     load_sweep(env);
+    waits_sweep(env);
     if (bus_is_up(env->bus)) { /* silence means something only while we listen */
         beats_sweep(env);
         if (!evtstream_is_holding(env))
@@ -178,8 +179,10 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
     }
     if (code == AMP_OK)
         code = load_open(env, reterr);
-    if (code == AMP_OK)
+    if (code == AMP_OK) {
         inbox_load(env);
+        waits_load(env);
+    }
     if (code != AMP_OK) {
         env_free(env);
         return code;

@@ -379,6 +379,7 @@ struct target { /* an agent or a skill for which tasks wait */
     char waiting[ENV_REASON_SIZE]; /* why they wait; "" if they do not */
     struct reason *reasons;       /* the last ones, oldest first: waits.c */
     uint32_t n_reasons;
+    int64_t kept_unix_ms;         /* the beginning of the last one that the journal has; 0: it has none */
     bool is_runnable;
     struct target *next_runnable;
     int64_t tried_ms;             /* the last probe */
@@ -402,6 +403,9 @@ const char *target_waiting(const struct etask *task); /* NULL if it does not wai
 
 /* ---- waits.c: what tasks waited for ------------------------------------------------------------------------------------- */
 
+void waits_load(struct env *env);          /* at start: what its tasks waited for before, and that nobody was there */
+void waits_sweep(struct env *env);         /* each ENV_SWEEP_MS: a reason that lasts goes into the journal */
+void waits_forget(struct target *target);  /* nobody waits there any more */
 void waits_note(struct target *target); /* what it says of why its tasks wait may have changed */
 bool waits_now(const struct etask *task);
 /* Since the last attempt, or since it was accepted, until now. */

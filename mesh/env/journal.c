@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define POOL_MAX JOURNAL_GROUP_MAX
@@ -32,6 +33,7 @@ struct outcome { /* of the last transaction */
 struct journal {
     struct loop *loop;
     int lock_fd;
+    int64_t lived_unix_ms; /* of the one before */
     struct mailbox *batches;  /* loop → worker */
     struct mailbox *verdicts; /* worker → loop */
     struct journal_worker *worker;
@@ -293,6 +295,9 @@ enum amp_code journal_open(struct loop *loop, const char *path, struct journal *
     journal->batches = mailbox_new_thread(JOURNAL_QUEUE_MAX);
     journal->verdicts = mailbox_new_loop(loop, JOURNAL_QUEUE_MAX, on_verdicts, journal);
     enum amp_code code = journal_lock(path, &journal->lock_fd, reterr);
+    struct stat lock;
+    if (code == AMP_OK && fstat(journal->lock_fd, &lock) == 0)
+        journal->lived_unix_ms = (int64_t)lock.st_mtim.tv_sec * 1000 + lock.st_mtim.tv_nsec / 1000000;
     if (code == AMP_OK)
         code = store_open(&journal->store, path, clock_unix_ms(), reterr);
     if (code == AMP_OK)
@@ -309,10 +314,22 @@ enum amp_code journal_open(struct loop *loop, const char *path, struct journal *
     return AMP_OK;
 }
 
+int64_t journal_lived_unix_ms(const struct journal *journal)
+{
+    return journal->lived_unix_ms;
+}
+
+/* The lock's time: nothing is written for it, and it outlives a kill. */
+void journal_live(struct journal *journal)
+{
+    (void)futimens(journal->lock_fd, NULL);
+}
+
 void journal_close(struct journal *journal)
 {
     if (!journal)
         return;
+    journal_live(journal);
     mailbox_close(journal->batches);
     journal_worker_free(journal->worker);
     void *items[64];

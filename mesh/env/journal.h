@@ -69,6 +69,9 @@ void journal_batch_free(struct journal_batch *batch); /* only if journal_write d
 /* Opens or makes <path>; takes its lock. AMP_RUNNING: another environment has it; AMP_JOURNAL: not usable (the message says
  * why, the hint what to do). Blocks for as long as opening takes. */
 AMP_MUST_USE enum amp_code journal_open(struct loop *loop, const char *path, struct journal **ret, struct amp_error *reterr);
+/* Signs of life, for the next environment: when the last one was, before this one opened the journal (0: never, or not known), and one now. */
+int64_t journal_lived_unix_ms(const struct journal *journal);
+void journal_live(struct journal *journal);
 /* Commits what waits (blocks for it), gives the verdicts, closes. NULL is fine. */
 void journal_close(struct journal *journal);
 /* Takes the batch over on AMP_OK. on_commit (may be NULL) once, on the loop: AMP_OK means durable. After the first failure

@@ -85,6 +85,7 @@ static void release_target(struct target *target)
     if (target->n_tasks || target->n_untaken || target->is_runnable)
         return;
     HASH_DEL(target->env->targets, target);
+    waits_forget(target);
     target_free(target);
 }
 

@@ -1,31 +1,146 @@
 /* What tasks waited for, and how long (amp.md 10.12.2). While it waits a task keeps no list of its own: its target notes each reason once, for all who wait there, and
- * what concerns one task is cut out of that when its wait is over, or when somebody asks. */
+ * what concerns one task is cut out of that when its wait is over, or when somebody asks. A reason that lasts is kept in the journal, for the next environment: rows of the
+ * scope "waits", one for each target. */
 #include "env_private.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
 
+#include <cjson/cJSON.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define SCOPE "waits"   /* inside the journal only: no request names it */
+#define LASTS_MS 500    /* a reason is written down from here on: those that come and go cost nothing */
+#define WRITES_MAX 32u  /* of one sweep */
 #define UNSAID_MS 20 /* a wait without a known reason is told from here on */
 
-void waits_note(struct target *target)
+static void add_reason(struct target *target, int64_t since_unix_ms, const char *text)
 {
-    const struct reason *last = target->n_reasons ? &target->reasons[target->n_reasons - 1] : NULL;
-    if (last ? strcmp(last->text, target->waiting) == 0 : !target->waiting[0])
-        return;
     if (target->n_reasons == ENV_WAITS_KEPT) {
         memmove(target->reasons, target->reasons + 1, --target->n_reasons * sizeof *target->reasons);
     } else {
         target->reasons = xrealloc(target->reasons, (target->n_reasons + 1) * sizeof *target->reasons);
     }
     struct reason *reason = &target->reasons[target->n_reasons++];
-    reason->since_unix_ms = clock_unix_ms();
-    snprintf(reason->text, sizeof reason->text, "%s", target->waiting);
+    reason->since_unix_ms = since_unix_ms;
+    snprintf(reason->text, sizeof reason->text, "%s", text);
 }
+
+void waits_note(struct target *target)
+{
+    const struct reason *last = target->n_reasons ? &target->reasons[target->n_reasons - 1] : NULL;
+    if (last ? strcmp(last->text, target->waiting) != 0 : target->waiting[0] != '\0')
+        add_reason(target, clock_unix_ms(), target->waiting);
+}
+
+/* ---- over a restart ------------------------------------------------------------------------------------------------------ */
+
+/* NULL: its row goes. One that does not come through is lost, and the record says no more than it knows. */
+static void write_row(struct env *env, const char *key, cJSON *reasons)
+{
+    struct journal_batch *batch = journal_batch_new(env->journal);
+    struct journal_row *row = journal_batch_add(batch, JOURNAL_KV);
+    char *json = reasons ? cJSON_PrintUnformatted(reasons) : NULL;
+    row->scope = SCOPE;
+    row->owner = "";
+    row->key = journal_batch_text(batch, key);
+    row->at_unix_ms = clock_unix_ms();
+    row->version = json != NULL;
+    if (json)
+        row->body = journal_batch_bytes(batch, amp_bytes_of(json));
+    cJSON_free(json);
+    cJSON_Delete(reasons);
+    if (journal_write(env->journal, batch, NULL, NULL) != AMP_OK)
+        journal_batch_free(batch);
+}
+
+static void keep_reasons(struct target *target)
+{
+    cJSON *array = cJSON_CreateArray();
+    for (uint32_t i = 0; i < target->n_reasons; i++) {
+        cJSON *item = cJSON_CreateObject();
+        cJSON_AddNumberToObject(item, "since", (double)target->reasons[i].since_unix_ms);
+        cJSON_AddStringToObject(item, "text", target->reasons[i].text);
+        cJSON_AddItemToArray(array, item);
+    }
+    target->kept_unix_ms = target->reasons[target->n_reasons - 1].since_unix_ms;
+    write_row(target->env, target->key, array);
+}
+
+void waits_sweep(struct env *env)
+{
+    struct target *target, *next;
+    uint32_t count = 0;
+    int64_t now = clock_unix_ms();
+    journal_live(env->journal);
+    HASH_ITER(hh, env->targets, target, next) {
+        const struct reason *last = target->n_reasons ? &target->reasons[target->n_reasons - 1] : NULL;
+        if (count == WRITES_MAX || !last || last->since_unix_ms == target->kept_unix_ms || now - last->since_unix_ms < LASTS_MS)
+            continue;
+        keep_reasons(target);
+        count++;
+    }
+}
+
+void waits_forget(struct target *target)
+{
+    if (target->kept_unix_ms)
+        write_row(target->env, target->key, NULL);
+}
+
+struct rows {
+    struct env *env;
+    uint32_t count;
+    char last[sizeof((struct target *)0)->key];
+};
+
+static bool on_row(void *ctx, const struct journal_row *row)
+{
+    struct rows *rows = ctx;
+    struct target *target;
+    rows->count++;
+    snprintf(rows->last, sizeof rows->last, "%s", row->key);
+    HASH_FIND_STR(rows->env->targets, row->key, target);
+    if (!target) {
+        write_row(rows->env, row->key, NULL);
+        return true;
+    }
+    cJSON *array = cJSON_ParseWithLength((const char *)row->body.data, row->body.len);
+    const cJSON *item;
+    target->n_reasons = 0;
+    cJSON_ArrayForEach(item, array) {
+        const cJSON *since = cJSON_GetObjectItemCaseSensitive(item, "since");
+        const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "text"));
+        if (cJSON_IsNumber(since) && text)
+            add_reason(target, (int64_t)since->valuedouble, text);
+    }
+    target->kept_unix_ms = 1; /* there is a row, and it is not as it will be */
+    cJSON_Delete(array);
+    return true;
+}
+
+void waits_load(struct env *env)
+{
+    struct rows rows = {.env = env};
+    struct target *target, *next;
+    int64_t lived = journal_lived_unix_ms(env->journal), now = clock_unix_ms();
+    do {
+        struct journal_kv_query query = {.scope = SCOPE, .owner = "", .key = "", .after = rows.last[0] ? rows.last : NULL, .is_prefix = true};
+        rows.count = 0;
+        if (journal_kv(env->journal, &query, on_row, &rows) != AMP_OK)
+            break;
+    } while (rows.count == JOURNAL_READ_MAX);
+    HASH_ITER(hh, env->targets, target, next) {
+        const struct reason *last = target->n_reasons ? &target->reasons[target->n_reasons - 1] : NULL;
+        add_reason(target, last && last->since_unix_ms > lived ? last->since_unix_ms : lived, "until the environment was started again");
+        add_reason(target, now, target->waiting);
+    }
+}
+
+/* ---- one task ------------------------------------------------------------------------------------------------------------ */
 
 static void add_wait(struct waits *waits, int64_t from, int64_t to, const char *text)
 {
@@ -110,9 +225,9 @@ void waits_of(const struct etask *task, struct waits *ret)
         from = ready;
         queued = queued < from ? from : queued;
     }
-    if (task->is_reloaded && queued - from >= 1)
-        add_wait(ret, from, queued, "until the environment was started again");
-    else if (last && queued - from >= 1)
+    if (task->is_reloaded)
+        queued = from; /* its target knows what there was, and when nobody was there */
+    if (last && queued - from >= 1)
         add_wait(ret, from, queued, "before the next attempt, so that a trouble may pass");
     else if (queued - from >= UNSAID_MS)
         add_wait(ret, from, queued, "until it was written down");

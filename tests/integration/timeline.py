@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """What happened in a task, told afterwards: waits with their reasons, attempts and deaths, tool calls, questions, child tasks; folded when there is much; a conversation as one."""
 import os
+import signal
 import subprocess
 import sys
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
@@ -129,6 +131,28 @@ def waits_have_reasons(mesh):
     check("no instance of nobody" in "".join(lines_of(show(mesh, gone), "waited")), "told", show(mesh, gone))
 
 
+def a_wait_with_a_reason_over_a_kill(mesh):
+    """What it waited for before, how long nobody was there, and what it waits for since."""
+    first = detach(mesh, "busy", "hold 3")
+    until(lambda: lines_of(show(mesh, first), "attempt 1"), "the first one runs")
+    second = detach(mesh, "busy", "hold 4")
+    begin = time.monotonic()
+    until(lambda: time.monotonic() > begin + 2.2, "it waits for a while")
+    mesh.up.signal(signal.SIGKILL)
+    mesh.up.wait()
+    killed = time.monotonic()
+    until(lambda: time.monotonic() > killed + 1.5, "nobody is there")
+    mesh.start_env()
+    away = time.monotonic() - killed
+    for n in (3, 4):
+        open(os.path.join(mesh.home, f"go-{n}"), "w").close()
+    done(mesh, second)
+    waits = [item for item in timeline(mesh, second) if item["what"] == "waited"]
+    busy = sum(item["durationMs"] for item in waits if "every instance of busy is busy" in item["text"])
+    gone = [item["durationMs"] for item in waits if "until the environment was started again" in item["text"]]
+    check(busy > 1000 and len(gone) == 1 and 1000 * away - 500 < gone[0] < 1000 * away + 1500, "each has its part", waits, away)
+
+
 def a_wait_over_a_restart(mesh):
     task = detach(mesh, "late-one", "x")
     until(lambda: lines_of(show(mesh, task), "waits"), "it waits")
@@ -247,6 +271,7 @@ def main():
         agents(mesh)
         tap.run("what happened, in order, for people and for programs", all_of_it, mesh)
         tap.run("waits are told with their reasons, also afterwards", waits_have_reasons, mesh)
+        tap.run("a wait over a kill keeps its reason", a_wait_with_a_reason_over_a_kill, mesh)
         tap.run("a wait over a restart of the environment", a_wait_over_a_restart, mesh)
         tap.run("how attempts ended, and their agents' last words", deaths, mesh)
         tap.run("thousands of events are a few lines", much_is_folded, mesh)
