@@ -21,7 +21,8 @@ struct at { /* which journal, and how to speak */
     bool is_json;
 };
 
-static enum amp_code find_journal(const struct command *command, struct command_args *args, struct at *at, struct amp_error *reterr)
+/* The home itself may be made: an export or a backup is what somebody comes to a new host with. */
+static enum amp_code find_journal(const struct command *command, struct command_args *args, struct at *at, bool creates, struct amp_error *reterr)
 {
     struct home home;
     const char *path = command_value(command, args, "journal");
@@ -31,10 +32,31 @@ static enum amp_code find_journal(const struct command *command, struct command_
         snprintf(at->path, sizeof at->path, "%s", path);
         return strlen(path) < sizeof at->path ? AMP_OK : amp_error_set(reterr, AMP_INVALID, "journal", "the path is too long");
     }
-    enum amp_code code = home_open(&home, command_value(command, args, "home"), NULL, false, reterr);
+    enum amp_code code = home_open(&home, command_value(command, args, "home"), NULL, creates, reterr);
     if (code == AMP_OK)
         snprintf(at->path, sizeof at->path, "%s/journal.db", home.path);
     return code;
+}
+
+/* No error without a next step. */
+static int fail(const struct at *at, struct amp_error *err)
+{
+    static const struct {
+        enum amp_code code;
+        const char *hint;
+    } hints[] = {
+        {AMP_NOT_FOUND, "look at how it is written, and whether this user may read it"},
+        {AMP_JOURNAL, "look whether its disk has room, and whether this user may write there"},
+        {AMP_CONFLICT, "another home, or another file: amesh help env"},
+        {AMP_CORRUPT, "amesh env verify says all that is damaged; amesh env export --skip-corrupt saves the rest"},
+        {AMP_TOO_LARGE, "in parts: amesh env export --context ID, or --since TIME"},
+    };
+    for (size_t i = 0; i < sizeof hints / sizeof hints[0] && !err->hint[0]; i++)
+        if (hints[i].code == err->code)
+            amp_error_hint(err, "%s", hints[i].hint);
+    if (!err->hint[0])
+        amp_error_hint(err, "amesh help env");
+    return command_fail(at->is_json, err);
 }
 
 /* ---- verify ------------------------------------------------------------------------------------------------------------- */
@@ -125,26 +147,26 @@ static int run_verify(const struct command *command, struct command_args *args)
     struct journal_report report;
     struct amp_error err = {0};
     amp_buf_init(&verifying.out, SIZE_MAX / 2);
-    enum amp_code code = find_journal(command, args, &verifying.at, &err);
+    enum amp_code code = find_journal(command, args, &verifying.at, false, &err);
     if (code == AMP_OK)
         code = journal_verify(verifying.at.path, &handlers, &verifying, &report, &err);
     clear_line(&verifying);
     if (code == AMP_OK || code == AMP_CORRUPT)
         print_report(&verifying, &report);
     amp_buf_done(&verifying.out);
-    return code == AMP_OK ? 0 : command_fail(verifying.at.is_json, &err);
+    return code == AMP_OK ? 0 : fail(&verifying.at, &err);
 }
 
 /* ---- backup, restore ----------------------------------------------------------------------------------------------------- */
 
-static enum amp_code find_with_file(const struct command *command, struct command_args *args, struct at *at, struct amp_error *reterr)
+static enum amp_code find_with_file(const struct command *command, struct command_args *args, struct at *at, bool creates, struct amp_error *reterr)
 {
-    enum amp_code code = find_journal(command, args, at, reterr);
-    if (code == AMP_OK && args->n_rest != 1) {
-        code = amp_error_set(reterr, AMP_INVALID, "", "which file?");
-        amp_error_hint(reterr, "amesh %s FILE", command->name);
-    }
-    return code;
+    if (args->n_rest == 1)
+        return find_journal(command, args, at, creates, reterr);
+    at->is_json = command_flag(command, args, "json");
+    amp_error_set(reterr, AMP_INVALID, "", "which file?");
+    amp_error_hint(reterr, "amesh %s FILE", command->name);
+    return AMP_INVALID;
 }
 
 static int run_backup(const struct command *command, struct command_args *args)
@@ -154,7 +176,7 @@ static int run_backup(const struct command *command, struct command_args *args)
     struct journal_report report;
     struct amp_error err = {0};
     amp_buf_init(&verifying.out, SIZE_MAX / 2);
-    enum amp_code code = find_with_file(command, args, &verifying.at, &err);
+    enum amp_code code = find_with_file(command, args, &verifying.at, false, &err);
     if (code == AMP_OK) {
         code = journal_backup(verifying.at.path, args->rest[0], clock_unix_ms(), &handlers, &verifying, &report, &err);
         snprintf(verifying.at.path, sizeof verifying.at.path, "%s", args->rest[0]);
@@ -164,7 +186,7 @@ static int run_backup(const struct command *command, struct command_args *args)
             print_report(&verifying, &report);
     }
     amp_buf_done(&verifying.out);
-    return code == AMP_OK ? 0 : command_fail(verifying.at.is_json, &err);
+    return code == AMP_OK ? 0 : fail(&verifying.at, &err);
 }
 
 static int run_restore(const struct command *command, struct command_args *args)
@@ -172,13 +194,13 @@ static int run_restore(const struct command *command, struct command_args *args)
     struct verifying verifying = {0};
     struct journal_report report;
     struct amp_error err = {0};
-    enum amp_code code = find_with_file(command, args, &verifying.at, &err);
+    enum amp_code code = find_with_file(command, args, &verifying.at, true, &err);
     if (code == AMP_OK)
         code = journal_restore(verifying.at.path, args->rest[0], clock_unix_ms(), &report, &err);
     report.has_head = true;
     if (code == AMP_OK)
         print_report(&verifying, &report);
-    return code == AMP_OK ? 0 : command_fail(verifying.at.is_json, &err);
+    return code == AMP_OK ? 0 : fail(&verifying.at, &err);
 }
 
 /* ---- export, import ------------------------------------------------------------------------------------------------------ */
@@ -215,7 +237,7 @@ static int run_export(const struct command *command, struct command_args *args)
     struct journal_export_options options = {.context = command_value(command, args, "context"), .skips_corrupt = command_flag(command, args, "skip-corrupt")};
     const char *name = args->n_rest > 0 ? args->rest[0] : "-";
     bool is_stdout = strcmp(name, "-") == 0;
-    enum amp_code code = find_journal(command, args, &at, &err);
+    enum amp_code code = find_journal(command, args, &at, false, &err);
     if (code == AMP_OK && args->n_rest > 1)
         code = amp_error_set(&err, AMP_INVALID, "", "one file, or - for standard output");
     if (code == AMP_OK)
@@ -232,7 +254,7 @@ static int run_export(const struct command *command, struct command_args *args)
         code = amp_error_set(&err, AMP_JOURNAL, "", "%s cannot be written: %s", name, strerror(errno));
     if (code == AMP_OK)
         print_exported(&at, &counts);
-    return code == AMP_OK ? 0 : command_fail(at.is_json, &err);
+    return code == AMP_OK ? 0 : fail(&at, &err);
 }
 
 static int run_import(const struct command *command, struct command_args *args)
@@ -241,7 +263,7 @@ static int run_import(const struct command *command, struct command_args *args)
     struct amp_error err = {0};
     struct journal_import_counts counts;
     bool continues = command_flag(command, args, "continue"), ended = command_flag(command, args, "ended");
-    enum amp_code code = find_with_file(command, args, &at, &err);
+    enum amp_code code = find_with_file(command, args, &at, true, &err);
     if (code == AMP_OK && continues && ended)
         code = amp_error_set(&err, AMP_INVALID, "ended", "either --continue or --ended");
     bool is_stdin = code == AMP_OK && strcmp(args->rest[0], "-") == 0;
@@ -253,7 +275,7 @@ static int run_import(const struct command *command, struct command_args *args)
     if (in && !is_stdin)
         fclose(in);
     if (code != AMP_OK)
-        return command_fail(at.is_json, &err);
+        return fail(&at, &err);
     if (at.is_json)
         printf("{\"added\":%" PRIu64 ",\"there\":%" PRIu64 ",\"tasks\":%" PRIu64 ",\"open\":%" PRIu64 ",\"leftOut\":%" PRIu64 "}\n", counts.added, counts.there, counts.tasks, counts.open,
                counts.left_out);
@@ -271,7 +293,7 @@ static int run_prune(const struct command *command, struct command_args *args)
     struct amp_error err = {0};
     struct env_options options = {0};
     struct journal_prune_counts counts;
-    enum amp_code code = find_journal(command, args, &at, &err);
+    enum amp_code code = find_journal(command, args, &at, false, &err);
     if (code == AMP_OK)
         code = env_retain_parse(&options, command_value(command, args, "retain-age"), command_value(command, args, "retain-bytes"), &err);
     struct journal_prune_options prune = {.now_unix_ms = clock_unix_ms(), .bytes_max = options.retain_bytes};
@@ -279,7 +301,7 @@ static int run_prune(const struct command *command, struct command_args *args)
     if (code == AMP_OK)
         code = journal_prune(at.path, &prune, &counts, &err);
     if (code != AMP_OK)
-        return command_fail(at.is_json, &err);
+        return fail(&at, &err);
     if (at.is_json)
         printf("{\"tasks\":%" PRIu64 ",\"bytesBefore\":%" PRIu64 ",\"bytes\":%" PRIu64 "}\n", counts.tasks, counts.bytes_before, counts.bytes_after);
     else
