@@ -435,7 +435,7 @@ const struct command task_commands[] = {
      .operands = "ID",
      .summary = "try a durable task again that failed, was rejected or cancelled; prints the new task's id",
      .details = "What was asked is asked again, in the same conversation, as a new task; its metadata names the old one (amp/retryOf), which is no dead letter any more "
-                "(amesh task ls --dead).\n\nExit code 8 if it has not ended, or is completed.\n\nExamples:\n  amesh task retry t-01hq3c\n  amesh task watch $(amesh task retry t-01hq3c)",
+                "(amesh task ls --dead).\n\nExit code 8 if it has not ended, is completed, or was tried again before: the error names that task, which may be tried again in its turn.\n\nExamples:\n  amesh task retry t-01hq3c\n  amesh task watch $(amesh task retry t-01hq3c)",
      .options = no_options,
      .run = run_retry,
      .complete = "tasks"},

@@ -314,7 +314,7 @@ enum amp_code commit_submit(struct etask *task, const char *key, struct amp_byte
         schedules_add_row(task->plan->writes, batch);
     if (key && !SEEDED_BUG("lost-key")) {
         struct journal_row *row = journal_batch_add(batch, JOURNAL_KEY);
-        row->scope = journal_batch_text(batch, task->from);
+        row->scope = journal_batch_text(batch, submit_key_scope(task));
         row->key = journal_batch_text(batch, key);
         row->task = journal_batch_text(batch, task->id);
         row->body = journal_batch_bytes(batch, digest);

@@ -292,6 +292,8 @@ void submit_accept(const struct ask *ask, const Amp__Submit *submit); /* one wit
 void fork_verb(const struct ask *ask);                /* fork.c */
 /* Says the first event of a task that is a fork, and knows what was answered before. */
 AMP_MUST_USE enum amp_code fork_first_event(struct etask *task, struct fork *fork, const struct amp_event_sink *sink);
+#define SUBMIT_RETRY_SCOPE "retry of" /* no sender's id: whose keys are the ids of tasks that were tried again */
+const char *submit_key_scope(const struct etask *task); /* whose key it has */
 void submit_done(struct etask *task, enum amp_code code);
 struct submit_run { /* of a schedule */
     const char *from, *key;

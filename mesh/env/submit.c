@@ -65,12 +65,17 @@ static struct pending_key *find_pending(struct env *env, const char *from, const
     return pending;
 }
 
+const char *submit_key_scope(const struct etask *task)
+{
+    return task->retry_of ? SUBMIT_RETRY_SCOPE : task->from;
+}
+
 static void add_pending(struct etask *task, const char *key, const uint8_t digest[DIGEST_SIZE])
 {
     struct pending_key *pending = xcalloc(1, sizeof *pending);
     pending->task = task;
     memcpy(pending->digest, digest, DIGEST_SIZE);
-    pending->key_len = join_key(task->from, key, pending->key, sizeof pending->key);
+    pending->key_len = join_key(submit_key_scope(task), key, pending->key, sizeof pending->key);
     HASH_ADD(hh, task->env->keys, key, pending->key_len, pending);
     task->key = pending;
 }
@@ -260,6 +265,8 @@ static enum amp_code start_task(struct etask *task, struct fork *fork, const cha
 {
     if (key && !*key)
         key = NULL;
+    if (task->retry_of)
+        key = task->retry_of; /* whoever asks for it: one task is tried again once */
     struct amp_event_source source = {
         .task_id = task->id, .context_id = task->context, .now_unix_ms = task->submitted_unix_ms};
     struct amp_event_sink sink = {.emit = first_event, .ctx = task};
@@ -372,6 +379,22 @@ static enum amp_code check_ended(const struct ended *ended, struct amp_error *er
     return AMP_OK;
 }
 
+/* Twice would be the same work twice. What became of the first try may be tried again in its turn. */
+static enum amp_code check_first_retry(struct env *env, const char *id, struct amp_error *err)
+{
+    struct known_key known = {{0}, {0}};
+    const struct pending_key *pending = find_pending(env, SUBMIT_RETRY_SCOPE, id);
+    enum amp_code code = pending ? AMP_OK : journal_key(env->journal, SUBMIT_RETRY_SCOPE, id, on_key, &known);
+    const char *first = pending ? pending->task->id : known.task;
+    if (code == AMP_NOT_FOUND)
+        return AMP_OK;
+    if (code != AMP_OK)
+        return amp_error_set(err, AMP_JOURNAL, "", "the journal cannot be read");
+    amp_error_set(err, AMP_CONFLICT, "id", "the task was tried again before, as task %s", first);
+    amp_error_hint(err, "amesh task show %s; if that one failed too, amesh task retry %s", first, first);
+    return AMP_CONFLICT;
+}
+
 void submit_retry_verb(const struct ask *ask)
 {
     struct env *env = ask->env;
@@ -387,6 +410,8 @@ void submit_retry_verb(const struct ask *ask)
     enum amp_code code = journal_tasks(env->journal, &query, on_ended, &ended, NULL, &err);
     if (code == AMP_OK)
         code = check_ended(&ended, &err);
+    if (code == AMP_OK)
+        code = check_first_retry(env, id, &err);
     if (code != AMP_OK) {
         env_refuse(env, ask->reply, ask->encoding, &err);
         return;

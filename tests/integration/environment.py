@@ -275,7 +275,14 @@ def dead_letters(mesh):
     mesh.restart_env()
     check(old in mesh.run("task", "ls", "--dead").ok().out, "also after a kill -9 of the environment")
     open(flag, "w").close()
-    new = mesh.run("task", "retry", old).ok().out.strip()
+    both = [mesh.spawn("task", "retry", old) for _ in range(2)]
+    ended = sorted((p.wait(), p) for p in both) if both[0].wait() != both[1].wait() else []
+    check([status for status, _ in ended] == [0, 8], "two retries at once make one task", [p.out + p.err for p in both])
+    new = ended[0][1].out[0]
+    check(f"as task {new}" in " ".join(ended[1][1].err), "the other is told which", ended[1][1].err)
+    mesh.restart_env()
+    r = mesh.run("task", "retry", old, env={"USER": "somebody-else"})
+    check(r.status == 8 and "AMESH-4005" in r.err and new in r.err, "also later, and whoever asks", r.status, r.err)
     check(new != old and mesh.run("task", "watch", new).ok(), "a new task", new)
     task = mesh.run("task", "show", new, "--json").ok().json()
     check(task["status"]["state"] == "TASK_STATE_COMPLETED" and task["metadata"]["amp/retryOf"] == old, "which knows the old one", task)
