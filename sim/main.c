@@ -18,13 +18,25 @@ const char *chosen_bug = "";
 bool seeded_bug(const char *name) { return strcmp(name, chosen_bug) == 0; }
 #endif
 
-static int usage(void)
+static int usage(bool is_asked)
 {
     fputs("usage: amesh-sim --seed N [--only I,J,…] [--salt N] [--bug NAME]\n"
           "       amesh-sim --seeds [FROM-]TO [--from N] [--jobs N] [--stats] [--json] [--digest] [--bug NAME]\n"
-          "       amesh-sim-bugs --table [--seeds N] [--jobs N]\n",
-          stderr);
-    return 2;
+          "       amesh-sim-bugs --table [--seeds N] [--jobs N]\n"
+          "\n"
+          "  --seed N          one seed: tells what happens and, when it fails, the shortest failing schedule\n"
+          "  --seeds [FROM-]TO those seeds, each checked against every promise (sim/README.md)\n"
+          "  --from N          the first seed; --seeds says how many then\n"
+          "  --jobs N          processes at once\n"
+          "  --only I,J,...    of the seed's schedule only these items, as a shortest schedule names them\n"
+          "  --salt N          the same schedule with other delays\n"
+          "  --stats, --json   what was done in all, for people or as a document\n"
+          "  --digest          a number for each seed: the same seed has the same one\n"
+          "  --bug NAME        with a seeded bug (amesh-sim-bugs only); --table tries all of them\n"
+          "\n"
+          "Exit status: 0 all held, 1 some failed, 2 usage.\n",
+          is_asked ? stdout : stderr);
+    return is_asked ? 0 : 2;
 }
 
 static bool read_seeds(const char *text, struct options *options)
@@ -96,6 +108,9 @@ static bool read_option(struct options *options, int c, uint64_t *from)
     case 'T':
         options->wants_table = true;
         return true;
+    case 'h':
+        options->wants_help = true;
+        return true;
     default:
         return false;
     }
@@ -105,7 +120,7 @@ static bool read_options(int argc, char **argv, struct options *options)
 {
     static const struct option longs[] = {{"seed", 1, NULL, 's'}, {"seeds", 1, NULL, 'r'}, {"from", 1, NULL, 'f'}, {"jobs", 1, NULL, 'j'}, {"only", 1, NULL, 'o'},
                                           {"salt", 1, NULL, 'a'}, {"bug", 1, NULL, 'b'}, {"stats", 0, NULL, 't'}, {"json", 0, NULL, 'J'}, {"digest", 0, NULL, 'd'},
-                                          {"table", 0, NULL, 'T'}, {0}};
+                                          {"table", 0, NULL, 'T'}, {"help", 0, NULL, 'h'}, {0}};
     uint64_t from = 0;
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;)
         if (!read_option(options, c, &from))
@@ -116,7 +131,7 @@ static bool read_options(int argc, char **argv, struct options *options)
         options->to += from - 1;
         options->from = from;
     }
-    return options->to > 0 && options->jobs > 0 && options->jobs <= WORKERS_MAX;
+    return !options->wants_help && options->to > 0 && options->jobs > 0 && options->jobs <= WORKERS_MAX;
 }
 
 static void prepare(void)
@@ -151,7 +166,7 @@ int main(int argc, char **argv)
 {
     static struct options options = {.jobs = 1};
     if (!read_options(argc, argv, &options))
-        return usage();
+        return usage(options.wants_help);
     if (sodium_init() < 0)
         return 1;
     prepare();

@@ -8,7 +8,7 @@
 struct options {
     uint64_t from, to, salt;
     unsigned jobs;
-    bool is_one, has_only, wants_stats, wants_json, wants_digest, wants_table;
+    bool is_one, has_only, wants_stats, wants_json, wants_digest, wants_table, wants_help;
     bool only[ITEMS_MAX];
 };
 extern const char *chosen_bug;
