@@ -54,7 +54,7 @@ static void deadline(enum call_phase phase, const struct call_names *names, stru
         char reason[200];
         call_text_waiting(CALL_WHY_BUSY, names, reason, sizeof reason);
         amp_error_set(err, AMP_DEADLINE, "", "the %u ms for task %s are over while it waited for a free instance: %s", ms, names->task_id, reason);
-        amp_error_hint(err, "start another instance, or submit it with --durable");
+        amp_error_hint(err, names->lease_ms ? "start another instance, or give it more time with --timeout" : "start another instance, or submit it with --durable");
     }
 }
 
@@ -63,7 +63,10 @@ static void busy(const struct call_names *names, struct amp_error *err)
     char reason[200];
     call_text_waiting(CALL_WHY_BUSY, names, reason, sizeof reason);
     amp_error_set(err, AMP_BUSY, "", "%s", reason);
-    amp_error_hint(err, "try again, start another instance, or submit it with --durable");
+    if (names->lease_ms)
+        amp_error_hint(err, "it waits for one that is free; another instance helps"); /* a durable task's */
+    else
+        amp_error_hint(err, "try again, start another instance, or submit it with --durable");
     err->retry_after_ms = 250;
 }
 

@@ -329,6 +329,16 @@ static const Amp__Json *data_of(const Amp__Message *answer)
     return NULL;
 }
 
+/* What would have been right, as the question has it. */
+static void hint_wanted(const cJSON *form, struct amp_error *err)
+{
+    const cJSON *options = member(form, "options");
+    char *wanted = cJSON_PrintUnformatted(options ? options : member(form, "schema"));
+    if (wanted && err)
+        amp_error_hint(err, "%s %.*s", options ? (is_true(form, "multiple") ? "some of" : "one of") : "what fits the schema", (int)amp_utf8_cut(amp_bytes_of(wanted), 180), wanted);
+    cJSON_free(wanted);
+}
+
 enum amp_code form_read(const struct cJSON *form, const Amp__Message *answer, struct cJSON **ret_value, struct amp_error *reterr)
 {
     const Amp__Json *data = data_of(answer);
@@ -352,6 +362,7 @@ enum amp_code form_read(const struct cJSON *form, const Amp__Message *answer, st
     if (code == AMP_OK)
         code = check_value(form, *ret_value, "answer", reterr);
     if (code != AMP_OK) {
+        hint_wanted(form, reterr);
         cJSON_Delete(*ret_value);
         *ret_value = NULL;
     }

@@ -189,8 +189,10 @@ static int end_status(struct ask *ask, const struct amp_error *err, const Amp__E
         outcome = *err;
         bool is_gone = err->code == AMP_AGENT_DIED || err->code == AMP_INSTANCE_LOST;
         if (is_gone && ask->answer.agent[0] != '\0' && outcome.hint[0] == '\0')
-            amp_error_hint(&outcome, "amesh show %s for its %s; --durable retries on another instance", ask->answer.agent,
-                           err->code == AMP_AGENT_DIED ? "deaths" : "instances");
+            amp_error_hint(&outcome, "amesh show %s for its %s%s", ask->answer.agent, err->code == AMP_AGENT_DIED ? "deaths" : "instances",
+                           ask->call != NULL ? "; --durable retries on another instance" : "");
+        if (err->code == AMP_ATTEMPTS && outcome.hint[0] == '\0')
+            amp_error_hint(&outcome, "amesh task show %s for what happened; amesh task retry %s once that is mended", ask->task_id, ask->task_id);
         return cli_fail(&ask->cli, &outcome, wire);
     }
     if (answer_outcome(&ask->answer, &outcome) == AMP_OK)

@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/bus.h"
 #include "base/envcall.h"
+#include "base/log.h"
 #include "base/loop.h"
 #include "cli/error.h"
 #include "cli/output.h"
@@ -34,6 +35,7 @@ void cli_from(char ret[AMP_NAME_MAX + 1])
 int cli_init(struct cli *cli, const struct command *command, struct command_args *args)
 {
     struct print_env env = print_env_get();
+    log_init(log_level_from_env(LOG_ERROR), "amesh"); /* people read the errors of a command, not its log */
     bool no_color = command_flag(command, args, "no-color");
     *cli = (struct cli){.command = command, .args = args, .timeout_ms = CLI_TIMEOUT_MS};
     cli->is_json = command_flag(command, args, "json");

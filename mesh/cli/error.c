@@ -31,9 +31,9 @@ const char *error_default_hint(enum amp_code code)
     case AMP_CORRUPT:
         return "amesh env verify says all that is damaged";
     case AMP_AGENT_DIED:
-        return "amesh show AGENT for its deaths; --durable retries on another instance";
+        return "amesh show AGENT for its deaths";
     case AMP_INSTANCE_LOST:
-        return "amesh show AGENT for its instances; --durable retries on another one";
+        return "amesh show AGENT for its instances";
     case AMP_NOT_FOUND:
         return "look at how it is written";
     case AMP_RUNNING:
@@ -56,6 +56,21 @@ const char *error_default_hint(enum amp_code code)
     default:
         return "amesh check";
     }
+}
+
+/* What fits this one better than what is said of its code. */
+static const char *hint_of(const struct amp_error *err, char *ret, size_t size)
+{
+    char after[PRINT_SHORT_SIZE];
+    if (err->hint[0] != '\0')
+        return err->hint;
+    if (err->code == AMP_CONFLICT && strncmp(err->field, "answer", 6) == 0)
+        return "amesh inbox for what still waits; the first answer is the one that counts";
+    if ((err->code != AMP_QUOTA && err->code != AMP_OVERLOADED) || err->retry_after_ms == 0)
+        return error_default_hint(err->code);
+    print_duration(err->retry_after_ms, after);
+    snprintf(ret, size, "again in %s", after);
+    return ret;
 }
 
 void error_death_cause(const Amp__Death *death, char *ret, size_t size)
@@ -118,7 +133,8 @@ static void print_error(FILE *to, const struct print_style *style, const struct 
 
 void error_print(FILE *to, const struct print_style *style, const struct amp_error *err, const Amp__Error *wire)
 {
-    print_error(to, style, err, wire, err->hint[0] != '\0' ? err->hint : error_default_hint(err->code));
+    char hint[64];
+    print_error(to, style, err, wire, hint_of(err, hint, sizeof hint));
 }
 
 void error_print_plain(FILE *to, const struct print_style *style, const struct amp_error *err, const Amp__Error *wire)
@@ -163,12 +179,12 @@ void error_print_json(FILE *to, const struct amp_error *err, const Amp__Error *w
 {
     const struct amp_code_info *info = amp_code_info(err->code);
     cJSON *root = cJSON_CreateObject(), *json = cJSON_AddObjectToObject(root, "error");
-    char code[32];
+    char code[32], hint[64];
     snprintf(code, sizeof code, "AMESH-%04d", (int)err->code);
     cJSON_AddStringToObject(json, "code", code);
     cJSON_AddStringToObject(json, "name", info->name);
     cJSON_AddStringToObject(json, "message", err->message[0] != '\0' ? err->message : info->text);
-    cJSON_AddStringToObject(json, "hint", err->hint[0] != '\0' ? err->hint : error_default_hint(err->code));
+    cJSON_AddStringToObject(json, "hint", hint_of(err, hint, sizeof hint));
     if (err->field[0] != '\0')
         cJSON_AddStringToObject(json, "field", err->field);
     if (err->retry_after_ms > 0)

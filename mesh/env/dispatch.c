@@ -375,6 +375,14 @@ static void deadline_error(struct etask *task, struct amp_arena *arena, struct a
     amp_error_hint(err, "give it more time with --timeout");
 }
 
+/* It would have been tried again, but somebody forbade that: who started its instance, or who submitted it. */
+static void hint_once(struct etask *task, enum amp_code code, struct amp_error *err)
+{
+    const struct attempt *last = last_attempt(task);
+    if (engine_is_failure(code) && !task->engine.is_retry_safe)
+        amp_error_hint(err, "%s --retry never, so it was not tried again; amesh task retry %s does that", last && last->is_only_once ? "its instance was started with" : "it was submitted with", task->id);
+}
+
 static void end_with(struct etask *task, Amp__TaskState state, enum amp_code code)
 {
     inbox_closing(task);
@@ -385,6 +393,9 @@ static void end_with(struct etask *task, Amp__TaskState state, enum amp_code cod
     Amp__Error wire;
     if (cause && cause->code == (uint32_t)code) {
         wire = *cause;
+        hint_once(task, code, &err);
+        if (err.hint[0])
+            wire.hint = err.hint;
     } else if (code == AMP_DEADLINE) {
         deadline_error(task, arena, &err);
         amp_error_to_wire(&err, &wire);
@@ -414,9 +425,28 @@ static void end_with(struct etask *task, Amp__TaskState state, enum amp_code cod
     etask_end(task, NULL);
 }
 
+/* The end is its agent's, and so are the words; why it was the last attempt only we know. */
+static void hint_kept(struct etask *task)
+{
+    struct amp_arena *arena = &task->env->scratch;
+    struct amp_error err = {0};
+    amp_arena_reset(arena);
+    Amp__Error *cause = task->error ? amp__error__unpack(&arena->allocator, task->error_len, task->error) : NULL;
+    if (cause)
+        hint_once(task, (enum amp_code)cause->code, &err);
+    if (!err.hint[0])
+        return;
+    cause->hint = err.hint;
+    free(task->error);
+    task->error_len = amp__error__get_packed_size(cause);
+    task->error = xcalloc(1, task->error_len);
+    amp__error__pack(cause, task->error);
+}
+
 static void keep_end(struct etask *task)
 {
     inbox_closing(task);
+    hint_kept(task);
     struct amp_bytes body = {.data = (const uint8_t *)task->held, .len = task->held_len};
     if (etask_emit(task, task->held_unix_ms, body) != AMP_OK) {
         counter_add(COUNTER_events_refused, 1);

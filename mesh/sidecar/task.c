@@ -190,7 +190,11 @@ static void on_deadline(void *ctx)
 {
     struct task *task = ctx;
     struct amp_error err;
-    (void)amp_error_set(&err, AMP_DEADLINE, "", "%s did not end the task within %u ms", task->sidecar->agent, task->request->timeout_ms);
+    if (task->request->attempt > 1) /* what was given is for all attempts; this one had what was left of it */
+        (void)amp_error_set(&err, AMP_DEADLINE, "", "the time for the task is over: %s did not end it within the %u ms that were left for attempt %u", task->sidecar->agent,
+                            task->request->timeout_ms, task->request->attempt);
+    else
+        (void)amp_error_set(&err, AMP_DEADLINE, "", "%s did not end the task within %u ms", task->sidecar->agent, task->request->timeout_ms);
     (void)task_fail(task, &err, NULL);
 }
 

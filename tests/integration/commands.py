@@ -215,6 +215,42 @@ def docs_and_json_errors(mesh):
     check(r.status == 2 and json.loads(r.err)["error"]["code"] == "AMESH-1001", "usage errors are documents with --json", r.err)
 
 
+def journal_elsewhere(mesh):
+    """What somebody brings to a new host: the home is made."""
+    export, backup = os.path.join(mesh.home, "all.jsonl"), os.path.join(mesh.home, "copy.db")
+    mesh.run("ask", "--durable", "upper", "to be kept").ok()
+    mesh.run("env", "backup", backup).ok()
+    mesh.run("env", "export", export).ok()
+    for name, how in (("imported", ("import", "--ended", export)), ("restored", ("restore", backup))):
+        home = os.path.join(mesh.home, "other", name)
+        mesh.run("env", *how, env={"AMESH_HOME": home}).ok()
+        mesh.run("env", "verify", env={"AMESH_HOME": home}).ok()
+    for command in (("import", "/no/such"), ("restore", "/no/such"), ("backup",), ("import",), ("import", "--continue", "--ended", export), ("export", export)):
+        r = mesh.run("env", *command, env={"AMESH_HOME": os.path.join(mesh.home, "nothing")})
+        check(r.status != 0 and " Try: " in r.err, f"an error with a next step: env {command}", r.status, r.err)
+
+
+def hints(mesh):
+    """The next step that an error names is one that leads on."""
+    mesh.agent("frail", "--", "sh", "-c", "cat > /dev/null; kill -9 $$")
+    mesh.agent("frail-once", "--retry", "never", "--", "sh", "-c", "cat > /dev/null; kill -9 $$")
+    mesh.agent("careful", "--", "sh", "-c", "cat > /dev/null; amesh task ask --option red --option blue 'Which colour?'; amesh task ask 'Which size?'")
+    direct = mesh.run("ask", "frail", "x")
+    check("--durable retries" in direct.err, "a direct call: durable ones are tried again", direct.err)
+    once = mesh.run("ask", "--durable", "frail-once", "x")
+    check("--retry never" in once.err and "amesh task retry t-" in once.err and "--durable" not in once.err, "a durable one that must not be: why, and what to do", once.err)
+    spent = mesh.run("ask", "--durable", "frail", "x")
+    check("AMESH-3009" in spent.err and "amesh task retry t-" in spent.err and " ID" not in spent.err, "attempts used up: with the task's id", spent.err)
+    task = mesh.run("ask", "--detach", "careful", "x").ok().out.strip()
+    question = until(lambda: mesh.run("inbox", "--agent", "careful", "--json").ok().json()["questions"], "it asks")[0]["id"]
+    wrong = mesh.run("answer", question, "green")
+    check(wrong.status == 2 and "Try: one of" in wrong.err and "blue" in wrong.err, "a wrong answer: what would be right", wrong.status, wrong.err)
+    mesh.run("answer", question, "blue").ok()
+    late = mesh.run("answer", question, "red")
+    check(late.status == 8 and "amesh inbox" in late.err, "a second answer: what else waits", late.status, late.err)
+    mesh.run("task", "cancel", task).ok()
+
+
 def interrupted(mesh):
     mesh.agent("slow", "--", "sh", "-c", "echo begun; exec tail -f /dev/null")
     p = mesh.spawn("ask", "slow", "x")
@@ -231,9 +267,13 @@ def interrupted(mesh):
 def env_alone(mesh):
     """The environment restarts: what it accepted is there, callers come back."""
     task = mesh.run("ask", "--detach", "restart-target", "keep me").ok().out.strip()
+    watch = mesh.spawn("task", "watch", task)
+    watch.wait_line(lambda line: True, stream="out")
     mesh.up.signal(signal.SIGKILL)
     mesh.up.wait()
     mesh.start_up()
+    watch.stop()
+    check(not any(line.startswith("{") for line in watch.err), "people get no log lines", watch.err)
     check(mesh.run("task", "show", task, "--json").ok().json()["id"] == task, "accepted tasks survive kill -9 of everything")
     mesh.agent("restart-target", "--", "cat")
     until(lambda: mesh.run("task", "show", task, "--json").json()["status"]["state"] == "TASK_STATE_COMPLETED", "and are done")
@@ -257,6 +297,8 @@ with Mesh() as mesh:
     tap.run("help, usage errors, version, man", help_and_usage, mesh)
     tap.run("completion", completion, mesh)
     tap.run("errors as JSON", docs_and_json_errors, mesh)
+    tap.run("a journal elsewhere", journal_elsewhere, mesh)
+    tap.run("hints", hints, mesh)
     tap.run("ctrl-c", interrupted, mesh)
     tap.run("kill -9 of up: accepted tasks survive", env_alone, mesh)
 tap.done()
