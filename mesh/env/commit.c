@@ -91,7 +91,8 @@ static void on_commit(void *ctx, enum amp_code code)
     }
     if (code == AMP_OK)
         lease_committed(task, commit->epoch, commit->taken);
-    if (task->n_in_journal == 0 && (task->n_refs == 0 || code != AMP_OK))
+    /* What changed since this batch was made (a cancel) is part of what they wait for. */
+    if (task->n_in_journal == 0 && ((task->n_refs == 0 && !task->wants_row) || code != AMP_OK))
         answer_replies(task, code);
     hook_at(HOOK_env_answered);
     if (code == AMP_OK)
