@@ -82,8 +82,9 @@ static enum amp_code check_options(const cJSON *options, struct amp_error *err)
     cJSON_ArrayForEach(each, options)
     {
         const cJSON *label = member(each, "label"), *description = member(each, "description");
-        if (cJSON_IsArray(each) || cJSON_IsNull(each) || (cJSON_IsObject(each) && !member(each, "value")))
-            return amp_error_set(err, AMP_INVALID, "options", "an option is a text, a number, a boolean, or an object with a value and perhaps a label");
+        const cJSON *value = cJSON_IsObject(each) ? member(each, "value") : each;
+        if (!schema_is_scalar(value) || cJSON_IsNull(each))
+            return amp_error_set(err, AMP_INVALID, "options", "an option is a text, a number, a boolean, or an object with such a value and perhaps a label");
         if ((label && !cJSON_IsString(label)) || (description && !cJSON_IsString(description)))
             return amp_error_set(err, AMP_INVALID, "options", "the label and the description of an option are texts");
     }

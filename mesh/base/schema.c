@@ -117,11 +117,29 @@ static enum amp_code check_type(struct check *check, const cJSON *type, const st
     return is_good ? AMP_OK : wrong(check->err, AMP_INVALID, where, "a type is string, integer, number, boolean, array, object or null, or a list of these");
 }
 
+/* Deep values take their time to compare, and whoever asks chooses them. */
+bool schema_is_scalar(const struct cJSON *value)
+{
+    return value && !cJSON_IsArray(value) && !cJSON_IsObject(value);
+}
+
+static enum amp_code not_scalar(struct check *check, const struct where *where)
+{
+    return wrong(check->err, AMP_INVALID, where, "only texts, numbers, true, false and null can be listed here");
+}
+
+static enum amp_code check_const(struct check *check, const cJSON *value, const struct where *where)
+{
+    return schema_is_scalar(value) ? AMP_OK : not_scalar(check, where);
+}
+
 static enum amp_code check_enum(struct check *check, const cJSON *list, const struct where *where)
 {
+    const cJSON *each;
     int n = cJSON_IsArray(list) ? cJSON_GetArraySize(list) : 0;
     if (n == 0)
         return wrong(check->err, AMP_INVALID, where, "an enum is a list of at least one value");
+    cJSON_ArrayForEach(each, list) if (!schema_is_scalar(each)) return not_scalar(check, where);
     return (unsigned)n <= SCHEMA_ENUM_MAX ? AMP_OK : wrong(check->err, AMP_TOO_LARGE, where, "an enum has at most 1024 values");
 }
 
@@ -159,7 +177,7 @@ static const struct {
     const char *name;
     enum amp_code (*check)(struct check *check, const cJSON *value, const struct where *where);
 } keywords[] = {
-    {"type", check_type},         {"enum", check_enum},       {"const", check_any},          {"required", check_names}, {"additionalProperties", check_flag},
+    {"type", check_type},         {"enum", check_enum},       {"const", check_const},        {"required", check_names}, {"additionalProperties", check_flag},
     {"minimum", check_number},    {"maximum", check_number},  {"minLength", check_count},    {"maxLength", check_count}, {"minItems", check_count},
     {"maxItems", check_count},    {"title", check_any},       {"description", check_any},    {"default", check_any},    {"examples", check_any},
     {"format", check_any},        {"$schema", check_any},     {"$comment", check_any},

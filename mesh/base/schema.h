@@ -13,6 +13,8 @@ struct cJSON;
 
 /* Is this a schema of that kind? AMP_INVALID, AMP_TOO_DEEP, AMP_TOO_LARGE: the error's field says where, beginning with `path` ("schema"). */
 AMP_MUST_USE enum amp_code schema_check(const struct cJSON *schema, const char *path, struct amp_error *reterr);
+/* A text, a number, true, false or null: what `enum`, `const` and options may hold. NULL: no. */
+bool schema_is_scalar(const struct cJSON *value);
 /* Does the value fit a schema that was checked? AMP_INVALID: what is wrong, where ("answer.address.zip"), what is wanted. */
 AMP_MUST_USE enum amp_code schema_validate(const struct cJSON *schema, const struct cJSON *value, const char *path, struct amp_error *reterr);
 /* May a value of this schema be a string, a boolean …? True too where the schema does not say. */

@@ -55,7 +55,7 @@ claim "a program links with the shared library through pkg-config" build_shared
 claim "and with the static one" build_static
 claim "the headers are fit for C++" build_cpp
 claim "libamp shows nothing but amp_…" hidden libamp.so '^(amp_|amp__)'
-claim "libamesh-client shows nothing but amesh_… and no inner part" hidden libamesh-client.so '^amesh_(adopt|agent|answer_done|ask|connect|fd|free|instance|is_pending|kv_[a-z_]+|log|request|send|serve|set_handlers|step|task_[a-z_]+|value_done)$'
+claim "libamesh-client shows nothing but amesh_… and no inner part" hidden libamesh-client.so '^amesh_(adopt|agent|answer_done|ask|ask_all|connect|fd|free|instance|is_pending|kv_[a-z_]+|log|replies_done|request|send|serve|set_handlers|step|task_[a-z_]+|value_done)$'
 claim "an agent links with the shared client" agent_shared
 claim "and with the static one" agent_static
 claim "the agent answers behind a sidecar" agent_answers hello "$tmp/hello"
