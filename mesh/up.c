@@ -20,6 +20,7 @@
 #include "cli/nats_server.h"
 #include "env/commands.h"
 #include "env/env.h"
+#include "env/fence.h"
 
 #define READY_PROBE_MS 5u
 #define DOWN_MAX_MS 15000
@@ -30,6 +31,7 @@ struct up {
     int lock_fd;
     struct nats_server *nats; /* NULL: the bus is somebody else's */
     struct env *env;
+    struct fence *fence; /* is another environment on this bus? */
     struct env_options env_options;
     struct loop_timer *timer; /* asks whether a task would be accepted; while stopping: the end of patience */
     struct loop_signal *on_int, *on_term;
@@ -53,6 +55,8 @@ static void on_nats_stopped(void *ctx)
 
 static void stop_bus(struct up *up)
 {
+    fence_free(up->fence);
+    up->fence = NULL;
     bus_free(up->cli.bus);
     up->cli.bus = NULL;
     if (up->nats != NULL)
@@ -164,29 +168,48 @@ static void on_bus_down(void *ctx)
         env_bus_down(up->env);
 }
 
-static void start_env(struct up *up)
+static void on_clear(void *ctx)
 {
-    struct cli *cli = &up->cli;
+    struct up *up = ctx;
     struct amp_error err = {0};
     char journal[512];
+    if (up->is_stopping)
+        return;
+    snprintf(journal, sizeof journal, "%s/journal.db", up->cli.home.path);
+    up->env_options.journal_path = journal;
+    up->env_options.name = "env";
+    up->env_options.quotas = command_values(up->cli.command, up->cli.args, "quota");
+    if (env_new(up->cli.loop, up->cli.bus, &up->env_options, &up->env, &err) != AMP_OK) {
+        up->env = NULL;
+        fail(up, &err);
+    } else {
+        loop_timer_set(up->timer, 0);
+    }
+}
+
+static void on_rival(void *ctx, const struct amp_error *err)
+{
+    if (((struct up *)ctx)->is_ready)
+        log_event(LOG_ERROR, "env.rival", "reason", err->message, "hint", err->hint, NULL);
+    fail(ctx, err);
+}
+
+static void start_env(struct up *up)
+{
+    static const struct fence_handlers handlers = {.on_clear = on_clear, .on_rival = on_rival};
+    struct cli *cli = &up->cli;
+    struct amp_error err = {0};
     struct bus_options bus_options = {.url = up->url,
                                       .creds = cli->home.creds[0] == '\0' ? NULL : cli->home.creds,
                                       .name = "amesh-up",
                                       .on_up = on_bus_up,
                                       .on_down = on_bus_down,
                                       .ctx = up};
-    snprintf(journal, sizeof journal, "%s/journal.db", cli->home.path);
-    up->env_options.journal_path = journal;
-    up->env_options.name = "env";
-    up->env_options.quotas = command_values(cli->command, cli->args, "quota");
     if (bus_new(cli->loop, &bus_options, &cli->bus, &err) != AMP_OK) {
         cli->bus = NULL;
         fail(up, &err);
-    } else if (env_new(cli->loop, cli->bus, &up->env_options, &up->env, &err) != AMP_OK) {
-        up->env = NULL;
-        fail(up, &err);
     } else {
-        loop_timer_set(up->timer, 0);
+        up->fence = fence_new(cli->loop, cli->bus, "env", &handlers, up);
     }
 }
 
@@ -227,6 +250,7 @@ static int run(struct up *up)
     start(up);
     int status = loop_run(up->cli.loop);
     env_free(up->env);
+    fence_free(up->fence);
     bus_free(up->cli.bus);
     up->cli.bus = NULL;
     nats_server_free(up->nats);

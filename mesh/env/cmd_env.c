@@ -1,6 +1,7 @@
 /* amesh env: the environment alone, on a bus that somebody else runs. */
 #include "commands.h"
 #include "env/env.h"
+#include "env/fence.h"
 
 #include "base/bus.h"
 #include "base/file.h"
@@ -16,7 +17,9 @@ struct alone {
     struct loop *loop;
     struct bus *bus;
     struct env *env;
+    struct fence *fence;
     struct env_options options;
+    char journal[512];
     bool is_json, is_ready, is_stopping;
 };
 
@@ -67,27 +70,54 @@ static void on_stopped(void *ctx)
 static void on_signal(void *ctx, int signo)
 {
     struct alone *alone = ctx;
-    if (alone->is_stopping)
+    if (alone->is_stopping || !alone->env)
         loop_stop(alone->loop, 0);
     else
         env_stop(alone->env, on_stopped, alone);
     alone->is_stopping = true;
 }
 
+static void fail(struct alone *alone, const struct amp_error *err)
+{
+    loop_stop(alone->loop, command_fail(alone->is_json, err));
+}
+
+static void on_clear(void *ctx)
+{
+    struct alone *alone = ctx;
+    struct amp_error err = {0};
+    if (alone->is_stopping)
+        return;
+    if (env_new(alone->loop, alone->bus, &alone->options, &alone->env, &err) != AMP_OK) {
+        alone->env = NULL;
+        fail(alone, &err);
+    } else {
+        say_ready(alone);
+    }
+}
+
+static void on_rival(void *ctx, const struct amp_error *err)
+{
+    struct alone *alone = ctx;
+    if (alone->is_ready)
+        log_event(LOG_ERROR, "env.rival", "reason", err->message, "hint", err->hint, NULL);
+    fail(alone, err);
+}
+
 static int run_alone(struct alone *alone, const struct home *home, const char *const *quotas)
 {
-    char journal[sizeof home->path + 16];
+    static const struct fence_handlers handlers = {.on_clear = on_clear, .on_rival = on_rival};
     struct amp_error err = {0};
     struct bus_options bus = {.url = home->bus, .creds = home->creds[0] ? home->creds : NULL, .name = "amesh-env", .wait_first = true, .on_up = on_up, .on_down = on_down, .ctx = alone};
-    alone->options.journal_path = journal;
+    alone->options.journal_path = alone->journal;
     alone->options.name = "env";
     alone->options.quotas = quotas;
-    snprintf(journal, sizeof journal, "%s/journal.db", home->path);
-    if (bus_new(alone->loop, &bus, &alone->bus, &err) != AMP_OK || env_new(alone->loop, alone->bus, &alone->options, &alone->env, &err) != AMP_OK)
+    snprintf(alone->journal, sizeof alone->journal, "%s/journal.db", home->path);
+    if (bus_new(alone->loop, &bus, &alone->bus, &err) != AMP_OK)
         return command_fail(alone->is_json, &err);
+    alone->fence = fence_new(alone->loop, alone->bus, alone->options.name, &handlers, alone);
     struct loop_signal *on_term = loop_signal_new(alone->loop, SIGTERM, on_signal, alone);
     struct loop_signal *on_int = loop_signal_new(alone->loop, SIGINT, on_signal, alone);
-    say_ready(alone);
     int status = loop_run(alone->loop);
     loop_signal_free(on_term);
     loop_signal_free(on_int);
@@ -113,6 +143,7 @@ static int run_env(const struct command *command, struct command_args *args)
     alone.timer = loop_timer_new(alone.loop, on_timer, &alone);
     int status = run_alone(&alone, &home, command_values(command, args, "quota"));
     env_free(alone.env);
+    fence_free(alone.fence);
     bus_free(alone.bus);
     loop_timer_free(alone.timer);
     loop_free(alone.loop);

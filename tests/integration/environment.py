@@ -319,6 +319,27 @@ def reads_see_what_was_recorded(mesh):
     echo.stop()
 
 
+def one_environment_per_bus(mesh):
+    """With different journals each would take half of the tasks. The one that is there stays, and is not disturbed; killed, it is followed at once."""
+    other = os.path.join(mesh.home, "other")
+    os.mkdir(other, 0o700)
+    r = mesh.run("env", env={"AMESH_HOME": other})
+    check(r.status == 8 and "another environment serves this bus" in r.err and f"pid {mesh.up.child.pid} " in r.err, "the second one refuses and says who is there", r.status, r.err)
+    check(mesh.run("check", "--json").status in (0, 3) and mesh.up.child.poll() is None, "the first one goes on")
+    mesh.kill_env()
+    second = mesh.spawn("env", env={"AMESH_HOME": other})
+    second.wait_line("ready ")
+    late = mesh.run("env")
+    check(late.status == 8, "also when it is the other way round", late.status, late.err)
+    # Stopped for a while, a first one is there again beside a second: who began later leaves.
+    second.signal(signal.SIGSTOP)
+    mesh.start_env()
+    second.signal(signal.SIGCONT)
+    check(mesh.up.wait() == 8, "the later of two leaves", mesh.up.err[-5:])
+    second.stop()
+    mesh.start_env()
+
+
 def main():
     try:
         with Bus() as mesh:
@@ -329,6 +350,7 @@ def main():
             tap.run("a cancel that was answered outlives the environment", cancel_outlives_the_environment, mesh)
             tap.run("failures count over restarts", failures_count_over_restarts, mesh)
             tap.run("one environment per journal, and its files are private", one_environment_per_journal, mesh)
+            tap.run("one environment per bus, whatever its journal", one_environment_per_bus, mesh)
             tap.run("a journal of a newer version is refused", newer_journal, mesh)
             tap.run("a disk that takes nothing more is said everywhere, and loses nothing", full_disk, mesh)
             tap.run("a task larger than one message is whole, or says what is missing", larger_than_a_message, mesh)

@@ -23,6 +23,7 @@ static const struct {
     {AMP_SUBJECT_WHO_SKILL, "sum", NULL, NULL, "amp.whoskill.sum"},
     {AMP_SUBJECT_WHO_ALL, NULL, NULL, NULL, "amp.whoall"},
     {AMP_SUBJECT_CANARY, "env", NULL, NULL, "amp.canary.env"},
+    {AMP_SUBJECT_FENCE, "env", NULL, NULL, "amp.fence.env"},
 };
 
 static void test_a_subject_is_built_and_taken_apart_again(void **state)

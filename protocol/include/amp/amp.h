@@ -141,6 +141,7 @@ enum amp_subject_kind {
     AMP_SUBJECT_WHO_SKILL,/* amp.whoskill.<skill>            a = skill */
     AMP_SUBJECT_WHO_ALL,  /* amp.whoall                      everybody: beat now, with your card */
     AMP_SUBJECT_CANARY,   /* amp.canary.<from>               a = from: what a stream must have stored (amp.md 10.8) */
+    AMP_SUBJECT_FENCE,    /* amp.fence.<environment>         a = environment: is another one there? (amp.md 10.2.5) */
 };
 
 #define AMP_SUBJECT_SIZE 256
