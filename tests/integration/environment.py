@@ -49,6 +49,8 @@ def work(frame):
     while word == 'wait' and not os.path.exists(path) and frame['params']['taskId'] not in cancelled:
         changed.wait(0.02)
     reply = {'id': frame['id'], 'result': 'done in attempt %d' % frame['params']['attempt']}
+    if frame['params']['taskId'] in cancelled:
+        reply = {'id': frame['id'], 'error': {'code': -32000, 'message': 'cancelled'}}
     with lock:
         print(json.dumps(reply), flush=True)
 lock, changed, cancelled = threading.Lock(), threading.Event(), set()
