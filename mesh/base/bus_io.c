@@ -6,6 +6,7 @@
 #include "base/bus_private.h"
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/counters.h"
 #include "base/hook.h"
 #include "base/log.h"
@@ -206,6 +207,22 @@ void bus_io_release(struct bus *bus)
     bus->spent_bytes = 0;
 }
 
+/* What one read brought may take long to answer. What was answered leaves meanwhile, and the socket is read for the server's word that it is there: else the library would take a busy loop
+ * for a dead server, and everything under way would be lost with the connection. */
+static void breathe(struct bus *bus)
+{
+    int64_t now = clock_mono_ms();
+    if (!bus->link || now - bus->flushed_ms < BUS_BREATH_MS)
+        return;
+    bus_io_flush(bus);
+    bus->flushed_ms = now;
+    if (bus->link && now - bus->read_ms >= BUS_READ_MS && bus->n_reads < BUS_READS_MAX) {
+        natsConnection_ProcessReadEvent(bus->link->nats);
+        bus->read_ms = now;
+        bus->n_reads++;
+    }
+}
+
 static void poll_sub(struct bus_sub *sub)
 {
     struct bus *bus = sub->bus;
@@ -216,6 +233,7 @@ static void poll_sub(struct bus_sub *sub)
             continue; /* answers only inboxes */
         deliver(sub, msg);
         spend(bus, msg);
+        breathe(bus);
     }
     bus->polled = NULL;
 }
@@ -406,6 +424,7 @@ static void poll_inbox(struct bus_inbox *inbox)
         else
             counter_add(COUNTER_bus_dropped, 1); /* for who sat there before */
         spend(bus, msg);
+        breathe(bus);
     }
     bus->inbox_polled = NULL;
 }
@@ -433,6 +452,8 @@ static void take_fence(struct bus *bus, natsMsg *nats)
 void bus_io_read(struct bus *bus)
 {
     natsConnection_ProcessReadEvent(bus->link->nats);
+    bus->read_ms = bus->flushed_ms = clock_mono_ms();
+    bus->n_reads = 0;
     walk_subs(bus, poll_sub);
     for (struct bus_inbox *inbox = TAILQ_FIRST(&bus->inboxes); inbox; inbox = bus->inbox_next) {
         bus->inbox_next = TAILQ_NEXT(inbox, entry);

@@ -85,6 +85,10 @@ TAILQ_HEAD(bus_inboxes, bus_inbox);
 LIST_HEAD(bus_links, bus_link);
 LIST_HEAD(bus_seats, bus_seat);
 
+#define BUS_BREATH_MS 20   /* of work in one turn, then what was answered leaves */
+#define BUS_READ_MS 500    /* of it, then the socket is read, at most */
+#define BUS_READS_MAX 120u /* times in one turn: what they bring is kept in memory */
+
 struct bus {
     struct loop *loop;
     struct loop_tick *tick;          /* end of turn: write */
@@ -97,6 +101,8 @@ struct bus {
     struct bus_links closing;
     struct loop_io *io;
     size_t out_bytes;                /* about what waits to be written */
+    int64_t read_ms, flushed_ms;     /* in this turn, last */
+    unsigned n_reads;                /* beyond the first of this turn */
     bool is_up_due;                  /* on_up is to be called at the end of the turn */
 
     struct connector *connector;     /* an attempt under way, or NULL */
