@@ -23,7 +23,8 @@ static struct attempt *last_attempt(struct etask *task)
     return task->n_attempts ? &task->attempts[task->n_attempts - 1] : NULL;
 }
 
-struct attempt *dispatch_attempt(struct etask *task, uint32_t number)
+/* A new one, the last; the oldest may give way. */
+static struct attempt *add_attempt(struct etask *task)
 {
     if (task->n_attempts == ENV_ATTEMPTS_KEPT) {
         etask_drop_attempt(&task->attempts[0]);
@@ -31,7 +32,7 @@ struct attempt *dispatch_attempt(struct etask *task, uint32_t number)
     }
     task->attempts = xrealloc(task->attempts, (task->n_attempts + 1) * sizeof *task->attempts);
     struct attempt *attempt = &task->attempts[task->n_attempts++];
-    *attempt = (struct attempt){.number = number};
+    *attempt = (struct attempt){0};
     return attempt;
 }
 
@@ -41,7 +42,7 @@ static void begin_attempt(struct etask *task)
     if (last && !last->ended_unix_ms)
         return; /* nobody took it the last time: the same one goes on waiting */
     int64_t ready_unix_ms = last ? last->ended_unix_ms : plan_ready_unix_ms(task);
-    dispatch_attempt(task, 0)->ready_unix_ms = ready_unix_ms;
+    add_attempt(task)->ready_unix_ms = ready_unix_ms;
 }
 
 static void end_attempt(struct etask *task, enum amp_code code, Amp__TaskState state)

@@ -28,6 +28,7 @@ struct loop_timer;
 #define ENV_DIRECT_BYTES_MAX (256u << 20) /* of their events */
 #define ENV_FLOOD_BYTES_MAX (64u << 20)   /* events of all tasks that are not committed yet */
 #define ENV_WATCHERS_MAX 10000u
+#define ENV_LATE_WRITES_MAX 256u       /* rows under way to which what came late is added */
 #define ENV_ATTEMPTS_KEPT 32u          /* attempts shown of one task: the last ones */
 #define ENV_WAITS_KEPT 8u              /* waits told of one attempt, reasons kept of one target */
 #define ENV_REPLIES_MAX 64u            /* who wait for one task's commit */
@@ -420,7 +421,6 @@ void waits_ended(struct etask *task);                          /* it ends now, a
 void dispatch_event(struct etask *task, const struct engine_event *event);
 /* Its call, timer and place in a queue are given up. */
 void dispatch_drop(struct etask *task);
-struct attempt *dispatch_attempt(struct etask *task, uint32_t number); /* a new one, the last; the oldest may give way */
 
 /* ---- lease.c: epochs, holders, late results (amp.md 10.7) ------------------------------------------------------------ */
 
@@ -507,6 +507,8 @@ struct env {
     void (*on_stopped)(void *ctx);
     void *stopped_ctx;
     uint32_t boot, n_leases, lease_ms; /* boot 0: not written down yet */
+    struct late_write *late_writes; /* lease.c */
+    uint32_t n_late_writes;
     struct loop_tick *tick;
     struct loop_timer *sweep, *backlog, *stop_timer;
     struct amp_arena arena;   /* of the message at hand */

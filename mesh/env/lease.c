@@ -137,44 +137,31 @@ static void refuse_stale(const struct ask *ask)
     env_refuse(ask->env, ask->reply, ask->encoding, &err);
 }
 
-static struct attempt *find_attempt(const struct etask *task, uint64_t epoch)
+/* That its sender had, as far as the environment knows: nobody else adds to what is told of a task. */
+static struct attempt *find_attempt(const struct etask *task, const struct ask *ask)
 {
-    for (size_t i = 0; i < task->n_attempts; i++)
-        if (task->attempts[i].epoch == epoch)
-            return &task->attempts[i];
+    const Amp__Report *report = ask->request->report;
+    for (size_t i = 0; report->epoch && i < task->n_attempts; i++) {
+        struct attempt *attempt = &task->attempts[i];
+        if (attempt->epoch == report->epoch)
+            return strcmp(attempt->agent, ask->from) == 0 && strcmp(attempt->instance, report->instance ? report->instance : "") == 0 ? attempt : NULL;
+    }
     return NULL;
 }
 
-/* One that was taken, and whose environment did not live to write that down: in its place among the others. */
-static struct attempt *add_unknown(struct etask *task, const struct ask *ask)
+/* What is kept of an attempt is its end, once; until then that it goes on. NULL: nothing is to be kept. */
+static struct attempt *find_untold(const struct etask *task, const struct ask *ask)
 {
-    const Amp__Report *report = ask->request->report;
-    struct attempt *attempt = dispatch_attempt(task, report->attempt);
-    attempt->epoch = report->epoch;
-    attempt->ended_unix_ms = clock_unix_ms();
-    attempt->outcome = AMP_STALE_LEASE;
-    etask_strcpy(attempt->agent, ask->from);
-    etask_strcpy(attempt->instance, report->instance);
-    while (attempt > task->attempts && (!attempt[-1].ended_unix_ms || attempt[-1].epoch > report->epoch)) {
-        struct attempt later = attempt[-1];
-        attempt[-1] = *attempt;
-        *attempt-- = later;
-    }
-    return attempt;
+    struct attempt *attempt = find_attempt(task, ask);
+    Amp__TaskState state = ask->request->report->state;
+    if (!attempt)
+        counter_add(COUNTER_reports_refused, 1);
+    return attempt && (!attempt->late || (amp_task_is_terminal(state) && !amp_task_is_terminal(attempt->late->state))) ? attempt : NULL;
 }
 
-/* False: that is known already, or nothing that is kept: whoever else says something of a task, or of more attempts than there can have been. */
-static bool note_late(struct etask *task, const struct ask *ask)
+static void note_late(struct attempt *attempt, const struct ask *ask)
 {
     const Amp__Report *report = ask->request->report;
-    struct attempt *attempt = find_attempt(task, report->epoch);
-    bool may_add = task->n_attempts < ENV_ATTEMPTS_KEPT && report->epoch >> 32 <= ask->env->boot && (task->skill[0] || strcmp(task->agent, ask->from) == 0);
-    if (!attempt && may_add)
-        attempt = add_unknown(task, ask);
-    if (!attempt || strcmp(attempt->agent, ask->from) != 0)
-        return false;
-    if (attempt->late && attempt->late->state == report->state)
-        return false;
     if (!attempt->late)
         attempt->late = xcalloc(1, sizeof *attempt->late);
     const char *answer = report->answer ? report->answer : "";
@@ -183,20 +170,23 @@ static bool note_late(struct etask *task, const struct ask *ask)
     snprintf(attempt->late->answer, sizeof attempt->late->answer, "%.*s", (int)amp_utf8_cut(amp_bytes_of(answer), ENV_LATE_ANSWER), answer);
     counter_add(COUNTER_results_refused, amp_task_is_terminal(report->state));
     log_event(LOG_WARN, "env.late_result", "task", report->task_id, "agent", ask->from, "instance", attempt->instance, "state", amp_task_state_short(report->state), NULL);
-    return true;
 }
 
 /* The task is in memory, and has not ended. */
 static void report_open(const struct ask *ask, struct etask *task)
 {
     const Amp__Report *report = ask->request->report;
-    if (task->epoch == report->epoch && task->call && call_instance(task->call)[0] && strcmp(task->agent, ask->from) == 0) {
+    if (task->epoch == report->epoch && task->call && call_instance(task->call)[0] && strcmp(task->agent, ask->from) == 0 &&
+        strcmp(call_instance(task->call), report->instance ? report->instance : "") == 0) {
         call_heard(task->call, amp_task_is_terminal(report->state));
         answer_ok(ask);
         return;
     }
-    if (note_late(task, ask))
+    struct attempt *attempt = find_untold(task, ask);
+    if (attempt) {
+        note_late(attempt, ask);
         etask_changed(task);
+    }
     refuse_stale(ask);
 }
 
@@ -229,6 +219,50 @@ static struct amp_bytes new_body(struct journal_batch *batch, const struct journ
     return packed ? (struct amp_bytes){.data = packed, .len = amp__task_record__pack(record, packed)} : same;
 }
 
+/* Its row, which can be megabytes, is written once for each attempt: not again while that is under way. */
+struct late_write {
+    struct env *env;
+    struct late_write *next;
+    char task[AMP_NAME_MAX + 1];
+};
+
+static void on_rewritten(void *ctx, enum amp_code code)
+{
+    struct late_write *write = ctx;
+    (void)code; /* of a journal that failed, everybody hears */
+    for (struct late_write **link = &write->env->late_writes; *link; link = &(*link)->next) {
+        if (*link == write) {
+            *link = write->next;
+            break;
+        }
+    }
+    write->env->n_late_writes--;
+    free(write);
+}
+
+static bool may_rewrite(const struct env *env, const char *task)
+{
+    for (const struct late_write *write = env->late_writes; write; write = write->next)
+        if (strcmp(write->task, task) == 0)
+            return false;
+    return env->n_late_writes < ENV_LATE_WRITES_MAX;
+}
+
+static void write_late(struct env *env, const char *task, struct journal_batch *batch)
+{
+    struct late_write *write = xcalloc(1, sizeof *write);
+    write->env = env;
+    etask_strcpy(write->task, task);
+    if (journal_write(env->journal, batch, on_rewritten, write) != AMP_OK) {
+        journal_batch_free(batch); /* it is told all the same that it does not count */
+        free(write);
+        return;
+    }
+    write->next = env->late_writes;
+    env->late_writes = write;
+    env->n_late_writes++;
+}
+
 static void rewrite(struct env *env, const struct journal_row *row, const struct etask *with)
 {
     struct journal_batch *batch = journal_batch_new(env->journal);
@@ -245,8 +279,25 @@ static void rewrite(struct env *env, const struct journal_row *row, const struct
     copy->scope = copy->owner = copy->key = NULL;
     copy->request = (struct amp_bytes){0};
     copy->body = attempts ? new_body(batch, row, attempts) : (struct amp_bytes){0};
-    if (!attempts || journal_write(env->journal, batch, NULL, NULL) != AMP_OK)
-        journal_batch_free(batch); /* it is told all the same that it does not count */
+    if (attempts)
+        write_late(env, row->task, batch);
+    else
+        journal_batch_free(batch);
+}
+
+static void report_closed(const struct ask *ask, const struct journal_row *row, struct etask *with)
+{
+    struct attempt *attempt = find_untold(with, ask);
+    bool is_kept = attempt && amp_task_is_terminal(ask->request->report->state);
+    if (is_kept && !may_rewrite(ask->env, row->task)) {
+        env_refuse_code(ask, AMP_BUSY, "report.task_id", "what another one said of it is being written down");
+        return;
+    }
+    if (is_kept) {
+        note_late(attempt, ask);
+        rewrite(ask->env, row, with);
+    }
+    refuse_stale(ask);
 }
 
 static bool on_closed(void *ctx, const struct journal_row *row)
@@ -267,9 +318,7 @@ static bool on_closed(void *ctx, const struct journal_row *row)
     if (last && last->epoch == ask->request->report->epoch && !is_by_us) {
         env_refuse_code(ask, AMP_TASK_ENDED, "report.task_id", NULL); /* by what this one said, or by a cancel that it was told of */
     } else {
-        if (note_late(&with, ask))
-            rewrite(ask->env, row, &with);
-        refuse_stale(ask);
+        report_closed(ask, row, &with);
     }
     for (size_t i = 0; i < with.n_attempts; i++)
         etask_drop_attempt(&with.attempts[i]);

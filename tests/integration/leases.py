@@ -6,12 +6,14 @@ import os
 import select
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
+from lib_nats import Nats  # noqa: E402
 from meshtest import AMESH, Bus, Tap, check, terminal, until  # noqa: E402
 
 PY = sys.executable
@@ -110,6 +112,53 @@ def zombie(mesh):
     shown = mesh.run("task", "show", task).ok().out
     check("came too late" in shown and f"answer of {pid}" in shown, "people see it", shown)
     check(mesh.run("ask", "zombie", "hello").status == 0, "and the one that came back is well")
+
+
+def report(mesh, sender, task, epoch, instance, state="FAILED", answer="forged answer"):
+    """A report that no sidecar sends → the error's name"""
+    boot, number = (int(part) for part in epoch.split("."))
+    body = {"taskId": task, "epoch": str(boot << 32 | number), "attempt": 9, "instance": instance, "state": "TASK_STATE_" + state, "answer": answer}
+    said = mesh.raw.request("amp.env.report." + sender, json.dumps({"version": 1, "from": sender, "envRequest": {"report": body}}).encode())
+    return json.loads(said[3])["envReply"]["error"]["name"]
+
+
+def forged(mesh):
+    """Reports of leases that their sender never had, or has told of already, change nothing and write nothing."""
+    def row(task):
+        with sqlite3.connect(mesh.path("journal.db")) as db:
+            return db.execute("SELECT entry, attempts FROM tasks WHERE id = ?", (task,)).fetchone()
+
+    mesh.raw, gate = Nats(mesh.bus), mesh.path("gate-forged")
+    first = mesh.instance("smith", "--skill", "forge")
+    ended = mesh.run("ask", "--detach", "--skill", "forge", "stream 1").ok().out.strip()
+    mesh.ended(ended)
+    true = mesh.attempts(ended)[0]["epoch"]
+    before = row(ended)
+    for sender, epoch, instance in (("evil", true.split(".")[0] + ".999", "i-evil"), ("evil", true, first.instance), ("smith", true, "i-evil")):
+        check(report(mesh, sender, ended, epoch, instance) in ("stale_lease", "task_ended"), "refused", sender, epoch)
+    check(row(ended) == before, "an ended task by skill is as it was", before, row(ended))
+    task = mesh.run("ask", "--detach", "--skill", "forge", f"wait {gate}").ok().out.strip()
+    pid = until(lambda: mesh.calls("smith")[1:], "another is under way")[0]
+    true = until(lambda: mesh.attempts(task)[0].get("epoch"), "under its lease")
+    check(report(mesh, "smith", task, true, "i-evil", "WORKING") == "stale_lease", "it is not another instance's")
+    first.signal(signal.SIGSTOP)
+    mesh.instance("smith", "--skill", "forge")
+    until(lambda: mesh.calls("smith")[2:], "a second instance gets it")
+    open(gate, "w").close()
+    mesh.ended(task)
+    row_of_end = row(task)
+    check(report(mesh, "smith", task, true, first.instance, "WORKING") == "stale_lease" and row(task) == row_of_end, "of an ended task, who works on says nothing that is kept")
+    for i, state in enumerate(("FAILED", "COMPLETED") * 10):
+        check(report(mesh, "smith", task, true, first.instance, state, f"claim {i}") in ("stale_lease", "busy"), "refused")
+    until(lambda: row(task) != row_of_end, "the first end that it tells is kept")
+    kept = row(task)
+    check("claim 0" in kept[1] and "forged" not in kept[1] and len(mesh.attempts(task)) == 2, "as one line of its attempt", kept)
+    for state in ("WORKING", "COMPLETED", "FAILED") * 5:
+        check(report(mesh, "smith", task, true, first.instance, state, "again") == "stale_lease", "refused")
+    ask = mesh.run("ask", "--durable", "smith", "stream 1").ok()  # committed behind all of it
+    check(row(task) == kept, "and never written again", kept, row(task), ask.out)
+    first.signal(signal.SIGCONT)
+    until(lambda: process_state(pid) in ("Z", None), "the one that was late stops")
 
 
 def zombie_at_work(mesh):
@@ -313,6 +362,7 @@ def retry_in_words(mesh):
 def main():
     with Leases() as mesh:
         tap.run("a late result of an instance that was stopped past its lease is refused, and shown", zombie, mesh)
+        tap.run("reports of a lease that their sender never had, or has told of, change nothing", forged, mesh)
         tap.run("an instance that comes back to a lost lease stops its agent", zombie_at_work, mesh)
         tap.run("an instance that is cut off stops its agent by itself; another one goes on", partition, mesh)
         tap.run("kill -9 of the environment, twice, in the middle of a stream: one attempt and every event", environment_killed_twice, mesh)
