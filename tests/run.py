@@ -94,7 +94,7 @@ def main():
         print(f"SKIP  tests on a current nats-server: {reason}")
         (failures_all if CI else skips_all).append(reason)
     os.environ.update(env)
-    items = list(ctest_items(os.path.join(TOP, "build/asan"))) + list(script_items("lint", 900)) + list(script_items("integration", 600)) + list(script_items("contract", 900))
+    items = list(ctest_items(os.path.join(TOP, "build/asan"))) + list(script_items("lint", 1800)) + list(script_items("integration", 900)) + list(script_items("contract", 900))
     items = [i for i in items if only in i.name]
     if not items:
         raise SystemExit(f"no test's name contains {only!r}")
