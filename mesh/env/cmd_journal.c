@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define JOURNAL_OPTION {.name = "journal", .arg = "FILE", .help = "the journal (default: journal.db in the home)", .complete = "files"}
@@ -257,6 +258,21 @@ static int run_export(const struct command *command, struct command_args *args)
     return code == AMP_OK ? 0 : fail(&at, &err);
 }
 
+/* Of a file that is none, the end may never come, nor who writes it. */
+static enum amp_code open_export(const char *name, FILE **ret, struct amp_error *reterr)
+{
+    struct stat st;
+    int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return amp_error_set(reterr, AMP_NOT_FOUND, "", "%s cannot be read: %s", name, strerror(errno));
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (*ret = fdopen(fd, "r")))
+        return AMP_OK;
+    close(fd);
+    amp_error_set(reterr, AMP_INVALID, "", "%s is no regular file", name);
+    amp_error_hint(reterr, "name the file of an export, or - for standard input");
+    return AMP_INVALID;
+}
+
 static int run_import(const struct command *command, struct command_args *args)
 {
     struct at at;
@@ -267,9 +283,9 @@ static int run_import(const struct command *command, struct command_args *args)
     if (code == AMP_OK && continues && ended)
         code = amp_error_set(&err, AMP_INVALID, "ended", "either --continue or --ended");
     bool is_stdin = code == AMP_OK && strcmp(args->rest[0], "-") == 0;
-    FILE *in = code != AMP_OK ? NULL : is_stdin ? stdin : fopen(args->rest[0], "re");
-    if (code == AMP_OK && !in)
-        code = amp_error_set(&err, AMP_NOT_FOUND, "", "%s cannot be read: %s", args->rest[0], strerror(errno));
+    FILE *in = is_stdin ? stdin : NULL;
+    if (code == AMP_OK && !is_stdin)
+        code = open_export(args->rest[0], &in, &err);
     if (code == AMP_OK)
         code = journal_import(at.path, in, clock_unix_ms(), continues ? JOURNAL_OPEN_CONTINUED : ended ? JOURNAL_OPEN_LEFT_OUT : JOURNAL_OPEN_REFUSED, &counts, &err);
     if (in && !is_stdin)

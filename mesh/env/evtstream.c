@@ -26,7 +26,7 @@ static void ask(struct evtstream *evt);
 static uint64_t seq_of(const cJSON *json, const char *name)
 {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, name);
-    return cJSON_IsNumber(item) && item->valuedouble > 0 ? (uint64_t)item->valuedouble : 0;
+    return cJSON_IsNumber(item) && item->valuedouble > 0 && item->valuedouble <= 9007199254740992.0 ? (uint64_t)item->valuedouble : 0;
 }
 
 static bool load_mark(void *ctx, const struct journal_row *row)

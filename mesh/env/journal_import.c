@@ -35,6 +35,24 @@ struct import {
     struct amp_error *err;
 };
 
+#define ROWS_MAX 9007199254740992.0 /* above it, a number of JSON stands for its neighbours, too */
+#define TIME_MAX 253402300799999.0 /* the end of the year 9999, in ms */
+
+static bool is_integer(const cJSON *value, double most)
+{
+    return cJSON_IsNumber(value) && value->valuedouble >= 0 && value->valuedouble <= most && value->valuedouble == (double)(int64_t)value->valuedouble;
+}
+
+/* Of a column: those that are no times are counts, states and flags, which have 31 bits. */
+static double most_of(const char *name)
+{
+    static const char *const times[] = {"at", "submitted", "started", "ended"};
+    for (size_t i = 0; i < sizeof times / sizeof times[0]; i++)
+        if (strcmp(times[i], name) == 0)
+            return TIME_MAX;
+    return INT32_MAX;
+}
+
 static enum amp_code AMP_PRINTF(3, 4) refuse(struct import *import, enum amp_code code, const char *fmt, ...)
 {
     char text[400];
@@ -84,13 +102,13 @@ static bool prepare(struct import *import, int kind)
     return is_prepared && sqlite3_prepare_v2(import->store.db, sql, -1, &import->compare[kind], NULL) == SQLITE_OK;
 }
 
-static bool bind_value(sqlite3_stmt *statement, int at, const cJSON *value)
+static bool bind_value(sqlite3_stmt *statement, int at, const char *name, const cJSON *value)
 {
     const cJSON *blob = cJSON_IsObject(value) ? cJSON_GetObjectItemCaseSensitive(value, "base64") : NULL;
     if (!value)
         return sqlite3_bind_null(statement, at) == SQLITE_OK;
     if (cJSON_IsNumber(value))
-        return sqlite3_bind_int64(statement, at, (sqlite3_int64)value->valuedouble) == SQLITE_OK;
+        return is_integer(value, most_of(name)) && sqlite3_bind_int64(statement, at, (sqlite3_int64)value->valuedouble) == SQLITE_OK;
     if (cJSON_IsString(value))
         return sqlite3_bind_text(statement, at, value->valuestring, -1, SQLITE_TRANSIENT) == SQLITE_OK;
     if (!cJSON_IsString(blob))
@@ -103,14 +121,17 @@ static bool bind_value(sqlite3_stmt *statement, int at, const cJSON *value)
     return is_bound;
 }
 
-static bool bind_row(sqlite3_stmt *statement, const struct chain_table *table, const cJSON *row)
+#define COLUMN_NAME_SIZE 32u
+
+/* False: `ret` is the column whose value is wrong. */
+static bool bind_row(sqlite3_stmt *statement, const struct chain_table *table, const cJSON *row, char ret[COLUMN_NAME_SIZE])
 {
     const char *at = table->columns;
     for (unsigned i = 1; i <= table->n_columns; i++) {
-        char name[32];
+        char *name = ret;
         size_t n = strcspn(at, ",");
-        snprintf(name, sizeof name, "%.*s", (int)n, at);
-        if (!bind_value(statement, (int)i, cJSON_GetObjectItemCaseSensitive(row, name)))
+        snprintf(name, COLUMN_NAME_SIZE, "%.*s", (int)n, at);
+        if (!bind_value(statement, (int)i, name, cJSON_GetObjectItemCaseSensitive(row, name)))
             return false;
         at += n + (at[n] ? 2 : 0);
     }
@@ -138,7 +159,7 @@ static bool raise_boot(struct import *import, const cJSON *number)
 {
     if (!number)
         return true;
-    if (!cJSON_IsNumber(number) || !(number->valuedouble >= 0 && number->valuedouble <= JOURNAL_BOOT_MAX) || number->valuedouble != (uint32_t)number->valuedouble)
+    if (!is_integer(number, JOURNAL_BOOT_MAX))
         return false;
     if (number->valuedouble > import->boot)
         import->boot = (uint32_t)number->valuedouble;
@@ -181,7 +202,8 @@ static enum amp_code sort_out(struct import *import, int kind, const cJSON *row,
 static enum amp_code is_there(struct import *import, int kind, const cJSON *row)
 {
     sqlite3_stmt *compare = import->compare[kind];
-    bool is_same = kind == CHAIN_DEATH || (bind_row(compare, &chain_tables[kind], row) && sqlite3_step(compare) == SQLITE_ROW);
+    char column[COLUMN_NAME_SIZE];
+    bool is_same = kind == CHAIN_DEATH || (bind_row(compare, &chain_tables[kind], row, column) && sqlite3_step(compare) == SQLITE_ROW);
     sqlite3_reset(compare);
     if (is_same) {
         import->counts->there++;
@@ -211,11 +233,14 @@ static enum amp_code add_row(struct import *import, const cJSON *line)
         return code;
     sqlite3_stmt *insert = import->insert[kind];
     import->store.chain.is_noted = false;
-    int status = bind_row(insert, &chain_tables[kind], row) ? sqlite3_step(insert) : SQLITE_MISMATCH;
+    char column[COLUMN_NAME_SIZE];
+    int status = bind_row(insert, &chain_tables[kind], row, column) ? sqlite3_step(insert) : SQLITE_MISMATCH;
     sqlite3_reset(insert);
+    if (status == SQLITE_MISMATCH)
+        return refuse(import, AMP_MALFORMED, "%s: neither a text, nor bytes as base64, nor a whole number that it can have", column);
     if (status != SQLITE_DONE)
-        return refuse(import, status == SQLITE_MISMATCH || (status & 0xff) == SQLITE_CONSTRAINT ? AMP_MALFORMED : AMP_JOURNAL, "the row cannot be written: %s",
-                      status == SQLITE_MISMATCH ? "a value has the wrong type" : sqlite3_errmsg(import->store.db));
+        return refuse(import, (status & 0xff) == SQLITE_CONSTRAINT ? AMP_MALFORMED : AMP_JOURNAL, "the row cannot be written: %s",
+                      sqlite3_errmsg(import->store.db));
     if (sqlite3_changes(import->store.db) == 0)
         return is_there(import, kind, row);
     import->counts->added++;
@@ -236,7 +261,9 @@ static enum amp_code check_end(struct import *import, const cJSON *line)
     crypto_generichash_final(&hash, sum, sizeof sum);
     sodium_bin2hex(hex, sizeof hex, sum, sizeof sum);
     import->has_ended = true;
-    if (strcmp(hex, text_of(line, "hash")) != 0 || !cJSON_IsNumber(rows) || (uint64_t)rows->valuedouble != import->rows)
+    if (!is_integer(rows, ROWS_MAX))
+        return refuse(import, AMP_MALFORMED, "rows: it is no number of rows");
+    if (strcmp(hex, text_of(line, "hash")) != 0 || (uint64_t)rows->valuedouble != import->rows)
         return refuse(import, AMP_MALFORMED, "the lines before it are not those that were exported");
     return AMP_OK;
 }
@@ -264,15 +291,34 @@ static enum amp_code take_line(struct import *import, const char *text, size_t l
     return code;
 }
 
+/* With its end. False: it is too long, which is known as soon as it has become so. */
+static bool read_line(FILE *in, struct amp_buf *line)
+{
+    char piece[4096];
+    size_t len;
+    int c;
+    amp_buf_reset(line);
+    do {
+        for (len = 0, c = 0; len < sizeof piece && c != '\n' && (c = getc_unlocked(in)) != EOF;)
+            piece[len++] = (char)c;
+        if (amp_buf_append(line, piece, len) != AMP_OK)
+            return false;
+    } while (len == sizeof piece && c != '\n');
+    return true;
+}
+
 static enum amp_code read_lines(struct import *import)
 {
-    char *text = NULL;
-    size_t cap = 0;
-    ssize_t len;
+    struct amp_buf line;
     enum amp_code code = AMP_OK;
-    while (code == AMP_OK && (len = getline(&text, &cap, import->in)) > 0)
-        code = (size_t)len > LINE_MAX_BYTES ? refuse(import, AMP_TOO_LARGE, "a line has at most 512 MiB") : take_line(import, text, (size_t)len);
-    free(text);
+    amp_buf_init(&line, LINE_MAX_BYTES);
+    do {
+        if (!read_line(import->in, &line))
+            code = refuse(import, AMP_TOO_LARGE, "a line behind it has more than 512 MiB");
+        else if (line.len > 0)
+            code = take_line(import, (const char *)line.data, line.len);
+    } while (code == AMP_OK && line.len > 0);
+    amp_buf_done(&line);
     if (code == AMP_OK && ferror(import->in))
         code = refuse(import, AMP_INVALID, "it cannot be read: %s", strerror(errno));
     if (code == AMP_OK && !import->has_ended)

@@ -402,10 +402,13 @@ char *question_save(const struct question *question)
     return ret;
 }
 
+#define NUMBER_MAX 253402300799999.0 /* the end of the year 9999, in ms */
+
 static int64_t number_of(const cJSON *json, const char *name)
 {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, name);
-    return cJSON_IsNumber(item) ? (int64_t)item->valuedouble : 0;
+    bool is_right = cJSON_IsNumber(item) && item->valuedouble >= 0 && item->valuedouble <= NUMBER_MAX; /* the row may come out of an import */
+    return is_right ? (int64_t)item->valuedouble : 0;
 }
 
 static const char *text_of(const cJSON *json, const char *name)

@@ -188,7 +188,7 @@ static uint64_t epoch_of(const char *text)
 static void load_attempt(const cJSON *item, struct attempt *attempt)
 {
     const cJSON *number = cJSON_GetObjectItemCaseSensitive(item, "attempt");
-    attempt->number = cJSON_IsNumber(number) ? (uint32_t)number->valuedouble : 0;
+    attempt->number = cJSON_IsNumber(number) && number->valuedouble >= 0 && number->valuedouble <= UINT32_MAX ? (uint32_t)number->valuedouble : 0;
     etask_strcpy(attempt->agent, text_of(item, "agent"));
     etask_strcpy(attempt->instance, text_of(item, "instance"));
     etask_strcpy(attempt->host, text_of(item, "host"));

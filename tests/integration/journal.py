@@ -174,6 +174,33 @@ def merge(mesh):
     check(epoch(mesh, waits)[0] > boot + 7, "under an epoch that nobody had", epoch(mesh, waits), boot)
 
 
+def hostile_exports(mesh):
+    """What is no export is refused with the line and the field; what is no file is not waited for."""
+    file, other = os.path.join(mesh.home, "hostile.jsonl"), os.path.join(mesh.home, "hostile.db")
+    head = '{"format":"amesh-journal","version":1}'
+    row = {"scope": "shared", "owner": "", "key": "k", "version": 1, "at": 5, "value": {"base64": "MQ=="}}
+    for field, text in (("version", "1e300"), ("version", "-1"), ("version", "1.5"), ("at", "1e300"), ("at", "-1"), ("version", "2147483648")):
+        line = json.dumps({"table": "kv", "row": dict(row, **{field: "@"})}).replace('"@"', text)
+        with open(file, "wb") as f:
+            f.write(sealed([head, line]))
+        r = mesh.run("env", "import", "--journal", other, file)
+        check(r.status == 2 and f"line 2: {field}:" in r.err, "a number that it cannot have", text, r.status, r.err)
+    for rows in ("1e300", "-1", "0.5", "null"):
+        with open(file, "wb") as f:
+            f.write(sealed([head]).replace(b'"rows": 0', b'"rows": ' + rows.encode()))
+        r = mesh.run("env", "import", "--journal", other, file)
+        check(r.status == 2 and "line 2: rows:" in r.err, "nor such a number of rows", rows, r.err)
+    fifo = os.path.join(mesh.home, "fifo")
+    os.mkfifo(fifo)
+    for name in (fifo, "/dev/zero", mesh.home):
+        r = mesh.run("env", "import", "--journal", other, name)
+        check(r.status == 2 and "no regular file" in r.err, "nor what is no file", r.status, r.err)
+    with open(file, "wb") as f:
+        f.write(sealed([head, json.dumps({"table": "kv", "row": row})]))
+    with open(file, encoding="utf-8") as f:
+        mesh.run("env", "import", "--journal", other, "-", text=f.read()).ok()
+
+
 def restored_epochs(mesh):
     copy = os.path.join(mesh.home, "epochs.db")
     mesh.run("env", "backup", copy).ok()
@@ -307,6 +334,7 @@ with Mesh() as shared:
     tap.run("a backup is made and checked while tasks are accepted; restored, it is the journal", backup_under_load, shared)
     tap.run("an export has all rows and can be imported, once or twice; what was cut is refused", export_and_import, shared)
     tap.run("an export of another home is merged in, and its epochs do not come again", merge, shared)
+    tap.run("what is no export is refused with line and field", hostile_exports, shared)
     tap.run("nor do those that were handed out after a backup, when that is restored", restored_epochs, shared)
     tap.run("a damaged row is named to its reader and by verify, and the rest goes on", damage, shared)
 with Mesh() as lost:
