@@ -8,7 +8,7 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support")]
-from meshtest import AMESH, Mesh, Tap, check, until  # noqa: E402
+from meshtest import AMESH, Bus, Mesh, Tap, check, until  # noqa: E402
 
 RELEASE = os.environ.get("AMESH_RELEASE", AMESH)  # as fast as a user's
 tap = Tap()
@@ -43,9 +43,12 @@ def up_detach_down():
 
 
 def up_external(mesh):
-    other = Mesh(up=["--bus", mesh.bus])
-    with other:
-        check(other.bus == mesh.bus, "up --bus uses the running server", other.bus)
+    with Bus() as running:
+        running.kill_env()
+        with Mesh(up=["--bus", running.bus]) as other:
+            check(other.bus == running.bus, "up --bus uses the running server", other.bus)
+    r = mesh.run("up", "--bus", mesh.bus, env={"AMESH_HOME": os.path.join(mesh.home, "second")})
+    check(r.status == 8 and "another environment serves this bus" in r.err, "a bus has one environment", r.status, r.err)
 
 
 def ls(mesh):
