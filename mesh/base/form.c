@@ -233,8 +233,9 @@ void form_id(const char *task_id, uint32_t nth, const uint8_t digest[FORM_DIGEST
 
 char *form_text(const struct cJSON *value)
 {
-    if (cJSON_IsString(value))
-        return xstrdup(value->valuestring);
+    const char *string = cJSON_GetStringValue(value);
+    if (string)
+        return xstrdup(string);
     char *json = cJSON_PrintUnformatted(value), *text = xstrdup(json ? json : "");
     cJSON_free(json);
     return text;

@@ -1,4 +1,5 @@
 /* amesh inbox: every question that waits for an answer. With --watch the list is looked at again and again, and what changes is told. */
+#include <assert.h>
 #include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,6 +189,7 @@ static void forget_closed(struct inbox *inbox, bool is_all)
             continue;
         if (!is_all)
             tell_closed(inbox, seen->id);
+        assert(inbox->seen != NULL);
         HASH_DEL(inbox->seen, seen);
         free(seen);
     }

@@ -1,4 +1,5 @@
 /* amesh answer: finds the question, makes what was typed into its answer, hands it to the environment. */
+#include <assert.h>
 #include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
@@ -146,6 +147,7 @@ static int send(struct reply *reply)
     struct amp_error err = {0};
     if (make(reply, &message, &err) != AMP_OK)
         return cli_fail(&reply->cli, &err, NULL);
+    assert(message != NULL);
     message->task_id = reply->task_id;
     answer.input_id = reply->question_id;
     answer.message = message;

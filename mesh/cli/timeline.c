@@ -45,7 +45,8 @@ struct item *timeline_add(struct timeline *timeline, enum timeline_kind kind, in
         timeline->items = xrealloc(timeline->items, timeline->cap * sizeof *timeline->items);
     }
     struct item *item = &timeline->items[timeline->count++];
-    *item = (struct item){.kind = kind, .at_unix_ms = unix_ms, .order = (uint32_t)timeline->count, .text = text, .count = 1};
+    *item = (struct item){.kind = kind, .at_unix_ms = unix_ms, .order = (uint32_t)timeline->count, .count = 1};
+    item->text = text;
     return item;
 }
 

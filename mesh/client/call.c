@@ -58,7 +58,7 @@ enum amp_code amesh_ask_all(struct amesh_task *task, const struct amesh_question
     for (size_t i = 0; i < sent && code == AMP_OK; i++) {
         enum amp_code own = amesh_request_reply(task->mesh, &waits[i], task, &ret[i].error);
         if (own == AMP_OK)
-            own = take_reply(&waits[i], &ret[i]);
+            (void)take_reply(&waits[i], &ret[i]); /* what is wrong with it stands there */
         else if (!waits[i].is_done) /* the task was cancelled, or the connection is lost: so for all */
             code = own;
         if (code != AMP_OK && reterr)

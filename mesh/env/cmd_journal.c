@@ -145,7 +145,7 @@ static int run_verify(const struct command *command, struct command_args *args)
 {
     static const struct journal_verify_handlers handlers = {.on_finding = on_finding, .on_progress = on_progress};
     struct verifying verifying = {.is_terminal = isatty(STDERR_FILENO)};
-    struct journal_report report;
+    struct journal_report report = {0};
     struct amp_error err = {0};
     amp_buf_init(&verifying.out, SIZE_MAX / 2);
     enum amp_code code = find_journal(command, args, &verifying.at, false, &err);
@@ -174,7 +174,7 @@ static int run_backup(const struct command *command, struct command_args *args)
 {
     static const struct journal_verify_handlers handlers = {.on_finding = on_finding, .on_progress = on_progress};
     struct verifying verifying = {.is_terminal = isatty(STDERR_FILENO)};
-    struct journal_report report;
+    struct journal_report report = {0};
     struct amp_error err = {0};
     amp_buf_init(&verifying.out, SIZE_MAX / 2);
     enum amp_code code = find_with_file(command, args, &verifying.at, false, &err);
@@ -193,7 +193,7 @@ static int run_backup(const struct command *command, struct command_args *args)
 static int run_restore(const struct command *command, struct command_args *args)
 {
     struct verifying verifying = {0};
-    struct journal_report report;
+    struct journal_report report = {0};
     struct amp_error err = {0};
     enum amp_code code = find_with_file(command, args, &verifying.at, true, &err);
     if (code == AMP_OK)

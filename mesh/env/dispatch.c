@@ -12,6 +12,7 @@
 #include "base/loop.h"
 #include "env/inbox.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,7 @@ static struct attempt *last_attempt(struct etask *task)
 static struct attempt *add_attempt(struct etask *task)
 {
     if (task->n_attempts == ENV_ATTEMPTS_KEPT) {
+        assert(task->attempts);
         etask_drop_attempt(&task->attempts[0]);
         memmove(task->attempts, task->attempts + 1, --task->n_attempts * sizeof *task->attempts);
     }
@@ -335,7 +337,8 @@ static void cause_text(const struct etask *task, enum amp_code cause, char *ret,
     const char *signal = death && death->has_signal ? sigabbrev_np(death->signal) : NULL;
     snprintf(ret, size, "%s", cause == AMP_INTERRUPTED ? "the environment was restarted" : amp_code_info(cause)->name);
     for (char *at = ret; *at; at++)
-        *at = *at == '_' ? ' ' : *at;
+        if (*at == '_')
+            *at = ' ';
     size_t len = strlen(ret);
     if (death && death->oom)
         snprintf(ret + len, size - len, ": out of memory");

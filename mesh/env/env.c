@@ -143,6 +143,17 @@ static enum amp_code load_open(struct env *env, struct amp_error *reterr)
 
 /* ---- life --------------------------------------------------------------------------------------------------------------- */
 
+enum amp_code env_quotas_check(const char *const *quotas, struct amp_error *reterr)
+{
+    struct quota quota = {0};
+    enum amp_code code = AMP_OK;
+    quota_init(&quota, ENV_OPEN_MAX);
+    for (size_t i = 0; quotas && quotas[i] && code == AMP_OK; i++)
+        code = quota_rule(&quota, quotas[i], reterr);
+    quota_done(&quota);
+    return code;
+}
+
 enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_options *options, struct env **ret, struct amp_error *reterr)
 {
     if (!amp_id_is_valid(options->name))

@@ -21,6 +21,8 @@ struct env_options {
 /* "30d", "12h" and "10G", "500M" (each may be NULL: kept for ever, no bound) into the options. AMP_INVALID. */
 AMP_MUST_USE enum amp_code env_retain_parse(struct env_options *options, const char *age, const char *bytes, struct amp_error *reterr);
 
+/* Can all of these be read? As env_new does, before anything is begun. */
+AMP_MUST_USE enum amp_code env_quotas_check(const char *const *quotas, struct amp_error *reterr);
 /* Opens the journal and takes up its open tasks. The bus may be away still. Errors: those of journal_open, AMP_INVALID. */
 AMP_MUST_USE enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_options *options, struct env **ret,
                                    struct amp_error *reterr);

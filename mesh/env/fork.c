@@ -7,6 +7,7 @@
 #include "base/form.h"
 #include "env/inbox.h"
 
+#include <assert.h>
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -228,6 +229,7 @@ enum amp_code fork_first_event(struct etask *task, struct fork *fork, const stru
 /* The message says where it comes from, to the agent too. */
 static enum amp_code mark_message(struct fork *fork, struct amp_error *err)
 {
+    assert(fork->submit);
     Amp__Message *message = fork->wanted->message ? fork->wanted->message : fork->submit->request->message;
     Amp__Json *metadata = amp_arena_alloc(&fork->env->arena, sizeof *metadata);
     cJSON *json = message->metadata ? cJSON_ParseWithLength((const char *)message->metadata->text.data, message->metadata->text.len) : NULL;
@@ -256,6 +258,7 @@ static void fill_submit(struct fork *fork)
 {
     Amp__Submit *submit = fork->submit;
     const Amp__Fork *wanted = fork->wanted;
+    assert(submit);
     submit->key = submit->retry_of = submit->schedule = NULL;
     submit->not_before = submit->planned = NULL;
     submit->has_delay_ms = submit->has_missed = false;

@@ -8,6 +8,7 @@
 #include "base/loop.h"
 #include "env/inbox.h"
 
+#include <assert.h>
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -87,6 +88,7 @@ void inbox_unindex(struct env *env, struct question *question)
     if (!entry)
         return;
     unlist(env, entry);
+    assert(env->inbox || entry->is_shadowed);
     if (!entry->is_shadowed)
         HASH_DEL(env->inbox, entry);
     question->entry = NULL;

@@ -58,7 +58,7 @@ static enum amp_code AMP_PRINTF(3, 4) refuse(struct import *import, enum amp_cod
     char text[400];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(text, sizeof text, fmt, args);
+    vsnprintf(text, sizeof text, fmt, args); /* NOLINT(clang-analyzer-valist.Uninitialized): it is, a line above */
     va_end(args);
     return amp_error_set(import->err, code, "", "line %" PRIu64 ": %s", import->line, text);
 }
@@ -111,11 +111,12 @@ static bool bind_value(sqlite3_stmt *statement, int at, const char *name, const 
         return is_integer(value, most_of(name)) && sqlite3_bind_int64(statement, at, (sqlite3_int64)value->valuedouble) == SQLITE_OK;
     if (cJSON_IsString(value))
         return sqlite3_bind_text(statement, at, value->valuestring, -1, SQLITE_TRANSIENT) == SQLITE_OK;
-    if (!cJSON_IsString(blob))
+    const char *encoded = cJSON_GetStringValue(blob);
+    if (!encoded)
         return false;
-    size_t len = strlen(blob->valuestring), size = 0;
+    size_t len = strlen(encoded), size = 0;
     uint8_t *data = xcalloc(1, len + 1);
-    bool is_bound = sodium_base642bin(data, len + 1, blob->valuestring, len, NULL, &size, NULL, sodium_base64_VARIANT_ORIGINAL) == 0 &&
+    bool is_bound = sodium_base642bin(data, len + 1, encoded, len, NULL, &size, NULL, sodium_base64_VARIANT_ORIGINAL) == 0 &&
                     sqlite3_bind_blob64(statement, at, data, size, SQLITE_TRANSIENT) == SQLITE_OK;
     free(data);
     return is_bound;

@@ -2,6 +2,7 @@
 
 #include "base/alloc.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -42,6 +43,7 @@ void quota_done(struct quota *quota)
 static const char *take_number(const char *text, uint64_t max, uint64_t *ret)
 {
     char *end;
+    assert(text);
     if (*text == '-')
         return text + 1;
     if (!isdigit((unsigned char)*text))

@@ -57,8 +57,8 @@ AMP_MUST_USE enum amp_code quota_rule(struct quota *quota, const char *text, str
  * likely to be room: those who are refused one after the other are told one time after the other. Takes nothing but its token. */
 AMP_MUST_USE enum amp_code quota_check(struct quota *quota, const char *sender, uint64_t bytes, int64_t now_ms, struct amp_error *reterr);
 /* It has one more, was it checked or found in the journal. */
-void quota_add(struct quota *quota, const char *sender, uint64_t bytes, int64_t now_ms);
-void quota_remove(struct quota *quota, const char *sender, uint64_t bytes, int64_t now_ms);
+void quota_add(struct quota *quota, const char *name, uint64_t bytes, int64_t now_ms);
+void quota_remove(struct quota *quota, const char *name, uint64_t bytes, int64_t now_ms);
 /* Forgets who has nothing here and has not asked for a while. */
 void quota_tick(struct quota *quota, int64_t now_ms);
 /* When there is room for the next one, if `per_s` find room in a second: those who ask one after the other are told one time after the other. */

@@ -61,7 +61,7 @@ static void append_waits(struct amp_buf *out, const char *name, const struct wai
 /* Of one that waits now, or ended while it waited. */
 static void append_waits_now(struct amp_buf *out, const struct etask *task)
 {
-    struct waits now;
+    struct waits now = {0};
     if (waits_now(task))
         waits_of(task, &now);
     append_waits(out, "amp/waits", waits_now(task) ? &now : task->waits);

@@ -14,7 +14,7 @@
 #define RETAIN_EVERY_MS 10000u
 #define RETAIN_NEXT_MS 5u
 #define RETAIN_BATCH 32u
-#define RETAIN_LEAST_MS (3600 * 1000) /* what ended within the last hour stays, however much it is: a submit that is sent again finds its task */
+#define RETAIN_LEAST_MS INT64_C(3600000) /* what ended within the last hour stays, however much it is: a submit that is sent again finds its task */
 
 static void on_pruned(void *ctx, enum amp_code code)
 {
@@ -67,7 +67,7 @@ void retain_done(struct env *env)
 
 /* ---- as people write it ----------------------------------------------------------------------------------------------- */
 
-#define DAY_MS (24 * 3600 * 1000ll)
+#define DAY_MS INT64_C(86400000)
 #define AGE_DAYS_MAX 36500.0
 
 static bool parse_age(const char *text, int64_t *ret_ms)

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 
+#include <assert.h>
 #include <cjson/cJSON.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@
 static void add_reason(struct target *target, int64_t since_unix_ms, const char *text)
 {
     if (target->n_reasons == ENV_WAITS_KEPT) {
+        assert(target->reasons);
         memmove(target->reasons, target->reasons + 1, --target->n_reasons * sizeof *target->reasons);
     } else {
         target->reasons = xrealloc(target->reasons, (target->n_reasons + 1) * sizeof *target->reasons);

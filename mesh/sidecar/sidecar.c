@@ -366,7 +366,7 @@ static char *path_below(const struct sidecar *sidecar, const struct task *task)
 {
     const Amp__Request *request = task_request(task);
     struct amp_buf path;
-    amp_buf_init(&path, (AMP_HOPS_MAX + 1) * (AMP_NAME_MAX + 1) + sizeof "AMESH_PATH=");
+    amp_buf_init(&path, (size_t)(AMP_HOPS_MAX + 1) * (AMP_NAME_MAX + 1) + sizeof "AMESH_PATH=");
     (void)amp_buf_printf(&path, "AMESH_PATH=");
     for (size_t i = 0; i < request->n_path; i++)
         (void)amp_buf_printf(&path, "%s,", request->path[i]);
