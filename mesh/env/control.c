@@ -4,7 +4,6 @@
 #include "base/alloc.h"
 #include "base/call.h"
 #include "env/inbox.h"
-#include "base/seeded.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -81,7 +80,7 @@ void control_stop_old(struct etask *task, const char *instance)
     Amp__Control control = AMP__CONTROL__INIT;
     Amp__Cancel cancel = AMP__CANCEL__INIT;
     cancel.reason = (char *)"the environment was restarted; this attempt does not count any more";
-    cancel.has_epoch = !SEEDED_BUG("cancel-of-all"); /* late or twice, it must not end the attempt that comes next */
+    cancel.has_epoch = true; /* late or twice, it must not end the attempt that comes next */
     cancel.epoch = lease_next(task->env);
     control.kind_case = AMP__CONTROL__KIND_CANCEL;
     control.cancel = &cancel;
