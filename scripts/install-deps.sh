@@ -6,7 +6,7 @@ set -euo pipefail
 build=(gcc cmake ninja-build pkg-config protobuf-c-compiler libprotobuf-c-dev libnats-dev libsodium-dev libcjson-dev
        libcurl4-openssl-dev libevent-dev libsqlite3-dev libyaml-dev uthash-dev)
 run=(nats-server curl)
-test=(libcmocka-dev zsh fish g++ clang clang-tidy libclang-rt-14-dev pmccabe shellcheck cmark-gfm python3 python3-venv protobuf-compiler python3-protobuf python3-cryptography mandoc procps faketime tzdata)
+test=(libcmocka-dev zsh fish g++ clang clang-tidy libclang-rt-14-dev pmccabe shellcheck cmark-gfm python3 python3-venv protobuf-compiler python3-protobuf python3-cryptography mandoc procps faketime tzdata iproute2 nftables e2fsprogs)
 
 missing=()
 is_there() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }

@@ -325,7 +325,7 @@ static int run_cancel(const struct command *command, struct command_args *args)
 
 /* ---- retry -------------------------------------------------------------------------------------------- */
 
-static int on_retried(void *ctx, const Amp__EnvReply *reply)
+int task_on_accepted(void *ctx, const Amp__EnvReply *reply)
 {
     const struct cli *cli = ctx;
     if (reply->n_tasks == 0)
@@ -353,7 +353,7 @@ static int run_retry(const struct command *command, struct command_args *args)
         query.id = (char *)args->rest[0];
         request.verb_case = AMP__ENV_REQUEST__VERB_RETRY;
         request.retry = &query;
-        status = cli_request(&cli, &request, on_retried, &cli);
+        status = cli_request(&cli, &request, task_on_accepted, &cli);
     }
     cli_done(&cli);
     return status;

@@ -5,6 +5,8 @@
 int task_run_show(const struct command *command, struct command_args *args);
 int task_run_fork(const struct command *command, struct command_args *args);
 int task_run_history(const struct command *command, struct command_args *args);
+/* For cli_request, whose ctx is the cli: tells the new task that was accepted. */
+int task_on_accepted(void *ctx, const Amp__EnvReply *reply);
 /* "agent up", "skill shout", "?" in a caller's buffer. */
 void task_target(const Amp__TaskRecord *record, char *ret, size_t size);
 Amp__TaskState cli_task_state(const Amp__TaskRecord *record);

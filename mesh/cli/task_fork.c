@@ -6,18 +6,6 @@
 #include "cli/output.h"
 #include "cli/task.h"
 
-static int on_forked(void *ctx, const Amp__EnvReply *reply)
-{
-    const struct cli *cli = ctx;
-    if (reply->n_tasks == 0)
-        return cli_fail_with(cli, AMP_BAD_ANSWER, "the environment accepted it, but does not say as which task");
-    if (cli->is_json)
-        output_message(stdout, &reply->tasks[0]->task->base);
-    else
-        printf("%s\n", reply->tasks[0]->task->id);
-    return 0;
-}
-
 static int read_message(struct cli *cli, struct amp_arena *arena, Amp__Message **ret)
 {
     struct message_source source = {.text = command_value(cli->command, cli->args, "text")};
@@ -59,7 +47,7 @@ int task_run_fork(const struct command *command, struct command_args *args)
     if (status == 0) {
         request.verb_case = AMP__ENV_REQUEST__VERB_FORK;
         request.fork = &fork;
-        status = cli_request(&cli, &request, on_forked, &cli);
+        status = cli_request(&cli, &request, task_on_accepted, &cli);
     }
     cli_done(&cli);
     amp_arena_done(&arena);
