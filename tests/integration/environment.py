@@ -57,6 +57,7 @@ lock, changed, cancelled = threading.Lock(), threading.Event(), set()
 for line in sys.stdin:
     frame = json.loads(line)
     if frame.get('method') == 'task.run':
+        cancelled.discard(frame['params']['taskId']) # that was another attempt
         threading.Thread(target=work, args=(frame,), daemon=True).start()
     elif frame.get('method') == 'task.cancel':
         cancelled.add(frame['params']['taskId'])
