@@ -110,6 +110,8 @@ uint32_t boot_known(sqlite3 *db, int64_t *ret_unix_ms);
 AMP_MUST_USE bool boot_raise(struct store *store, uint32_t boot, int64_t now_unix_ms);
 
 /* ---- journal_schema.c */
+/* Of a status of SQLite: what it read is not what was written. SQLITE_ERROR too: our statements have none on a sound file ("unsupported file format", "no such table"). */
+bool schema_is_damage(int status);
 int schema_version(sqlite3 *db, int *ret);
 int schema_upgrade(struct store *store, int *version, int64_t now_unix_ms);
 

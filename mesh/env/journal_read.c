@@ -107,7 +107,7 @@ static enum amp_code corrupt(struct reader *reader, const char *what, int64_t en
 
 static enum amp_code unreadable(struct reader *reader, int status)
 {
-    enum amp_code code = (status & 0xff) == SQLITE_CORRUPT || (status & 0xff) == SQLITE_NOTADB ? AMP_CORRUPT : AMP_JOURNAL;
+    enum amp_code code = schema_is_damage(status) ? AMP_CORRUPT : AMP_JOURNAL;
     amp_error_set(&reader->error, code, "", "the journal cannot be read: %s", sqlite3_errmsg(reader->db));
     if (code == AMP_CORRUPT)
         amp_error_hint(&reader->error, JOURNAL_CORRUPT_HINT);

@@ -95,6 +95,11 @@ static int read_version(void *ctx, int count, char **values, char **names)
     return count == 1 && values[0] && sscanf(values[0], "%d", version) == 1 ? 0 : 1;
 }
 
+bool schema_is_damage(int status)
+{
+    return (status & 0xff) == SQLITE_CORRUPT || (status & 0xff) == SQLITE_NOTADB || (status & 0xff) == SQLITE_ERROR;
+}
+
 int schema_version(sqlite3 *db, int *ret)
 {
     return sqlite3_exec(db, "PRAGMA user_version", read_version, ret, NULL);

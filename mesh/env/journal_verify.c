@@ -363,6 +363,15 @@ static void check_all(struct verify *verify, const struct head *head)
     check_events(verify);
 }
 
+/* One that says that it is older than chains, and is not. */
+static bool has_chain(sqlite3 *db)
+{
+    sqlite3_stmt *statement = NULL;
+    bool is_there = sqlite3_prepare_v2(db, "SELECT 1 FROM sqlite_schema WHERE name = 'chain'", -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW;
+    sqlite3_finalize(statement);
+    return is_there;
+}
+
 static enum amp_code open_file(struct verify *verify, struct amp_error *reterr)
 {
     int version = 0;
@@ -375,19 +384,19 @@ static enum amp_code open_file(struct verify *verify, struct amp_error *reterr)
         status = sqlite3_exec(verify->db, "PRAGMA cache_size = -65536; BEGIN", NULL, NULL, NULL);
     if (status == SQLITE_OK)
         status = schema_version(verify->db, &version);
-    if (status == SQLITE_CORRUPT || status == SQLITE_NOTADB) {
+    if (schema_is_damage(status)) {
         find(verify, "", "", 0, "it is no journal any more: %s", sqlite3_errmsg(verify->db));
         return AMP_CORRUPT;
     }
     if (status != SQLITE_OK)
         return amp_error_set(reterr, AMP_JOURNAL, "", "the journal %s cannot be read: %s", verify->path, verify->db ? sqlite3_errmsg(verify->db) : "out of memory");
-    if (version > 0 && version < SCHEMA_CHAINED) {
+    if (version > 0 && version < SCHEMA_CHAINED && !has_chain(verify->db)) {
         amp_error_set(reterr, AMP_JOURNAL, "", "the journal %s is of version %d, which has no chain", verify->path, version);
         amp_error_hint(reterr, "start this version's environment on it once, which makes one");
         return AMP_JOURNAL;
     }
     if (version != SCHEMA_VERSION) {
-        find(verify, "", "", 0, "its version is %d, this program knows %d", version, SCHEMA_VERSION);
+        find(verify, "", "", 0, "it says that its version is %d, this program knows %d", version, SCHEMA_VERSION);
         return AMP_CORRUPT;
     }
     return AMP_OK;

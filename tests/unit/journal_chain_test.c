@@ -501,10 +501,31 @@ static bool look_at(struct fixture *fixture, const uint8_t wanted[32], const cha
     return was_sound;
 }
 
+enum { SQLITE_HEADER = 100 };
+
 static size_t every(void)
 {
     const char *text = getenv("AMESH_FLIP_EVERY"); /* 1: all of them */
     return text && atoi(text) > 0 ? (size_t)atoi(text) : 1009;
+}
+
+/* What SQLite itself goes by: its refusals are named as damage, too. */
+static void test_each_bit_of_the_header_that_is_wrong_is_harmless_or_named(void **state)
+{
+    struct fixture *fixture = *state;
+    uint8_t wanted[32];
+    fill(fixture);
+    take_image(fixture);
+    journal_world_close(&fixture->world);
+    log_init(LOG_ERROR + 1, "test");
+    put_image(fixture->copy, &fixture->image);
+    dump(fixture->copy, wanted);
+    for (size_t bit = 0; bit < SQLITE_HEADER * 8; bit++) {
+        fixture->image.data[DB][bit / 8] ^= (uint8_t)(1u << bit % 8);
+        put_image(fixture->copy, &fixture->image);
+        fixture->image.data[DB][bit / 8] ^= (uint8_t)(1u << bit % 8);
+        (void)look_at(fixture, wanted, "header", bit / 8, false);
+    }
 }
 
 static void test_each_byte_that_is_wrong_and_each_length_is_harmless_or_named(void **state)
@@ -561,6 +582,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_empty_file_where_there_was_a_journal_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_journal_of_version_2_is_chained_as_it_is, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_journal_of_version_1_is_taken_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_each_bit_of_the_header_that_is_wrong_is_harmless_or_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_each_byte_that_is_wrong_and_each_length_is_harmless_or_named, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
