@@ -252,6 +252,8 @@ enum amp_code journal_lock(const char *path, int *ret_fd, struct amp_error *rete
     } else if (flock(*ret_fd, LOCK_EX | LOCK_NB) != 0) {
         code = amp_error_set(reterr, AMP_RUNNING, "", "another environment has the journal %s", path);
         amp_error_hint(reterr, "stop it first, or use another home");
+    } else {
+        code = restore_finish(path, reterr);
     }
     free(name);
     return code;

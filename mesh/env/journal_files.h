@@ -71,5 +71,6 @@ struct journal_prune_counts {
 AMP_MUST_USE enum amp_code journal_prune(const char *path, const struct journal_prune_options *options, struct journal_prune_counts *ret,
                                          struct amp_error *reterr);
 
-/* `from` becomes the journal `path`; what was there is kept as <path>.<time>, with its log and head. *ret: the new one. */
+/* `from` becomes the journal `path`; what was there is kept as <path>.<time>, with its log and head. *ret: the new one. Whenever it is cut short, `path` is the old journal or
+ * the new one, to all that is in this header and to an environment. */
 AMP_MUST_USE enum amp_code journal_restore(const char *path, const char *from, int64_t now_unix_ms, struct journal_report *ret, struct amp_error *reterr);

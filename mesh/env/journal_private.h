@@ -99,6 +99,16 @@ AMP_MUST_USE enum amp_code journal_lock(const char *path, int *ret_fd, struct am
 /* ---- journal_copy.c: a connection in one read transaction. AMP_NOT_FOUND, AMP_JOURNAL (version), AMP_CORRUPT */
 AMP_MUST_USE enum amp_code journal_open_to_read(const char *path, sqlite3 **ret, struct amp_error *reterr);
 
+AMP_MUST_USE enum amp_code journal_copy_failed(const char *path, const char *why, struct amp_error *reterr);
+void journal_remove_beside(const char *path, const char *suffix);
+AMP_MUST_USE bool journal_sync_file(const char *path);      /* and its name */
+AMP_MUST_USE bool journal_sync_directory(const char *path); /* the one that the file is in */
+AMP_MUST_USE bool journal_is_one_file(const char *path);    /* nothing stands in a log only */
+
+/* ---- journal_restore.c: a restore that was cut short behind its decision is finished. The lock is held; without it restore_settle. */
+AMP_MUST_USE enum amp_code restore_finish(const char *path, struct amp_error *reterr);
+AMP_MUST_USE enum amp_code restore_settle(const char *path, struct amp_error *reterr);
+
 /* ---- journal_boot.c */
 #define JOURNAL_BOOT_MAX 0xefffffffu /* a number above it is from nobody who counts */
 bool journal_is_private(const char *scope);

@@ -98,7 +98,9 @@ enum amp_code journal_prune(const char *path, const struct journal_prune_options
     struct store store;
     int lock_fd = -1;
     *ret = (struct journal_prune_counts){0};
-    enum amp_code code = access(path, F_OK) == 0 ? AMP_OK : amp_error_set(reterr, AMP_NOT_FOUND, "", "there is no journal %s", path);
+    enum amp_code code = restore_settle(path, reterr);
+    if (code == AMP_OK && access(path, F_OK) != 0)
+        code = amp_error_set(reterr, AMP_NOT_FOUND, "", "there is no journal %s", path);
     if (code == AMP_OK)
         code = journal_lock(path, &lock_fd, reterr);
     if (code == AMP_RUNNING)

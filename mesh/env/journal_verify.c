@@ -408,6 +408,9 @@ enum amp_code journal_verify(const char *path, const struct journal_verify_handl
     struct stat info;
     struct head head;
     *ret = (struct journal_report){0};
+    enum amp_code code = restore_settle(path, reterr);
+    if (code != AMP_OK)
+        return code;
     if (stat(path, &info) != 0) {
         amp_error_set(reterr, AMP_NOT_FOUND, "", "there is no journal %s: %s", path, strerror(errno));
         amp_error_hint(reterr, "name it: --journal FILE, or its home: --home DIR");
@@ -417,7 +420,7 @@ enum amp_code journal_verify(const char *path, const struct journal_verify_handl
     ret->is_running = journal_is_running(path);
     head_read(path, &head); /* before the state that is read: it may be older than that, never newer */
     check_log(&verify);
-    enum amp_code code = open_file(&verify, reterr);
+    code = open_file(&verify, reterr);
     if (code == AMP_OK)
         check_all(&verify, &head);
     sqlite3_close(verify.db);

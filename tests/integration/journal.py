@@ -290,13 +290,57 @@ def prune(mesh):
     check(verify(mesh).ok().json()["sound"], "sound")
 
 
-def failing_disk(call, file, at):
-    """One call of the environment's disk fails: nothing more is accepted until it is started anew, reading goes on, nothing that was accepted is lost."""
-    cc, folder = shutil.which("cc"), tempfile.mkdtemp(prefix="amf-")
+def make_shim(folder):
+    cc, shim = shutil.which("cc"), os.path.join(folder, "fail_io.so")
     if not cc:
         raise Skipped("allowed: there is no C compiler")
-    shim = os.path.join(folder, "fail_io.so")
     subprocess.run([cc, "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", shim, os.path.join(HERE, "fail_io.c"), "-ldl"], check=True)
+    return shim
+
+
+def killed_restores(mesh):
+    """kill -9 before each call that changes a file: who comes next finds the old journal or the new one, whole, and what was replaced is kept."""
+    ask(mesh, "in both", "--key", "both").ok()
+    copy = os.path.join(mesh.home, "both.db")
+    mesh.run("env", "backup", copy).ok()
+    ask(mesh, "in the old one", "--key", "old").ok()
+    there = {"old": {t["id"] for t in tasks(mesh)}, "new": task_ids(copy)}
+    os.kill(mesh.up.child.pid, 9)  # a log stays
+    mesh.up.wait()
+    check(there["new"] < there["old"], "they differ", there)
+    shim = make_shim(mesh.home)
+    seen, n, status = [], 0, -9
+    while status == -9:
+        n += 1
+        home = tempfile.mkdtemp(prefix="killed-", dir=mesh.home)
+        for name in ("journal.db", "journal.db-wal", "journal.db-head"):
+            shutil.copy2(os.path.join(mesh.home, name), home)
+        status = subprocess.run([RELEASE, "env", "restore", copy], env=dict(mesh.env, AMESH_HOME=home, LD_PRELOAD=shim, AMESH_FAIL_CALL="kill", AMESH_FAIL_FILE=home, AMESH_FAIL_AT=str(n)), capture_output=True).returncode
+        check(status in (-9, 0), f"killed before call {n}, or done", status)
+        r = subprocess.run([RELEASE, "env", "verify"], env=dict(mesh.env, AMESH_HOME=home), capture_output=True, text=True)
+        check(r.returncode == 0, f"killed before call {n}: sound", r.returncode, r.stdout, r.stderr)
+        ids = task_ids(os.path.join(home, "journal.db"))
+        seen += [which for which in there if there[which] == ids]
+        check(len(seen) == n, f"killed before call {n}: one of the two", ids)
+        if seen[-1] == "new":
+            aside = [f for f in os.listdir(home) if f.startswith("journal.db.1") and f[-1].isdigit()]
+            check(len(aside) == 1 and task_ids(os.path.join(home, aside[0])) == there["old"], f"killed before call {n}: the old one is kept, whole", aside)
+    check(n > 20 and seen == sorted(seen, reverse=True) and seen[0] != seen[-1], "first the old one, from one moment on the new one", n, seen)
+    check(mesh.run("env", "restore", copy, env={"AMESH_HOME": home}).ok().out.startswith("sound"), "again")
+    left = [f for f in os.listdir(home) if "-resto" in f]
+    check(not left, "nothing is left over", left)
+    mesh.start_up()
+
+
+def task_ids(file):
+    with sqlite3.connect(file) as db:
+        return {row[0] for row in db.execute("SELECT id FROM tasks")}
+
+
+def failing_disk(call, file, at):
+    """One call of the environment's disk fails: nothing more is accepted until it is started anew, reading goes on, nothing that was accepted is lost."""
+    folder = tempfile.mkdtemp(prefix="amf-")
+    shim = make_shim(folder)
     old, meshtest.AMESH = meshtest.AMESH, RELEASE
     mesh = Mesh()
     try:
@@ -339,6 +383,9 @@ with Mesh() as shared:
     tap.run("what is no export is refused with line and field", hostile_exports, shared)
     tap.run("nor do those that were handed out after a backup, when that is restored", restored_epochs, shared)
     tap.run("a damaged row is named to its reader and by verify, and the rest goes on", damage, shared)
+with Mesh() as killed:
+    killed.agent("up", "--", "tr", "a-z", "A-Z")
+    tap.run("a restore that is killed leaves the old journal or the new one", killed_restores, killed)
 with Mesh() as lost:
     lost.agent("up", "--", "tr", "a-z", "A-Z")
     tap.run("a journal whose end is lost is refused", lost_end, lost)
