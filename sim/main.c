@@ -5,7 +5,6 @@
 #include "base/seeded.h"
 
 #include <getopt.h>
-#include <malloc.h>
 #include <sodium.h>
 #include <sqlite3.h>
 #include <stdlib.h>
@@ -138,9 +137,6 @@ static void prepare(void)
 {
     sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
-    mallopt(M_MMAP_THRESHOLD, 1 << 30); /* memory is kept: a seed's is the next one's */
-    mallopt(M_TRIM_THRESHOLD, 1 << 30);
-    mallopt(M_TOP_PAD, 1 << 24);
     setvbuf(stdout, NULL, _IOLBF, 0);
 }
 
