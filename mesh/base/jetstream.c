@@ -357,7 +357,7 @@ static void on_consumer(void *ctx, const struct js_reply *reply)
     }
     const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(reply->json, "name"));
     const cJSON *pending = cJSON_GetObjectItemCaseSensitive(reply->json, "num_pending");
-    if (!is_name(name) || !cJSON_IsNumber(pending) || pending->valuedouble < 0) {
+    if (!is_name(name) || !cJSON_IsNumber(pending) || !(pending->valuedouble >= 0 && pending->valuedouble <= JS_SEQ_MAX)) {
         read_end(read, JS_MALFORMED, "the answer is not one of JetStream");
         return;
     }

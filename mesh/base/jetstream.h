@@ -10,6 +10,7 @@ struct loop;
 
 #define JS_NAME_MAX 32u          /* a stream's name: `A-Z a-z 0-9 _ -` */
 #define JS_REPLY_BYTES_MAX (1u << 20)
+#define JS_SEQ_MAX 9007199254740991.0 /* what a double holds exactly; no stream comes that far */
 #define JS_TIMEOUT_MS 2000u      /* a request, unless said otherwise */
 #define JS_BATCH 256u            /* messages of one pull */
 #define JS_BATCH_BYTES (16u << 20) /* of them; more than the largest message that a stream of ours takes */

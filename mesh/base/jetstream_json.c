@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SEQ_MAX 9007199254740991.0 /* what a double holds exactly; no stream comes that far */
-
 /* ---- answers ---------------------------------------------------------------------------------------------------- */
 
 static enum js_outcome outcome_of(int err_code, int code)
@@ -85,7 +83,7 @@ enum amp_code js_stream_config_append(struct amp_buf *out, const struct js_strea
 static bool take_number(const cJSON *object, const char *name, uint64_t *ret)
 {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-    if (!cJSON_IsNumber(item) || !(item->valuedouble >= -1 && item->valuedouble <= SEQ_MAX))
+    if (!cJSON_IsNumber(item) || !(item->valuedouble >= -1 && item->valuedouble <= JS_SEQ_MAX))
         return false;
     *ret = item->valuedouble < 0 ? 0 : (uint64_t)item->valuedouble;
     return true;

@@ -294,7 +294,17 @@ void evt_check(struct evtstream *evt)
         loop_timer_set(evt->late, EVT_LATE_MS);
     }
     evt->phase = EVT_CHECKING;
+    evt->checked_ms = loop_now_ms(evt->env->loop);
     ask(evt);
+}
+
+/* What a canary found is looked into at once, but not again and again: a server that says one thing of the stream and does another would be asked without end. */
+static void check_anew(struct evtstream *evt, const char *contradiction)
+{
+    if (loop_now_ms(evt->env->loop) - evt->checked_ms < EVT_LOOK_MS)
+        evt_off(evt, true, contradiction);
+    else
+        evt_check(evt);
 }
 
 /* ---- canaries ------------------------------------------------------------------------------------------------------------ */
@@ -328,7 +338,7 @@ static void on_there(void *ctx, const struct js_reply *reply)
     struct evtstream *evt = ctx;
     evt->request = NULL;
     if (reply->outcome == JS_OK || reply->outcome == JS_NO_STREAM)
-        evt_check(evt);
+        check_anew(evt, "the server knows the stream, but none takes what is published for it");
     else
         off_by(evt, reply);
 }
@@ -344,7 +354,7 @@ static void on_canary(void *ctx, const struct js_canary_result *result)
     } else if (result->outcome != JS_OK) {
         evt_off(evt, result->outcome != JS_DENIED, result->text);
     } else if (evt->phase == EVT_OFF || result->seq <= evt->mark.anchor) {
-        evt_check(evt); /* it is back, or went back */
+        check_anew(evt, "the stream counts backwards"); /* it is back, or went back */
     } else if (!is_counted(evt, result)) {
         evt_off(evt, true, "the stream does not store all that is published");
     } else {

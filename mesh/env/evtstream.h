@@ -76,6 +76,7 @@ struct evtstream {
     struct loop_timer *timer; /* the next look, or step of reading */
     struct loop_timer *late;  /* the end of the readers' patience */
     bool is_settled, is_patient;
+    int64_t checked_ms; /* when it was last asked for */
     struct js_stream now; /* as it was when last asked for */
     struct evt_mark mark;
     int64_t written_ms;   /* the mark, to the journal */

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
 """An attacker at every door of the real thing: the bus, the local socket, the terminal, the home, the disk. Everybody else goes on, and is told."""
+import base64
+import itertools
 import json
 import os
 import subprocess
@@ -10,7 +12,7 @@ import tty
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 from lib_nats import Nats  # noqa: E402
-from meshtest import AMESH, Mesh, Tap, check, terminal, until  # noqa: E402
+from meshtest import AMESH, Bus, Mesh, Tap, check, terminal, until  # noqa: E402
 
 PY = sys.executable
 EVIL = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202ereversed\u2028\u2066\x7f\r\b"  # ESC, BEL, CSI of C1, bidi, separators, DEL
@@ -370,6 +372,80 @@ def terminal_of_peers(mesh):
     peer.flush()
 
 
+# ---- JetStream -----------------------------------------------------------------------------------------------------------------
+
+
+class JetStream(threading.Thread):
+    """Whoever may answer what the environment asks of JetStream. `lies`: by verb, what is answered instead, one after the other; each is a list of messages."""
+
+    def __init__(self, url):
+        super().__init__(daemon=True)
+        self.nats, self.lies, self.seq, self.canaries, self.asked = Nats(url), {}, 0, {}, []
+        self.state = {"messages": 10, "bytes": 100, "first_seq": 1, "last_seq": 1000}
+        self.nats.sub("$JS.API.>")
+        self.nats.flush()
+        self.start()
+
+    def run(self):
+        try:
+            while True:
+                message = self.nats.next(1)
+                if message and message[1]:
+                    subject, reply, _, data = message
+                    verb = subject.removeprefix("$JS.API.").removesuffix(".AMP_EVT")
+                    self.asked.append(verb)
+                    answers = next(self.lies[verb]) if verb in self.lies else [self.honest(verb, data)]
+                    for answer in answers:
+                        self.nats.pub(reply, answer if isinstance(answer, bytes) else json.dumps(answer).encode())
+        except (EOFError, OSError):
+            pass  # the test is over
+
+    def info(self, **more):
+        return {"config": {"name": "AMP_EVT", "subjects": ["amp.evt.>", "amp.canary.*"], "retention": "limits", "storage": "file", "max_bytes": 1 << 29}, "created": "2026-01-01T00:00:00Z", "state": self.state, **more}
+
+    def honest(self, verb, data):
+        if verb.startswith("amp.canary"):
+            self.seq += 1
+            self.canaries[self.seq] = data
+            return {"stream": "AMP_EVT", "seq": self.seq}
+        if verb == "STREAM.MSG.GET":
+            return {"message": {"data": base64.b64encode(self.canaries.get(json.loads(data)["seq"], b"")).decode()}}
+        return {"name": "reader", "num_pending": 0} if verb == "CONSUMER.CREATE" else self.info()
+
+
+def jetstream(mesh):
+    """What answers for JetStream may say anything, twice, or nothing: no call waits for it, and it is not asked without end."""
+    mesh.agent("steady", "--", "cat")
+    stream = JetStream(mesh.bus)
+    numbers = (-1, -2, 0.5, 1e300, 2 ** 53, 2 ** 64, "1", None, [])
+    junk = [b"", b"{", b"\xff", b"null", b"[" * 50 + b"]" * 50, b"x" * 900000, {"error": {}}, {"error": {"code": "x", "err_code": 1e300, "description": EVIL * 1000}}, {"error": 5}, {"created": "z" * 500000}]
+    canary = "amp.canary.env"
+    cases = {
+        "it takes no canary": {},  # nobody listens to them yet
+        "its stream goes back": {canary: itertools.repeat([{"stream": "AMP_EVT", "seq": 1}])},
+        "as often as it likes": {"STREAM.INFO": itertools.repeat([stream.info()] * 40), "CONSUMER.CREATE": itertools.repeat([{"name": "r", "num_pending": 0}] * 40)},
+        "another stream each time": {"STREAM.INFO": ([stream.info(created=str(n))] for n in itertools.count())},
+        "nothing at all": {"STREAM.INFO": itertools.repeat([]), canary: itertools.repeat([])},
+        "it has what it does not deliver": {"CONSUMER.CREATE": itertools.repeat([{"name": "r", "num_pending": 10}]), "CONSUMER.MSG.NEXT.AMP_EVT.r": itertools.repeat([])},
+    }
+    for i, one in enumerate(junk):
+        cases[f"junk {i}"] = {verb: itertools.repeat([one]) for verb in (("STREAM.INFO",), (canary,), ("STREAM.MSG.GET",), ("CONSUMER.CREATE",))[i % 4]}
+    for i, n in enumerate(numbers):
+        cases[f"the number {n!r}"] = {"STREAM.INFO": itertools.repeat([stream.info(state={**stream.state, list(stream.state)[i % 4]: n})])} if i % 2 else {"CONSUMER.CREATE": itertools.repeat([{"name": "r", "num_pending": n}])}
+    for what, lies in cases.items():
+        stream.lies, stream.asked = lies, []
+        mesh.restart_env()
+        until(lambda: "STREAM.INFO" in stream.asked, what)
+        check(mesh.run("ask", "steady", what).ok().out == what, what + ": a direct call")
+        check(mesh.run("ask", "--durable", "steady", what).ok().out == what, what + ": a durable one")
+        check(what in mesh.run("task", "ls").ok().out, what + ": history")
+        check(stream.asked.count("STREAM.INFO") < 20, what + ": it is not asked without end", len(stream.asked), stream.asked[:20])
+        if not lies:
+            info = json.loads(Nats(mesh.bus).request("amp.env.ping.raw", b'{"version":1,"from":"raw","envRequest":{"ping":{}}}')[3])["envReply"]["info"]
+            check(info["streamFailed"] and "none takes" in info["stream"], "that it does not store is told", info)
+            stream.nats.sub("amp.canary.*")
+
+
 def main():
     with Mesh() as mesh:
         mesh.steady = mesh.agent("steady", "--concurrency", "4", "--sock", os.path.join(mesh.home, "steady.sock"), "--", "cat")
@@ -382,6 +458,8 @@ def main():
         tap.run("keys with wildcards, dots, line breaks", keys, mesh)
         tap.run("terminal: what an agent says", terminal_of_agents, mesh)
         tap.run("terminal: what a peer forges", terminal_of_peers, mesh)
+    with Bus() as mesh:
+        tap.run("an answer of JetStream is not believed, nor waited for", jetstream, mesh)
 
 
 main()
