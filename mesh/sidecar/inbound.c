@@ -67,11 +67,12 @@ static enum amp_code request_check(struct sidecar *sidecar, const struct bus_msg
     return AMP_OK;
 }
 
-/* Room, and not twice. Of two leases of one task the newer one counts. */
-static enum amp_code request_admit(struct sidecar *sidecar, const Amp__Request *request, struct amp_error *reterr)
+/* Room, and not twice. Of two leases of one task the newer one counts: of the same environment, as who may call an agent may not end another's task by that. */
+static enum amp_code request_admit(struct sidecar *sidecar, const Amp__Envelope *envelope, struct amp_error *reterr)
 {
+    const Amp__Request *request = envelope->request;
     struct task *same = task_lookup(sidecar, request->task_id);
-    if (same && request->has_epoch && task_is_leased(same) && request->epoch > task_epoch(same)) {
+    if (same && request->has_epoch && task_is_leased(same) && request->epoch > task_epoch(same) && strcmp(envelope->from, task_from(same)) == 0) {
         task_lease_supersede(same);
         same = task_lookup(sidecar, request->task_id);
     }
@@ -105,7 +106,7 @@ void inbound_request(struct sidecar *sidecar, struct endpoint *endpoint, const s
         task_discard(task);
         return;
     }
-    if (request_admit(sidecar, envelope->request, &err) != AMP_OK) {
+    if (request_admit(sidecar, envelope, &err) != AMP_OK) {
         inbound_reply(sidecar, inbox, encoding, &err);
         task_discard(task);
         return;

@@ -161,6 +161,30 @@ def forged(mesh):
     until(lambda: process_state(pid) in ("Z", None), "the one that was late stops")
 
 
+def usurped(mesh):
+    """Who may call an agent, or guesses an epoch, ends nobody's attempt and takes nobody's answer."""
+    def say(subject, body, sender="evil"):
+        answer = mesh.raw.request(subject, json.dumps({"version": 1, "from": sender, **body}).encode())
+        return json.loads(answer[3])
+
+    mesh.raw, gate = Nats(mesh.bus), mesh.path("gate-usurped")
+    holder = mesh.instance("victim", "--concurrency", "2")
+    task = mesh.detach("victim", f"wait {gate}")
+    boot, number = (int(n) for n in until(lambda: mesh.attempts(task)[0].get("startedAt") and mesh.attempts(task)[0]["epoch"], "it works").split("."))
+    epoch, ctl = boot << 32 | number, f"amp.ctl.{holder.instance}.{task}"
+    for other in (epoch + 1, 1 << 63, (1 << 64) - 1):
+        request = {"taskId": task, "contextId": "c-evil", "message": {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "stream 1"}]}, "epoch": str(other), "leaseMs": 3000}
+        check(say(f"amp.req.victim.{holder.instance}.evil", {"request": request})["reply"]["error"]["name"] == "conflict", "another's request for it is refused", other)
+    for other in (0, 1, epoch - 1, epoch + 1, (1 << 64) - 1):
+        check(say(ctl, {"control": {"attach": {"epoch": str(other), "fromSeq": 1}}})["reply"]["error"]["name"] == "stale_lease", "so is a reader with another epoch", other)
+    for seq in (0, 9, (1 << 32) - 1):
+        check(say(ctl, {"control": {"attach": {"epoch": str(epoch), "fromSeq": seq}}})["reply"]["error"]["name"] in ("invalid", "frames_lost"), "or one of what is not there", seq)
+    check("frame" in say(ctl, {"control": {"attach": {"epoch": str(epoch), "fromSeq": 1}}}), "who knows the epoch reads, as whoever may control the task may")
+    open(gate, "w").close()
+    done = mesh.ended(task)
+    check(len(done["metadata"]["amp/attempts"]) == 1 and text_of(done).startswith("answer of "), "but the environment gets all of it, in the one attempt", done)
+
+
 def zombie_at_work(mesh):
     """It comes back and is still at it: it is told to stop."""
     gate = mesh.path("gate-busy")
@@ -363,6 +387,7 @@ def main():
     with Leases() as mesh:
         tap.run("a late result of an instance that was stopped past its lease is refused, and shown", zombie, mesh)
         tap.run("reports of a lease that their sender never had, or has told of, change nothing", forged, mesh)
+        tap.run("another's requests, readers and epochs end no attempt and take no answer", usurped, mesh)
         tap.run("an instance that comes back to a lost lease stops its agent", zombie_at_work, mesh)
         tap.run("an instance that is cut off stops its agent by itself; another one goes on", partition, mesh)
         tap.run("kill -9 of the environment, twice, in the middle of a stream: one attempt and every event", environment_killed_twice, mesh)
