@@ -95,6 +95,7 @@ struct job { /* a task as its caller knows it; nothing here is ever forgotten, w
     uint32_t known_events;        /* that there are at least so many, and the state it had at its end, if that was told */
     Amp__TaskState known_end;
     int64_t silent_since_us;      /* since when it was seen to wait without a reason; 0: it was not */
+    uint32_t silent_starts;       /* and under which environment */
     size_t n_seen;
     struct seen seen[SEEN_MAX];
 };

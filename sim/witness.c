@@ -36,12 +36,14 @@ static void hold_record(struct job *job, const Amp__TaskRecord *record)
     bool is_quiet = state == AMP__TASK_STATE__TASK_STATE_SUBMITTED && !(record->waiting && *record->waiting);
     stat_add(STAT_looks, 1);
     stat_add(STAT_waiting_told, record->waiting && *record->waiting);
-    if (!is_quiet)
+    if (!is_quiet) {
         job->silent_since_us = 0;
-    else if (!job->silent_since_us)
+    } else if (!job->silent_since_us || job->silent_starts != witness.n_starts) { /* under the same environment: what there was between two is not known */
         job->silent_since_us = world_now_us();
-    else if (world_now_us() - job->silent_since_us > SILENT_MAX_US)
+        job->silent_starts = witness.n_starts;
+    } else if (world_now_us() - job->silent_since_us > SILENT_MAX_US) {
         world_fail("P2: task %s neither runs nor says why it waits", job->task);
+    }
 }
 
 static void on_record(const Amp__EnvReply *reply, const struct amp_error *err)

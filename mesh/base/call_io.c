@@ -132,7 +132,7 @@ static enum amp_code publish_cancel(struct call *call, enum call_why why)
     control.kind_case = AMP__CONTROL__KIND_CANCEL;
     control.cancel = &cancel;
     cancel.has_epoch = call->epoch != 0; /* late or twice, it must not end the attempt that comes next */
-    cancel.epoch = call->epoch;
+    cancel.epoch = why == CALL_WHY_CANCELED ? call->epoch : call->epoch + 1; /* the task, or only this attempt of it */
     if (why == CALL_WHY_DEADLINE) {
         cancel.reason = (char *)"deadline";
     } else if (why == CALL_WHY_CANCELED) {

@@ -427,7 +427,7 @@ void dispatch_drop(struct etask *task);
 #define ENV_LEASE_MS 3000u
 
 void lease_init(struct env *env); /* counts the environments of this journal; nothing is leased before that is written down */
-uint64_t lease_next(struct env *env);
+uint64_t lease_next(struct env *env); /* above all before, and never the one after the last */
 bool lease_may_begin(const struct env *env);
 /* An attempt was open when the last environment ended. True: its holder is asked to go on; ret_seq: from which event. */
 bool lease_is_held(struct etask *task, uint32_t *ret_seq);

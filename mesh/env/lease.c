@@ -70,7 +70,8 @@ bool lease_may_begin(const struct env *env)
 
 uint64_t lease_next(struct env *env)
 {
-    return (uint64_t)env->boot << 32 | ++env->n_leases;
+    env->n_leases += 2; /* those between are of cancels that give an attempt up (amp.md 10.7.8) */
+    return (uint64_t)env->boot << 32 | env->n_leases;
 }
 
 /* ---- what the last environment left ------------------------------------------------------------------------------------ */

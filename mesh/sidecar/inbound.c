@@ -135,7 +135,10 @@ static enum amp_code control_apply(struct sidecar *sidecar, const char *id, cons
             return amp_error_set(reterr, AMP_STALE_LEASE, "control.cancel.epoch", "task %s is here under a newer lease", id);
         if (task_is_over(task))
             return amp_error_set(reterr, AMP_TASK_ENDED, "", "task %s has already ended", id);
-        task_cancel(task, control->cancel->reason);
+        if (control->cancel->has_epoch && task_is_leased(task) && task_epoch(task) < control->cancel->epoch)
+            task_lease_revoke(task, control->cancel->reason);
+        else
+            task_cancel(task, control->cancel->reason);
         return AMP_OK;
     case AMP__CONTROL__KIND_ANSWER:
         if (task_is_over(task))

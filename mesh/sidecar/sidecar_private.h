@@ -116,6 +116,8 @@ void task_close_all(struct sidecar *sidecar, bool only_waiting, const struct amp
 void task_heard(struct task *task, const Amp__Ping *ping);
 /* Another attempt at it has begun: this one stops and is not told to anybody but the environment. */
 void task_lease_supersede(struct task *task);
+/* Its caller gave this attempt up: likewise. */
+void task_lease_revoke(struct task *task, const char *reason);
 uint64_t task_epoch(const struct task *task);
 bool task_is_leased(const struct task *task);
 struct task_reader { /* of a task's frames */

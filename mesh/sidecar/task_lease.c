@@ -10,6 +10,7 @@
 #include "base/loop.h"
 
 #define ASK_MIN_MS 100u
+#define GIVEN_AWAY "the task was given to another instance"
 #define ALONE_MAX_MS 600000u /* without any environment */
 
 bool task_is_leased(const struct task *task)
@@ -36,13 +37,19 @@ static void rearm(struct task *task, int64_t in_ms)
 /* ---- the end of a lease ------------------------------------------------------------------------------------------ */
 
 /* Not ours any more: no frame of it counts. What became of it is still told to the environment, once. */
-static void become_stale(struct task *task)
+static void become_stale(struct task *task, const char *why)
 {
     task->lease.is_stale = true;
     task_stream_give_up(task);
     log_event(LOG_WARN, "task.lease_lost", "task", task_id(task), "instance", task->sidecar->instance, NULL);
     if (!task->stream.is_ended)
-        task_cancel(task, "the task was given to another instance");
+        task_cancel(task, why);
+}
+
+void task_lease_revoke(struct task *task, const char *reason)
+{
+    if (!task->lease.is_stale)
+        become_stale(task, reason);
 }
 
 static void lapse(struct task *task)
@@ -104,7 +111,7 @@ void task_lease_supersede(struct task *task)
         forget(task);
         task_flush_dirty(task->sidecar);
     } else if (!task->lease.is_stale) {
-        become_stale(task);
+        become_stale(task, GIVEN_AWAY);
         if (task->stream.is_ended && !task->lease.report)
             report(task);
     }
@@ -140,7 +147,7 @@ static void on_lost(struct task *task)
         return;
     }
     if (!task->lease.is_stale)
-        become_stale(task);
+        become_stale(task, GIVEN_AWAY);
     if (task->stream.is_ended && !task->lease.report)
         report(task); /* with what it claims */
 }

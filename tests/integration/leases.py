@@ -185,6 +185,30 @@ def usurped(mesh):
     check(len(done["metadata"]["amp/attempts"]) == 1 and text_of(done).startswith("answer of "), "but the environment gets all of it, in the one attempt", done)
 
 
+def control(mesh, instance, task, body):
+    """What an environment says to the holder of a lease → the first thing that comes back"""
+    return json.loads(mesh.raw.request(f"amp.ctl.{instance}.{task}", json.dumps({"version": 1, "from": "tester", "control": body}).encode())[3])
+
+
+def given_up(mesh):
+    """An environment that gave an attempt up and died before it wrote that down: the next one must not take what its agent said of the cancel for the end of the task."""
+    holder = mesh.instance("patient", "--concurrency", "2")
+    for n, (epoch, is_kept) in enumerate((("9", False), ("8", True))):
+        task, begun = f"t-given-up-{n}", len(mesh.calls("patient"))
+        request = {"taskId": task, "contextId": "c-given-up", "epoch": "8", "leaseMs": 60000, "ackMs": 100, "message": {
+            "messageId": "m", "role": "ROLE_USER", "parts": [{"text": "wait /nowhere"}]}}
+        taken = json.loads(mesh.raw.request("amp.req.patient.tester", json.dumps({"version": 1, "from": "tester", "request": request}).encode())[3])
+        check(taken.get("frame", {}).get("instance") == holder.instance, "it is taken", taken)
+        pid = until(lambda: mesh.calls("patient")[begun:], "and worked on")[0]
+        check("error" not in control(mesh, holder.instance, task, {"cancel": {"epoch": epoch}}).get("reply", {}), "the cancel is taken")
+        until(lambda: process_state(pid) is None, "the agent is stopped")
+        attached = control(mesh, holder.instance, task, {"attach": {"epoch": "8", "fromSeq": 1}})
+        if is_kept:
+            check("frame" in attached, "the end of a task that was cancelled is there to be read", attached)
+        else:
+            check(attached.get("reply", {}).get("error", {}).get("name") in ("stale_lease", "no_such_task"), "an attempt that was given up is not gone on with", attached)
+
+
 def zombie_at_work(mesh):
     """It comes back and is still at it: it is told to stop."""
     gate = mesh.path("gate-busy")
@@ -388,6 +412,7 @@ def main():
         tap.run("a late result of an instance that was stopped past its lease is refused, and shown", zombie, mesh)
         tap.run("reports of a lease that their sender never had, or has told of, change nothing", forged, mesh)
         tap.run("another's requests, readers and epochs end no attempt and take no answer", usurped, mesh)
+        tap.run("an attempt that was given up is over for every environment", given_up, mesh)
         tap.run("an instance that comes back to a lost lease stops its agent", zombie_at_work, mesh)
         tap.run("an instance that is cut off stops its agent by itself; another one goes on", partition, mesh)
         tap.run("kill -9 of the environment, twice, in the middle of a stream: one attempt and every event", environment_killed_twice, mesh)
