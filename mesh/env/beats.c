@@ -70,6 +70,37 @@ static void hear_of_death(struct env *env, const Amp__Beat *beat)
     }
 }
 
+/* ---- silence --------------------------------------------------------------------------------------------------------- */
+
+static void on_lost(void *ctx, const struct registry_instance *instance)
+{
+    struct env *env = ctx;
+    log_event(LOG_WARN, "env.instance_lost", "agent", instance->agent->name, "instance", instance->name, "cause", "silence", NULL);
+    env_request_tick(env);
+}
+
+static void look_at(struct env *env, int64_t due_ms)
+{
+    int64_t now = loop_now_ms(env->loop), left = due_ms - now;
+    left = left < ENV_LOST_GAP_MS ? ENV_LOST_GAP_MS : left > ENV_SWEEP_MS ? ENV_SWEEP_MS : left;
+    env->lost_due_ms = now + left;
+    loop_timer_set(env->lost_timer, (uint32_t)left);
+}
+
+/* When we were held up ourselves, what came meanwhile has not been read: it is heard first, once. */
+static void on_lost_due(void *ctx)
+{
+    struct env *env = ctx;
+    int64_t now = loop_now_ms(env->loop);
+    if (!bus_is_up(env->bus))
+        return; /* silence means something only while we listen; beats_bus_up goes on */
+    bool was_held_up = !env->is_lost_late && now - env->lost_due_ms > ENV_LOST_LATE_MS;
+    env->is_lost_late = was_held_up;
+    look_at(env, was_held_up ? now + ENV_SWEEP_MS : registry_tick(&env->registry, now, on_lost, env));
+}
+
+/* ---- beats ----------------------------------------------------------------------------------------------------------- */
+
 void beats_on_msg(void *ctx, const struct bus_msg *msg)
 {
     struct env *env = ctx;
@@ -97,22 +128,24 @@ void beats_on_msg(void *ctx, const struct bus_msg *msg)
     }
     if (!change.agent->card)
         ask_all(env);
+    if (change.is_new && registry_due_ms(change.instance) < env->lost_due_ms)
+        look_at(env, registry_due_ms(change.instance));
     targets_wake(env, change.agent, change.instance->free > 0);
     env_request_tick(env);
 }
 
+void beats_init(struct env *env)
+{
+    env->lost_timer = loop_timer_new(env->loop, on_lost_due, env);
+}
+
 void beats_bus_up(struct env *env)
 {
+    look_at(env, INT64_MAX);
     registry_touch(&env->registry, loop_now_ms(env->loop));
     env->asked_ms = 0;
     env->ask_gap_ms = ENV_SWEEP_MS;
     ask_all(env);
-}
-
-static void on_lost(void *ctx, const struct registry_instance *instance)
-{
-    (void)ctx;
-    log_event(LOG_WARN, "env.instance_lost", "agent", instance->agent->name, "instance", instance->name, "cause", "silence", NULL);
 }
 
 /* ---- is it there? ----------------------------------------------------------------------------------------------------- */
@@ -156,7 +189,7 @@ static void on_silent(void *ctx, const struct registry_instance *instance)
     (void)bus_control_request(probe->inbox, subject, env->name, &control); /* not sent: then it is lost after three beats, as ever */
 }
 
-void beats_done(struct env *env)
+static void drop_probes(struct env *env)
 {
     while (env->probes) {
         struct probe *probe = env->probes;
@@ -166,10 +199,15 @@ void beats_done(struct env *env)
     }
 }
 
+void beats_done(struct env *env)
+{
+    drop_probes(env);
+    loop_timer_free(env->lost_timer);
+}
+
 void beats_sweep(struct env *env)
 {
-    beats_done(env);
-    registry_tick(&env->registry, loop_now_ms(env->loop), on_lost, env);
+    drop_probes(env);
     registry_silent(&env->registry, loop_now_ms(env->loop), ENV_PROBES_MAX, on_silent, env);
 }
 

@@ -176,6 +176,7 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
     env->keepalive = loop_timer_new(loop, watch_keepalive, env);
     env->behind = loop_timer_new(loop, watch_behind, env);
     env->alarm_timer = loop_timer_new(loop, plan_on_alarm, env);
+    beats_init(env);
     enum amp_code code = AMP_OK;
     for (size_t i = 0; options->quotas && options->quotas[i] && code == AMP_OK; i++)
         code = quota_rule(&env->quota, options->quotas[i], reterr);

@@ -39,6 +39,8 @@ struct loop_timer;
 #define ENV_KEEPALIVE_MS 5000u
 #define ENV_SLOW_MS 2000u              /* a target that waits is tried anyway */
 #define ENV_SWEEP_MS 1000u
+#define ENV_LOST_GAP_MS 10             /* at least, between two looks for who was silent too long */
+#define ENV_LOST_LATE_MS 250           /* a look that comes later than this: the environment itself was held up */
 #define ENV_PROBES_MAX 256u            /* silent instances asked in one sweep whether they are there */
 #define ENV_GONE_GRACE_MS 2000u        /* between an instance's goodbye and the end of its open direct tasks: frames may be on the way */
 #define ENV_LATER_MS 50u               /* what is recorded of direct tasks is written together, so often */
@@ -464,6 +466,7 @@ void evtstream_info(const struct env *env, Amp__EnvInfo *info);
 
 /* ---- beats.c ---------------------------------------------------------------------------------------------------------- */
 
+void beats_init(struct env *env);
 void beats_on_msg(void *ctx, const struct bus_msg *msg);
 void beats_sweep(struct env *env);
 void beats_done(struct env *env);
@@ -548,6 +551,9 @@ struct env {
     struct evtstream *evt;
     struct held *late, *late_last; /* readers that wait until the stream has been read */
     struct probe *probes; /* of the last sweep */
+    struct loop_timer *lost_timer; /* at the next end of three intervals without a beat */
+    int64_t lost_due_ms;
+    bool is_lost_late; /* the last look came late, and was put off */
     int64_t asked_ms; /* when everybody was asked to beat; 0: not yet */
     uint32_t ask_gap_ms; /* until they may be asked again */
 };

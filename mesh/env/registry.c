@@ -304,10 +304,9 @@ static uint32_t interval_ms(const struct registry_instance *instance)
     return interval > REGISTRY_INTERVAL_MAX_MS ? REGISTRY_INTERVAL_MAX_MS : interval;
 }
 
-static int64_t silence_max_ms(const struct registry_instance *instance)
+int64_t registry_due_ms(const struct registry_instance *instance)
 {
-    uint32_t interval = interval_ms(instance);
-    return (int64_t)interval * REGISTRY_MISSED_MAX + interval / 2;
+    return instance->seen_ms + (int64_t)interval_ms(instance) * REGISTRY_MISSED_MAX;
 }
 
 static void set_lost(struct registry_instance *instance, int64_t now_ms)
@@ -348,17 +347,21 @@ void registry_touch(struct registry *registry, int64_t now_ms)
     }
 }
 
-void registry_tick(struct registry *registry, int64_t now_ms, void (*on_lost)(void *ctx, const struct registry_instance *instance),
-                   void *ctx)
+int64_t registry_tick(struct registry *registry, int64_t now_ms, void (*on_lost)(void *ctx, const struct registry_instance *instance),
+                      void *ctx)
 {
     struct registry_agent *agent, *next_agent;
+    int64_t due = INT64_MAX;
     registry->is_full = false;
     HASH_ITER(hh, registry->agents, agent, next_agent) {
         struct registry_instance *instance, *next;
         HASH_ITER(hh, agent->instances, instance, next) {
             if (registry_is_live(instance)) {
-                if (now_ms - instance->seen_ms <= silence_max_ms(instance))
+                int64_t due_ms = registry_due_ms(instance);
+                if (now_ms < due_ms) {
+                    due = due_ms < due ? due_ms : due;
                     continue;
+                }
                 set_lost(instance, now_ms);
                 if (on_lost)
                     on_lost(ctx, instance);
@@ -369,6 +372,7 @@ void registry_tick(struct registry *registry, int64_t now_ms, void (*on_lost)(vo
         if (!agent->instances && now_ms - agent->seen_ms > REGISTRY_SILENT_KEPT_MS)
             agent_free(registry, agent);
     }
+    return due;
 }
 
 /* ---- slots --------------------------------------------------------------------------------------------------------- */

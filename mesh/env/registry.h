@@ -12,7 +12,7 @@
 #define REGISTRY_INTERVAL_MS 1000u       /* when a beat does not say */
 #define REGISTRY_INTERVAL_MIN_MS 100u
 #define REGISTRY_INTERVAL_MAX_MS 60000u
-#define REGISTRY_MISSED_MAX 3u           /* beats, then an instance is lost */
+#define REGISTRY_MISSED_MAX 3u           /* intervals without a beat, then an instance is lost */
 #define REGISTRY_GONE_KEPT_MS 60000u     /* how long one that left or was lost is still shown */
 #define REGISTRY_SILENT_KEPT_MS 86400000u /* how long an agent without instances is */
 
@@ -63,9 +63,11 @@ AMP_MUST_USE enum amp_code registry_beat(struct registry *registry, const Amp__B
                                          struct registry_change *ret);
 /* A death known from elsewhere (the journal, at start), older than those that are there. */
 void registry_add_old_death(struct registry *registry, const Amp__Death *death, int64_t now_ms);
-/* Finds who was silent too long and forgets who left long ago. `on_lost` may be NULL; it must not change the registry. */
-void registry_tick(struct registry *registry, int64_t now_ms, void (*on_lost)(void *ctx, const struct registry_instance *instance),
-                   void *ctx);
+/* Finds who was silent too long and forgets who left long ago. `on_lost` may be NULL; it must not change the registry. Returns when the next one
+ * of those that are known will have been silent too long, if nobody beats; INT64_MAX: nobody lives. */
+int64_t registry_tick(struct registry *registry, int64_t now_ms, void (*on_lost)(void *ctx, const struct registry_instance *instance),
+                      void *ctx);
+int64_t registry_due_ms(const struct registry_instance *instance); /* when it is lost, unless it beats before */
 
 /* Who lives and missed a beat, each once per silence, at most `max`. `on_silent` must not change the registry. */
 void registry_silent(struct registry *registry, int64_t now_ms, uint32_t max, void (*on_silent)(void *ctx, const struct registry_instance *instance), void *ctx);

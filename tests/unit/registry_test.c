@@ -57,9 +57,9 @@ static void test_an_instance_is_lost_after_three_missed_beats_and_comes_back_wit
     registry_init(&registry);
     Amp__Beat beat = beat_of("up", "i-1", 2, 2);
     assert_true(take(&registry, &beat, 0).is_new);
-    registry_tick(&registry, 3000, on_lost, &lost);
+    assert_int_equal(registry_tick(&registry, 2999, on_lost, &lost), 3000);
     assert_int_equal(lost, 0);
-    registry_tick(&registry, 3501, on_lost, &lost);
+    assert_int_equal(registry_tick(&registry, 3000, on_lost, &lost), INT64_MAX);
     assert_int_equal(lost, 1);
     assert_false(registry_is_live(registry_instance(&registry, "up", "i-1")));
     assert_int_equal(registry_slots(&registry, "up", NULL).free, 0);
@@ -68,6 +68,28 @@ static void test_an_instance_is_lost_after_three_missed_beats_and_comes_back_wit
     assert_false(take(&registry, &beat, 5000).is_new);
     assert_true(registry_is_live(registry_instance(&registry, "up", "i-1")));
     assert_int_equal(registry_slots(&registry, "up", NULL).free, 2);
+    registry_done(&registry);
+}
+
+/* Each counts by the interval that it names; the caller learns whose end comes first. */
+static void test_the_next_to_be_lost_is_the_one_whose_three_intervals_end_first(void **state)
+{
+    struct registry registry;
+    unsigned lost = 0;
+    registry_init(&registry);
+    Amp__Beat slow = beat_of("slow", "i-1", 1, 1), quick = beat_of("quick", "i-1", 1, 1);
+    slow.interval_ms = 5000;
+    quick.interval_ms = 200;
+    (void)take(&registry, &slow, 0);
+    assert_int_equal(registry_tick(&registry, 0, on_lost, &lost), 15000);
+    (void)take(&registry, &quick, 100);
+    assert_int_equal(registry_due_ms(registry_instance(&registry, "quick", "i-1")), 700);
+    assert_int_equal(registry_tick(&registry, 699, on_lost, &lost), 700);
+    (void)take(&registry, &quick, 699);
+    assert_int_equal(registry_tick(&registry, 700, on_lost, &lost), 1299);
+    assert_int_equal(lost, 0);
+    assert_int_equal(registry_tick(&registry, 1299, on_lost, &lost), 15000);
+    assert_int_equal(lost, 1);
     registry_done(&registry);
 }
 
@@ -303,6 +325,7 @@ static void test_random_beats_keep_the_counts_right(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_next_to_be_lost_is_the_one_whose_three_intervals_end_first),
         cmocka_unit_test(test_who_missed_a_beat_is_named_once_until_it_beats_again),
         cmocka_unit_test(test_an_instance_is_lost_after_three_missed_beats_and_comes_back_with_the_next),
         cmocka_unit_test(test_a_goodbye_is_told_once_and_forgotten_after_a_while),
