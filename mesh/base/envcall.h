@@ -18,6 +18,9 @@ struct env_watch;
 struct env_watch_handlers {
     void (*on_event)(void *ctx, uint32_t seq, const Amp__Event *event);
     void (*on_end)(void *ctx, const struct amp_error *err, const Amp__Error *wire);
+    /* Nothing can be heard now, `why` is for people; it was heard again. In turns, never one of them twice. They must not free the watch. May be NULL. */
+    void (*on_away)(void *ctx, const char *why);
+    void (*on_back)(void *ctx);
 };
 AMP_MUST_USE enum amp_code env_watch_start(struct loop *loop, struct bus *bus, const char *from, const char *task_id, uint32_t from_seq, uint32_t timeout_ms,
                                            const struct env_watch_handlers *handlers, void *ctx, struct env_watch **ret);

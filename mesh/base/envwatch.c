@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WATCH_SILENCE_MS 15000u  /* three keep-alives of the environment */
+#define WATCH_SILENCE_MS 8000u   /* a keep-alive of the environment (5 s), and so much more; who asks again for nothing disturbs nobody */
 #define WATCH_FIRST_MS 3000u     /* the first frame comes at once */
 #define WATCH_RETRY_MIN_MS 50u   /* nobody listens, or the bus is away */
 #define WATCH_RETRY_MAX_MS 1000u
@@ -28,6 +28,8 @@ struct env_watch {
     uint32_t timeout_ms, retry_ms;
     int64_t heard_ms; /* last frame, or the start */
     bool is_bus_away; /* why the last attempt failed */
+    bool is_asking;   /* and nothing came yet */
+    bool is_away;     /* that was told */
     struct env_watch_handlers handlers;
     void *ctx;
     unsigned in_callback;
@@ -98,8 +100,30 @@ static void set_timer(struct env_watch *watch, uint32_t in_ms)
     loop_timer_set(watch->timer, in_ms < left ? in_ms : left);
 }
 
+static void say_away(struct env_watch *watch, const char *why)
+{
+    if (watch->is_away)
+        return;
+    watch->is_away = true;
+    if (watch->handlers.on_away)
+        watch->handlers.on_away(watch->ctx, why);
+}
+
+static void say_back(struct env_watch *watch)
+{
+    if (watch->is_away && watch->handlers.on_back)
+        watch->handlers.on_back(watch->ctx);
+    watch->is_away = false;
+}
+
+static void say_why(struct env_watch *watch)
+{
+    say_away(watch, watch->is_bus_away ? "the bus is away" : "no environment is there");
+}
+
 static void retry_later(struct env_watch *watch)
 {
+    watch->is_asking = false;
     set_timer(watch, watch->retry_ms);
     watch->retry_ms = watch->retry_ms * 2 < WATCH_RETRY_MAX_MS ? watch->retry_ms * 2 : WATCH_RETRY_MAX_MS;
 }
@@ -119,10 +143,13 @@ static enum amp_code ask(struct env_watch *watch)
     enum amp_code code = env_request_publish(watch->inbox, watch->from, &request, watch->subject);
     watch->is_bus_away = code == AMP_NO_BUS;
     if (code == AMP_OK) {
+        watch->is_asking = true;
         set_timer(watch, WATCH_FIRST_MS);
     } else {
         retry_later(watch);
     }
+    if (watch->is_bus_away)
+        say_why(watch);
     return code;
 }
 
@@ -148,6 +175,8 @@ static void on_timer(void *ctx)
         amp_error_hint(&err, "`amesh task watch %s --from %u` goes on from here", watch->task_id, (unsigned)watch->stream.next);
         finish(watch, &err, NULL);
     } else {
+        if (watch->is_asking)
+            say_away(watch, "the environment does not answer");
         ask_or_end(watch);
     }
     leave(watch);
@@ -176,7 +205,9 @@ static void take_frame(struct env_watch *watch, const Amp__Frame *frame)
     }
     watch->heard_ms = loop_now_ms(watch->loop);
     watch->retry_ms = WATCH_RETRY_MIN_MS;
+    watch->is_asking = false;
     set_timer(watch, WATCH_SILENCE_MS);
+    say_back(watch);
     for (size_t i = skip; i < frame->n_events && !watch->is_dead; i++) {
         watch->handlers.on_event(watch->ctx, frame->seq + (uint32_t)i, frame->events[i]);
     }
@@ -226,10 +257,12 @@ static void on_inbox(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *
     case BUS_INBOX_NO_RESPONDERS:
         watch->is_bus_away = false;
         retry_later(watch);
+        say_why(watch);
         break;
     case BUS_INBOX_DOWN:
         watch->is_bus_away = true;
         retry_later(watch);
+        say_why(watch);
         break;
     }
     leave(watch);

@@ -244,9 +244,22 @@ static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wir
     loop_stop(watch->cli.loop, 0);
 }
 
+/* Once each, on stderr: silence looks like a task that has nothing to say. */
+static void on_away(void *ctx, const char *why)
+{
+    const struct print_style *style = &((struct watch *)ctx)->cli.err;
+    fprintf(stderr, "%sconnection lost: %s; waiting for it, no event will be missing%s\n", print_on(style, PRINT_YELLOW), why, print_off(style));
+}
+
+static void on_back(void *ctx)
+{
+    const struct print_style *style = &((struct watch *)ctx)->cli.err;
+    fprintf(stderr, "%sconnected again%s\n", print_on(style, PRINT_DIM), print_off(style));
+}
+
 static int watch_task(struct watch *watch, const char *task, uint32_t from)
 {
-    static const struct env_watch_handlers handlers = {.on_event = on_event, .on_end = on_end};
+    static const struct env_watch_handlers handlers = {.on_event = on_event, .on_end = on_end, .on_away = on_away, .on_back = on_back};
     struct cli *cli = &watch->cli;
     enum amp_code code = env_watch_start(cli->loop, cli->bus, cli->from, task, from, 0, &handlers, watch, &watch->watch);
     if (code != AMP_OK)
@@ -420,7 +433,7 @@ const struct command task_commands[] = {
     {.name = "task watch",
      .operands = "ID",
      .summary = "print the events of a task, from the first one on, until it ends",
-     .details = "With --json one JSON line per event: an A2A StreamResponse and its seq.\n\nExamples:\n  amesh task watch t-01hq3c\n  amesh task watch t-01hq3c --from 17 --json",
+     .details = "With --json one JSON line per event: an A2A StreamResponse and its seq.\n\nA bus or an environment that is away is waited for, without an end: stderr says once that the connection is\nlost, and once that it is back. No event is missing then, and none comes twice.\n\nExamples:\n  amesh task watch t-01hq3c\n  amesh task watch t-01hq3c --from 17 --json",
      .options = watch_options,
      .run = run_watch,
      .complete = "tasks"},

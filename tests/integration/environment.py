@@ -237,6 +237,9 @@ def bus_comes_back(mesh_type):
         log = waiter(mesh, "patient")
         task = detach(mesh, "patient", f"wait {gate}")
         until(lambda: calls(log), "it works")
+        watch, as_json = mesh.spawn("task", "watch", task), mesh.spawn("task", "watch", task, "--json")
+        for w in (watch, as_json):
+            w.wait_line(lambda line: "working" in line.lower() or "WORKING" in line)
         server = mesh.processes[0]
         port = mesh.bus.rsplit(":", 1)[1]
         server.signal(signal.SIGKILL)
@@ -247,6 +250,28 @@ def bus_comes_back(mesh_type):
         open(gate, "w").close()
         until(lambda: mesh.run("check").status == 0, "the mesh is well again")
         until(lambda: mesh.state(task) == "TASK_STATE_COMPLETED", "the task ends")
+        for w in (watch, as_json):
+            check(w.wait() == 0, "who watched it sees the end", w.err)
+            check([line for line in w.err if "connection lost" in line] == ["connection lost: the bus is away; waiting for it, no event will be missing"], "and was told once that the bus is away", w.err)
+            check([line for line in w.err if "again" in line] == ["connected again"] and len(w.err) == 2, "and once that it is back", w.err)
+        seqs = [json.loads(line)["seq"] for line in as_json.out]
+        check(seqs == list(range(1, len(seqs) + 1)), "stdout has the events and nothing else", as_json.out)
+
+
+def watching_outlives_the_environment(mesh):
+    """kill -9 of the environment: who watches is told, once, and once that a new one is there."""
+    gate = os.path.join(mesh.home, "gate-watch")
+    log = waiter(mesh, "watched")
+    task = detach(mesh, "watched", f"wait {gate}")
+    until(lambda: calls(log), "it works")
+    watch = mesh.spawn("task", "watch", task)
+    watch.wait_line(lambda line: "working" in line)
+    mesh.kill_env()
+    watch.wait_line(lambda line: "connection lost: no environment is there" in line, stream="err")
+    mesh.start_env()
+    watch.wait_line(lambda line: "connected again" in line, stream="err")
+    open(gate, "w").close()
+    check(watch.wait() == 0 and len(watch.err) == 2, "and it ends as ever", watch.err)
 
 
 def larger_than_a_message(mesh):
@@ -352,6 +377,7 @@ def main():
             tap.run("and one that the old environment did not live to write down is done once more at most", goes_on_with_a_busy_instance, mesh, "roomier", False)
             tap.run("a cancel that was answered outlives the environment", cancel_outlives_the_environment, mesh)
             tap.run("failures count over restarts", failures_count_over_restarts, mesh)
+            tap.run("who watches is told once that the environment is lost, and once that it is back", watching_outlives_the_environment, mesh)
             tap.run("one environment per journal, and its files are private", one_environment_per_journal, mesh)
             tap.run("one environment per bus, whatever its journal", one_environment_per_bus, mesh)
             tap.run("a journal of a newer version is refused", newer_journal, mesh)

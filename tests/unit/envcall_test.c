@@ -24,6 +24,8 @@ struct asker {
     uint32_t total; /* of the reply */
     struct amp_error err;
     struct env_watch *watch;
+    unsigned aways, backs;
+    char why[64];
 
     struct bus_sub *env;
     unsigned requests;
@@ -69,7 +71,22 @@ static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wir
     world_touch(&asker->world);
 }
 
-static const struct env_watch_handlers handlers = {.on_event = on_event, .on_end = on_end};
+static void on_away(void *ctx, const char *why)
+{
+    struct asker *asker = ctx;
+    assert_int_equal(asker->aways++, asker->backs); /* in turns */
+    snprintf(asker->why, sizeof asker->why, "%s", why);
+    world_touch(&asker->world);
+}
+
+static void on_back(void *ctx)
+{
+    struct asker *asker = ctx;
+    assert_int_equal(++asker->backs, asker->aways);
+    world_touch(&asker->world);
+}
+
+static const struct env_watch_handlers handlers = {.on_event = on_event, .on_end = on_end, .on_away = on_away, .on_back = on_back};
 
 /* ---- the environment ---------------------------------------------------------------------------------------- */
 
@@ -434,12 +451,17 @@ static void test_a_lost_bus_is_survived_without_losing_or_repeating_an_event(voi
     asker.on_request = tell_one_then_the_rest;
     watch_from(&asker, 1, 0);
     world_wait(&asker.world, &asker.events, 1);
+    assert_int_equal(asker.aways, 0);
     nats_server_kill(asker.world.server);
+    world_wait(&asker.world, &asker.aways, 1);
+    assert_string_equal(asker.why, "the bus is away");
     nats_server_restart(asker.world.server);
     world_wait(&asker.world, &asker.ends, 1);
     assert_int_equal(asker.err.code, AMP_OK);
     assert_int_equal(asker.events, 2);
     assert_int_equal(asker.from_seqs[asker.requests - 1], 2);
+    assert_int_equal(asker.aways, 1); /* however often it was tried */
+    assert_int_equal(asker.backs, 1);
     end(&asker);
 }
 
@@ -454,11 +476,14 @@ static void test_an_environment_that_comes_later_is_waited_for(void **state)
     begin(&asker, false);
     asker.on_request = tell_all;
     watch_from(&asker, 1, 0);
-    world_settle(&asker.world, asker.world.near); /* nobody listened */
+    world_wait(&asker.world, &asker.aways, 1); /* nobody listened */
+    assert_string_equal(asker.why, "no environment is there");
     listen_env(&asker);
     world_wait(&asker.world, &asker.ends, 1);
     assert_int_equal(asker.err.code, AMP_OK);
     assert_int_equal(asker.events, 2);
+    assert_int_equal(asker.aways, 1);
+    assert_int_equal(asker.backs, 1);
     end(&asker);
 }
 
