@@ -88,7 +88,7 @@ static void look_at(struct env *env, int64_t due_ms)
 }
 
 /* When we were held up ourselves, what came meanwhile has not been read: it is heard first, once. */
-static void on_lost_due(void *ctx)
+void beats_look(void *ctx)
 {
     struct env *env = ctx;
     int64_t now = loop_now_ms(env->loop);
@@ -136,7 +136,7 @@ void beats_on_msg(void *ctx, const struct bus_msg *msg)
 
 void beats_init(struct env *env)
 {
-    env->lost_timer = loop_timer_new(env->loop, on_lost_due, env);
+    env->lost_timer = loop_timer_new(env->loop, beats_look, env);
 }
 
 void beats_bus_up(struct env *env)

@@ -469,6 +469,7 @@ void evtstream_info(const struct env *env, Amp__EnvInfo *info);
 void beats_init(struct env *env);
 void beats_on_msg(void *ctx, const struct bus_msg *msg);
 void beats_sweep(struct env *env);
+void beats_look(void *ctx); /* of the env; the timer: who was silent for three intervals is lost */
 void beats_done(struct env *env);
 void beats_load(struct env *env); /* old deaths */
 void beats_bus_up(struct env *env); /* asks everybody to beat */

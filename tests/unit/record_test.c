@@ -141,11 +141,11 @@ static void test_what_was_not_heard_while_the_bus_was_away_does_not_count(void *
     instance->seen_ms -= 60000;
     task->orphaned_ms = 1;
     env_bus_up(world->env);
-    beats_sweep(world->env);
+    beats_look(world->env);
     assert_true(registry_is_live(instance));
     assert_int_equal(task->orphaned_ms, 0);
     instance->seen_ms -= 60000;
-    beats_sweep(world->env);
+    beats_look(world->env);
     assert_false(registry_is_live(instance));
 }
 
