@@ -5,6 +5,7 @@
 #include <time.h>
 
 static int64_t set_clock_ms; /* how far the wall clock was set */
+static int64_t set_clock_stands_ms; /* not 0: it shows this, and goes no further by itself */
 
 int64_t clock_mono_us(void)
 {
@@ -21,6 +22,8 @@ int64_t clock_mono_ms(void)
 int64_t clock_unix_ms(void)
 {
     struct timespec now;
+    if (set_clock_stands_ms)
+        return set_clock_stands_ms + set_clock_ms;
     clock_gettime(CLOCK_REALTIME, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 + set_clock_ms;
 }
