@@ -106,6 +106,8 @@ static enum amp_code encode_request(struct call *call, const struct call_options
     request.parent = (char *)options->parent;
     request.has_timeout_ms = options->timeout_ms > 0;
     request.timeout_ms = options->timeout_ms;
+    request.given_ms = options->given_ms ? options->given_ms : options->timeout_ms;
+    request.has_given_ms = request.has_timeout_ms && request.given_ms != request.timeout_ms;
     request.has_attempt = true;
     request.attempt = options->attempt ? options->attempt : 1;
     request.has_hops = true;

@@ -57,7 +57,10 @@ static enum amp_code renew_timeout(struct call *call)
     enum amp_code code = amp_decode(&amp__envelope__descriptor, amp_buf_bytes(&call->wire), &arena, &message, NULL);
     if (code == AMP_OK) {
         int64_t left = call->fsm.deadline_at - loop_now_ms(call->loop);
-        ((Amp__Envelope *)message)->request->timeout_ms = left > 0 ? (uint32_t)left : 1;
+        Amp__Request *request = ((Amp__Envelope *)message)->request;
+        request->timeout_ms = left > 0 ? (uint32_t)left : 1;
+        request->given_ms = call->given_ms;
+        request->has_given_ms = request->given_ms != request->timeout_ms;
         amp_buf_reset(&call->wire);
         code = amp_encode(message, AMP_PROTOBUF, &call->wire, NULL);
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/form.h"
 #include "cli/event.h"
 #include "cli/output.h"
 
@@ -24,6 +25,7 @@ void answer_done(struct answer *answer)
     amp_fold_free(answer->fold);
     amp_arena_done(&answer->arena);
     free(answer->status_text);
+    cJSON_Delete(answer->question);
     *answer = (struct answer){0};
 }
 
@@ -120,6 +122,18 @@ static void status_out(struct answer *answer, const Amp__StreamResponse *body, c
         answer_notice(answer, "%.900s", text);
 }
 
+/* Only what the last status asked can be asked here: of several that are open the others are for the inbox. */
+static void question_take(struct answer *answer, const Amp__StreamResponse *body)
+{
+    cJSON *metadata = amp_task_is_waiting(answer->state) ? event_metadata(body) : NULL;
+    const cJSON *question = cJSON_GetObjectItemCaseSensitive(metadata, "amp/question");
+    const char *id = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(question, "id"));
+    cJSON_Delete(answer->question);
+    answer->question = question != NULL ? form_copy(question, NULL) : NULL;
+    snprintf(answer->question_id, sizeof answer->question_id, "%s", answer->question != NULL && id != NULL && amp_id_is_valid(id) ? id : "");
+    cJSON_Delete(metadata);
+}
+
 static void state_take(struct answer *answer, const Amp__StreamResponse *body)
 {
     const Amp__Message *message = NULL;
@@ -127,6 +141,7 @@ static void state_take(struct answer *answer, const Amp__StreamResponse *body)
     if (state == AMP__TASK_STATE__TASK_STATE_UNSPECIFIED)
         return;
     answer->state = state;
+    question_take(answer, body);
     char *text = event_message_text(message);
     if (answer->form == ANSWER_TEXT)
         status_out(answer, body, text);

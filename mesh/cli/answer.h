@@ -4,6 +4,7 @@
 
 #include "cli/print.h"
 
+struct cJSON;
 enum answer_form { ANSWER_TEXT, ANSWER_JSON, ANSWER_EVENTS };
 
 struct answer {
@@ -20,6 +21,8 @@ struct answer {
     Amp__TaskState state;     /* after the last event */
     char agent[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1];
     char *status_text;        /* of the last status that had one: reason or question */
+    struct cJSON *question;   /* its form (base/form.h), if the last status asked one that is understood */
+    char question_id[AMP_NAME_MAX + 1]; /* "": it has none */
     int64_t ready_unix_ms, taken_unix_ms, ended_unix_ms; /* of the attempt, for the document; set by the caller, 0: not known */
 };
 

@@ -42,6 +42,7 @@ struct ask {
     struct env_call *answer_call;
     struct loop_signal *on_sigint;
     struct loop_io *input;
+    struct amp_arena typed; /* of the answer in hand */
     struct loop_timer *look; /* at what a durable task waits for */
     struct env_call *look_call;
     uint32_t look_ms, look_seq;
@@ -79,4 +80,4 @@ void ask_on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire);
 /* An answer that is on its way through the environment. */
 void ask_on_answered(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err);
 /* ask_durable.c: hands the answer to the environment. */
-AMP_MUST_USE enum amp_code ask_send_answer(struct ask *ask, Amp__Message *message, struct amp_error *reterr);
+AMP_MUST_USE enum amp_code ask_send_answer(struct ask *ask, const char *question, Amp__Message *message, struct amp_error *reterr);

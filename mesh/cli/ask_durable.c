@@ -9,12 +9,13 @@
 #define LOOK_MIN_MS 300u /* of silence, before it is looked what the task waits for */
 #define LOOK_MAX_MS 5000u
 
-enum amp_code ask_send_answer(struct ask *ask, Amp__Message *message, struct amp_error *reterr)
+enum amp_code ask_send_answer(struct ask *ask, const char *question, Amp__Message *message, struct amp_error *reterr)
 {
     Amp__Answer answer = AMP__ANSWER__INIT;
     Amp__Control control = AMP__CONTROL__INIT;
     Amp__TaskCommand command = AMP__TASK_COMMAND__INIT;
     Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    answer.input_id = (char *)question;
     answer.message = message;
     control.kind_case = AMP__CONTROL__KIND_ANSWER;
     control.answer = &answer;

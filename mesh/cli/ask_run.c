@@ -14,6 +14,7 @@
 #include "cli/event.h"
 #include "cli/guess.h"
 #include "cli/output.h"
+#include "cli/question.h"
 
 #define ANSWER_LINE_MAX 65536u /* of what is typed at a question */
 
@@ -35,23 +36,29 @@ void ask_on_answered(void *ctx, const Amp__EnvReply *reply, const struct amp_err
     }
 }
 
-static void answer_with(struct ask *ask, char *text)
+static void read_answer(struct ask *ask);
+
+/* What is no answer to the question is told, and asked for again. */
+static void answer_with(struct ask *ask, const char *text)
 {
-    char id[AMP_ID_SIZE];
-    Amp__Part part = AMP__PART__INIT, *parts[] = {&part};
-    Amp__Message message = AMP__MESSAGE__INIT;
+    Amp__Message *message = NULL;
     struct amp_error err = {0};
-    amp_id_new('m', clock_unix_ms(), id);
-    part.text = text;
-    message.message_id = id;
-    message.task_id = ask->task_id;
-    message.has_role = true;
-    message.role = AMP__ROLE__ROLE_USER;
-    message.n_parts = 1;
-    message.parts = parts;
-    if (!amp_utf8_is_valid(amp_bytes_of(text)))
-        amp_error_set(&err, AMP_INVALID, "", "the answer is not UTF-8");
-    else if ((ask->call != NULL ? call_answer(ask->call, NULL, &message, &err) : ask_send_answer(ask, &message, &err)) == AMP_OK)
+    amp_arena_reset(&ask->typed);
+    enum amp_code code = amp_utf8_is_valid(amp_bytes_of(text)) ? question_typed(ask->answer.question, strcmp(text, "-") == 0 ? "- " : text, &ask->typed, &message, &err)
+                                                               : amp_error_set(&err, AMP_INVALID, "", "the answer is not UTF-8");
+    if (code == AMP_INVALID && ask->answer.question != NULL) {
+        char *line = print_line(err.message, 0);
+        fprintf(stderr, "%s\n> ", line);
+        free(line);
+        read_answer(ask);
+        return;
+    }
+    if (code == AMP_OK && message != NULL) {
+        const char *question = ask->answer.question_id[0] != '\0' ? ask->answer.question_id : NULL;
+        message->task_id = ask->task_id;
+        code = ask->call != NULL ? call_answer(ask->call, question, message, &err) : ask_send_answer(ask, question, message, &err);
+    }
+    if (code == AMP_OK)
         return;
     ask->is_left = true;
     ask_stop(ask, cli_fail(&ask->cli, &err, NULL));
@@ -76,23 +83,39 @@ static void on_typed(void *ctx, int events)
     answer_with(ask, line);
 }
 
-static void print_question(struct ask *ask)
+static void read_answer(struct ask *ask)
+{
+    if (ask->input == NULL)
+        ask->input = loop_io_new(ask->cli.loop, STDIN_FILENO, on_typed, ask);
+    loop_io_want(ask->input, LOOP_READ);
+}
+
+/* With the numbers of its options only where they can be typed. */
+static void print_question(struct ask *ask, bool is_asked_here)
 {
     const char *question = ask->answer.status_text != NULL ? ask->answer.status_text : "";
     answer_end_text(&ask->answer);
     fprintf(stderr, "%s?%s ", print_on(&ask->cli.err, PRINT_YELLOW), print_off(&ask->cli.err));
+    if (is_asked_here && ask->answer.question != NULL) {
+        question_print(stderr, &ask->cli.err, ask->answer.question);
+        return;
+    }
     print_text(stderr, &(struct print_style){.is_terminal = true}, amp_bytes_of(*question != '\0' ? question : "the agent waits for input"));
+    if (ask->answer.question != NULL) {
+        char *text = question_short(ask->answer.question), *line = print_line(text, 0);
+        fputs(line, stderr);
+        free(text);
+        free(line);
+    }
 }
 
 static void on_question(struct ask *ask)
 {
     bool can_ask = ask->form == ANSWER_TEXT && isatty(STDIN_FILENO) == 1 && ask->cli.err.is_terminal;
     if (can_ask) {
-        print_question(ask);
+        print_question(ask, true);
         fputs("\n> ", stderr);
-        if (ask->input == NULL)
-            ask->input = loop_io_new(ask->cli.loop, STDIN_FILENO, on_typed, ask);
-        loop_io_want(ask->input, LOOP_READ);
+        read_answer(ask);
         return;
     }
     ask->is_left = true;
@@ -108,7 +131,7 @@ void ask_explain_question(struct ask *ask)
         cli_fail(&ask->cli, &err, NULL);
         return;
     }
-    print_question(ask);
+    print_question(ask, false);
     fprintf(stderr, "\nAnswer with: amesh ask --task %s TEXT\n", ask->task_id);
 }
 
@@ -259,6 +282,7 @@ static void on_output(void *ctx, enum output_event event)
 void ask_begin(struct ask *ask)
 {
     output_queue_begin(ask->cli.loop, on_output, ask);
+    amp_arena_init(&ask->typed, AMP_ARENA_BYTES_MAX);
     answer_init(&ask->answer, ask->task_id, ask->context_id, ask->form);
     ask->answer.is_verbose = ask->is_verbose;
     ask->answer.out_style = ask->cli.out;
@@ -277,6 +301,7 @@ void ask_end(struct ask *ask)
     call_free(ask->call);
     loop_signal_free(ask->on_sigint);
     output_queue_end();
+    amp_arena_done(&ask->typed);
     answer_done(&ask->answer);
 }
 

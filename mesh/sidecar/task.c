@@ -190,11 +190,13 @@ static void on_deadline(void *ctx)
 {
     struct task *task = ctx;
     struct amp_error err;
-    if (task->request->attempt > 1) /* what was given is for all attempts; this one had what was left of it */
-        (void)amp_error_set(&err, AMP_DEADLINE, "", "the time for the task is over: %s did not end it within the %u ms that were left for attempt %u", task->sidecar->agent,
-                            task->request->timeout_ms, task->request->attempt);
+    const Amp__Request *request = task->request;
+    unsigned given_ms = request->has_given_ms ? request->given_ms : request->timeout_ms;
+    if (request->attempt > 1) /* what was given is for all attempts; this one had what was left of it */
+        (void)amp_error_set(&err, AMP_DEADLINE, "", "the %u ms for the task are over: %s did not end it within the %u ms that were left for attempt %u", given_ms, task->sidecar->agent,
+                            request->timeout_ms, request->attempt);
     else
-        (void)amp_error_set(&err, AMP_DEADLINE, "", "%s did not end the task within %u ms", task->sidecar->agent, task->request->timeout_ms);
+        (void)amp_error_set(&err, AMP_DEADLINE, "", "%s did not end the task within %u ms", task->sidecar->agent, given_ms);
     (void)task_fail(task, &err, NULL);
 }
 

@@ -3,6 +3,7 @@
 answer counts."""
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -179,6 +180,25 @@ def person(mesh):
     os.close(ours)
     os.close(theirs)
     check(mesh.done(task) == "chose blue", "is that option")
+
+
+def person_asks(mesh):
+    """The same where the task was asked for: direct and durable. Who is not at a terminal sees what there is to choose from."""
+    for how in ([], ["--durable"]):
+        ours, theirs = terminal()
+        process = Process([mesh.env["AMESH"], "ask", *how, "py", "one-of"], dict(mesh.env, TERM="dumb"), "ask", stdin=theirs, stderr=theirs)
+        for wanted, typed in ((b"2) blue", b"green\n"), (b"none of the options", b"2\n")):
+            screen = b""
+            while wanted not in screen or not screen.endswith(b"> "):
+                check(select.select([ours], [], [], 30)[0], f"it shows {wanted}", screen)
+                screen += os.read(ours, 4096)
+            os.write(ours, typed)
+        check(process.wait() == 0 and process.out == ["chose blue"], "the number of an option is that option", process.out)
+        os.close(ours)
+        os.close(theirs)
+    r = mesh.run("ask", "py", "one-of")
+    check("[red|blue" in r.err and "2)" not in r.err, "without numbers, which only a person can type", r.status, r.err)
+    mesh.run("task", "cancel", r.err.split("--task", 1)[1].split()[0])
 
 
 def watches(mesh):
@@ -403,6 +423,7 @@ def main():
             ("a turn that ends with a question is in the inbox", turns),
             ("a direct call asks and is answered in the same way", direct),
             ("at a terminal the question is asked there", person),
+            ("also by amesh ask, with numbers for the options", person_asks),
             ("--watch tells what is asked and closed", watches),
             ("a cancelled task asks nothing any more", cancelled),
             ("kill -9 of the agent: the question stays the same", agent_killed),

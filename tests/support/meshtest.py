@@ -33,13 +33,13 @@ def check(condition, message, *shown):
 class Process:
     """A child with its lines at hand. `name` is for messages."""
 
-    def __init__(self, argv, env, name, cwd=None, stdin=subprocess.DEVNULL):
+    def __init__(self, argv, env, name, cwd=None, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE):
         self.name = name
-        self.child = subprocess.Popen(argv, env=env, cwd=cwd, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+        self.child = subprocess.Popen(argv, env=env, cwd=cwd, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True)
         self.out, self.err = [], []
         self.lines = queue.Queue()
         self.threads = [threading.Thread(target=self._read, args=(stream, kept, key), daemon=True)
-                        for stream, kept, key in ((self.child.stdout, self.out, "out"), (self.child.stderr, self.err, "err"))]
+                        for stream, kept, key in ((self.child.stdout, self.out, "out"), (self.child.stderr, self.err, "err")) if stream]
         for t in self.threads:
             t.start()
 
