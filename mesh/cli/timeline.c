@@ -113,6 +113,16 @@ static void add_waits(struct timeline *timeline, const cJSON *waits, uint32_t sl
     }
 }
 
+static void add_aways(struct timeline *timeline, const cJSON *aways, uint32_t slot)
+{
+    const cJSON *away = NULL;
+    cJSON_ArrayForEach(away, aways) {
+        struct item *item = timeline_add(timeline, TIMELINE_AWAY, time_of(away, "from"), xstrdup(text_of(away, "reason")));
+        item->until_unix_ms = time_of(away, "to");
+        item->slot = slot;
+    }
+}
+
 /* Who had it; how it ended is the line's own place in time if it did not end the task well. */
 static void add_attempt(struct timeline *timeline, const cJSON *attempt)
 {
@@ -130,6 +140,7 @@ static void add_attempt(struct timeline *timeline, const cJSON *attempt)
         item->until_unix_ms = ended;
         item->slot = slot;
         item->is_open = ended == 0;
+        add_aways(timeline, cJSON_GetObjectItemCaseSensitive(attempt, "away"), slot);
     }
     if (ended == 0 || strcmp(outcome, "completed") == 0)
         return;

@@ -19,6 +19,7 @@ static const struct {
 } kinds[TIMELINE_KINDS] = {
     [TIMELINE_ACCEPTED] = {"accepted", "", PRINT_CYAN},
     [TIMELINE_WAIT] = {"waited", "", PRINT_YELLOW},
+    [TIMELINE_AWAY] = {"away", "", PRINT_YELLOW},
     [TIMELINE_ATTEMPT] = {"attempt", "", PRINT_CYAN},
     [TIMELINE_ATTEMPT_END] = {"attemptEnd", "", PRINT_RED},
     [TIMELINE_IGNORED] = {"ignored", "", PRINT_YELLOW},
@@ -56,10 +57,10 @@ static int by_rank(const void *a, const void *b)
     return left->order < right->order ? -1 : 1;
 }
 
-/* Is it known by its time only? Children, and what comes from people and the environment: no attempt need be there. */
+/* Is it known by its time only? Children, a time without an environment, and what comes from people and the environment: no attempt need be there. */
 static bool is_loose(const struct item *item)
 {
-    return item->kind == TIMELINE_CHILD || item->kind == TIMELINE_IGNORED || item->kind == TIMELINE_ANSWER || item->kind == TIMELINE_CLOSED;
+    return item->kind == TIMELINE_CHILD || item->kind == TIMELINE_AWAY || item->kind == TIMELINE_IGNORED || item->kind == TIMELINE_ANSWER || item->kind == TIMELINE_CLOSED;
 }
 
 /* The attempt that a retry announces: one that is kept, one that has not begun yet, or one that is not kept any more. */
@@ -185,7 +186,7 @@ static void with_thousands(uint64_t number, char ret[PRINT_SHORT_SIZE])
 static char *behind(const struct item *item)
 {
     char took[PRINT_SHORT_SIZE] = "", count[PRINT_SHORT_SIZE], bytes[PRINT_SHORT_SIZE] = "";
-    if (item->kind == TIMELINE_WAIT)
+    if (item->kind == TIMELINE_WAIT || item->kind == TIMELINE_AWAY)
         return xstrdup("");
     if (item->until_unix_ms > item->at_unix_ms)
         print_duration(item->until_unix_ms - item->at_unix_ms, took);
@@ -219,7 +220,7 @@ static char *flat(const char *text)
 static char *text_of(const struct item *item)
 {
     char took[PRINT_SHORT_SIZE];
-    if (item->kind == TIMELINE_WAIT) {
+    if (item->kind == TIMELINE_WAIT || item->kind == TIMELINE_AWAY) {
         print_duration((item->is_open ? clock_unix_ms() : item->until_unix_ms) - item->at_unix_ms, took);
         return xasprintf("%s: %s", took, item->text);
     }

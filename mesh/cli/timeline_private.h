@@ -7,6 +7,7 @@ struct cJSON;
 enum timeline_kind {
     TIMELINE_ACCEPTED,
     TIMELINE_WAIT,
+    TIMELINE_AWAY, /* the environment, while an attempt went on */
     TIMELINE_ATTEMPT,
     TIMELINE_ATTEMPT_END,
     TIMELINE_IGNORED,

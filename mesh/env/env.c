@@ -102,6 +102,8 @@ static void take_up_durable(struct etask *task, const struct journal_row *row)
         task->engine.is_retry_safe &= !task->attempts[i].is_only_once;
     }
     event.is_held = !task->engine.is_canceling && lease_is_held(task, &task->taken_seq);
+    if (event.is_held)
+        waits_away(task);
     if (task->instance[0] && !event.is_held)
         control_stop_old(task, task->instance);
     dispatch_event(task, &event);

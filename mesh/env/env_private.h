@@ -93,6 +93,7 @@ struct attempt {
     char reason[256]; /* why it ended, for people */
     char host[AMP_NAME_MAX + 1]; /* of the instance, "": not known */
     struct waits *waits; /* before it began; NULL: none. Its own */
+    struct waits *aways; /* while it went on no environment was there; NULL: never. Its own */
     bool is_canceled; /* somebody asked for its end: also a new environment must know */
 };
 
@@ -185,8 +186,8 @@ struct etask {
     int64_t held_unix_ms;
     Amp__TaskState held_state;
     struct target *target;
+    struct lane *lane; /* in which it waits; NULL: it does not */
     struct etask *queue_prev, *queue_next;
-    bool is_queued;
     bool is_reloaded;       /* this environment found it in the journal, and nobody has begun it since */
     int64_t queued_unix_ms; /* since when it may be called; 0: not yet */
     int64_t called_unix_ms; /* the last call */
@@ -374,11 +375,18 @@ struct reason {
     char text[ENV_REASON_SIZE]; /* "": none */
 };
 
+struct lane { /* what one sender has waiting there, oldest first; gone with the last of it */
+    UT_hash_handle hh;            /* of the environment's */
+    char key[2 * AMP_NAME_MAX + 4]; /* "<sender> <target's key>" */
+    struct etask *first, *last;
+    struct lane *prev, *next;     /* in the target's round */
+};
+
 struct target { /* an agent or a skill for which tasks wait */
     UT_hash_handle hh;
     char key[AMP_NAME_MAX + 3]; /* "a:<agent>" or "s:<skill>" */
     struct env *env;
-    struct etask *first, *last;
+    struct lane *first, *last;    /* senders in turn: whose turn it is first */
     uint32_t n_tasks;             /* tasks that point here */
     uint32_t n_queued, n_untaken; /* of them: waiting; called and not taken yet */
     char waiting[ENV_REASON_SIZE]; /* why they wait; "" if they do not */
@@ -394,8 +402,11 @@ struct target { /* an agent or a skill for which tasks wait */
 
 void target_join(struct etask *task); /* gives it its target; nothing if it has one */
 void target_part(struct etask *task); /* out of its queue and target; nothing if it has none */
+/* In its sender's lane. is_first: it keeps its place, and its sender the turn. */
 void target_queue(struct etask *task, bool is_first);
 void target_unqueue(struct etask *task);
+/* Whose turn it is, out of the queue; its sender's next one comes when the other senders had theirs. NULL: nobody waits. */
+struct etask *target_next(struct target *target);
 void target_mark(struct target *target); /* it is looked at in the next tick */
 struct registry_slots target_slots(const struct target *target);
 void target_say_waiting(struct target *target, const struct registry_slots *slots);
@@ -417,6 +428,7 @@ bool waits_now(const struct etask *task);
 void waits_of(const struct etask *task, struct waits *ret);
 void waits_taken(struct etask *task, struct attempt *attempt); /* the attempt begins now */
 void waits_ended(struct etask *task);                          /* it ends now, and nobody may have begun */
+void waits_away(struct etask *task); /* its open attempt outlived the environment before, and the time without one */
 
 /* ---- dispatch.c: calls and attempts ---------------------------------------------------------------------------------- */
 
@@ -533,6 +545,7 @@ struct env {
     struct schedule_entry *schedules;
     size_t schedules_bytes;
     struct target *targets, *runnable, *runnable_last;
+    struct lane *lanes; /* by key; no more than tasks that wait */
     struct quota quota;
     struct quota_sender room;  /* of the journal: what was promised to those who found none */
     double commits_per_s;

@@ -72,8 +72,9 @@ static void refuse_reply(struct env *env, const struct waiting_reply *reply)
 void etask_drop_attempt(struct attempt *attempt)
 {
     free(attempt->waits);
+    free(attempt->aways);
     free(attempt->late);
-    attempt->waits = NULL;
+    attempt->waits = attempt->aways = NULL;
     attempt->late = NULL;
 }
 

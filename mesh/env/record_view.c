@@ -106,6 +106,7 @@ static void append_attempt(struct amp_buf *out, const struct attempt *attempt)
     if (attempt->is_canceled)
         (void)amp_buf_printf(out, ",\"canceled\":true");
     append_waits(out, "waits", attempt->waits);
+    append_waits(out, "away", attempt->aways);
     if (attempt->late)
         append_late(out, attempt);
     (void)amp_buf_append(out, "}", 1);
@@ -193,6 +194,7 @@ static void load_attempt(const cJSON *item, struct attempt *attempt)
     etask_strcpy(attempt->instance, text_of(item, "instance"));
     etask_strcpy(attempt->host, text_of(item, "host"));
     attempt->waits = load_waits(cJSON_GetObjectItemCaseSensitive(item, "waits"));
+    attempt->aways = load_waits(cJSON_GetObjectItemCaseSensitive(item, "away"));
     attempt->ready_unix_ms = time_of(item, "readyAt");
     attempt->started_unix_ms = time_of(item, "startedAt");
     attempt->ended_unix_ms = time_of(item, "endedAt");

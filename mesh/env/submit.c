@@ -468,6 +468,6 @@ void submit_done(struct etask *task, enum amp_code code)
     struct engine_event event = {.kind = ENGINE_EV_COMMITTED};
     struct env *env = task->env;
     dispatch_event(task, &event);
-    if (task->is_queued && env->n_durable > ENV_FAT_MAX)
+    if (task->lane && env->n_durable > ENV_FAT_MAX)
         etask_slim(task);
 }

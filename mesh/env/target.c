@@ -1,4 +1,5 @@
-/* Queues of durable tasks, one per agent or skill that is asked for, and when somebody is free. Which of them runs is decided here; what becomes of it then, in dispatch.c. */
+/* Queues of durable tasks, one per agent or skill that is asked for, and when somebody is free. In a queue each sender has a lane, and they take turns: who has much
+ * waiting there does not hold up who has little. Which of them runs is decided here; what becomes of it then, in dispatch.c. */
 #include "env_private.h"
 
 #include "base/alloc.h"
@@ -49,28 +50,81 @@ void target_join(struct etask *task)
     target->n_tasks++;
 }
 
-void target_queue(struct etask *task, bool is_first)
+static void round_join(struct target *target, struct lane *lane, bool is_first)
+{
+    struct lane *before = is_first ? NULL : target->last;
+    lane->prev = before;
+    lane->next = before ? NULL : target->first;
+    *(before ? &before->next : &target->first) = lane;
+    *(lane->next ? &lane->next->prev : &target->last) = lane;
+}
+
+static void round_leave(struct target *target, struct lane *lane)
+{
+    *(lane->prev ? &lane->prev->next : &target->first) = lane->next;
+    *(lane->next ? &lane->next->prev : &target->last) = lane->prev;
+    lane->prev = lane->next = NULL;
+}
+
+static struct lane *lane_of(const struct etask *task, bool is_first)
 {
     struct target *target = task->target;
-    struct etask *before = is_first ? NULL : target->last;
+    char key[sizeof((struct lane *)0)->key];
+    snprintf(key, sizeof key, "%s %s", task->from, target->key);
+    struct lane *lane;
+    HASH_FIND_STR(target->env->lanes, key, lane);
+    if (lane && !is_first)
+        return lane;
+    if (lane) {
+        round_leave(target, lane);
+    } else {
+        lane = xcalloc(1, sizeof *lane);
+        memcpy(lane->key, key, strlen(key) + 1);
+        HASH_ADD_STR(target->env->lanes, key, lane);
+    }
+    round_join(target, lane, is_first);
+    return lane;
+}
+
+void target_queue(struct etask *task, bool is_first)
+{
+    struct lane *lane = lane_of(task, is_first);
+    struct etask *before = is_first ? NULL : lane->last;
     task->queue_prev = before;
-    task->queue_next = before ? NULL : target->first;
-    *(before ? &before->queue_next : &target->first) = task;
-    *(task->queue_next ? &task->queue_next->queue_prev : &target->last) = task;
-    task->is_queued = true;
-    target->n_queued++;
+    task->queue_next = before ? NULL : lane->first;
+    *(before ? &before->queue_next : &lane->first) = task;
+    *(task->queue_next ? &task->queue_next->queue_prev : &lane->last) = task;
+    task->lane = lane;
+    task->target->n_queued++;
 }
 
 void target_unqueue(struct etask *task)
 {
-    struct target *target = task->target;
-    if (!task->is_queued)
+    struct lane *lane = task->lane;
+    if (!lane)
         return;
-    *(task->queue_prev ? &task->queue_prev->queue_next : &target->first) = task->queue_next;
-    *(task->queue_next ? &task->queue_next->queue_prev : &target->last) = task->queue_prev;
+    *(task->queue_prev ? &task->queue_prev->queue_next : &lane->first) = task->queue_next;
+    *(task->queue_next ? &task->queue_next->queue_prev : &lane->last) = task->queue_prev;
     task->queue_prev = task->queue_next = NULL;
-    task->is_queued = false;
-    target->n_queued--;
+    task->lane = NULL;
+    task->target->n_queued--;
+    if (lane->first)
+        return;
+    round_leave(task->target, lane);
+    HASH_DEL(task->env->lanes, lane);
+    free(lane);
+}
+
+struct etask *target_next(struct target *target)
+{
+    struct lane *lane = target->first;
+    if (!lane)
+        return NULL;
+    struct etask *task = lane->first;
+    round_leave(target, lane);
+    round_join(target, lane, false);
+    target_unqueue(task);
+    return task;
 }
 
 static void target_free(struct target *target)
@@ -101,7 +155,7 @@ void target_part(struct etask *task)
 
 const char *target_waiting(const struct etask *task)
 {
-    if (!task->is_queued)
+    if (!task->lane)
         return task->engine.phase == ENGINE_BACKOFF ? "the last attempt failed; the next one starts soon" : NULL;
     return task->target->waiting[0] ? task->target->waiting : "its turn has not come yet";
 }
@@ -162,9 +216,7 @@ static uint32_t run_target(struct target *target, uint32_t starts_max, bool is_p
     while (may_run && target->first && started < starts_max) {
         if (slots.free <= target->n_untaken && !(is_probe && target->n_untaken == 0))
             break;
-        struct etask *task = target->first;
-        target_unqueue(task);
-        dispatch_event(task, &start);
+        dispatch_event(target_next(target), &start);
         started++;
         is_probe = false;
         may_run = !target->refused_ms;

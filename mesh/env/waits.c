@@ -260,3 +260,18 @@ void waits_ended(struct etask *task)
     if (!task->waits && waits_now(task))
         task->waits = keep(task);
 }
+
+/* As far as is known: the journal knows to a second when its environment was there last. */
+void waits_away(struct etask *task)
+{
+    struct attempt *attempt = &task->attempts[task->n_attempts - 1];
+    int64_t from = journal_lived_unix_ms(task->env->journal), now = clock_unix_ms();
+    from = from > attempt->started_unix_ms ? from : attempt->started_unix_ms;
+    if (now - from < 1)
+        return;
+    size_t count = attempt->aways ? attempt->aways->count : 0;
+    attempt->aways = xrealloc(attempt->aways, sizeof *attempt->aways); /* one that was loaded is cut behind its last */
+    attempt->aways->count = count;
+    add_wait(attempt->aways, from, now, "the environment was away");
+    etask_changed(task);
+}

@@ -113,6 +113,20 @@ def quotas(mesh):
         check(r.status == 2 and "is not a quota" in r.err, f"--quota {bad}", r.status, r.err)
 
 
+def senders_take_turns(mesh):
+    """One has much waiting for an agent, another one task: that one does not wait for all of it, nor after a kill -9."""
+    mesh.restart_env()
+    nats, log = Nats(mesh.bus), os.path.join(mesh.home, "turns")
+    for n in range(30):
+        check("error" not in submit(nats, "many", "turns", f"many {n}\n"), "much waits")
+    check("error" not in submit(nats, "few", "turns", "few\n"), "and one task of somebody else")
+    mesh.kill_env()
+    mesh.start_env()
+    mesh.agent("turns", "--", "tee", "-a", log)
+    lines = until(lambda: os.path.exists(log) and (found := open(log).read().splitlines()) and len(found) == 31 and found, "all of it runs")
+    check(lines == ["many 0", "few", *(f"many {n}" for n in range(1, 30))], "in turn, each in its order", lines)
+
+
 def queues_are_documented(mesh):
     nats = Nats(mesh.bus)
     queues = {q["name"]: q for q in info(nats)["queues"]}
@@ -141,6 +155,7 @@ def main():
         tap.run("10,000 submits at once: accepted, none lost, within 128 MiB", ten_thousand, mesh)
         tap.run("requests larger than the memory for them come through", large_ones, mesh)
         tap.run("quotas of senders, with a time to come back", quotas, mesh)
+        tap.run("senders take turns at an agent", senders_take_turns, mesh)
         tap.run("every bounded queue is told, and documented", queues_are_documented, mesh)
         tap.run("a loop of agents ends, and is shown", a_loop_is_shown, mesh)
     tap.done()

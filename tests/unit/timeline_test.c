@@ -91,6 +91,19 @@ static void test_waits_and_attempts_stand_in_their_time(void **state)
     free(text);
 }
 
+/* The agent went on, and what it said meanwhile is between what it said before and after. */
+static void test_a_time_without_an_environment_stands_between_the_events_of_the_attempt(void **state)
+{
+    record("{\"amp/attempts\":[{\"attempt\":1,\"agent\":\"up\",\"instance\":\"i-1\",\"startedAt\":\"1970-01-01T00:00:01.005Z\",\"endedAt\":\"1970-01-01T00:00:09.000Z\",\"outcome\":\"completed\","
+           "\"away\":[{\"from\":\"1970-01-01T00:00:02.500Z\",\"to\":\"1970-01-01T00:00:05.500Z\",\"reason\":\"the environment was away\"}]}]}");
+    status(2000, "WORKING", "{\"amp/log\":{\"level\":\"info\",\"text\":\"before\"}}");
+    status(6000, "WORKING", "{\"amp/log\":{\"level\":\"info\",\"text\":\"after\"}}");
+    char *text = printed(0);
+    const char *before = strstr(text, "before\n"), *away = strstr(text, "   +1.5 s  away       3.0 s: the environment was away\n"), *after = strstr(text, "after\n");
+    assert_true(before && away && after && before < away && away < after);
+    free(text);
+}
+
 /* All within a millisecond, and the retry told a little later than the wait began: the order is that of cause and effect. */
 static void test_a_death_its_retry_the_wait_and_the_next_attempt_stand_in_this_order(void **state)
 {
@@ -259,6 +272,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_waits_and_attempts_stand_in_their_time, begin, end),
+        cmocka_unit_test_setup_teardown(test_a_time_without_an_environment_stands_between_the_events_of_the_attempt, begin, end),
         cmocka_unit_test_setup_teardown(test_a_death_its_retry_the_wait_and_the_next_attempt_stand_in_this_order, begin, end),
         cmocka_unit_test_setup_teardown(test_an_answer_while_nobody_has_the_task_begins_no_attempt, begin, end),
         cmocka_unit_test_setup_teardown(test_what_became_of_questions_is_told, begin, end),
