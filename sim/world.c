@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define START_US 1000000000ll
 #define UNIX_MS 1790000000000ll
@@ -228,6 +229,16 @@ void world_fail(const char *format, ...)
     vsnprintf(world.failure + at, sizeof world.failure - (size_t)at, format, args);
     va_end(args);
     world_trace("BROKEN: %s", world.failure);
+}
+
+/* ---- unistd.h: who it is, is part of what others are told, whose length is part of a run ------------------------------- */
+
+pid_t getpid(void) { return 12345; }
+
+int gethostname(char *name, size_t len)
+{
+    snprintf(name, len, "simulated");
+    return 0;
 }
 
 /* ---- base/clock.h, base/log.h ------------------------------------------------------------------------------------------ */
