@@ -1,7 +1,5 @@
 /* The memory of everything in this process, SQLite and the other libraries included. A run is made of small pieces that live briefly, on one thread: sizes have classes, and what is freed
- * is the next one's of its class; nothing goes back. Sanitizers have their own. */
-#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
-
+ * is the next one's of its class; nothing goes back. Sanitizers have their own: then this is not built. */
 #include <errno.h>
 #include <malloc.h>
 #include <stddef.h>
@@ -68,7 +66,7 @@ EXPORTED void *malloc(size_t size)
         errno = ENOMEM;
         return NULL;
     }
-    size_t class = class_of(size + HEAD < 2 * GRAIN ? 2 * GRAIN : size + HEAD);
+    size_t class = class_of(size < GRAIN ? GRAIN + HEAD : size + HEAD);
     struct spare *ptr = spares[class];
     if (!ptr)
         return piece_new(class);
@@ -125,4 +123,3 @@ EXPORTED void *aligned_alloc(size_t alignment, size_t size)
 
 EXPORTED void *memalign(size_t alignment, size_t size) { return aligned_alloc(alignment, size); }
 
-#endif

@@ -123,15 +123,15 @@ static void make(void)
 /* libsodium's takes the same time for every text, which is a long one. */
 static char *base64(const struct stored *stored)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=";
     char *text = xcalloc(1, (stored->len + 2) / 3 * 4 + 1), *at = text;
     for (size_t i = 0; i < stored->len; i += 3, at += 4) {
         size_t n = stored->len - i;
         uint32_t group = (uint32_t)stored->data[i] << 16 | (n > 1 ? (uint32_t)stored->data[i + 1] << 8 : 0) | (n > 2 ? stored->data[i + 2] : 0);
         at[0] = digits[group >> 18];
         at[1] = digits[group >> 12 & 63];
-        at[2] = n > 1 ? digits[group >> 6 & 63] : '=';
-        at[3] = n > 2 ? digits[group & 63] : '=';
+        at[2] = digits[n > 1 ? group >> 6 & 63 : 64];
+        at[3] = digits[n > 2 ? group & 63 : 64];
     }
     return text;
 }
