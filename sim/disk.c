@@ -12,6 +12,7 @@
 #define SECTOR 512u
 #define FILES_MAX 8
 #define SHM_REGIONS_MAX 64
+#define SHM_REGION 32768
 
 struct content {
     char name[128];
@@ -27,6 +28,7 @@ struct content {
 struct handle { /* sqlite3_file first */
     sqlite3_file base;
     struct content *content;
+    char name[128];
     int level;
     uint8_t shm_shared, shm_exclusive; /* this connection's, by slot */
     bool has_shm, is_temporary;
@@ -35,7 +37,7 @@ struct handle { /* sqlite3_file first */
 static struct {
     struct content files[FILES_MAX];
     enum disk_fault fault;
-    bool is_frozen, is_registered;
+    bool is_frozen, is_registered, is_laid_out;
     uint32_t slow_percent;
     void *shm[SHM_REGIONS_MAX];
     int shm_shared[SQLITE_SHM_NLOCK];
@@ -184,7 +186,8 @@ static int file_write(sqlite3_file *file, const void *buf, int amount, sqlite3_i
 {
     struct content *content = ((struct handle *)file)->content;
     size_t end = (size_t)at + (size_t)amount;
-    point_pass(POINT_WRITE, NULL);
+    if (!is_lost())
+        point_pass(POINT_WRITE, NULL); /* the dead die no more */
     if (is_lost() || disk.fault == DISK_BROKEN)
         return SQLITE_IOERR_WRITE;
     if (disk.fault == DISK_FULL)
@@ -212,7 +215,8 @@ static int file_truncate(sqlite3_file *file, sqlite3_int64 size)
 static int file_sync(sqlite3_file *file, int flags)
 {
     struct content *content = ((struct handle *)file)->content;
-    point_pass(POINT_SYNC, NULL);
+    if (!is_lost())
+        point_pass(POINT_SYNC, NULL);
     if (disk.fault == DISK_LIES && !is_lost()) {
         forget_dirty(content);
         disk.fault = DISK_SOUND;
@@ -292,7 +296,7 @@ static int shm_map(sqlite3_file *file, int region, int size, int extend, void vo
 {
     struct handle *handle = (struct handle *)file;
     *ret = NULL;
-    if (region >= SHM_REGIONS_MAX)
+    if (region >= SHM_REGIONS_MAX || size != SHM_REGION)
         return SQLITE_IOERR_SHMMAP;
     if (!handle->has_shm)
         disk.shm_users++;
@@ -344,10 +348,8 @@ static void shm_barrier(sqlite3_file *file) {}
 
 static void shm_clear(void)
 {
-    for (size_t i = 0; i < SHM_REGIONS_MAX; i++) {
-        free(disk.shm[i]);
-        disk.shm[i] = NULL;
-    }
+    for (size_t i = 0; i < SHM_REGIONS_MAX && disk.shm[i]; i++)
+        memset(disk.shm[i], 0, SHM_REGION); /* connections that are kept still look there */
     memset(disk.shm_shared, 0, sizeof disk.shm_shared);
     memset(disk.shm_exclusive, 0, sizeof disk.shm_exclusive);
     disk.shm_users = 0;
@@ -358,7 +360,7 @@ static int shm_unmap(sqlite3_file *file, int is_deleted)
     struct handle *handle = (struct handle *)file;
     for (int slot = 0; slot < SQLITE_SHM_NLOCK; slot++)
         shm_release(handle, slot);
-    if (handle->has_shm && --disk.shm_users == 0)
+    if (handle->has_shm && disk.shm_users > 0 && --disk.shm_users == 0)
         shm_clear();
     handle->has_shm = false;
     return SQLITE_OK;
@@ -387,6 +389,7 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int 
     if (!content)
         return SQLITE_CANTOPEN;
     handle->content = content;
+    snprintf(handle->name, sizeof handle->name, "%s", name);
     handle->base.pMethods = &methods;
     if (ret_flags)
         *ret_flags = flags;
@@ -443,6 +446,7 @@ void disk_begin(void)
     disk.fault = DISK_SOUND;
     disk.is_frozen = false;
     disk.slow_percent = 0;
+    disk.is_laid_out = false;
 }
 
 void disk_end(void)
@@ -477,6 +481,33 @@ void disk_lay_out(const char *path)
     memcpy(content->now, image.data, image.len);
     memcpy(content->synced, image.data, image.len);
     content->len = content->synced_len = image.len;
+    disk.is_laid_out = true;
+}
+
+/* ---- for connections that outlive their process (sqlite.c) ---------------------------------------------------------------------- */
+
+static bool is_let_go(const struct handle *handle)
+{
+    return handle && handle->base.pMethods == &methods && handle->level <= SQLITE_LOCK_SHARED && !handle->shm_shared && !handle->shm_exclusive;
+}
+
+bool disk_may_keep(const struct sqlite3_file *file, const struct sqlite3_file *log)
+{
+    static const uint8_t first[4];
+    const struct handle *handles[] = {(const struct handle *)file, (const struct handle *)log};
+    if (!disk.is_laid_out || !is_let_go(handles[0]) || !is_let_go(handles[1]))
+        return false;
+    return handles[1]->content->len == 0 || memcmp(handles[1]->content->now + 12, first, sizeof first) == 0; /* a log that was begun again has another number, which a connection keeps */
+}
+
+void disk_open_again(struct sqlite3_file *file, struct sqlite3_file *log)
+{
+    struct handle *handles[] = {(struct handle *)file, (struct handle *)log};
+    for (int i = 0; i < 2; i++) {
+        handles[i]->content = find(handles[i]->name, true);
+        handles[i]->content->shared += handles[i]->level == SQLITE_LOCK_SHARED;
+        disk.shm_users += handles[i]->has_shm;
+    }
 }
 
 void disk_fault(enum disk_fault fault) { disk.fault = fault; }

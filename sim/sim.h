@@ -118,6 +118,14 @@ void disk_thaw(bool is_power_cut);
 uint32_t disk_sync_ms(void); /* how long the next one takes */
 void disk_slow(uint32_t percent); /* chance of a sync that hangs for a while */
 
+/* ---- sqlite.c: connections are kept from one process to the next, and to the next seed --------------------------------- */
+
+/* Those that are kept; before a file that is no copy of the one that was laid out. */
+void connections_forget(void);
+struct sqlite3_file;
+bool disk_may_keep(const struct sqlite3_file *file, const struct sqlite3_file *log); /* nothing of them is locked, the log is a first one */
+void disk_open_again(struct sqlite3_file *file, struct sqlite3_file *log);
+
 /* ---- agent.c: the program behind a sidecar -------------------------------------------------------------------------- */
 
 struct agent_habits { /* passed as the sidecar's argv */
