@@ -83,8 +83,10 @@ static void on_commit(void *ctx, enum amp_code code)
     task->n_in_journal--;
     task->env->commits_now++;
     task->env->unwritten_bytes -= commit->bytes;
-    if (code != AMP_OK)
+    if (code != AMP_OK) {
+        task->is_unwritten = true;
         env_request_tick(task->env); /* which gives up what is in memory */
+    }
     for (size_t i = 0; code == AMP_OK && i < commit->n_frames; i++) {
         task->n_committed = commit->frames[i].seq + (uint32_t)commit->frames[i].n_events - 1;
         publish_frame(task, &commit->frames[i]);

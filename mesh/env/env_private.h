@@ -161,6 +161,7 @@ struct etask {
     size_t n_refs, cap_refs;
     char *cancel_reason; /* or NULL */
     bool is_dirty, wants_row, wants_request;
+    bool is_unwritten; /* the journal refused some of it: what is here is more than anybody may be told */
     struct etask *next_dirty; /* in env->dirty or, if is_later, in env->later */
     bool is_later;
     uint32_t n_in_journal; /* batches under way */

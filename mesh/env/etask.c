@@ -115,14 +115,20 @@ void etask_free(struct etask *task)
     free(task);
 }
 
-bool etask_is_over(const struct etask *task)
+/* Ended, and nothing more is to be written or can be. */
+static bool is_idle(const struct etask *task)
 {
     return task->is_ended && task->n_in_journal == 0 && task->n_refs == 0 && !task->wants_row;
 }
 
+bool etask_is_over(const struct etask *task)
+{
+    return is_idle(task) && !task->is_unwritten;
+}
+
 void etask_release(struct etask *task)
 {
-    if (etask_is_over(task) && !task->call && !task->watchers && !task->replies)
+    if (is_idle(task) && !task->call && !task->watchers && !task->replies)
         etask_free(task);
 }
 
