@@ -102,16 +102,9 @@ static bool prepare(struct import *import, int kind)
     return is_prepared && sqlite3_prepare_v2(import->store.db, sql, -1, &import->compare[kind], NULL) == SQLITE_OK;
 }
 
-static bool bind_value(sqlite3_stmt *statement, int at, const char *name, const cJSON *value)
+static bool bind_bytes(sqlite3_stmt *statement, int at, const cJSON *value)
 {
-    const cJSON *blob = cJSON_IsObject(value) ? cJSON_GetObjectItemCaseSensitive(value, "base64") : NULL;
-    if (!value)
-        return sqlite3_bind_null(statement, at) == SQLITE_OK;
-    if (cJSON_IsNumber(value))
-        return is_integer(value, most_of(name)) && sqlite3_bind_int64(statement, at, (sqlite3_int64)value->valuedouble) == SQLITE_OK;
-    if (cJSON_IsString(value))
-        return sqlite3_bind_text(statement, at, value->valuestring, -1, SQLITE_TRANSIENT) == SQLITE_OK;
-    const char *encoded = cJSON_GetStringValue(blob);
+    const char *encoded = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(value, "base64"));
     if (!encoded)
         return false;
     size_t len = strlen(encoded), size = 0;
@@ -120,6 +113,21 @@ static bool bind_value(sqlite3_stmt *statement, int at, const char *name, const 
                     sqlite3_bind_blob64(statement, at, data, size, SQLITE_TRANSIENT) == SQLITE_OK;
     free(data);
     return is_bound;
+}
+
+/* Only what the column has itself: SQLite would make a number of a text, and a text of a number, behind the back of the seal. */
+static bool bind_value(sqlite3_stmt *statement, int at, const char *table, const char *name, const cJSON *value)
+{
+    const char *type = "";
+    if (!value)
+        return sqlite3_bind_null(statement, at) == SQLITE_OK;
+    if (sqlite3_table_column_metadata(sqlite3_db_handle(statement), NULL, table, name, &type, NULL, NULL, NULL, NULL) != SQLITE_OK)
+        return false;
+    if (strcmp(type, "INTEGER") == 0)
+        return is_integer(value, most_of(name)) && sqlite3_bind_int64(statement, at, (sqlite3_int64)value->valuedouble) == SQLITE_OK;
+    if (strcmp(type, "TEXT") == 0)
+        return cJSON_IsString(value) && sqlite3_bind_text(statement, at, value->valuestring, -1, SQLITE_TRANSIENT) == SQLITE_OK;
+    return cJSON_IsObject(value) && bind_bytes(statement, at, value);
 }
 
 #define COLUMN_NAME_SIZE 32u
@@ -132,7 +140,7 @@ static bool bind_row(sqlite3_stmt *statement, const struct chain_table *table, c
         char *name = ret;
         size_t n = strcspn(at, ",");
         snprintf(name, COLUMN_NAME_SIZE, "%.*s", (int)n, at);
-        if (!bind_value(statement, (int)i, name, cJSON_GetObjectItemCaseSensitive(row, name)))
+        if (!bind_value(statement, (int)i, table->name, name, cJSON_GetObjectItemCaseSensitive(row, name)))
             return false;
         at += n + (at[n] ? 2 : 0);
     }
@@ -238,7 +246,7 @@ static enum amp_code add_row(struct import *import, const cJSON *line)
     int status = bind_row(insert, &chain_tables[kind], row, column) ? sqlite3_step(insert) : SQLITE_MISMATCH;
     sqlite3_reset(insert);
     if (status == SQLITE_MISMATCH)
-        return refuse(import, AMP_MALFORMED, "%s: neither a text, nor bytes as base64, nor a whole number that it can have", column);
+        return refuse(import, AMP_MALFORMED, "%s: it is not what this column has: a text, bytes as base64, or a whole number in its range", column);
     if (status != SQLITE_DONE)
         return refuse(import, (status & 0xff) == SQLITE_CONSTRAINT ? AMP_MALFORMED : AMP_JOURNAL, "the row cannot be written: %s",
                       sqlite3_errmsg(import->store.db));
@@ -327,6 +335,23 @@ static enum amp_code read_lines(struct import *import)
     return code;
 }
 
+/* On what is left of such a task no environment would begin. */
+static enum amp_code check_open(struct import *import)
+{
+    static const char sql[] = "SELECT id FROM tasks WHERE open = 1 AND durable = 1 AND events <> (SELECT coalesce(sum(count), 0) FROM events WHERE task = tasks.id) LIMIT 1";
+    sqlite3_stmt *statement = NULL;
+    enum amp_code code = AMP_OK;
+    int status = sqlite3_prepare_v2(import->store.db, sql, -1, &statement, NULL) == SQLITE_OK ? sqlite3_step(statement) : SQLITE_ERROR;
+    if (status == SQLITE_ROW) {
+        code = amp_error_set(import->err, AMP_MALFORMED, "", "task %.64s has not ended, and not all of its events are there", (const char *)sqlite3_column_text(statement, 0));
+        amp_error_hint(import->err, "--ended leaves such tasks out");
+    } else if (status != SQLITE_DONE) {
+        code = amp_error_set(import->err, AMP_JOURNAL, "", "the journal cannot be read: %s", sqlite3_errmsg(import->store.db));
+    }
+    sqlite3_finalize(statement);
+    return code;
+}
+
 static enum amp_code run(struct import *import, int64_t now_unix_ms)
 {
     struct store *store = &import->store;
@@ -338,6 +363,8 @@ static enum amp_code run(struct import *import, int64_t now_unix_ms)
         return amp_error_set(import->err, code == AMP_OK ? AMP_JOURNAL : code, "", "the journal cannot be written: %s", sqlite3_errmsg(store->db));
     crypto_generichash_init(&import->hash, NULL, 0, 32);
     code = read_lines(import);
+    if (code == AMP_OK)
+        code = check_open(import);
     if (code == AMP_OK && (!boot_raise(store, import->boot, now_unix_ms) || !chain_add(store, now_unix_ms) || sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK))
         code = amp_error_set(import->err, AMP_JOURNAL, "", "the journal cannot be written: %s", sqlite3_errmsg(store->db));
     if (code != AMP_OK) {

@@ -298,6 +298,63 @@ static void lost_line(struct session *session, struct amp_bytes line, const stru
         session->handlers.on_bad_line(session->ctx, line, err);
 }
 
+static size_t skip_string(struct amp_bytes line, size_t at)
+{
+    while (at < line.len && line.data[at] != '"')
+        at += line.data[at] == '\\' ? 2 : 1;
+    return at < line.len ? at : line.len;
+}
+
+/* The value of a member of the outermost object, to its end or the line's, in a line that is not taken: how deep or large its other values are does not matter. */
+static struct amp_bytes find_member(struct amp_bytes line, const char *name)
+{
+    size_t depth = 0, len = strlen(name);
+    for (size_t i = 0; i < line.len; i++) {
+        uint8_t c = line.data[i];
+        depth += c == '{' || c == '[';
+        depth -= depth > 0 && (c == '}' || c == ']');
+        if (c != '"')
+            continue;
+        size_t start = i + 1, end = skip_string(line, start), at = end + 1;
+        while (at < line.len && line.data[at] == ' ')
+            at++;
+        if (depth == 1 && at < line.len && line.data[at] == ':' && end - start == len && memcmp(line.data + start, name, len) == 0)
+            return (struct amp_bytes){line.data + at + 1, line.len - at - 1};
+        i = end;
+    }
+    return (struct amp_bytes){0};
+}
+
+/* A request that is refused for what is in it is answered under its own id: who waits for that answer would wait for ever. The caller's to delete; NULL: it is no request, or has none. */
+static cJSON *find_id(struct amp_bytes line)
+{
+    struct amp_bytes value = find_member(line, "id");
+    cJSON *id = NULL;
+    size_t start = 0, end;
+    while (start < value.len && value.data[start] == ' ')
+        start++;
+    if (start == value.len || !find_member(line, "method").data)
+        return NULL;
+    if (value.data[start] == '"')
+        end = skip_string(value, start + 1) + 1;
+    else
+        for (end = start; end < value.len && strchr("+-.0123456789eE", value.data[end]) && value.data[end];)
+            end++;
+    if (end > value.len || amp_json_parse((struct amp_bytes){value.data + start, end - start}, &id, NULL) != AMP_OK || !id_is_good(id)) {
+        cJSON_Delete(id);
+        return NULL;
+    }
+    return id;
+}
+
+static void refuse_unread(struct session *session, struct amp_bytes line, const struct amp_error *err)
+{
+    cJSON *id = find_id(line);
+    refuse_line(session, id, RPC_PARSE, err);
+    cJSON_Delete(id);
+    lost_line(session, line, err);
+}
+
 static void take_line(struct session *session, struct amp_bytes line)
 {
     size_t start = 0;
@@ -315,8 +372,7 @@ static void take_line(struct session *session, struct amp_bytes line)
     struct amp_error err = {0};
     cJSON *frame = NULL;
     if (amp_json_parse(line, &frame, &err) != AMP_OK) {
-        refuse_line(session, NULL, RPC_PARSE, &err);
-        lost_line(session, line, &err);
+        refuse_unread(session, line, &err);
         return;
     }
     const cJSON *method = cJSON_GetObjectItemCaseSensitive(frame, "method");

@@ -185,6 +185,20 @@ def hostile_exports(mesh):
             f.write(sealed([head, line]))
         r = mesh.run("env", "import", "--journal", other, file)
         check(r.status == 2 and f"line 2: {field}:" in r.err, "a number that it cannot have", text, r.status, r.err)
+    for field, text in (("version", '"1"'), ("at", '"-1"'), ("key", "7"), ("value", '"MQ=="'), ("value", "7"), ("key", '{"base64":"MQ=="}')):
+        with open(file, "wb") as f:
+            f.write(sealed([head, json.dumps({"table": "kv", "row": dict(row, **{field: "@"})}).replace('"@"', text)]))
+        r = mesh.run("env", "import", "--journal", other, file)
+        check(r.status == 2 and f"line 2: {field}:" in r.err, "nor a value of another type, which SQLite would turn into its own", field, text, r.status, r.err)
+    open_task = mesh.run("ask", "nobody", "open", "--durable", "--detach").ok().out.strip()
+    mesh.run("env", "export", file + ".open").ok()
+    with open(file + ".open", encoding="utf-8") as f:
+        lines = f.read().splitlines()[:-1]
+    with open(file, "wb") as f:
+        f.write(sealed([line for line in lines if not (f'"{open_task}"' in line and '"table":"events"' in line)]))
+    r = mesh.run("env", "import", "--journal", other, "--continue", file)
+    check(r.status == 2 and open_task in r.err and "not all of its events" in r.err and "--ended" in r.err, "nor an open task without its events", r.status, r.err)
+    mesh.run("task", "cancel", open_task).ok()
     for rows in ("1e300", "-1", "0.5", "null"):
         with open(file, "wb") as f:
             f.write(sealed([head]).replace(b'"rows": 0', b'"rows": ' + rows.encode()))

@@ -142,16 +142,20 @@ def worker_tricks(mesh):
     """Results for tasks of others, twice, for nobody; ids of every JSON type; lines that end in the middle."""
     s = dial(mesh)
     f = s.makefile("rwb")
+    deep = []
+    for _ in range(200):
+        deep = [deep]
     lines = [
         {"jsonrpc": "2.0", "id": i, "method": m, "params": p}
         for i, (m, p) in enumerate([("task.complete", {"taskId": "t-nobody"}), ("task.emit", {"taskId": "t-nobody", "text": "x"}), ("task.fail", {"taskId": ["x"]}), ("hello", {"role": "king"}),
-                                    ("hello", {"card": "x" * 1000}), ("send", {"agent": "steady", "text": 7}), ("send", {"agent": {"a": 1}, "text": "x"}), ("kv.put", {"scope": "shared", "key": "a" * 300, "value": 1}), ("__proto__", {})])]
+                                    ("hello", {"card": "x" * 1000}), ("send", {"agent": "steady", "text": 7}), ("send", {"agent": {"a": 1}, "text": "x"}), ("kv.put", {"scope": "shared", "key": "a" * 300, "value": 1}), ("__proto__", {}),
+                                    ("kv.put", {"key": "k", "value": deep}), ("kv.put", {"key": "k", "value": [0] * 5000}), ("send", {"to": "steady", "text": "a\0b"}), ("kv.put", {"key": "k", "value": 10 ** 400})])]
     for line in lines:
         f.write(json.dumps(line).encode() + b"\n")
     f.flush()
     for line in lines:
         answer = json.loads(f.readline())
-        check("error" in answer and answer["error"]["message"], f"{line['method']} {str(line['params'])[:60]} is refused with words", answer)
+        check("error" in answer and answer["error"]["message"] and answer["id"] == line["id"], f"{line['method']} {str(line['params'])[:60]} is refused with words, under its id", answer)
     for ident in ("true", "[1]", '{"a":1}', "1e400", "-0.5", '"' + "i" * 5000 + '"'):
         f.write(b'{"jsonrpc":"2.0","id":%s,"method":"nothing"}\n' % ident.encode())
     f.write(b'{"jsonrpc":"2.0","id":"end","method":"nothing"}\n')

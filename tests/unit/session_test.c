@@ -202,8 +202,8 @@ static void test_half_lines_wait_for_their_other_half(void **state)
 static void test_a_bad_line_gets_an_error_with_id_null_and_the_connection_lives(void **state)
 {
     static const char *const lines[] = {
-        "garbage\n", "{\n", "{\"id\":1,\"id\":1,\"method\":\"x\"}\n", "[1]\n", "{}\n", "{\"id\":1}\n", "{\"method\":7,\"id\":1}\n", "{\"id\":\"x\",\"result\":1}\n",
-        "{\"id\":-1,\"result\":1}\n", "{\"id\":1,\"error\":\"text\"}\n", "{\"id\":1,\"method\":\"\xff\"}\n", "{\"id\":1,\"method\":\"a\\u0000b\"}\n", "{\"id\":{},\"method\":\"x\"}\n",
+        "garbage\n", "{\n", "{\"id\":1,\"id\":1}\n", "[1]\n", "{}\n", "{\"id\":1}\n", "{\"method\":7,\"id\":1}\n", "{\"id\":\"x\",\"result\":1}\n",
+        "{\"id\":-1,\"result\":1}\n", "{\"id\":1,\"error\":\"text\"}\n", "{\"method\":\"\xff\"}\n", "{\"params\":{\"id\":1},\"method\":\"a\\u0000b\"}\n", "{\"id\":{},\"method\":\"x\"}\n",
     };
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
         struct world *world = world_new(false);
@@ -255,19 +255,36 @@ static void test_thirty_two_bad_lines_in_a_row_close_and_a_good_one_starts_anew(
     world_free(world);
 }
 
-static void test_json_nested_too_deep_is_refused(void **state)
+static void test_a_request_that_is_refused_for_what_is_in_it_is_answered_under_its_id(void **state)
+{
+    static const char *const lines[] = {
+        "{\"id\":7,\"id\":7,\"method\":\"x\"}\n", "{\"id\":7,\"method\":\"\xff\"}\n", "{\"method\":\"a\\u0000b\",\"params\":{\"id\":1,\"a\":\"\\\"id\\\":2\"}, \"id\" : 7}\n",
+        "{\"params\":[[{\"id\":1}],1e999],\"method\":\"x\",\"id\":7}\n", "{\"id\":7,\"method\":\"x\",\"params\":{\n",
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        struct world *world = world_new(false);
+        feed(world, lines[i]);
+        if (!strstr(written(world), "\"id\":7,\"error\":{\"code\":-32700"))
+            fail_msg("%s → %s", lines[i], written(world));
+        assert_int_equal(world->n_requests, 0);
+        world_free(world);
+    }
+}
+
+static void test_json_nested_too_deep_is_refused_under_its_id(void **state)
 {
     struct world *world = world_new(false);
     struct amp_buf line;
     amp_buf_init(&line, 1u << 20);
-    assert_int_equal(amp_buf_printf(&line, "{\"id\":1,\"method\":\"x\",\"params\":{\"a\":"), AMP_OK);
-    for (int i = 0; i < 100000; i++)
-        assert_int_equal(amp_buf_append(&line, "[", 1), AMP_OK);
-    assert_int_equal(amp_buf_append(&line, "\n", 1), AMP_OK);
+    assert_int_equal(amp_buf_printf(&line, "{\"method\":\"x\",\"params\":{\"a\":"), AMP_OK);
+    for (int i = 0; i < 200000; i++)
+        assert_int_equal(amp_buf_append(&line, i < 100000 ? "[" : "]", 1), AMP_OK);
+    assert_int_equal(amp_buf_printf(&line, "},\"id\":\"seven\"}\n"), AMP_OK);
     session_feed(world->session, amp_buf_bytes(&line));
     turn(world, 3);
     assert_int_equal(world->n_requests, 0);
-    assert_non_null(strstr(written(world), "\"id\":null"));
+    assert_non_null(strstr(written(world), "\"id\":\"seven\",\"error\""));
+    assert_non_null(strstr(written(world), "too_deep"));
     amp_buf_done(&line);
     world_free(world);
 }
@@ -444,7 +461,8 @@ int main(void)
         cmocka_unit_test(test_params_that_are_no_object_are_refused_under_the_requests_id),
         cmocka_unit_test(test_an_id_of_many_bytes_is_refused),
         cmocka_unit_test(test_thirty_two_bad_lines_in_a_row_close_and_a_good_one_starts_anew),
-        cmocka_unit_test(test_json_nested_too_deep_is_refused),
+        cmocka_unit_test(test_a_request_that_is_refused_for_what_is_in_it_is_answered_under_its_id),
+        cmocka_unit_test(test_json_nested_too_deep_is_refused_under_its_id),
         cmocka_unit_test(test_a_line_over_a_mebibyte_is_one_bad_line_and_the_next_one_counts),
         cmocka_unit_test(test_a_line_of_exactly_a_mebibyte_is_taken),
         cmocka_unit_test(test_in_jsonl_other_lines_are_text_and_never_bad),
