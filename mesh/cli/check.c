@@ -88,26 +88,13 @@ static void check_home(struct check *check)
         add(check, "home", RESULT_OK, "%.200s", path);
 }
 
-static void on_due(void *ctx)
-{
-    loop_stop(ctx, 0);
-}
-
-static void pause_for(struct cli *cli, uint32_t ms)
-{
-    struct loop_timer *timer = loop_timer_new(cli->loop, on_due, cli->loop);
-    loop_timer_set(timer, ms);
-    loop_run(cli->loop);
-    loop_timer_free(timer);
-}
-
 static void check_server(struct check *check)
 {
     struct cli *cli = &check->cli;
     const struct bus_info *info = bus_info(cli->bus);
     int64_t end = clock_mono_ms() + INFO_MAX_MS;
     while (info->version[0] == '\0' && clock_mono_ms() < end && bus_is_up(cli->bus))
-        pause_for(cli, INFO_PROBE_MS);
+        cli_pause(cli, INFO_PROBE_MS);
     if (info->version[0] == '\0') {
         hint(add(check, "server", RESULT_WARNING, "does not tell its version"), "amesh check again");
         return;
@@ -286,7 +273,7 @@ static bool settle_stream(struct check *check)
             return true;
         if (clock_mono_ms() >= end || !bus_is_up(check->cli.bus))
             return is_made;
-        pause_for(&check->cli, STREAM_PROBE_MS);
+        cli_pause(&check->cli, STREAM_PROBE_MS);
         ping(check, on_stream, &err);
     }
 }
@@ -431,7 +418,7 @@ static void print_json_form(const struct check *check, bool is_ok)
 static void pause_and_reopen(struct check *check)
 {
     struct cli *cli = &check->cli;
-    pause_for(cli, RETRY_MS);
+    cli_pause(cli, RETRY_MS);
     if (cli->bus != NULL && !bus_is_up(cli->bus)) {
         bus_free(cli->bus);
         cli->bus = NULL;

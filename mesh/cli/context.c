@@ -207,6 +207,19 @@ int cli_request(struct cli *cli, const Amp__EnvRequest *request, int (*on_reply)
     return err.code == AMP_OK ? status : cli_fail(cli, &err, NULL);
 }
 
+static void on_pause_over(void *ctx)
+{
+    loop_stop(ctx, 0);
+}
+
+void cli_pause(struct cli *cli, uint32_t ms)
+{
+    struct loop_timer *timer = loop_timer_new(cli->loop, on_pause_over, cli->loop);
+    loop_timer_set(timer, ms);
+    loop_run(cli->loop);
+    loop_timer_free(timer);
+}
+
 /* ---- lists in pages ------------------------------------------------------------------------------------ */
 
 struct pages {

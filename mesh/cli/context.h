@@ -51,6 +51,8 @@ int cli_request(struct cli *cli, const Amp__EnvRequest *request, int (*on_reply)
 /* The same, but an error goes to *reterr and is not printed. on_reply may be NULL. */
 int cli_ask_env(struct cli *cli, const Amp__EnvRequest *request, int (*on_reply)(void *ctx, const Amp__EnvReply *reply), void *ctx,
                 struct amp_error *reterr);
+/* The loop runs on for so long. */
+void cli_pause(struct cli *cli, uint32_t ms);
 
 /* The same two for a list: `take` gets every page (amp.md 10.1.2), or as many as it takes until its result is not 0; CLI_ENOUGH ends it well. */
 #define CLI_ENOUGH (-1)

@@ -526,6 +526,7 @@ struct env {
     uint32_t boot, n_leases, lease_ms; /* boot 0: not written down yet */
     struct late_write *late_writes; /* lease.c */
     uint32_t n_late_writes;
+    int64_t fork_from_us; /* before it no fork is begun: fork.c */
     struct loop_tick *tick;
     struct loop_timer *sweep, *backlog, *stop_timer;
     struct amp_arena arena;   /* of the message at hand */

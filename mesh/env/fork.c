@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/form.h"
 #include "env/inbox.h"
 
@@ -14,6 +15,8 @@
 #include <string.h>
 
 #define BODY_BYTES_MAX (2 * (size_t)AMP_WIRE_BYTES_MAX)
+#define SHORT_US 10000 /* a fork that takes longer */
+#define REST 3         /* is followed by so many times that long without one */
 
 struct asked { /* a question of the task that is forked, and what was answered */
     struct asked *next;
@@ -288,8 +291,25 @@ static void fork_done(struct fork *fork)
     amp_fold_free(fork->fold);
 }
 
+/* A large past is read in one go, while which nobody else is served, not even who must know that its lease goes on: large forks have a part of the time only. */
+static bool is_too_soon(const struct ask *ask, int64_t now_us)
+{
+    struct amp_error err = {0};
+    if (now_us >= ask->env->fork_from_us)
+        return false;
+    uint32_t wait_ms = (uint32_t)((ask->env->fork_from_us - now_us) / 1000) + 1;
+    amp_error_set(&err, AMP_OVERLOADED, "", "forks of large tasks take turns with everything else");
+    err.retry_after_ms = wait_ms + env_random(ask->env) % (wait_ms + 1);
+    counter_add(COUNTER_env_full_refused, 1);
+    env_refuse(ask->env, ask->reply, ask->encoding, &err);
+    return true;
+}
+
 void fork_verb(const struct ask *ask)
 {
+    int64_t begun_us = clock_mono_us();
+    if (is_too_soon(ask, begun_us))
+        return;
     struct fork fork = {.env = ask->env, .wanted = ask->request->fork};
     struct amp_error err = {0};
     fork.asked_last = &fork.asked;
@@ -305,4 +325,7 @@ void fork_verb(const struct ask *ask)
         env_refuse(ask->env, ask->reply, ask->encoding, &err);
     }
     fork_done(&fork);
+    int64_t now_us = clock_mono_us();
+    if (now_us - begun_us > SHORT_US)
+        ask->env->fork_from_us = now_us + REST * (now_us - begun_us);
 }

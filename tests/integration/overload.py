@@ -127,6 +127,23 @@ def senders_take_turns(mesh):
     check(lines == ["many 0", "few", *(f"many {n}" for n in range(1, 30))], "in turn, each in its order", lines)
 
 
+def large_forks(mesh):
+    """A flood of forks of a task with a long past: some are told when to come back, and do come through then."""
+    agent = mesh.agent("long-past", "--", "sh", "-c", "head -c 12000000 /dev/zero | tr '\\0' x")
+    task = mesh.run("ask", "--detach", "long-past", "speak").ok().out.strip()
+    until(lambda: known(mesh, "long-past")[task] == "TASK_STATE_COMPLETED", "it has spoken")
+    agent.stop()
+    last = len(mesh.run("task", "show", task, "--events", "--json").ok().out.splitlines())
+    nats = Nats(mesh.bus)
+    nats.sub("_INBOX.forks")
+    for _ in range(20):
+        nats.pub("amp.env.fork.tester", envelope("tester", "fork", {"id": task, "seq": last - 1}), "_INBOX.forks")
+    answers = [json.loads(nats.next(60)[3])["envReply"] for _ in range(20)]
+    refused = [a["error"] for a in answers if "error" in a]
+    check(0 < len(refused) < 20 and all(e["name"] == "overloaded" and e["retryAfterMs"] > 0 for e in refused), "they take turns with all that others want", answers)
+    check(mesh.run("task", "fork", task, "--from", str(last - 1)).ok().out.startswith("t-"), "and amesh waits for its turn")
+
+
 def queues_are_documented(mesh):
     nats = Nats(mesh.bus)
     queues = {q["name"]: q for q in info(nats)["queues"]}
@@ -156,6 +173,7 @@ def main():
         tap.run("requests larger than the memory for them come through", large_ones, mesh)
         tap.run("quotas of senders, with a time to come back", quotas, mesh)
         tap.run("senders take turns at an agent", senders_take_turns, mesh)
+        tap.run("forks of a large task leave others their time", large_forks, mesh)
         tap.run("every bounded queue is told, and documented", queues_are_documented, mesh)
         tap.run("a loop of agents ends, and is shown", a_loop_is_shown, mesh)
     tap.done()
