@@ -36,6 +36,7 @@ static int end(void **state)
 struct wanted { /* of a schedule */
     const char *id, *cron, *overlap, *key, *text, *zone;
     uint32_t every_ms, count;
+    bool has_no_runs; /* a count that is given, and is 0 */
 };
 
 static enum amp_code add(struct env_world *world, const struct wanted *wanted)
@@ -63,7 +64,7 @@ static enum amp_code add(struct env_world *world, const struct wanted *wanted)
     schedule.overlap = (char *)wanted->overlap;
     schedule.has_every_ms = wanted->every_ms > 0;
     schedule.every_ms = wanted->every_ms;
-    schedule.has_count = wanted->count > 0;
+    schedule.has_count = wanted->count > 0 || wanted->has_no_runs;
     schedule.count = wanted->count;
     schedule.submit = &submit;
     command.op = AMP__SCHEDULE_OP__SCHEDULE_ADD;
@@ -254,7 +255,7 @@ static void test_what_cannot_be_meant_is_refused(void **state)
 {
     static const struct wanted wrong[] = {
         {.every_ms = 999}, {.cron = "* * * *"}, {.cron = "* * * * *", .every_ms = 1000}, {0}, {.cron = "@daily", .zone = "Mars/Olympus"}, {.every_ms = 1000, .zone = "UTC"},
-        {.every_ms = 1000, .overlap = "maybe"}, {.cron = "0 0 30 2 *"},
+        {.every_ms = 1000, .overlap = "maybe"}, {.cron = "0 0 30 2 *"}, {.every_ms = 1000, .has_no_runs = true},
     };
     struct env_world *world = *state;
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
