@@ -70,9 +70,14 @@ enum amp_code amp_buf_append(struct amp_buf *buf, const void *data, size_t len)
 enum amp_code amp_buf_printf(struct amp_buf *buf, const char *fmt, ...)
 {
     va_list args;
+    size_t room = buf->data && !buf->is_full ? buf->cap - buf->len : 0; /* mostly it fits, and is made once */
     va_start(args, fmt);
-    int len = vsnprintf(NULL, 0, fmt, args);
+    int len = vsnprintf(room > 0 ? (char *)buf->data + buf->len : NULL, room, fmt, args);
     va_end(args);
+    if (len >= 0 && (size_t)len < room && (size_t)len <= buf->max - buf->len) {
+        buf->len += (size_t)len;
+        return AMP_OK;
+    }
     enum amp_code code = len < 0 ? AMP_INVALID : buf_reserve(buf, (size_t)len);
     if (code == AMP_OK && buf->cap - buf->len <= (size_t)len)
         code = buf_grow(buf, buf->len + (size_t)len + 1);

@@ -57,13 +57,14 @@ enum amp_code amp_subject_build(enum amp_subject_kind kind, const char *a, const
         return amp_error_set(reterr, AMP_INVALID, "kind", "there is no subject of kind %d", (int)kind);
     const struct subject_form *form = &forms[kind];
     char made[AMP_SUBJECT_SIZE];
-    int len = snprintf(made, sizeof(made), ROOT ".%s", form->word);
+    char *end = stpcpy(stpcpy(made, ROOT "."), form->word);
     for (int i = 0; i < form->n_tokens && i < TOKENS_MAX; i++) {
         enum amp_code code = token_check(form, i, tokens, reterr);
         if (code != AMP_OK)
             return code;
         /* At most 3 × 64 characters after a root of at most 12: fits by the length of an id. */
-        len += snprintf(made + len, sizeof(made) - (size_t)len, ".%s", tokens[i]);
+        *end++ = '.';
+        end = stpcpy(end, tokens[i]);
         if (tokens[i][0] == '>')
             break;
     }
@@ -71,7 +72,7 @@ enum amp_code amp_subject_build(enum amp_subject_kind kind, const char *a, const
         if (tokens[i])
             return amp_error_set(reterr, AMP_INVALID, form->word, "amp.%s takes %d tokens", form->word, form->n_tokens);
     }
-    memcpy(ret, made, (size_t)len + 1);
+    memcpy(ret, made, (size_t)(end - made) + 1);
     return AMP_OK;
 }
 
