@@ -146,10 +146,16 @@ static size_t route_group(const struct op *op, const char *queue)
     return n;
 }
 
+/* Nearly all that are asked differ at the end of what stands before the first wildcard. */
+static bool is_for(const struct remote_sub *sub, const char *subject, size_t len)
+{
+    return sub->plain <= len && (sub->plain == 0 || sub->subject[sub->plain - 1] == subject[sub->plain - 1]) && subject_matches(sub->subject, subject);
+}
+
 static size_t route(const struct op *op)
 {
     const char *queues[16];
-    size_t n = 0, n_queues = 0;
+    size_t n = 0, n_queues = 0, len = strlen(op->subject);
     struct link *link;
     struct remote_sub *sub;
     LIST_FOREACH(link, &server.links, entry) {
@@ -158,7 +164,7 @@ static size_t route(const struct op *op)
             n++;
         }
         LIST_FOREACH(sub, &link->subs, entry) {
-            if (!subject_matches(sub->subject, op->subject))
+            if (!is_for(sub, op->subject, len))
                 continue;
             size_t q = 0;
             while (sub->queue && q < n_queues && strcmp(queues[q], sub->queue) != 0)
@@ -190,7 +196,7 @@ static void serve(struct op *op)
     switch (op->kind) {
     case OP_SUB:
         sub = xcalloc(1, sizeof *sub);
-        *sub = (struct remote_sub){.sid = op->sid, .subject = xstrdup(op->subject), .queue = op->other ? xstrdup(op->other) : NULL};
+        *sub = (struct remote_sub){.sid = op->sid, .subject = xstrdup(op->subject), .queue = op->other ? xstrdup(op->other) : NULL, .plain = strcspn(op->subject, "*>")};
         LIST_INSERT_HEAD(&op->link->subs, sub, entry);
         break;
     case OP_UNSUB:

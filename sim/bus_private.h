@@ -7,6 +7,7 @@
 struct remote_sub { /* the server's view */
     uint64_t sid;
     char *subject, *queue;
+    size_t plain; /* of the subject: what stands before its first wildcard */
     LIST_ENTRY(remote_sub) entry;
 };
 

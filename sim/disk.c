@@ -486,6 +486,8 @@ void disk_lay_out(const char *path)
 
 /* ---- for connections that outlive their process (sqlite.c) ---------------------------------------------------------------------- */
 
+bool disk_is_laid_out(void) { return disk.is_laid_out; }
+
 static bool is_let_go(const struct handle *handle)
 {
     return handle && handle->base.pMethods == &methods && handle->level <= SQLITE_LOCK_SHARED && !handle->shm_shared && !handle->shm_exclusive;

@@ -13,7 +13,7 @@
 #define SMALL_MAX 2048u                  /* up to here a class is one grain wide */
 #define SMALL_CLASSES (SMALL_MAX / GRAIN + 1)
 #define CLASSES (SMALL_CLASSES + 4 * 64) /* behind it there are four for each doubling */
-#define REGION ((size_t)4 << 20)
+#define REGION ((size_t)32 << 20) /* in large pages, where there are any: what is touched lies all about */
 #define EXPORTED __attribute__((visibility("default")))
 
 struct spare {
@@ -51,6 +51,7 @@ static void *piece_new(size_t class)
             errno = ENOMEM;
             return NULL;
         }
+        (void)madvise(at, size, MADV_HUGEPAGE);
         region = at + GRAIN - HEAD;
         region_end = at + size;
     }

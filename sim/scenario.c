@@ -80,8 +80,6 @@ static void begin(const bool *only)
     crash_begin();
     agents_begin();
     server_begin();
-    if (scenario.script.is_fresh)
-        connections_forget();
     disk_begin();
     if (!scenario.script.is_fresh)
         disk_lay_out(nodes.journal_path);

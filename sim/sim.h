@@ -120,8 +120,7 @@ void disk_slow(uint32_t percent); /* chance of a sync that hangs for a while */
 
 /* ---- sqlite.c: connections are kept from one process to the next, and to the next seed --------------------------------- */
 
-/* Those that are kept; before a file that is no copy of the one that was laid out. */
-void connections_forget(void);
+bool disk_is_laid_out(void); /* the file began as a copy: another one's connections are not for it */
 struct sqlite3_file;
 bool disk_may_keep(const struct sqlite3_file *file, const struct sqlite3_file *log); /* nothing of them is locked, the log is a first one */
 void disk_open_again(struct sqlite3_file *file, struct sqlite3_file *log);

@@ -119,21 +119,10 @@ static void unpark(struct connection *c)
     c->was_parked = true;
 }
 
-void connections_forget(void)
-{
-    disk_freeze(); /* nothing of it reaches a file */
-    for (struct connection *c = connections; c < connections + CONNECTIONS_MAX; c++)
-        if (c->is_parked) {
-            unpark(c);
-            close_really(c);
-        }
-    disk_end();
-}
-
 int kept_open(const char *path, sqlite3 **ret, int flags, const char *vfs)
 {
     struct connection *c = connections;
-    while (c < connections + CONNECTIONS_MAX && !(c->is_parked && c->flags == flags && strcmp(c->path, path) == 0))
+    while (c < connections + CONNECTIONS_MAX && !(disk_is_laid_out() && c->is_parked && c->flags == flags && strcmp(c->path, path) == 0))
         c++;
     if (c < connections + CONNECTIONS_MAX) {
         *ret = c->db;
