@@ -319,7 +319,8 @@ static int run_prune(const struct command *command, struct command_args *args)
     if (code != AMP_OK)
         return fail(&at, &err);
     if (at.is_json)
-        printf("{\"tasks\":%" PRIu64 ",\"bytesBefore\":%" PRIu64 ",\"bytes\":%" PRIu64 "}\n", counts.tasks, counts.bytes_before, counts.bytes_after);
+        printf("{\"tasks\":%" PRIu64 ",\"bytesBefore\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"chainRowsBefore\":%" PRIu64 ",\"chainRows\":%" PRIu64 "}\n", counts.tasks, counts.bytes_before,
+               counts.bytes_after, counts.chain_before, counts.chain_after);
     else
         printf("removed %" PRIu64 " tasks; the file had %" PRIu64 " bytes, it has %" PRIu64 "\n", counts.tasks, counts.bytes_before, counts.bytes_after);
     return 0;
@@ -380,7 +381,7 @@ const struct command journal_commands[] = {
     {.name = "env prune",
      .operands = "",
      .summary = "remove old tasks from the journal and give the room back",
-     .details = "For a journal that no environment has; one that runs does it by itself (amesh up --retain-age 30d), but only uses the room again. Open tasks, dead letters and memory stay.\n\n amesh env prune --retain-age 30d",
+     .details = "For a journal that no environment has; one that runs does it by itself (amesh up --retain-age 30d), but only uses the room again. Open tasks, dead letters and memory stay. When most of what the chain tells of is gone, the journal is verified and its chain made anew.\n\n amesh env prune --retain-age 30d",
      .options = prune_options,
      .run = run_prune},
     {0},

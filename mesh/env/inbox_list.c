@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SCOPE "question"
+#define SCOPE JOURNAL_SCOPE_QUESTION
 #define PAGE_DEFAULT 50u
 #define TOKEN_SIZE 96
 #define KEY_SIZE (2 * AMP_NAME_MAX + 2)

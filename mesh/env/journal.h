@@ -21,6 +21,7 @@ struct journal;
 #define JOURNAL_SCOPE_BOOT "environment" /* the number of the environment that opened it last (10.7.1) */
 #define JOURNAL_KEY_BOOT "boot"
 #define JOURNAL_SCOPE_STREAM "amesh" /* how far the stream of the bus was read (10.8) */
+#define JOURNAL_SCOPE_QUESTION "question" /* keys "<task>:<question>"; they go with their task */
 #define JOURNAL_PRIVATE_SCOPES {JOURNAL_SCOPE_BOOT, JOURNAL_SCOPE_STREAM}
 
 enum journal_row_kind {

@@ -11,7 +11,6 @@
 #include <string.h>
 
 #define GATHER_SIZE 1024u
-#define CHAIN_BYTES_MAX ((size_t)1 << 30) /* of one transaction: an upgrade chains all that is there */
 
 _Static_assert(crypto_generichash_BYTES == CHAIN_HASH_SIZE, "the hash of an entry");
 _Static_assert(crypto_generichash_BYTES_MIN <= CHAIN_SEAL_SIZE, "the seal of a row");

@@ -66,6 +66,7 @@ struct journal_prune_options {
 };
 struct journal_prune_counts {
     uint64_t tasks, bytes_before, bytes_after;
+    uint64_t chain_before, chain_after; /* rows of which the chain tells: it is made shorter when most of them are gone */
 };
 /* Removes, and gives the room back to the disk. AMP_RUNNING: an environment has it and does that itself. */
 AMP_MUST_USE enum amp_code journal_prune(const char *path, const struct journal_prune_options *options, struct journal_prune_counts *ret,

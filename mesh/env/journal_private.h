@@ -31,6 +31,8 @@ extern const struct chain_table chain_tables[CHAIN_KINDS];
 #define CHAIN_SEAL_SIZE 16u
 #define CHAIN_ROW_SIZE (1u + 2u * CHAIN_SEAL_SIZE) /* kind, digest of the key, seal (zeros: the row is gone) */
 #define CHAIN_COLUMNS_MAX 20 /* of a table */
+#define CHAIN_BYTES_MAX ((size_t)1 << 30)           /* of one transaction: an upgrade chains all that is there */
+#define CHAIN_BULK_ROWS_MAX (CHAIN_BYTES_MAX / CHAIN_ROW_SIZE)
 #define CHAIN_ENTRY_ROWS 65536u                    /* rows of one entry; a transaction may have several */
 
 struct chain_entry {
@@ -124,6 +126,11 @@ AMP_MUST_USE bool boot_raise(struct store *store, uint32_t boot, int64_t now_uni
 bool schema_is_damage(int status);
 int schema_version(sqlite3 *db, int *ret);
 int schema_upgrade(struct store *store, int *version, int64_t now_unix_ms);
+/* Seals every row there is and notes it for the chain, behind chain_begin. In a transaction. */
+int schema_chain_all(struct store *store);
+
+/* ---- journal_compact.c: makes the chain anew if most of it is of rows that are gone. The lock is held. AMP_CORRUPT: damaged, nothing was done. How many rows it tells of, before and after. */
+AMP_MUST_USE enum amp_code store_compact(struct store *store, int64_t now_unix_ms, uint64_t *ret_before, uint64_t *ret_after, struct amp_error *reterr);
 
 struct journal_batch {
     struct journal *journal;
@@ -152,6 +159,7 @@ enum store_statement {
     STORE_PRUNE_FIND,
     STORE_PRUNE_EVENTS,
     STORE_PRUNE_KEYS,
+    STORE_PRUNE_QUESTIONS,
     STORE_PRUNE_TASK,
     STORE_STATEMENTS,
 };

@@ -24,7 +24,7 @@ static uint64_t bytes_used(struct store *store)
 
 static bool remove_task(struct store *store, const char *id)
 {
-    static const enum store_statement parts[] = {STORE_PRUNE_EVENTS, STORE_PRUNE_KEYS, STORE_PRUNE_TASK};
+    static const enum store_statement parts[] = {STORE_PRUNE_EVENTS, STORE_PRUNE_KEYS, STORE_PRUNE_QUESTIONS, STORE_PRUNE_TASK};
     bool is_done = true;
     for (size_t i = 0; is_done && i < sizeof parts / sizeof parts[0]; i++) {
         sqlite3_stmt *statement = store->statements[parts[i]];
@@ -109,7 +109,11 @@ enum amp_code journal_prune(const char *path, const struct journal_prune_options
         code = store_open(&store, path, options->now_unix_ms, reterr);
     if (code == AMP_OK) {
         ret->bytes_before = pragma(&store, "PRAGMA page_count") * pragma(&store, "PRAGMA page_size");
-        if (!prune_all(&store, options, ret) || sqlite3_exec(store.db, "VACUUM", NULL, NULL, NULL) != SQLITE_OK)
+        if (!prune_all(&store, options, ret))
+            code = amp_error_set(reterr, AMP_JOURNAL, "", "the journal cannot be written: %s", sqlite3_errmsg(store.db));
+        if (code == AMP_OK)
+            code = store_compact(&store, options->now_unix_ms, &ret->chain_before, &ret->chain_after, reterr);
+        if (code == AMP_OK && sqlite3_exec(store.db, "VACUUM", NULL, NULL, NULL) != SQLITE_OK)
             code = amp_error_set(reterr, AMP_JOURNAL, "", "the journal cannot be written: %s", sqlite3_errmsg(store.db));
         ret->bytes_after = pragma(&store, "PRAGMA page_count") * pragma(&store, "PRAGMA page_size");
         store_close(&store);

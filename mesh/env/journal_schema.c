@@ -49,16 +49,11 @@ static const char *const upgrades[] = {
 };
 _Static_assert(sizeof upgrades / sizeof *upgrades == SCHEMA_VERSION - 1, "a version without its upgrade");
 
-/* The first chain there is: of the rows that were written before there was one. */
-static int chain_what_is_there(struct store *store, int64_t now_unix_ms)
+int schema_chain_all(struct store *store)
 {
-    char id[AMP_ID_SIZE], sql[1024];
+    char sql[1024];
     int status = SQLITE_OK;
-    amp_id_new('j', now_unix_ms, id);
-    chain_begin(&store->chain);
     store->chain.is_bulk = true;
-    snprintf(sql, sizeof sql, "INSERT INTO meta (name, value) VALUES ('id', '%s')", id);
-    status = sqlite3_exec(store->db, sql, NULL, NULL, NULL);
     for (int kind = 0; status == SQLITE_OK && kind < CHAIN_KINDS; kind++) {
         if (!chain_tables[kind].name)
             continue;
@@ -66,6 +61,19 @@ static int chain_what_is_there(struct store *store, int64_t now_unix_ms)
         status = sqlite3_exec(store->db, sql, NULL, NULL, NULL);
     }
     store->chain.is_bulk = false;
+    return status;
+}
+
+/* The first chain there is: of the rows that were written before there was one. */
+static int chain_what_is_there(struct store *store, int64_t now_unix_ms)
+{
+    char id[AMP_ID_SIZE], sql[128];
+    amp_id_new('j', now_unix_ms, id);
+    chain_begin(&store->chain);
+    snprintf(sql, sizeof sql, "INSERT INTO meta (name, value) VALUES ('id', '%s')", id);
+    int status = sqlite3_exec(store->db, sql, NULL, NULL, NULL);
+    if (status == SQLITE_OK)
+        status = schema_chain_all(store);
     return status == SQLITE_OK && chain_add(store, now_unix_ms) ? SQLITE_OK : status == SQLITE_OK ? SQLITE_ERROR : status;
 }
 

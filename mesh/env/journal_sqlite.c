@@ -53,6 +53,8 @@ static const char *const statement_sql[STORE_STATEMENTS] = {
                          " ORDER BY submitted, id LIMIT ?4",
     [STORE_PRUNE_EVENTS] = "DELETE FROM events WHERE task = ?1 RETURNING row_gone(3, task, seq)",
     [STORE_PRUNE_KEYS] = "DELETE FROM keys WHERE task = ?1 RETURNING row_gone(4, sender, key)",
+    /* "<task>:<question>" */
+    [STORE_PRUNE_QUESTIONS] = "DELETE FROM kv WHERE scope = '" JOURNAL_SCOPE_QUESTION "' AND owner = '' AND key >= ?1 || ':' AND key < ?1 || ';' RETURNING row_gone(5, scope, owner, key)",
     [STORE_PRUNE_TASK] = "DELETE FROM tasks WHERE id = ?1 RETURNING row_gone(2, id)",
 };
 

@@ -346,6 +346,36 @@ def killed_restores(mesh):
     mesh.start_up()
 
 
+def killed_prunes(mesh):
+    """kill -9 before each call that changes a file: the journal is sound, and the next prune finishes it. In the end the chain is shorter."""
+    for i in range(12):
+        ask(mesh, f"gone {i}", "--key", f"gone-{i}").ok()
+    kept = mesh.run("ask", "nobody", "waits", "--durable", "--detach").ok().out.strip()
+    os.kill(mesh.up.child.pid, 9)  # a log stays
+    mesh.up.wait()
+    shim, n, status, chained = make_shim(mesh.home), 0, -9, set()
+    while status == -9:
+        n += 1
+        home = tempfile.mkdtemp(prefix="pruned-", dir=mesh.home)
+        for name in ("journal.db", "journal.db-wal", "journal.db-head"):
+            shutil.copy2(os.path.join(mesh.home, name), home)
+        env = dict(mesh.env, AMESH_HOME=home)
+        prune = [RELEASE, "env", "prune", "--retain-age", "1ms", "--json"]
+        status = subprocess.run(prune, env=dict(env, LD_PRELOAD=shim, AMESH_FAIL_CALL="kill", AMESH_FAIL_FILE=home, AMESH_FAIL_AT=str(n)), capture_output=True).returncode
+        check(status in (-9, 0), f"killed before call {n}, or done", status)
+        r = subprocess.run([RELEASE, "env", "verify"], env=env, capture_output=True, text=True)
+        check(r.returncode == 0, f"killed before call {n}: sound", r.returncode, r.stdout, r.stderr)
+        r = subprocess.run(prune, env=env, capture_output=True, text=True)
+        check(r.returncode == 0, f"killed before call {n}: finished by the next", r.stdout, r.stderr)
+        said = json.loads(r.stdout)
+        chained.add((said["chainRowsBefore"] > said["chainRows"], said["chainRows"]))
+        check(task_ids(os.path.join(home, "journal.db")) == {kept}, f"killed before call {n}: what is open stays")
+    print(f"# {n - 1} kills; of the chain: {said}", flush=True)
+    check(n > 20 and {c[0] for c in chained} == {True, False}, "the chain was made anew, once", n, chained)
+    check(len({c[1] for c in chained}) == 1, "and is the same whenever", chained)
+    mesh.start_up()
+
+
 def task_ids(file):
     with sqlite3.connect(file) as db:
         return {row[0] for row in db.execute("SELECT id FROM tasks")}
@@ -400,6 +430,9 @@ with Mesh() as shared:
 with Mesh() as killed:
     killed.agent("up", "--", "tr", "a-z", "A-Z")
     tap.run("a restore that is killed leaves the old journal or the new one", killed_restores, killed)
+with Mesh() as pruned:
+    pruned.agent("up", "--", "tr", "a-z", "A-Z")
+    tap.run("a prune that is killed leaves a sound journal, and the next one finishes it", killed_prunes, pruned)
 with Mesh() as lost:
     lost.agent("up", "--", "tr", "a-z", "A-Z")
     tap.run("a journal whose end is lost is refused", lost_end, lost)

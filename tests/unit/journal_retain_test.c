@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <sqlite3.h>
 
 #include "base/log.h"
 #include "base/loop.h"
@@ -94,10 +95,133 @@ static void test_only_what_ended_long_ago_is_pruned_in_batches_and_the_chain_kno
     assert_int_equal(verify(world), AMP_OK);
 }
 
+static void put(struct journal_world *world, const char *scope, const char *key, uint32_t version)
+{
+    struct journal_batch *batch = journal_batch_new(world->journal);
+    struct journal_row *row = journal_batch_add(batch, JOURNAL_KV);
+    row->scope = scope;
+    row->owner = "";
+    row->key = key;
+    row->version = version;
+    row->at_unix_ms = 100;
+    row->body = amp_bytes_of("{}");
+    journal_world_write(world, batch);
+}
+
+static unsigned count_kv(struct journal_world *world, const char *scope)
+{
+    unsigned count = 0;
+    struct journal_kv_query query = {.scope = scope, .owner = "", .key = "", .is_prefix = true};
+    (void)journal_kv(world->journal, &query, count_row, &count);
+    return count;
+}
+
+static void test_questions_go_with_their_task_and_memory_stays(void **state)
+{
+    struct journal_world *world = *state;
+    journal_world_write_task(world, "t-old", 100);
+    end_task(world, "t-old", 100, 200, false);
+    journal_world_write_task(world, "t-old2", 110);
+    for (const char *const *key = (const char *const[]){"t-old:q-1", "t-old:q-2", "t-old2:q-1", "t-ol:q-1", NULL}; *key; key++)
+        put(world, JOURNAL_SCOPE_QUESTION, *key, 1);
+    put(world, "shared", "t-old:q-1", 1);
+    assert_int_equal(prune(world, (struct journal_row){.at_unix_ms = 500, .count = 3}), 1);
+    assert_int_equal(count_kv(world, JOURNAL_SCOPE_QUESTION), 2);
+    assert_int_equal(count_kv(world, "shared"), 1);
+    assert_int_equal(verify(world), AMP_OK);
+}
+
+static enum amp_code prune_file(struct journal_world *world, struct journal_prune_counts *counts)
+{
+    struct amp_error err = {0};
+    const struct journal_prune_options options = {.now_unix_ms = 2000, .before_unix_ms = 500};
+    enum amp_code code = journal_prune(world->path, &options, counts, &err);
+    if (code == AMP_CORRUPT)
+        assert_non_null(strstr(err.message, "is damaged"));
+    return code;
+}
+
+static void fill(struct journal_world *world)
+{
+    for (int i = 0; i < 20; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "t-%d", i);
+        journal_world_write_task(world, id, 100 + i);
+        end_task(world, id, 100 + i, i < 18 ? 200 : 900, false);
+    }
+    journal_world_close(world);
+}
+
+static void run_sql(const struct journal_world *world, const char *sql)
+{
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(world->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
+/* What is left is chained behind the old end; it goes on, and what is damaged afterwards is named as ever. */
+static void test_a_chain_of_what_is_gone_is_made_anew_and_still_knows_damage(void **state)
+{
+    struct journal_world *world = *state;
+    struct journal_prune_counts counts;
+    struct journal_counts left;
+    fill(world);
+    assert_int_equal(prune_file(world, &counts), AMP_OK);
+    assert_int_equal(counts.tasks, 18);
+    assert_true(counts.chain_before > 80 && counts.chain_after < 20);
+    assert_int_equal(verify(world), AMP_OK);
+    assert_int_equal(prune_file(world, &counts), AMP_OK); /* not again for nothing */
+    assert_int_equal(counts.chain_before, counts.chain_after);
+    journal_world_must_open(world);
+    journal_world_write_task(world, "t-more", 1000);
+    assert_int_equal(journal_count(world->journal, &left), AMP_OK);
+    assert_int_equal(left.tasks, 3);
+    assert_int_equal(verify(world), AMP_OK);
+    journal_world_close(world);
+    run_sql(world, "UPDATE tasks SET agent = 'mallory' WHERE id = 't-19'");
+    assert_int_equal(verify(world), AMP_CORRUPT);
+    run_sql(world, "DELETE FROM tasks WHERE id = 't-19'; DELETE FROM keys WHERE task = 't-19'");
+    assert_int_equal(verify(world), AMP_CORRUPT);
+}
+
+/* It would be sealed as it is: nothing is chained anew of a journal that is not sound. */
+static void test_the_chain_of_a_damaged_journal_stays(void **state)
+{
+    struct journal_world *world = *state;
+    struct journal_prune_counts counts;
+    fill(world);
+    run_sql(world, "UPDATE tasks SET agent = 'mallory' WHERE id = 't-19'");
+    assert_int_equal(prune_file(world, &counts), AMP_CORRUPT);
+    assert_int_equal(verify(world), AMP_CORRUPT);
+}
+
+/* A power cut behind the commit and before the new head: the old one names the base. */
+static void test_a_head_of_before_the_new_chain_is_taken(void **state)
+{
+    struct journal_world *world = *state;
+    struct journal_prune_counts counts;
+    char command[256];
+    fill(world);
+    snprintf(command, sizeof command, "cp %s-head %s.kept", world->path, world->path);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(prune_file(world, &counts), AMP_OK);
+    snprintf(command, sizeof command, "cp %s.kept %s-head", world->path, world->path);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(verify(world), AMP_OK);
+    journal_world_must_open(world);
+    journal_world_write_task(world, "t-more", 1000);
+    assert_int_equal(verify(world), AMP_OK);
+}
+
 int main(void)
 {
     log_init(LOG_ERROR, "test");
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_questions_go_with_their_task_and_memory_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_chain_of_what_is_gone_is_made_anew_and_still_knows_damage, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_chain_of_a_damaged_journal_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_head_of_before_the_new_chain_is_taken, setup, teardown),
         cmocka_unit_test_setup_teardown(test_only_what_ended_long_ago_is_pruned_in_batches_and_the_chain_knows, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
