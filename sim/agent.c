@@ -1,5 +1,5 @@
 /* The program behind a simulated sidecar, in place of worker_exec.c, worker_link.c and local.c: it answers in pieces, fails, dies and is started again. */
-#include "sim.h"
+#include "hold.h"
 
 #include "base/alloc.h"
 #include "base/loop.h"
@@ -11,7 +11,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
+
+#define SLOW_PAUSE_MS 2800u /* at most, between two pieces of a task that takes long */
 
 bool agents_are_calm;
 
@@ -22,12 +23,9 @@ struct work {
     struct loop_timer *timer;
     char text[128], answer[256];
     size_t sent;
-    bool will_die, is_canceled;
-    LIST_ENTRY(work) entry; /* of all that is worked on anywhere */
+    bool will_die, is_canceled, is_slow;
+    struct hold hold;
 };
-
-static LIST_HEAD(, work) everywhere;
-void agents_begin(void) { LIST_INIT(&everywhere); }
 
 struct sim_worker {
     struct worker base;
@@ -51,25 +49,14 @@ static void work_free(struct work *work)
     while (*at != work)
         at = &(*at)->next;
     *at = work->next;
-    LIST_REMOVE(work, entry);
+    hold_end(&work->hold);
     loop_timer_free(work->timer);
     free(work);
 }
 
-/* How many others work on the same task now: on an attempt that came after (is_newer) or before. */
-static unsigned others(const struct work *work, bool is_newer)
-{
-    unsigned n = 0;
-    const struct work *other;
-    LIST_FOREACH(other, &everywhere, entry)
-        if (other != work && strcmp(task_id(other->task), task_id(work->task)) == 0)
-            n += is_newer == (task_attempt(other->task) > task_attempt(work->task));
-    return n;
-}
-
 static void finish(struct work *work, Amp__TaskState state, const char *reason)
 {
-    stat_add(STAT_zombie_results, others(work, true) > 0);
+    hold_result(&work->hold);
     struct task *task = work->task;
     struct task_outcome outcome = {.state = state, .reason = reason};
     work_free(work);
@@ -102,6 +89,7 @@ static void on_progress(void *ctx)
     struct work *work = ctx;
     struct sim_worker *worker = work->worker;
     size_t len = strlen(work->answer), piece = 1 + world_below(20);
+    hold_step(&work->hold);
     if (worker->habits->hangs_until_us > world_now_us()) {
         loop_timer_set_us(work->timer, (uint64_t)(worker->habits->hangs_until_us - world_now_us()));
     } else if (worker->habits->wants_death) {
@@ -121,7 +109,7 @@ static void on_progress(void *ctx)
         if (task_text(work->task, (struct amp_bytes){(const uint8_t *)work->answer + work->sent, piece}, NULL) != AMP_OK)
             world_trace("an event of %s was refused", task_id(work->task));
         work->sent += piece;
-        loop_timer_set(work->timer, world_below(worker->habits->work_most_ms / 8 + 2));
+        loop_timer_set(work->timer, world_below(work->is_slow ? SLOW_PAUSE_MS : worker->habits->work_most_ms / 8 + 2));
     }
 }
 
@@ -140,8 +128,8 @@ static void sim_run(struct worker *base, struct task *task)
     work->will_die = strncmp(work->text, "poison", 6) == 0 || (!agents_are_calm && world_chance(worker->habits->die_percent));
     work->timer = loop_timer_new(sidecar_loop(base->sidecar), on_progress, work);
     task_set_data(task, work);
-    LIST_INSERT_HEAD(&everywhere, work, entry);
-    stat_add(STAT_together, others(work, false) > 0);
+    work->is_slow = strncmp(work->text, "slow", 4) == 0;
+    hold_begin(&work->hold, task, base->sidecar);
     world_trace("%s works on %s (attempt %u): %s", sidecar_instance(base->sidecar), task_id(task), task_attempt(task), work->text);
     loop_timer_set(work->timer, world_below(worker->habits->work_most_ms + 1));
 }
@@ -150,8 +138,10 @@ static void sim_cancel(struct worker *base, struct task *task, const char *reaso
 {
     struct work *work = task_data(task);
     for (struct work *known = ((struct sim_worker *)base)->works; known; known = known->next)
-        if (known == work)
+        if (known == work) {
+            hold_told(&work->hold);
             work->is_canceled = world_chance(70); /* or it goes on as if nothing had been said */
+        }
 }
 
 static void sim_drain(struct worker *base) {}

@@ -1,5 +1,5 @@
 /* The promises, held against the journal when all is quiet again (reliability: P1 … P5). */
-#include "scenario.h"
+#include "hold.h"
 
 #include "env/journal.h"
 
@@ -17,6 +17,7 @@ struct events {
     const struct row *row;
     struct amp_fold *fold;
     uint32_t next, n_ends;
+    uint64_t epoch; /* of the attempt that said the last of them */
 };
 
 static bool on_task(void *ctx, const struct journal_row *row)
@@ -28,6 +29,7 @@ static bool on_task(void *ctx, const struct journal_row *row)
     found->state = (Amp__TaskState)row->state;
     found->count = row->count;
     found->attempt = row->attempt;
+    hold_check(row->task, row->attempts);
     return false;
 }
 
@@ -46,6 +48,10 @@ static bool on_events(void *ctx, const struct journal_row *row)
     Amp__Frame *frame = amp__frame__unpack(&arena.allocator, row->body.len, row->body.data);
     if (!frame || row->seq != events->next)
         world_fail("P4: the journal's events of %s go on with %u, expected %u", events->row->task, row->seq, events->next);
+    if (frame && frame->has_epoch && frame->epoch < events->epoch)
+        world_fail("P9: event %u of %s was said under an epoch that was over", row->seq, events->row->task);
+    if (frame && frame->has_epoch)
+        events->epoch = frame->epoch;
     for (size_t i = 0; frame && i < frame->n_events; i++) {
         struct amp_bytes body = {frame->events[i]->body->text.data, frame->events[i]->body->text.len};
         world_trace("event %u of %s: %.*s", events->next, events->row->task, (int)body.len, (const char *)body.data);

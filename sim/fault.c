@@ -1,6 +1,8 @@
 /* What goes wrong, when its moment has come; and how all is mended. */
-#include "scenario.h"
+#include "hold.h"
 
+#include "base/bus.h"
+#include "base/bus_envelope.h"
 #include "base/loop.h"
 #include "env/env_private.h"
 #include "sidecar/sidecar.h"
@@ -107,6 +109,21 @@ static void happen_to_instance(const struct mishap *mishap, struct instance *ins
     }
 }
 
+/* As the network may do with any message: it comes long after it was sent, or once more. */
+static void cancel_late(const struct mishap *mishap)
+{
+    char subject[AMP_SUBJECT_SIZE];
+    Amp__Cancel cancel = AMP__CANCEL__INIT;
+    Amp__Control control = AMP__CONTROL__INIT;
+    if (!hold_pick(mishap->amount, subject, &cancel.epoch))
+        return;
+    cancel.has_epoch = true;
+    cancel.epoch--;
+    control.kind_case = AMP__CONTROL__KIND_CANCEL;
+    control.cancel = &cancel;
+    stat_add(STAT_late_cancels, bus_control_publish(scenario.clients[CLIENTS_MAX].bus, subject, "env", &control) == AMP_OK);
+}
+
 static void happen(const struct mishap *mishap)
 {
     switch (mishap->fault) {
@@ -136,6 +153,9 @@ static void happen(const struct mishap *mishap)
     case FAULT_LOSE:
     case FAULT_DOUBLE:
         make_weather(mishap);
+        break;
+    case FAULT_LATE_CANCEL:
+        cancel_late(mishap);
         break;
     case FAULT_BREAK_DISK:
         break_disk(mishap);

@@ -1,5 +1,5 @@
 /* The environment and the sidecars: started, ended, started again. */
-#include "scenario.h"
+#include "hold.h"
 
 #include "base/bus.h"
 #include "base/loop.h"
@@ -39,6 +39,7 @@ void nodes_start_env(void *nothing)
         world_trace("the environment is started");
         stat_add(STAT_env_starts, 1);
         nodes.n_starts++;
+        nodes.started_us = world_now_us();
         witness_start(nodes.env->journal);
         return;
     }
@@ -58,6 +59,7 @@ void nodes_stop_env(bool is_power_cut)
     if (!nodes.env)
         return;
     struct env *env = nodes.env;
+    hold_env_stops();
     nodes.env = NULL;
     bus_kill(nodes.bus, !is_power_cut);
     disk_freeze();
@@ -93,7 +95,7 @@ static void on_stopped(void *ctx, int status) { world_at(world_now_us() + 1000, 
 void instance_start(void *ctx)
 {
     struct instance *instance = ctx;
-    struct sidecar_options how = {.mode = SIDECAR_EXEC, .card = &instance->card, .slots = instance->habits.slots, .retry_safe = true, .socket = "/simulated",
+    struct sidecar_options how = {.mode = SIDECAR_EXEC, .card = &instance->card, .slots = instance->habits.slots, .retry_safe = true, .progress_timeout_ms = instance->plan ? instance->plan->silence_ms : 0, .socket = "/simulated",
                                   .argv = (char *const *)(const void *)&instance->habits};
     struct amp_error err = {0};
     if (instance->is_up || !instance->plan)

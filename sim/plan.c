@@ -30,6 +30,7 @@ static void add_instance(struct script *plan, uint32_t n)
     item->habits.slots = world_between(1, 3);
     item->habits.work_most_ms = world_between(1, 1500);
     item->habits.die_percent = world_chance(50) ? world_below(25) : 0;
+    item->habits.silence_ms = world_chance(40) ? world_between(3000, 6000) : 0;
 }
 
 static void add_job(struct script *plan, uint32_t n)
@@ -43,7 +44,8 @@ static void add_job(struct script *plan, uint32_t n)
     wish->wants_cancel = wish->is_durable && world_chance(15);
     wish->is_never_retried = wish->is_durable && world_chance(10);
     wish->timeout_ms = !wish->is_durable ? world_between(500, 30000) : world_chance(15) ? world_between(200, 60000) : 0;
-    snprintf(wish->text, sizeof wish->text, "%s %u", kinds[world_below(8)], n);
+    const char *kind = kinds[world_below(8)];
+    snprintf(wish->text, sizeof wish->text, "%s %u", world_chance(plan->slow_percent) ? "slow" : kind, n);
     snprintf(wish->agent, sizeof wish->agent, "%s", "work");
     uint32_t name = world_below(plan->n_names);
     if (!wish->is_skill)
@@ -93,6 +95,7 @@ void plan_make(struct script *plan)
     for (size_t i = 0; i < FAULTS; i++)
         is_possible[i] = world_chance(50);
     plan->is_fresh = world_chance(5);
+    plan->slow_percent = world_chance(60) ? 0 : world_chance(50) ? 20 : 70;
     plan->n_names = world_between(1, 3);
     plan->n_clients = world_between(1, CLIENTS_MAX);
     uint32_t n_instances = world_between(plan->n_names, INSTANCES_MAX);
@@ -134,8 +137,10 @@ static void describe_fault(const struct mishap *mishap, double at_s, char *ret, 
 void plan_describe(const struct item *item, char *ret, size_t size)
 {
     double at_s = item->at_ms / 1000.0;
+    const struct habits *habits = &item->habits;
     if (item->kind == ITEM_INSTANCE)
-        snprintf(ret, size, "an instance of %s, %u at once, up to %u ms each, dies in %u of 100", item->habits.agent, item->habits.slots, item->habits.work_most_ms, item->habits.die_percent);
+        snprintf(ret, size, "an instance of %s, %u at once, up to %u ms each, dies in %u of 100, may say nothing for %u ms", habits->agent, habits->slots, habits->work_most_ms, habits->die_percent,
+                 habits->silence_ms);
     else if (item->kind == ITEM_JOB)
         describe_job(&item->wish, at_s, ret, size);
     else

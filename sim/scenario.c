@@ -1,8 +1,9 @@
 /* One seed: some instances of some agents, an environment, callers, and everything that may go wrong, each kind switched on or off by the seed. Then all is mended, and what was
  * promised must be true. */
-#include "scenario.h"
+#include "hold.h"
 
 #include "base/bus.h"
+#include "base/counters.h"
 #include "base/loop.h"
 #include "env/env_private.h"
 
@@ -18,8 +19,9 @@ static bool has_settled(void) { return is_settled; }
 static void look(void *ctx)
 {
     struct journal_counts counts = {0};
+    bool are_told = hold_all_told();
     world_at(world_now_us() + LOOK_EVERY_US, NULL, look, NULL);
-    if (!scenario.is_healing || !nodes.env || nodes.env->later || journal_waiting(nodes.env->journal) > 0 || evtstream_is_holding(nodes.env))
+    if (!scenario.is_healing || !nodes.env || nodes.env->later || journal_waiting(nodes.env->journal) > 0 || evtstream_is_holding(nodes.env) || !are_told)
         return;
     for (size_t i = 0; i < scenario.n_jobs; i++)
         if (!job_is_settled(&scenario.jobs[i]))
@@ -78,7 +80,7 @@ static void begin(const bool *only)
     weather = (struct weather){0};
     nodes_begin();
     crash_begin();
-    agents_begin();
+    hold_forget_all();
     server_begin();
     disk_begin();
     if (!scenario.script.is_fresh)
@@ -111,6 +113,7 @@ static void end(void)
 void scenario_run(uint64_t seed, uint64_t salt, const bool *only, bool is_traced)
 {
     int64_t start_us;
+    uint64_t lapsed = counter_get(COUNTER_leases_lapsed);
     world_begin(seed, is_traced);
     scenario.script.seed = seed;
     scenario.script.salt = salt;
@@ -125,6 +128,7 @@ void scenario_run(uint64_t seed, uint64_t salt, const bool *only, bool is_traced
     if (!world_failure())
         check_all(nodes.env->journal);
     stat_add(STAT_seeds, 1);
+    stat_add(STAT_leases_lapsed, counter_get(COUNTER_leases_lapsed) - lapsed);
     stat_add(STAT_steps, world_steps());
     stat_add(STAT_virtual_ms, (uint64_t)(world_now_us() - start_us) / 1000);
     end();

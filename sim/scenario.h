@@ -41,7 +41,7 @@ struct mishap {
 
 struct habits { /* of an instance */
     char agent[16];
-    uint32_t slots, work_most_ms, die_percent;
+    uint32_t slots, work_most_ms, die_percent, silence_ms; /* silence_ms: who says nothing for so long hangs; 0: it may */
 };
 
 enum item_kind { ITEM_INSTANCE, ITEM_JOB, ITEM_FAULT };
@@ -58,7 +58,7 @@ struct item {
 
 struct script {
     uint64_t seed, salt;
-    uint32_t n_names, n_clients;
+    uint32_t n_names, n_clients, slow_percent; /* slow: of the tasks take long */
     bool is_fresh; /* there is no journal yet */
     struct item items[ITEMS_MAX];
     size_t n_items;
@@ -136,6 +136,7 @@ struct nodes {
     struct bus *bus;
     struct env *env; /* NULL: it does not run */
     uint32_t n_starts;
+    int64_t started_us; /* when it was started last */
     struct instance instances[INSTANCES_MAX];
     size_t n_instances;
 };

@@ -137,4 +137,3 @@ struct agent_habits { /* passed as the sidecar's argv */
 /* What a sound agent answers: the agents are functions of their text. */
 void agent_answer(const char *text, char *ret, size_t size);
 extern bool agents_are_calm; /* nobody dies any more, but of poison */
-void agents_begin(void);

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/seeded.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +49,7 @@ void lease_init(struct env *env)
     struct journal_kv_query query = {.scope = JOURNAL_SCOPE_BOOT, .owner = "", .key = JOURNAL_KEY_BOOT};
     boot->env = env;
     (void)journal_kv(env->journal, &query, on_boot_row, &boot->number); /* none: the first */
-    boot->number++;
+    boot->number += !SEEDED_BUG("epoch-again") || boot->number == 0;
     struct journal_batch *batch = journal_batch_new(env->journal);
     struct journal_row *row = journal_batch_add(batch, JOURNAL_KV);
     row->scope = JOURNAL_SCOPE_BOOT;
@@ -134,6 +135,10 @@ static void answer_ok(const struct ask *ask)
 static void refuse_stale(const struct ask *ask)
 {
     struct amp_error err = {0};
+    if (SEEDED_BUG("stale-report")) {
+        answer_ok(ask);
+        return;
+    }
     amp_error_set(&err, AMP_STALE_LEASE, "report.epoch", "the lease of task %s under which you work is over; what you did does not count", ask->request->report->task_id);
     env_refuse(ask->env, ask->reply, ask->encoding, &err);
 }
@@ -163,6 +168,8 @@ static struct attempt *find_untold(const struct etask *task, const struct ask *a
 static void note_late(struct attempt *attempt, const struct ask *ask)
 {
     const Amp__Report *report = ask->request->report;
+    if (SEEDED_BUG("late-unsaid"))
+        return;
     if (!attempt->late)
         attempt->late = xcalloc(1, sizeof *attempt->late);
     const char *answer = report->answer ? report->answer : "";
