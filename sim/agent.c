@@ -23,7 +23,8 @@ struct work {
     struct loop_timer *timer;
     char text[128], answer[256];
     size_t sent;
-    bool will_die, is_canceled, is_slow;
+    bool will_die, is_canceled, is_slow, has_asked;
+    struct query *query; /* it waits for answers; NULL: it does not */
     struct hold hold;
 };
 
@@ -50,6 +51,7 @@ static void work_free(struct work *work)
         at = &(*at)->next;
     *at = work->next;
     hold_end(&work->hold);
+    query_free(work->query);
     loop_timer_free(work->timer);
     free(work);
 }
@@ -84,6 +86,27 @@ static void die(struct sim_worker *worker)
     loop_timer_set(worker->start, world_between(1, 2000));
 }
 
+static void on_answered(void *ctx)
+{
+    struct work *work = ctx;
+    query_free(work->query);
+    work->query = NULL;
+    work->hold.is_waiting = false;
+    work->hold.progress_us = world_now_us();
+    loop_timer_set(work->timer, 1);
+}
+
+/* Once in its life, and not as the first thing that it does. */
+static bool asks(struct work *work)
+{
+    if (work->has_asked || work->sent == 0)
+        return false;
+    work->has_asked = true;
+    work->query = query_new(work->task, work->text, on_answered, work);
+    work->hold.is_waiting = work->query != NULL;
+    return work->query != NULL;
+}
+
 static void on_progress(void *ctx)
 {
     struct work *work = ctx;
@@ -99,6 +122,8 @@ static void on_progress(void *ctx)
         finish(work, AMP__TASK_STATE__TASK_STATE_CANCELED, NULL);
     } else if (work->will_die && work->sent > len / 3) {
         die(worker);
+    } else if (work->query || asks(work)) {
+        return; /* on_answered goes on */
     } else if (strncmp(work->text, "fail", 4) == 0) {
         finish(work, AMP__TASK_STATE__TASK_STATE_FAILED, "failed as asked");
     } else if (work->sent == len) {
@@ -140,7 +165,9 @@ static void sim_cancel(struct worker *base, struct task *task, const char *reaso
     for (struct work *known = ((struct sim_worker *)base)->works; known; known = known->next)
         if (known == work) {
             hold_told(&work->hold);
-            work->is_canceled = world_chance(70); /* or it goes on as if nothing had been said */
+            work->is_canceled = work->query || world_chance(70); /* or it goes on as if nothing had been said */
+            if (work->query)
+                loop_timer_set(work->timer, 1);
         }
 }
 

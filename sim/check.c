@@ -145,6 +145,7 @@ static void check_durable(struct journal *journal, const struct job *job)
     }
     if (!row.is_open)
         check_events(journal, &row);
+    human_check(journal, job);
     check_end(&row);
 }
 

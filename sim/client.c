@@ -19,13 +19,13 @@ uint64_t digest_of(struct amp_bytes data)
     return hash;
 }
 
-static void message_fill(const struct job *job, Amp__Message *message, Amp__Part *part, Amp__Part **parts)
+void client_message(const char *text, const char *id, Amp__Message *message, Amp__Part *part, Amp__Part **parts)
 {
     amp__message__init(message);
     amp__part__init(part);
-    part->text = (char *)(uintptr_t)job->wish->text;
+    part->text = (char *)(uintptr_t)text;
     parts[0] = part;
-    message->message_id = (char *)job->key;
+    message->message_id = (char *)(uintptr_t)id;
     message->has_role = true;
     message->role = AMP__ROLE__ROLE_USER;
     message->n_parts = 1;
@@ -133,6 +133,7 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
         watch(job);
     if (job->wish->wants_cancel)
         again(job, cancel);
+    human_begin(job);
 }
 
 static void submit(void *ctx)
@@ -143,7 +144,7 @@ static void submit(void *ctx)
     Amp__Request task = AMP__REQUEST__INIT;
     Amp__Message message;
     Amp__Part part, *parts[1];
-    message_fill(job, &message, &part, parts);
+    client_message(job->wish->text, job->key, &message, &part, parts);
     static char none[] = "";
     task.task_id = none;
     task.context_id = job->context;
@@ -193,7 +194,7 @@ static void call(struct job *job)
     static const struct call_handlers handlers = {.on_event = on_event, .on_taken = on_taken, .on_end = on_end};
     Amp__Message message;
     Amp__Part part, *parts[1];
-    message_fill(job, &message, &part, parts);
+    client_message(job->wish->text, job->key, &message, &part, parts);
     amp_id_new('t', clock_unix_ms(), job->task);
     job->fold = amp_fold_new(job->task, job->context, 1 << 20);
     const struct call_options options = {.agent = job->wish->is_skill ? NULL : job->wish->agent, .skill = job->wish->is_skill ? job->wish->agent : NULL, .from = job->client->name, .task_id = job->task,
@@ -247,6 +248,7 @@ void client_end(struct client *client)
         if (job->client != client)
             continue;
         env_call_cancel(job->asking);
+        human_end(job);
         env_watch_free(job->watch);
         call_free(job->call);
         amp_fold_free(job->fold);

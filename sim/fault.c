@@ -166,6 +166,7 @@ static void happen(const struct mishap *mishap)
         break;
     case FAULT_JUMP_CLOCK:
         stat_add(STAT_clock_jumps, 1);
+        scenario.has_jumped = true;
         world_set_wall_offset_ms((int64_t)mishap->amount * 7 - 3600000);
         break;
     default:

@@ -51,6 +51,8 @@ static void know(const struct hold *hold)
     const struct held *before = find(task_id(hold->task), epoch_of(hold), NULL);
     if (before && before->attempt != task_attempt(hold->task))
         world_fail("P9: attempts %u and %u of task %s have the same epoch", before->attempt, task_attempt(hold->task), before->task);
+    for (struct held *held = known; held < known + n_known; held++) /* that it ended is what the caller was told, if nothing was lost */
+        held->is_excused |= strcmp(held->task, task_id(hold->task)) == 0 && strcmp(held->instance, sidecar_instance(hold->sidecar)) == 0;
     if (n_known == HELD_MAX || find(task_id(hold->task), epoch_of(hold), sidecar_instance(hold->sidecar)))
         return;
     struct held *held = &known[n_known++];

@@ -45,7 +45,13 @@ static void add_job(struct script *plan, uint32_t n)
     wish->is_never_retried = wish->is_durable && world_chance(10);
     wish->timeout_ms = !wish->is_durable ? world_between(500, 30000) : world_chance(15) ? world_between(200, 60000) : 0;
     const char *kind = kinds[world_below(8)];
+    struct question_plan question = {.n = world_between(1, ASKED_MAX), .expires_ms = world_chance(50) ? 0 : world_between(500, 15000), .has_default = world_chance(50)};
+    question.lazy_ms = world_chance(60) ? 0 : world_below(20000);
     snprintf(wish->text, sizeof wish->text, "%s %u", world_chance(plan->slow_percent) ? "slow" : kind, n);
+    if (wish->is_durable && world_chance(plan->asking_percent)) {
+        wish->question = question;
+        human_text(&question, n, wish->text, sizeof wish->text);
+    }
     snprintf(wish->agent, sizeof wish->agent, "%s", "work");
     uint32_t name = world_below(plan->n_names);
     if (!wish->is_skill)
@@ -96,6 +102,7 @@ void plan_make(struct script *plan)
         is_possible[i] = world_chance(50);
     plan->is_fresh = world_chance(5);
     plan->slow_percent = world_chance(60) ? 0 : world_chance(50) ? 20 : 70;
+    plan->asking_percent = world_chance(60) ? 0 : world_chance(70) ? 20 : 70;
     plan->n_names = world_between(1, 3);
     plan->n_clients = world_between(1, CLIENTS_MAX);
     uint32_t n_instances = world_between(plan->n_names, INSTANCES_MAX);

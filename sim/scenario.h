@@ -1,5 +1,6 @@
 /* One run: what is planned (plan.c), the nodes (nodes.c), what goes wrong (fault.c), what is asked for (client.c) and promised (witness.c while it runs, check.c at the end). */
 #pragma once
+#include "human.h"
 #include "sim.h"
 
 struct env;
@@ -31,6 +32,7 @@ struct wish { /* what a caller wants */
     bool is_durable, is_skill, wants_watch, wants_cancel, is_never_retried;
     char agent[16], text[64];
     uint32_t timeout_ms;
+    struct question_plan question; /* of those who work on it */
 };
 
 struct mishap {
@@ -58,7 +60,7 @@ struct item {
 
 struct script {
     uint64_t seed, salt;
-    uint32_t n_names, n_clients, slow_percent; /* slow: of the tasks take long */
+    uint32_t n_names, n_clients, slow_percent, asking_percent; /* of the tasks take long; ask people */
     bool is_fresh; /* there is no journal yet */
     struct item items[ITEMS_MAX];
     size_t n_items;
@@ -94,6 +96,7 @@ struct job { /* a task as its caller knows it; nothing here is ever forgotten, w
     uint32_t n_ends;
     uint32_t known_events;        /* that there are at least so many, and the state it had at its end, if that was told */
     Amp__TaskState known_end;
+    struct human human;
     int64_t silent_since_us;      /* since when it was seen to wait without a reason; 0: it was not */
     uint32_t silent_starts;       /* and under which environment */
     size_t n_seen;
@@ -106,6 +109,7 @@ struct scenario {
     size_t n_jobs;
     struct client clients[CLIENTS_MAX + 1]; /* the last one is the witness */
     bool is_healing;
+    bool has_jumped; /* the clock that people see */
     bool may_lack_frames; /* something went wrong that loses what is published once */
 };
 extern struct scenario scenario;
@@ -113,6 +117,8 @@ extern struct scenario scenario;
 uint64_t digest_of(struct amp_bytes data);
 void client_begin(struct client *client, size_t n);
 void client_end(struct client *client);
+/* A text as a message; its parts are the caller's memory, all borrowed. */
+void client_message(const char *text, const char *id, Amp__Message *ret, Amp__Part *part, Amp__Part **parts);
 void job_make(struct job *job, const struct wish *wish, unsigned n);
 void job_start(void *job);
 bool job_is_settled(const struct job *job);

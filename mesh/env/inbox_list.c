@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/loop.h"
+#include "base/seeded.h"
 #include "env/inbox.h"
 
 #include <assert.h>
@@ -123,7 +124,7 @@ void inbox_add_rows(struct etask *task, struct journal_batch *batch)
         if (each->is_gone && each->has_row)
             add_row(task, each, batch);
     for (const struct question *each = task->inbox->questions.first; each; each = each->next)
-        if (!each->is_gone && each->is_changed)
+        if (!each->is_gone && each->is_changed && !(each->state == QUESTION_ANSWERED && SEEDED_BUG("lost-answer")))
             add_row(task, each, batch);
 }
 
@@ -362,6 +363,10 @@ void inbox_verb(const struct ask *ask)
 {
     const Amp__InboxQuery *query = ask->request->inbox;
     struct list_page page = {.ask = ask, .arena = env_answer_arena(ask->env)};
+    if (journal_failure(ask->env->journal)) { /* what is open was in memory, which is gone: "none" would not be true */
+        env_refuse_journal(ask->env, ask->reply, ask->encoding);
+        return;
+    }
     page.max = query->page_size == 0 ? PAGE_DEFAULT : query->page_size > ENV_PAGE_MAX ? ENV_PAGE_MAX : query->page_size;
     if (query->id)
         list_one(&page, query->id);
