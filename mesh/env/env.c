@@ -84,7 +84,6 @@ struct load {
 static void take_up_durable(struct etask *task, const struct journal_row *row)
 {
     struct env *env = task->env;
-    struct engine_event event = {.kind = ENGINE_EV_RELOADED};
     amp_arena_reset(&env->scratch);
     Amp__Submit *submit = row->request.len ? amp__submit__unpack(&env->scratch.allocator, row->request.len, row->request.data) : NULL;
     plan_load(task, submit);
@@ -101,6 +100,12 @@ static void take_up_durable(struct etask *task, const struct journal_row *row)
         task->engine.is_canceling |= task->attempts[i].is_canceled;
         task->engine.is_retry_safe &= !task->attempts[i].is_only_once;
     }
+}
+
+/* When all that belongs to it is in memory: one that ends at once withdraws its questions. */
+static void go_on(struct etask *task)
+{
+    struct engine_event event = {.kind = ENGINE_EV_RELOADED};
     event.is_held = !task->engine.is_canceling && lease_is_held(task, &task->taken_seq);
     if (event.is_held)
         waits_away(task);
@@ -141,6 +146,17 @@ static enum amp_code load_open(struct env *env, struct amp_error *reterr)
     if (code == AMP_OK && HASH_COUNT(env->tasks) > 0)
         log_event(LOG_INFO, "env.resumed", "open_tasks", log_int((long long)HASH_COUNT(env->tasks)), NULL);
     return code;
+}
+
+static void go_on_with_all(struct env *env)
+{
+    struct etask *task, *next;
+    inbox_load(env);
+    HASH_ITER(hh, env->tasks, task, next)
+        if (task->is_durable)
+            go_on(task);
+    inbox_resume(env);
+    waits_load(env);
 }
 
 /* ---- life --------------------------------------------------------------------------------------------------------------- */
@@ -193,10 +209,8 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
     }
     if (code == AMP_OK)
         code = load_open(env, reterr);
-    if (code == AMP_OK) {
-        inbox_load(env);
-        waits_load(env);
-    }
+    if (code == AMP_OK)
+        go_on_with_all(env);
     if (code != AMP_OK) {
         env_free(env);
         return code;

@@ -42,4 +42,5 @@ void inbox_add_rows(struct etask *task, struct journal_batch *batch);
 void inbox_rows_written(struct etask *task);
 /* All that the journal has, at start; and of one task that comes back into memory. */
 void inbox_load(struct env *env);
+void inbox_resume(struct env *env); /* it is decided now what becomes of each of these tasks */
 void inbox_load_task(struct etask *task);

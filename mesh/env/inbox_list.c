@@ -182,9 +182,13 @@ static void load(struct rows *rows, const char *prefix)
 
 void inbox_load(struct env *env)
 {
-    struct etask *task, *next;
     struct rows rows = {.env = env};
     load(&rows, "");
+}
+
+void inbox_resume(struct env *env)
+{
+    struct etask *task, *next;
     HASH_ITER(hh, env->tasks, task, next) {
         if (!task->inbox)
             continue;
