@@ -136,9 +136,40 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
     human_begin(job);
 }
 
+/* When it is to start is said once: a submit that is repeated says the same. */
+static void add_delay(struct job *job, Amp__Submit *body, Amp__Timestamp *not_before)
+{
+    amp__timestamp__init(not_before);
+    if (!job->wish->delay_ms)
+        return;
+    if (!job->due_us) {
+        job->due_us = world_now_us() + (int64_t)job->wish->delay_ms * 1000;
+        job->due_unix_ms = clock_unix_ms() + job->wish->delay_ms;
+    }
+    not_before->unix_ms = job->due_unix_ms;
+    body->has_delay_ms = !job->wish->is_by_clock;
+    body->delay_ms = job->wish->delay_ms;
+    body->not_before = job->wish->is_by_clock ? not_before : NULL;
+}
+
+void job_begun(const char *text)
+{
+    for (struct job *job = scenario.jobs; job < scenario.jobs + scenario.n_jobs; job++) {
+        if (strcmp(job->wish->text, text) != 0)
+            continue;
+        job->n_begun++;
+        if (!job->due_us)
+            continue;
+        stat_add(STAT_delayed, 1);
+        if (!scenario.has_jumped && world_now_us() < job->due_us - 1000)
+            world_fail("PT: \"%s\" has begun %lld ms before its time", text, (long long)(job->due_us - world_now_us()) / 1000);
+    }
+}
+
 static void submit(void *ctx)
 {
     struct job *job = ctx;
+    Amp__Timestamp not_before;
     Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
     Amp__Submit body = AMP__SUBMIT__INIT;
     Amp__Request task = AMP__REQUEST__INIT;
@@ -158,6 +189,7 @@ static void submit(void *ctx)
         body.retry = (char *)"never";
     request.verb_case = AMP__ENV_REQUEST__VERB_SUBMIT;
     request.submit = &body;
+    add_delay(job, &body, &not_before);
     job->n_submits++;
     if (job->asking || env_call(job->client->loop, job->client->bus, job->client->name, &request, 3000, on_submitted, job, &job->asking) != AMP_OK)
         again(job, submit);
@@ -244,6 +276,9 @@ void client_begin(struct client *client, size_t n)
 void client_end(struct client *client)
 {
     bus_kill(client->bus, true);
+    for (struct routine *routine = scenario.routines; routine < scenario.routines + scenario.n_routines; routine++)
+        if (routine->client == client)
+            routine_end(routine);
     for (struct job *job = scenario.jobs; job < scenario.jobs + scenario.n_jobs; job++) {
         if (job->client != client)
             continue;

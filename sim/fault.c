@@ -208,6 +208,7 @@ void fault_happen(void *ctx)
 void fault_heal(void)
 {
     world_trace("everything is mended");
+    world_set_wall_offset_ms(0);
     agents_are_calm = true;
     clear_up(NULL);
     crash_begin();

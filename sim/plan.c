@@ -52,10 +52,28 @@ static void add_job(struct script *plan, uint32_t n)
         wish->question = question;
         human_text(&question, n, wish->text, sizeof wish->text);
     }
+    wish->delay_ms = wish->is_durable && world_chance(plan->later_percent) ? world_between(100, 12000) : 0;
+    wish->is_by_clock = world_chance(50) && !plan->is_clock_set;
     snprintf(wish->agent, sizeof wish->agent, "%s", "work");
     uint32_t name = world_below(plan->n_names);
     if (!wish->is_skill)
         snprintf(wish->agent, sizeof wish->agent, "agent-%u", name & 7u);
+}
+
+static void add_schedule(struct script *plan, uint32_t n)
+{
+    struct timetable *timetable = &add(plan, ITEM_SCHEDULE, world_below(12000))->timetable;
+    bool is_cron = world_chance(10);
+    timetable->client = world_below(plan->n_clients);
+    timetable->every_ms = world_between(1000, 5000);
+    timetable->count = world_between(1, 5);
+    timetable->overlap = world_below(3);
+    if (is_cron && !plan->is_clock_set) {
+        timetable->every_ms = 0;
+        timetable->count = 1;
+    }
+    snprintf(timetable->text, sizeof timetable->text, "routine %u", n);
+    snprintf(timetable->agent, sizeof timetable->agent, "agent-%u", world_below(plan->n_names) & 7u);
 }
 
 static uint32_t length_ms(enum fault fault)
@@ -100,9 +118,11 @@ void plan_make(struct script *plan)
     plan->n_items = 0;
     for (size_t i = 0; i < FAULTS; i++)
         is_possible[i] = world_chance(50);
+    plan->is_clock_set = is_possible[FAULT_JUMP_CLOCK];
     plan->is_fresh = world_chance(5);
     plan->slow_percent = world_chance(60) ? 0 : world_chance(50) ? 20 : 70;
     plan->asking_percent = world_chance(60) ? 0 : world_chance(70) ? 20 : 70;
+    plan->later_percent = world_chance(70) ? 0 : 40;
     plan->n_names = world_between(1, 3);
     plan->n_clients = world_between(1, CLIENTS_MAX);
     uint32_t n_instances = world_between(plan->n_names, INSTANCES_MAX);
@@ -111,6 +131,9 @@ void plan_make(struct script *plan)
     uint32_t n_jobs = world_chance(70) ? world_between(2, 10) : world_chance(80) ? world_between(8, 20) : world_between(20, JOBS_MAX);
     for (uint32_t i = 0; i < n_jobs; i++)
         add_job(plan, i);
+    uint32_t n_schedules = world_chance(75) ? 0 : world_between(1, ROUTINES_MAX);
+    for (uint32_t i = 0; i < n_schedules; i++)
+        add_schedule(plan, i);
     for (uint32_t at_ms = 300; at_ms < FAULTS_S * 1000; at_ms += world_between(20, 900)) {
         enum fault fault = (enum fault)world_below(FAULTS);
         if (is_possible[fault])
@@ -126,6 +149,8 @@ static void describe_job(const struct wish *wish, double at_s, char *ret, size_t
                       wish->is_durable ? " durably" : "", wish->text);
     if (wish->timeout_ms)
         at += snprintf(ret + at, size - (size_t)at, " within %u ms", wish->timeout_ms);
+    if (wish->delay_ms)
+        at += snprintf(ret + at, size - (size_t)at, " in %u ms%s", wish->delay_ms, wish->is_by_clock ? " by the clock" : "");
     snprintf(ret + at, size - (size_t)at, "%s%s%s", wish->wants_watch ? ", and watches" : "", wish->wants_cancel ? ", and cancels it" : "",
              wish->is_never_retried ? ", never to be retried" : "");
 }
@@ -148,6 +173,9 @@ void plan_describe(const struct item *item, char *ret, size_t size)
     if (item->kind == ITEM_INSTANCE)
         snprintf(ret, size, "an instance of %s, %u at once, up to %u ms each, dies in %u of 100, may say nothing for %u ms", habits->agent, habits->slots, habits->work_most_ms, habits->die_percent,
                  habits->silence_ms);
+    else if (item->kind == ITEM_SCHEDULE)
+        snprintf(ret, size, "at %.3f s client-%u has the agent %s do \"%s\" every %u ms, %u times", at_s, item->timetable.client, item->timetable.agent, item->timetable.text,
+                 item->timetable.every_ms ? item->timetable.every_ms : 60000, item->timetable.count);
     else if (item->kind == ITEM_JOB)
         describe_job(&item->wish, at_s, ret, size);
     else

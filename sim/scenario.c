@@ -26,7 +26,7 @@ static void look(void *ctx)
     for (size_t i = 0; i < scenario.n_jobs; i++)
         if (!job_is_settled(&scenario.jobs[i]))
             return;
-    is_settled = journal_count(nodes.env->journal, &counts) == AMP_OK && counts.tasks_open == 0;
+    is_settled = journal_count(nodes.env->journal, &counts) == AMP_OK && counts.tasks_open == 0 && routines_are_settled(nodes.env->journal);
 }
 
 static void heal(void *ctx)
@@ -66,6 +66,12 @@ static void begin_item(struct item *item)
     } else if (item->kind == ITEM_FAULT) {
         if (!item->is_off)
             world_at(at_us, NULL, fault_happen, item);
+    } else if (item->kind == ITEM_SCHEDULE) {
+        struct routine *routine = &scenario.routines[scenario.n_routines];
+        if (item->is_off)
+            return;
+        routine_make(routine, &item->timetable, (unsigned)scenario.n_routines++);
+        world_at(at_us, routine->client->loop, routine_start, routine);
     } else if (!item->is_off) {
         struct job *job = &scenario.jobs[scenario.n_jobs];
         job_make(job, &item->wish, (unsigned)scenario.n_jobs++);
@@ -76,7 +82,7 @@ static void begin_item(struct item *item)
 static void begin(const bool *only)
 {
     is_settled = scenario.is_healing = scenario.may_lack_frames = scenario.has_jumped = agents_are_calm = false;
-    scenario.n_jobs = 0;
+    scenario.n_jobs = scenario.n_routines = 0;
     weather = (struct weather){0};
     nodes_begin();
     crash_begin();

@@ -2,6 +2,7 @@
 #pragma once
 #include "human.h"
 #include "sim.h"
+#include "timetable.h"
 
 struct env;
 struct env_call;
@@ -32,6 +33,8 @@ struct wish { /* what a caller wants */
     bool is_durable, is_skill, wants_watch, wants_cancel, is_never_retried;
     char agent[16], text[64];
     uint32_t timeout_ms;
+    uint32_t delay_ms; /* it starts so much later; 0: at once */
+    bool is_by_clock;  /* by the time that people see, that is */
     struct question_plan question; /* of those who work on it */
 };
 
@@ -46,7 +49,7 @@ struct habits { /* of an instance */
     uint32_t slots, work_most_ms, die_percent, silence_ms; /* silence_ms: who says nothing for so long hangs; 0: it may */
 };
 
-enum item_kind { ITEM_INSTANCE, ITEM_JOB, ITEM_FAULT };
+enum item_kind { ITEM_INSTANCE, ITEM_JOB, ITEM_FAULT, ITEM_SCHEDULE };
 struct item {
     enum item_kind kind;
     bool is_off;
@@ -55,13 +58,15 @@ struct item {
         struct habits habits;
         struct wish wish;
         struct mishap mishap;
+        struct timetable timetable;
     };
 };
 
 struct script {
     uint64_t seed, salt;
-    uint32_t n_names, n_clients, slow_percent, asking_percent; /* of the tasks take long; ask people */
+    uint32_t n_names, n_clients, slow_percent, asking_percent, later_percent; /* of the tasks take long; ask people; start later */
     bool is_fresh; /* there is no journal yet */
+    bool is_clock_set; /* by as much as two hours: then nobody waits for a time that it shows */
     struct item items[ITEMS_MAX];
     size_t n_items;
 };
@@ -85,7 +90,7 @@ struct job { /* a task as its caller knows it; nothing here is ever forgotten, w
     const struct wish *wish;
     struct client *client;
     char key[32], task[AMP_ID_SIZE], context[AMP_ID_SIZE]; /* task: "" until accepted */
-    uint32_t n_submits;
+    uint32_t n_submits, n_begun; /* by agents */
     bool is_accepted, is_cancel_confirmed;
     struct env_call *asking;
     struct env_watch *watch;
@@ -97,6 +102,8 @@ struct job { /* a task as its caller knows it; nothing here is ever forgotten, w
     uint32_t known_events;        /* that there are at least so many, and the state it had at its end, if that was told */
     Amp__TaskState known_end;
     struct human human;
+    int64_t due_us; /* it may not start before; 0: at once, or not submitted yet */
+    int64_t due_unix_ms;
     int64_t silent_since_us;      /* since when it was seen to wait without a reason; 0: it was not */
     uint32_t silent_starts;       /* and under which environment */
     size_t n_seen;
@@ -107,6 +114,8 @@ struct scenario {
     struct script script;
     struct job jobs[JOBS_MAX];
     size_t n_jobs;
+    struct routine routines[ROUTINES_MAX];
+    size_t n_routines;
     struct client clients[CLIENTS_MAX + 1]; /* the last one is the witness */
     bool is_healing;
     bool has_jumped; /* the clock that people see */
@@ -121,6 +130,7 @@ void client_end(struct client *client);
 void client_message(const char *text, const char *id, Amp__Message *ret, Amp__Part *part, Amp__Part **parts);
 void job_make(struct job *job, const struct wish *wish, unsigned n);
 void job_start(void *job);
+void job_begun(const char *text); /* an agent has begun one of this text */
 bool job_is_settled(const struct job *job);
 
 /* ---- nodes.c --------------------------------------------------------------------------------------------------------------- */

@@ -29,9 +29,11 @@ static bool is_sound(const bool *only)
 {
     const struct script *plan = &scenario.script;
     for (size_t i = 0; i < plan->n_items; i++) {
-        bool is_there = plan->items[i].kind != ITEM_JOB || !only[i];
+        const struct item *item = &plan->items[i];
+        bool is_skill = item->kind == ITEM_JOB && item->wish.is_skill, is_there = (item->kind != ITEM_JOB && item->kind != ITEM_SCHEDULE) || !only[i];
+        const char *agent = item->kind == ITEM_SCHEDULE ? item->timetable.agent : item->wish.agent;
         for (size_t j = 0; j < plan->n_items && !is_there; j++)
-            is_there = only[j] && plan->items[j].kind == ITEM_INSTANCE && (plan->items[i].wish.is_skill || strcmp(plan->items[i].wish.agent, plan->items[j].habits.agent) == 0);
+            is_there = only[j] && plan->items[j].kind == ITEM_INSTANCE && (is_skill || strcmp(agent, plan->items[j].habits.agent) == 0);
         if (!is_there)
             return false;
     }

@@ -175,7 +175,7 @@ static void on_reloaded(struct step *step)
     if (engine->attempt > 0) {
         engine->is_taken = true;
         push(step, ENGINE_DO_RETRY, AMP_INTERRUPTED, STATE(UNSPECIFIED));
-    } else if (engine->is_delayed) {
+    } else if (engine->is_delayed && !SEEDED_BUG("early-start")) {
         engine->phase = ENGINE_DELAYED;
         return;
     }

@@ -1,5 +1,6 @@
 #include "schedule.h"
 
+#include "base/seeded.h"
 #include "base/zone.h"
 
 #include <string.h>
@@ -61,6 +62,8 @@ static void found(struct schedule *schedule, struct schedule_now now)
     schedule->is_mono = false;
     if (rule->is_cron || is_first || schedule->next_unix_ms == SCHEDULE_NEVER)
         return;
+    if (left_ms < 0 && SEEDED_BUG("firing-lost"))
+        left_ms = rule->every_ms;
     set_interval(schedule, now, left_ms > (int64_t)rule->every_ms ? rule->every_ms : left_ms);
 }
 

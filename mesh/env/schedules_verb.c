@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/counters.h"
+#include "base/seeded.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,6 +63,19 @@ static void refuse_write(const struct ask *ask, enum amp_code code)
         env_refuse_code(ask, code, "", NULL);
 }
 
+/* It is so already; that may be on its way to the disk still, or never get there. */
+static void answer_kept(const struct ask *ask, struct schedule_entry *entry)
+{
+    enum amp_code code = AMP_OK;
+    bool is_kept = !journal_failure(ask->env->journal) && journal_waiting(ask->env->journal) == 0;
+    if (is_kept || SEEDED_BUG("early-schedule"))
+        answer(ask->env, ask->reply, ask->encoding, entry);
+    else
+        code = write_and_answer(ask, entry, false);
+    if (code != AMP_OK)
+        refuse_write(ask, code);
+}
+
 /* ---- made -------------------------------------------------------------------------------------------------------------- */
 
 static enum amp_code check_given(const Amp__Schedule *given, int64_t now_unix_ms, struct amp_error *err)
@@ -118,7 +132,7 @@ static struct schedule_entry *find_known(const struct ask *ask, const Amp__Sched
     return NULL;
 }
 
-static void answer_known(const struct ask *ask, const struct schedule_entry *known, const Amp__Schedule *given)
+static void answer_known(const struct ask *ask, struct schedule_entry *known, const Amp__Schedule *given)
 {
     struct amp_error err = {0};
     struct schedule_entry *asked = NULL;
@@ -131,7 +145,7 @@ static void answer_known(const struct ask *ask, const struct schedule_entry *kno
     if (asked)
         schedules_entry_free(asked);
     if (is_same) {
-        answer(ask->env, ask->reply, ask->encoding, known);
+        answer_kept(ask, known);
         return;
     }
     if (err.code == AMP_OK) {
@@ -151,7 +165,7 @@ static void add(const struct ask *ask, const Amp__ScheduleCommand *command)
     struct schedule_entry *entry = NULL;
     struct schedule_now now = schedules_now(env);
     enum amp_code code = check_given(&given, now.unix_ms, &err);
-    const struct schedule_entry *known = code == AMP_OK ? find_known(ask, &given) : NULL;
+    struct schedule_entry *known = code == AMP_OK ? find_known(ask, &given) : NULL;
     if (known) {
         answer_known(ask, known, &given);
         return;
@@ -237,7 +251,7 @@ static void change(const struct ask *ask, struct schedule_entry *entry, enum sch
     else if (entry->schedule.state == SCHEDULE_DONE)
         env_refuse_code(ask, AMP_TASK_ENDED, "id", "this schedule is done");
     else
-        answer(ask->env, ask->reply, ask->encoding, entry); /* it is so already */
+        answer_kept(ask, entry);
     if (code != AMP_OK) {
         entry->schedule = before;
         refuse_write(ask, code);
