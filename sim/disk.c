@@ -512,6 +512,21 @@ void disk_open_again(struct sqlite3_file *file, struct sqlite3_file *log)
     }
 }
 
+bool disk_flip(bool is_log, uint32_t where, unsigned bit)
+{
+    for (struct content *content = disk.files; content < disk.files + FILES_MAX; content++) {
+        size_t len = strlen(content->name);
+        bool has_ending = len > 4 && strcmp(content->name + len - 4, "-wal") == 0;
+        if (!content->len || !len || has_ending != is_log || strncmp(content->name, "temporary", 9) == 0)
+            continue;
+        size_t at = where % content->len;
+        content->now[at] ^= (uint8_t)(1u << bit % 8);
+        content->synced[at] = content->now[at];
+        return true;
+    }
+    return false;
+}
+
 void disk_fault(enum disk_fault fault) { disk.fault = fault; }
 void disk_slow(uint32_t percent) { disk.slow_percent = percent; }
 bool disk_is_frozen(void) { return disk.is_frozen; }

@@ -134,6 +134,9 @@ void plan_make(struct script *plan)
     uint32_t n_schedules = world_chance(75) ? 0 : world_between(1, ROUTINES_MAX);
     for (uint32_t i = 0; i < n_schedules; i++)
         add_schedule(plan, i);
+    struct rot *rot = world_chance(25) ? &add(plan, ITEM_ROT, 0)->rot : NULL;
+    if (rot)
+        *rot = (struct rot){.is_log = world_chance(40), .where = (uint32_t)world_random(), .bit = world_below(8)};
     for (uint32_t at_ms = 300; at_ms < FAULTS_S * 1000; at_ms += world_between(20, 900)) {
         enum fault fault = (enum fault)world_below(FAULTS);
         if (is_possible[fault])
@@ -176,6 +179,8 @@ void plan_describe(const struct item *item, char *ret, size_t size)
     else if (item->kind == ITEM_SCHEDULE)
         snprintf(ret, size, "at %.3f s client-%u has the agent %s do \"%s\" every %u ms, %u times", at_s, item->timetable.client, item->timetable.agent, item->timetable.text,
                  item->timetable.every_ms ? item->timetable.every_ms : 60000, item->timetable.count);
+    else if (item->kind == ITEM_ROT)
+        snprintf(ret, size, "at the end a bit of the journal's %s is another one", item->rot.is_log ? "log" : "file");
     else if (item->kind == ITEM_JOB)
         describe_job(&item->wish, at_s, ret, size);
     else

@@ -66,6 +66,8 @@ static void begin_item(struct item *item)
     } else if (item->kind == ITEM_FAULT) {
         if (!item->is_off)
             world_at(at_us, NULL, fault_happen, item);
+    } else if (item->kind == ITEM_ROT) {
+        return; /* when all is over */
     } else if (item->kind == ITEM_SCHEDULE) {
         struct routine *routine = &scenario.routines[scenario.n_routines];
         if (item->is_off)
@@ -133,6 +135,9 @@ void scenario_run(uint64_t seed, uint64_t salt, const bool *only, bool is_traced
         say_open();
     if (!world_failure())
         check_all(nodes.env->journal);
+    for (size_t i = 0; !world_failure() && i < scenario.script.n_items; i++)
+        if (scenario.script.items[i].kind == ITEM_ROT && !scenario.script.items[i].is_off && nodes.env)
+            rot_check(&scenario.script.items[i].rot);
     stat_add(STAT_seeds, 1);
     stat_add(STAT_leases_lapsed, counter_get(COUNTER_leases_lapsed) - lapsed);
     stat_add(STAT_steps, world_steps());

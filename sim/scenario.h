@@ -49,7 +49,12 @@ struct habits { /* of an instance */
     uint32_t slots, work_most_ms, die_percent, silence_ms; /* silence_ms: who says nothing for so long hangs; 0: it may */
 };
 
-enum item_kind { ITEM_INSTANCE, ITEM_JOB, ITEM_FAULT, ITEM_SCHEDULE };
+struct rot { /* which bit of the journal is another one when all is over */
+    bool is_log;
+    uint32_t where, bit;
+};
+
+enum item_kind { ITEM_INSTANCE, ITEM_JOB, ITEM_FAULT, ITEM_SCHEDULE, ITEM_ROT };
 struct item {
     enum item_kind kind;
     bool is_off;
@@ -59,6 +64,7 @@ struct item {
         struct wish wish;
         struct mishap mishap;
         struct timetable timetable;
+        struct rot rot;
     };
 };
 
@@ -186,6 +192,10 @@ void witness_start(struct journal *journal); /* an environment has started: what
 /* ---- check.c: reads the journal when all is quiet, and holds it against what the clients were told ----------------------------- */
 
 void check_all(struct journal *journal);
+
+/* ---- rot.c ------------------------------------------------------------------------------------------------------------------------- */
+
+void rot_check(const struct rot *plan); /* behind all other checks: there is no environment any more */
 
 /* ---- scenario.c, shrink.c ----------------------------------------------------------------------------------------------------------- */
 

@@ -106,6 +106,8 @@ bool subject_matches(const char *pattern, const char *subject);
 void disk_small_pages(const char *path);
 void disk_keep(const char *path);
 void disk_lay_out(const char *path);
+/* One bit of what is there is another one: of the log, or else of the file. False: there is none. */
+bool disk_flip(bool is_log, uint32_t where, unsigned bit);
 enum disk_fault { DISK_SOUND, DISK_FULL, DISK_BROKEN, DISK_LIES };
 void disk_begin(void);
 void disk_end(void);

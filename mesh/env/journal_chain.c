@@ -6,6 +6,8 @@
  * is the same over the columns that make the key. */
 #include "journal_private.h"
 
+#include "base/seeded.h"
+
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
@@ -89,7 +91,7 @@ bool chain_is_sealed(sqlite3_stmt *statement, enum chain_kind kind)
         values[i] = sqlite3_column_value(statement, i);
     digest_values((uint8_t)kind, values, count, seal);
     const void *kept = sqlite3_column_blob(statement, count);
-    return kept && sqlite3_column_bytes(statement, count) == CHAIN_SEAL_SIZE && memcmp(kept, seal, sizeof seal) == 0;
+    return SEEDED_BUG("unlooked-chain") || (kept && sqlite3_column_bytes(statement, count) == CHAIN_SEAL_SIZE && memcmp(kept, seal, sizeof seal) == 0);
 }
 
 /* row_seal(kind, column…) → seal; on the writing side it is noted for the chain. An upsert seals twice: what is noted last holds. */
