@@ -111,9 +111,11 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
     job->asking = NULL;
     if (err->code != AMP_OK || reply->n_tasks == 0) {
         world_trace("%s: %s is not accepted: %s", job->client->name, job->key, err->message);
-        stat_add(err->code == AMP_JOURNAL ? STAT_journal_told : err->code == AMP_OVERLOADED ? STAT_overload_told : STAT_away_told, 1);
+        stat_add(err->code == AMP_JOURNAL ? STAT_journal_told : err->code == AMP_QUOTA ? STAT_quota_told : err->code == AMP_OVERLOADED ? STAT_overload_told : STAT_away_told, 1);
         if (err->code == AMP_CONFLICT || err->code == AMP_INVALID || err->code == AMP_MALFORMED)
             world_fail("%s, sent again under its key, is refused: %s", job->key, err->message);
+        if (err->code == AMP_QUOTA && !scenario.script.open_max)
+            world_fail("PO: %s is refused, and nobody has set a quota: %s", job->key, err->message);
         again(job, submit);
         return;
     }

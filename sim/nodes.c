@@ -28,7 +28,10 @@ static void env_is_down(void *ctx)
 void nodes_start_env(void *nothing)
 {
     const struct bus_options options = {.url = "sim", .name = "env", .wait_first = true, .on_up = env_is_up, .on_down = env_is_down};
-    const struct env_options env_options = {.journal_path = nodes.journal_path, .name = "env"};
+    char rule[32];
+    const char *const quotas[] = {rule, NULL};
+    const struct env_options env_options = {.journal_path = nodes.journal_path, .name = "env", .quotas = scenario.script.open_max ? quotas : NULL};
+    snprintf(rule, sizeof rule, "*=-/s,%u", scenario.script.open_max);
     struct amp_error err = {0};
     if (nodes.env)
         return;

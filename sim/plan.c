@@ -119,6 +119,7 @@ void plan_make(struct script *plan)
     for (size_t i = 0; i < FAULTS; i++)
         is_possible[i] = world_chance(50);
     plan->is_clock_set = is_possible[FAULT_JUMP_CLOCK];
+    plan->open_max = world_chance(80) ? 0 : world_between(1, 4);
     plan->is_fresh = world_chance(5);
     plan->slow_percent = world_chance(60) ? 0 : world_chance(50) ? 20 : 70;
     plan->asking_percent = world_chance(60) ? 0 : world_chance(70) ? 20 : 70;

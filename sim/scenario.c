@@ -20,6 +20,8 @@ static void look(void *ctx)
 {
     struct journal_counts counts = {0};
     bool are_told = hold_all_told();
+    if (nodes.env && scenario.script.open_max)
+        witness_count(nodes.env->journal);
     world_at(world_now_us() + LOOK_EVERY_US, NULL, look, NULL);
     if (!scenario.is_healing || !nodes.env || nodes.env->later || journal_waiting(nodes.env->journal) > 0 || evtstream_is_holding(nodes.env) || !are_told)
         return;

@@ -73,6 +73,7 @@ struct script {
     uint32_t n_names, n_clients, slow_percent, asking_percent, later_percent; /* of the tasks take long; ask people; start later */
     bool is_fresh; /* there is no journal yet */
     bool is_clock_set; /* by as much as two hours: then nobody waits for a time that it shows */
+    uint32_t open_max; /* tasks that one sender may have open; 0: as many as it likes */
     struct item items[ITEMS_MAX];
     size_t n_items;
 };
@@ -187,6 +188,7 @@ bool crash_is_power_cut(void); /* that of the environment that crashed last */
 
 void witness_begin(struct client *client);
 void witness_end(void);
+void witness_count(struct journal *journal); /* has a sender more open than it may? */
 void witness_start(struct journal *journal); /* an environment has started: what was accepted is there */
 
 /* ---- check.c: reads the journal when all is quiet, and holds it against what the clients were told ----------------------------- */

@@ -128,6 +128,25 @@ static bool on_row(void *ctx, const struct journal_row *row)
     return true;
 }
 
+static bool on_open(void *ctx, const struct journal_row *row)
+{
+    uint32_t *n = ctx;
+    for (size_t i = 0; row->is_durable && i < scenario.script.n_clients; i++)
+        n[i] += strcmp(scenario.clients[i].name, row->from) == 0;
+    return true;
+}
+
+void witness_count(struct journal *journal)
+{
+    uint32_t n[CLIENTS_MAX] = {0};
+    const struct journal_query query = {.only_open = true, .limit = JOURNAL_READ_MAX};
+    if (journal_tasks(journal, &query, on_open, n, NULL, NULL) != AMP_OK)
+        return;
+    for (size_t i = 0; i < scenario.script.n_clients; i++)
+        if (n[i] > scenario.script.open_max)
+            world_fail("PO: %s has %u tasks open, and may have %u", scenario.clients[i].name, n[i], scenario.script.open_max);
+}
+
 void witness_start(struct journal *journal)
 {
     bool has[JOBS_MAX] = {false};

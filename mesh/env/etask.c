@@ -90,7 +90,7 @@ void etask_free(struct etask *task)
     HASH_DEL(env->tasks, task);
     if (task->is_durable) {
         env->n_durable--;
-        quota_remove(&env->quota, task->from, task->submit_len, loop_now_ms(env->loop));
+        quota_remove(&env->quota, SEEDED_BUG("quota-leak") ? "nobody" : task->from, task->submit_len, loop_now_ms(env->loop));
     }
     env->unwritten_bytes -= task->bodies.len;
     while (task->replies) {
@@ -440,7 +440,7 @@ struct etask *etask_load(struct env *env, const struct journal_row *row)
     view_load_attempts(task, row->attempts);
     if (task->is_durable) {
         env->n_durable++;
-        quota_add(&env->quota, task->from, task->submit_len, loop_now_ms(env->loop));
+        quota_add(&env->quota, SEEDED_BUG("quota-forgotten") ? "nobody" : task->from, task->submit_len, loop_now_ms(env->loop));
     }
     return task;
 }
