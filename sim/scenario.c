@@ -10,6 +10,8 @@
 #include <string.h>
 
 #define LOOK_EVERY_US 500000
+#define ASKED_BEFORE_US 1500
+#define HANGS_BEFORE_US 1000000
 
 struct scenario scenario;
 static bool is_settled;
@@ -58,6 +60,19 @@ static void say_open(void)
 
 /* ---- a run ------------------------------------------------------------------------------------------------------------------------ */
 
+static void hang_disk(void *ctx) { disk_slow(100); }
+static void free_disk(void *ctx) { disk_slow(0); }
+
+/* The environment is about to die: what it says last must be true, also when its disk does not keep up. */
+static void foresee(const struct mishap *mishap, int64_t at_us)
+{
+    world_at(at_us - ASKED_BEFORE_US, NULL, witness_ask, NULL);
+    if (mishap->amount % 3)
+        return;
+    world_at(at_us - HANGS_BEFORE_US, NULL, hang_disk, NULL);
+    world_at(at_us, NULL, free_disk, NULL);
+}
+
 static void begin_item(struct item *item)
 {
     int64_t at_us = world_now_us() + (int64_t)item->at_ms * 1000;
@@ -66,6 +81,8 @@ static void begin_item(struct item *item)
         if (!item->is_off)
             instance_make(instance, &item->habits);
     } else if (item->kind == ITEM_FAULT) {
+        if (!item->is_off && (item->mishap.fault == FAULT_KILL_ENV || item->mishap.fault == FAULT_CUT_POWER))
+            foresee(&item->mishap, at_us);
         if (!item->is_off)
             world_at(at_us, NULL, fault_happen, item);
     } else if (item->kind == ITEM_ROT) {

@@ -188,6 +188,7 @@ bool crash_is_power_cut(void); /* that of the environment that crashed last */
 
 void witness_begin(struct client *client);
 void witness_end(void);
+void witness_ask(void *nothing); /* for tasks that have not ended, now */
 void witness_count(struct journal *journal); /* has a sender more open than it may? */
 void witness_start(struct journal *journal); /* an environment has started: what was accepted is there */
 

@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#define QUICK_MAX 6
 #define SILENT_MAX_US 20000000 /* a task that neither runs nor says why it waits */
 
 static struct witness {
@@ -15,6 +16,10 @@ static struct witness {
     struct job *job;     /* asked for; NULL: the environment's health */
     uint32_t n_starts;   /* whose health */
     bool has_failed;     /* its journal, before it was asked */
+    struct quick {       /* asked for just before the environment dies */
+        struct job *job;
+        struct env_call *asking;
+    } quick[QUICK_MAX];
 } witness;
 
 static void look(void *ctx);
@@ -23,7 +28,7 @@ static void look_again(void) { world_at(world_now_us() + (int64_t)world_between(
 /* ---- a task ---------------------------------------------------------------------------------------------------------- */
 
 /* Told through the bus: what was told before stays true. */
-static void hold_record(struct job *job, const Amp__TaskRecord *record)
+static Amp__TaskState hold_told(struct job *job, const Amp__TaskRecord *record)
 {
     Amp__TaskState state = record->task->status ? record->task->status->state : AMP__TASK_STATE__TASK_STATE_UNSPECIFIED;
     if (record->events_count < job->known_events)
@@ -33,6 +38,12 @@ static void hold_record(struct job *job, const Amp__TaskRecord *record)
     job->known_events = record->events_count;
     if (amp_task_is_terminal(state))
         job->known_end = state;
+    return state;
+}
+
+static void hold_record(struct job *job, const Amp__TaskRecord *record)
+{
+    Amp__TaskState state = hold_told(job, record);
     bool is_quiet = state == AMP__TASK_STATE__TASK_STATE_SUBMITTED && !(record->waiting && *record->waiting);
     stat_add(STAT_looks, 1);
     stat_add(STAT_waiting_told, record->waiting && *record->waiting);
@@ -101,13 +112,49 @@ static void look(void *ctx)
         look_again();
 }
 
+static void on_quick(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
+{
+    struct quick *quick = ctx;
+    quick->asking = NULL;
+    stat_add(STAT_last_words, err->code == AMP_OK);
+    if (err->code == AMP_OK && reply->n_tasks == 1)
+        (void)hold_told(quick->job, reply->tasks[0]);
+}
+
+void witness_ask(void *nothing)
+{
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
+    struct quick *quick = witness.quick;
+    request.verb_case = AMP__ENV_REQUEST__VERB_GET;
+    request.get = &query;
+    for (struct job *job = scenario.jobs; job < scenario.jobs + scenario.n_jobs && quick < witness.quick + QUICK_MAX; job++) {
+        if (!job->wish->is_durable || !job->is_accepted || job->known_end)
+            continue;
+        while (quick < witness.quick + QUICK_MAX && quick->asking)
+            quick++;
+        if (quick == witness.quick + QUICK_MAX)
+            return;
+        query.id = job->task;
+        quick->job = job;
+        if (env_call(witness.client->loop, witness.client->bus, witness.client->name, &request, 1000, on_quick, quick, &quick->asking) != AMP_OK)
+            return;
+        quick++;
+    }
+}
+
 void witness_begin(struct client *client)
 {
     witness = (struct witness){.client = client};
     look_again();
 }
 
-void witness_end(void) { env_call_cancel(witness.asking); }
+void witness_end(void)
+{
+    env_call_cancel(witness.asking);
+    for (size_t i = 0; i < QUICK_MAX; i++)
+        env_call_cancel(witness.quick[i].asking);
+}
 
 /* ---- the journal -------------------------------------------------------------------------------------------------------------- */
 
