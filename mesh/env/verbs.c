@@ -230,7 +230,7 @@ enum hold { HOLD_NEEDLESS, HOLD_TAKEN, HOLD_FULL };
 /* Until everything that is on its way to the disk now is there: batches are committed in order, so an empty one tells. */
 static enum hold hold(struct env *env, const struct bus_msg *msg)
 {
-    if ((!env->later && journal_waiting(env->journal) == 0) || journal_failure(env->journal))
+    if ((!env->later && journal_waiting(env->journal) == 0) || journal_failure(env->journal) || SEEDED_BUG("read-ahead"))
         return HOLD_NEEDLESS;
     if (env->n_held >= ENV_HELD_MAX || env->held_bytes + msg->data.len > ENV_HELD_BYTES_MAX)
         return HOLD_FULL;
