@@ -163,8 +163,9 @@ static size_t route(const struct op *op)
             deliver(link, 0, op);
             n++;
         }
+        bool is_echo = link == op->link && link->bus && link->bus->options.no_echo;
         LIST_FOREACH(sub, &link->subs, entry) {
-            if (!is_for(sub, op->subject, len))
+            if (is_echo || !is_for(sub, op->subject, len))
                 continue;
             size_t q = 0;
             while (sub->queue && q < n_queues && strcmp(queues[q], sub->queue) != 0)

@@ -27,7 +27,7 @@ static void env_is_down(void *ctx)
 
 void nodes_start_env(void *nothing)
 {
-    const struct bus_options options = {.url = "sim", .name = "env", .wait_first = true, .on_up = env_is_up, .on_down = env_is_down};
+    const struct bus_options options = {.url = "sim", .name = "env", .no_echo = true, .wait_first = true, .on_up = env_is_up, .on_down = env_is_down};
     char rule[32];
     const char *const quotas[] = {rule, NULL};
     const struct env_options env_options = {.journal_path = nodes.journal_path, .name = "env", .quotas = scenario.script.open_max ? quotas : NULL};

@@ -16,6 +16,7 @@ struct bus_options {
     const char *url;   /* one or several, comma separated */
     const char *creds; /* path of a NATS credentials file, or NULL */
     const char *name;  /* shown by the server's monitoring */
+    bool no_echo;      /* what this connection publishes does not come back to its own subscriptions */
     bool wait_first;   /* true: a bus that is not there yet is waited for (on_up comes later); false: bus_new fails with AMP_NO_BUS */
     void (*on_up)(void *ctx);   /* connected or connected again; subscriptions are restored already. From the loop, never from inside bus_new. May be NULL */
     void (*on_down)(void *ctx); /* connection lost. May be NULL */

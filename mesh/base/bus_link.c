@@ -113,6 +113,7 @@ static natsStatus set_options(natsOptions *nats, struct bus_link *link, const st
         natsOptions_SetMaxPingsOut(nats, 2),
         natsOptions_SetAllowReconnect(nats, false),
         natsOptions_SetSendAsap(nats, true),
+        natsOptions_SetNoEcho(nats, options->no_echo),
         natsOptions_SetErrorHandler(nats, on_error, link),
         natsOptions_SetClosedCB(nats, on_closed, link),
         natsOptions_SetEventLoop(nats, link, on_attach, on_read, on_write, on_detach),
@@ -288,6 +289,7 @@ struct connector *connector_start(struct bus *bus, char **servers, int n_servers
     if (connector->wake_fd < 0)
         abort();
     connector->options.name = bus->options.name ? xstrdup(bus->options.name) : NULL;
+    connector->options.no_echo = bus->options.no_echo;
     connector->options.creds = bus->options.creds ? xstrdup(bus->options.creds) : NULL;
     memcpy(connector->prefix, bus->prefix, sizeof connector->prefix);
     connector->servers = xcalloc((size_t)n_servers, sizeof *servers);

@@ -22,6 +22,7 @@ struct commit { /* in the batch's arena */
     Amp__Frame *frames; /* what was written, to be published */
     size_t n_frames;
     size_t bytes; /* of its events */
+    const Amp__Submit *submit; /* if the first event is among them */
     uint64_t epoch;
     uint32_t taken;
     bool is_submit;
@@ -48,8 +49,8 @@ static void publish_frame(struct etask *task, Amp__Frame *frame)
         envelope.body_case = AMP__ENVELOPE__BODY_FRAME;
         envelope.frame = frame;
         /* Observers of a bus that is away see nothing; the journal has it, and watchers are given what they missed. */
-        if (amp_subject_build(AMP_SUBJECT_EVT, task->context, task->id, NULL, subject, NULL) == AMP_OK)
-            (void)env_publish(task->env, subject, AMP_JSON, &envelope);
+        if (amp_subject_build(AMP_SUBJECT_EVT, task->context, task->id, NULL, subject, NULL) == AMP_OK && env_publish(task->env, subject, AMP_JSON, &envelope) == AMP_OK)
+            evtstream_said(task->env);
     }
     watch_committed(task, frame);
 }
@@ -94,8 +95,11 @@ static void on_commit(void *ctx, enum amp_code code)
     if (code == AMP_OK)
         lease_committed(task, commit->epoch, commit->taken);
     /* What changed since this batch was made (a cancel) is part of what they wait for. */
-    if (task->n_in_journal == 0 && ((task->n_refs == 0 && !task->wants_row) || code != AMP_OK))
+    if (task->n_in_journal == 0 && ((task->n_refs == 0 && !task->wants_row) || code != AMP_OK)) {
+        task->parsed = commit->submit;
         answer_replies(task, code);
+        task->parsed = NULL;
+    }
     hook_at(HOOK_env_answered);
     if (code == AMP_OK)
         inbox_committed(task);
@@ -184,7 +188,7 @@ static void add_end(struct etask *task, struct journal_batch *batch, Amp__Frame 
         frame->end->error = amp__error__unpack(&journal_batch_arena(batch)->allocator, task->error_len, task->error);
 }
 
-static void add_request(struct etask *task, struct journal_batch *batch, Amp__Frame *frame)
+static const Amp__Submit *add_request(struct etask *task, struct journal_batch *batch, Amp__Frame *frame)
 {
     frame->from = task->from[0] ? task->from : NULL;
     frame->parent = task->parent[0] ? task->parent : NULL;
@@ -192,6 +196,7 @@ static void add_request(struct etask *task, struct journal_batch *batch, Amp__Fr
         task->submit ? amp__submit__unpack(&journal_batch_arena(batch)->allocator, task->submit_len, task->submit) : NULL;
     if (submit)
         frame->request = submit->request->message;
+    return submit;
 }
 
 static void add_frames(struct etask *task, struct journal_batch *batch, struct commit *commit)
@@ -205,7 +210,7 @@ static void add_frames(struct etask *task, struct journal_batch *batch, struct c
         if (!SEEDED_BUG("lost-event") || count < 2)
             add_event_row(task, batch, frame);
         if (frame->seq == 1)
-            add_request(task, batch, frame);
+            commit->submit = add_request(task, batch, frame);
         first += count;
     }
     if (task->is_ended && task->wants_row) { /* the row that ends it goes with the end marker */

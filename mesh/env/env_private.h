@@ -141,6 +141,7 @@ struct etask {
     bool is_skill_only; /* `agent` is who has it, not what was asked for */
     uint8_t *submit;    /* packed Amp__Submit; NULL: direct, or only in the journal: etask_submit */
     size_t submit_len;
+    const Amp__Submit *parsed; /* of the batch that was committed just now, while it is told; else NULL */
     int64_t submitted_unix_ms, started_unix_ms, ended_unix_ms;
     uint32_t timeout_ms; /* of a durable task, from when it was accepted or began; 0: none */
     struct plan *plan;  /* or NULL */
@@ -470,6 +471,7 @@ void evtstream_bus_up(struct env *env);
 void evtstream_bus_down(struct env *env);
 void evtstream_stop(struct env *env);
 void evtstream_on_msg(void *ctx, const struct bus_msg *msg);
+void evtstream_said(struct env *env); /* an event of a durable task was published */
 bool evtstream_is_holding(const struct env *env); /* the stream is being read: what is heard waits */
 bool evtstream_is_awaited(const struct env *env); /* readers wait for the end of that */
 bool evtstream_is_whole(const struct env *env);   /* nothing that was said is missing, as far as a stream can tell */

@@ -200,6 +200,8 @@ const Amp__Submit *etask_submit(const struct etask *task, struct amp_arena *aren
 {
     struct wanted wanted = {.arena = arena};
     struct journal_query query = {.task = task->id, .limit = 1};
+    if (task->parsed)
+        return task->parsed;
     if (task->submit)
         return amp__submit__unpack(&arena->allocator, task->submit_len, task->submit);
     if (task->submit_len && journal_tasks(task->env->journal, &query, on_submit_row, &wanted, NULL, NULL) != AMP_OK)

@@ -195,6 +195,7 @@ static enum amp_code prepare(struct store *store, struct amp_error *reterr)
 enum amp_code store_open(struct store *store, const char *path, int64_t now_unix_ms, struct amp_error *reterr)
 {
     *store = (struct store){.path = xstrdup(path)};
+    (void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0); /* nobody asks, and it takes a lock for each allocation; too late is harmless */
     chain_init(&store->chain);
     enum amp_code code = check_files(store, reterr);
     if (code == AMP_OK && !make_private(path)) {

@@ -226,7 +226,7 @@ static void route(struct env *env, const struct amp_subject *subject, const Amp_
     take_frame(task ? task : begin(env, subject, frame), frame);
 }
 
-/* What the environment publishes of durable tasks comes back to it, and nobody else's word about them counts: to read that would be a fifth of the loop's work for a submit. */
+/* Of what the journal has already nobody's word counts. */
 static bool is_durable(struct env *env, const char *id)
 {
     const struct etask *task = etask_find(env, id);

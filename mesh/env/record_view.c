@@ -18,10 +18,26 @@ static const struct amp_code_info *outcome_of(const struct attempt *attempt)
     return amp_code_info(attempt->outcome);
 }
 
+static void put(struct amp_buf *out, const char *text)
+{
+    (void)amp_buf_append(out, text, strlen(text));
+}
+
+static void put_name(struct amp_buf *out, const char *name)
+{
+    put(out, ",\"");
+    put(out, name);
+    put(out, "\":");
+}
+
 static void append_id(struct amp_buf *out, const char *name, const char *id)
 {
-    if (*id)
-        (void)amp_buf_printf(out, ",\"%s\":\"%s\"", name, id);
+    if (!*id)
+        return;
+    put_name(out, name);
+    put(out, "\"");
+    put(out, id);
+    put(out, "\"");
 }
 
 static void append_time(struct amp_buf *out, const char *name, int64_t unix_ms)
@@ -29,7 +45,7 @@ static void append_time(struct amp_buf *out, const char *name, int64_t unix_ms)
     char text[AMP_TIME_SIZE];
     if (unix_ms) {
         amp_time_format(unix_ms, text);
-        (void)amp_buf_printf(out, ",\"%s\":\"%s\"", name, text);
+        append_id(out, name, text);
     }
 }
 
@@ -37,7 +53,7 @@ static void append_text(struct amp_buf *out, const char *name, const char *text)
 {
     if (!*text)
         return;
-    (void)amp_buf_printf(out, ",\"%s\":", name);
+    put_name(out, name);
     (void)amp_json_append_string(out, amp_bytes_of(text));
 }
 
@@ -46,12 +62,15 @@ static void append_waits(struct amp_buf *out, const char *name, const struct wai
     char from[AMP_TIME_SIZE], to[AMP_TIME_SIZE];
     if (!waits || !waits->count)
         return;
-    (void)amp_buf_printf(out, ",\"%s\":", name);
+    put_name(out, name);
     for (size_t i = 0; i < waits->count; i++) {
         const struct wait *wait = &waits->items[i];
         amp_time_format(wait->from_unix_ms, from);
         amp_time_format(wait->to_unix_ms, to);
-        (void)amp_buf_printf(out, "%s{\"from\":\"%s\",\"to\":\"%s\"", i ? "," : "[", from, to);
+        put(out, i ? ",{\"from\":\"" : "[{\"from\":\"");
+        put(out, from);
+        put(out, "\"");
+        append_id(out, "to", to);
         append_text(out, "reason", wait->reason);
         (void)amp_buf_append(out, "}", 1);
     }
@@ -234,7 +253,7 @@ static Amp__Json *make_metadata(const struct etask *task, const Amp__Json *own, 
 {
     struct amp_buf out;
     amp_buf_init(&out, METADATA_BYTES_MAX + (own ? own->text.len : 0));
-    (void)amp_buf_printf(&out, "{\"amp/durable\":%s", task->is_durable ? "true" : "false");
+    put(&out, task->is_durable ? "{\"amp/durable\":true" : "{\"amp/durable\":false");
     append_id(&out, "amp/from", task->from);
     append_id(&out, "amp/parent", task->parent);
     append_id(&out, "amp/retryOf", task->retry_of ? task->retry_of : "");

@@ -26,9 +26,9 @@ void target_mark(struct target *target)
 
 static struct target *find_target(struct env *env, char kind, const char *name)
 {
-    char key[sizeof((struct target *)0)->key];
-    snprintf(key, sizeof key, "%c:%s", kind, name);
+    char key[sizeof((struct target *)0)->key] = {kind, ':'};
     struct target *target;
+    etask_strcpy(key + 2, name);
     HASH_FIND_STR(env->targets, key, target);
     return target;
 }

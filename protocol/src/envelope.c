@@ -58,6 +58,9 @@ static enum amp_code check_part_id(const char *id, const char *name, const struc
 static enum amp_code check_a2a_message(const ProtobufCMessage *message, const struct path *path, struct amp_error *err)
 {
     char field[sizeof(err->field)];
+    enum amp_code code = amp_message_check((const Amp__Message *)message, "", NULL);
+    if (code == AMP_OK || !err)
+        return code;
     path_format(path, field, sizeof(field));
     return amp_message_check((const Amp__Message *)message, field, err);
 }
@@ -406,7 +409,7 @@ static enum amp_code check_string(const struct rule *rule, const char *text, con
             return AMP_OK;
         return path_error(err, AMP_INVALID, path, "%zu bytes; at most %u are allowed", strlen(text), rule->max);
     default:
-        if (!text)
+        if (!text || text_check(text, (struct text_rule){.max = rule->max}, "", NULL) == AMP_OK)
             return AMP_OK;
         path_format(path, field, sizeof(field));
         return text_check(text, (struct text_rule){.max = rule->max}, field, err);

@@ -42,29 +42,36 @@ enum amp_code text_check(const char *text, struct text_rule rule, const char *fi
     return AMP_OK;
 }
 
+static const struct text_rule foreign_id = {.min = 1, .max = AMP_KEY_MAX};
+
 enum amp_code foreign_id_check(const char *id, const char *field, struct amp_error *reterr)
 {
-    return text_check(id, (struct text_rule){.min = 1, .max = AMP_KEY_MAX}, field, reterr);
+    return text_check(id, foreign_id, field, reterr);
+}
+
+/* A member of what is named `field`. The path is written out only when something is wrong. */
+static enum amp_code member_check(const char *text, struct text_rule rule, const char *field, const char *member, struct amp_error *reterr)
+{
+    char path[PATH_SIZE];
+    enum amp_code code = text_check(text, rule, "", NULL);
+    if (code == AMP_OK || !reterr)
+        return code;
+    (void)snprintf(path, sizeof(path), "%.80s.%s", field, member);
+    return text_check(text, rule, path, reterr);
 }
 
 static enum amp_code part_check(const Amp__Part *part, const char *field, struct amp_error *reterr)
 {
-    char path[PATH_SIZE];
     int n_contents = (part->text != NULL) + (part->has_raw != 0) + (part->url != NULL) + (part->data != NULL);
     if (n_contents != 1)
         return amp_error_set(reterr, AMP_INVALID, field, "has %d of text, raw, url and data; exactly one is needed",
                              n_contents);
-    (void)snprintf(path, sizeof(path), "%.80s.url", field);
-    enum amp_code code =
-        text_check(part->url, (struct text_rule){.min = part->url ? 1 : 0, .max = URL_MAX}, path, reterr);
-    if (code != AMP_OK)
-        return code;
-    (void)snprintf(path, sizeof(path), "%.80s.filename", field);
-    code = text_check(part->filename, (struct text_rule){.max = FILENAME_MAX_BYTES}, path, reterr);
-    if (code != AMP_OK)
-        return code;
-    (void)snprintf(path, sizeof(path), "%.80s.mediaType", field);
-    return text_check(part->media_type, (struct text_rule){.max = MEDIA_TYPE_MAX}, path, reterr);
+    enum amp_code code = member_check(part->url, (struct text_rule){.min = part->url ? 1 : 0, .max = URL_MAX}, field, "url", reterr);
+    if (code == AMP_OK)
+        code = member_check(part->filename, (struct text_rule){.max = FILENAME_MAX_BYTES}, field, "filename", reterr);
+    if (code == AMP_OK)
+        code = member_check(part->media_type, (struct text_rule){.max = MEDIA_TYPE_MAX}, field, "mediaType", reterr);
+    return code;
 }
 
 enum amp_code parts_check(Amp__Part *const *parts, size_t n_parts, const char *field, struct amp_error *reterr)
@@ -76,10 +83,13 @@ enum amp_code parts_check(Amp__Part *const *parts, size_t n_parts, const char *f
                              AMP_PARTS_MAX);
     for (size_t i = 0; i < n_parts; i++) {
         char path[PATH_SIZE];
-        (void)snprintf(path, sizeof(path), "%.60s[%zu]", field, i);
-        enum amp_code code = part_check(parts[i], path, reterr);
-        if (code != AMP_OK)
+        enum amp_code code = part_check(parts[i], "", NULL);
+        if (code == AMP_OK)
+            continue;
+        if (!reterr)
             return code;
+        (void)snprintf(path, sizeof(path), "%.60s[%zu]", field, i);
+        return part_check(parts[i], path, reterr);
     }
     return AMP_OK;
 }
@@ -97,13 +107,11 @@ static enum amp_code optional_id_check(const char *id, const char *message_field
 enum amp_code amp_message_check(const Amp__Message *message, const char *field, struct amp_error *reterr)
 {
     char path[PATH_SIZE];
-    if (message->message_id && message->message_id[0]) {
-        (void)snprintf(path, sizeof(path), "%.60s.messageId", field);
-        enum amp_code code = foreign_id_check(message->message_id, path, reterr);
-        if (code != AMP_OK)
-            return code;
-    }
-    enum amp_code code = optional_id_check(message->context_id, field, "contextId", reterr);
+    enum amp_code code = AMP_OK;
+    if (message->message_id && message->message_id[0])
+        code = member_check(message->message_id, foreign_id, field, "messageId", reterr);
+    if (code == AMP_OK)
+        code = optional_id_check(message->context_id, field, "contextId", reterr);
     if (code == AMP_OK)
         code = optional_id_check(message->task_id, field, "taskId", reterr);
     if (code != AMP_OK)
@@ -112,6 +120,9 @@ enum amp_code amp_message_check(const Amp__Message *message, const char *field, 
         (void)snprintf(path, sizeof(path), "%.60s.role", field);
         return amp_error_set(reterr, AMP_INVALID, path, "must be ROLE_USER or ROLE_AGENT");
     }
+    code = parts_check(message->parts, message->n_parts, "", NULL);
+    if (code == AMP_OK || !reterr)
+        return code;
     (void)snprintf(path, sizeof(path), "%.60s.parts", field);
     return parts_check(message->parts, message->n_parts, path, reterr);
 }
