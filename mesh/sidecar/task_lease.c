@@ -105,10 +105,10 @@ static void forget(struct task *task)
     task_mark_dirty(task);
 }
 
-/* One that ended before its environment went on: that it may be forgotten is on its way. */
+/* One that ended before its environment went on: that it may be forgotten is on its way, or was said already, be it after the environment had asked for the frames again. */
 void task_lease_supersede(struct task *task)
 {
-    if (task->stream.is_ended && !task->lease.is_stale && task_stream_is_sent(task)) {
+    if (task->stream.is_ended && !task->lease.is_stale && (task->lease.is_over || task_stream_is_sent(task))) {
         forget(task);
         task_flush_dirty(task->sidecar);
     } else if (!task->lease.is_stale) {

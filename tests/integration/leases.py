@@ -392,6 +392,35 @@ def hung(mesh):
     check(r.status == 2 and "--progress-timeout" in r.err, "which must be a time", r.status, r.err)
 
 
+def again_at_once(mesh):
+    """Of an attempt that has ended its environment asks for the frames once more, needs it no longer, and gives the task to the same instance again: all in one breath."""
+    peer, holder, task, said = Nats(mesh.bus), mesh.instance("again"), "t-again", []
+
+    def message(subject, inbox, **body):
+        data = json.dumps({"version": 1, "from": "boss", **body}).encode()
+        return f"PUB {subject} {inbox} {len(data)}\r\n".encode() + data + b"\r\n"
+
+    def request(epoch):
+        asked = {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "stream 1"}]}
+        return message("amp.req.again.boss", f"_INBOX.again.{epoch}", request={"taskId": task, "contextId": "c-again", "message": asked, "attempt": epoch, "epoch": str(epoch), "leaseMs": 3000})
+
+    def is_over(epoch):
+        heard = peer.next(0.1)
+        if heard:
+            said.append((heard[0], json.loads(heard[3])))
+        return [body for inbox, body in said if inbox == f"_INBOX.again.{epoch}" and ("reply" in body or "end" in body["frame"])]
+
+    def control(**what):
+        return message(f"amp.ctl.{holder.instance}.{task}", "_INBOX.again.1", control=what)
+
+    peer.sub("_INBOX.again.*")
+    peer.sock.sendall(request(1))
+    until(lambda: is_over(1), "the first attempt ends")
+    peer.sock.sendall(control(attach={"epoch": "1", "fromSeq": 1}) + control(ping={"done": True}) + request(2))
+    end = until(lambda: is_over(2), "the second one is answered")[0]
+    check("frame" in end and len(mesh.calls("again")) == 2, "by work, and not by a conflict with the first one", end)
+
+
 def retry_in_words(mesh):
     """An agent that dies: who watches reads what happens, and why."""
     flag = mesh.path("died")
@@ -420,6 +449,7 @@ def main():
         tap.run("a holder that died meanwhile: tried again with the cause, or failed with it", holder_died_meanwhile, mesh)
         tap.run("--retry never: one attempt, and the reason", never_again, mesh)
         tap.run("an agent that stands still, stopped or silent, is found out and stopped", hung, mesh)
+        tap.run("a task that ended here and is given here again at once is taken", again_at_once, mesh)
         tap.run("a retry is told in words", retry_in_words, mesh)
     tap.done()
 
