@@ -22,7 +22,7 @@ struct commit { /* in the batch's arena */
     Amp__Frame *frames; /* what was written, to be published */
     size_t n_frames;
     size_t bytes; /* of its events */
-    const Amp__Submit *submit; /* if the first event is among them */
+    struct journal_batch *batch;
     uint64_t epoch;
     uint32_t taken;
     bool is_submit;
@@ -77,6 +77,19 @@ static void answer_replies(struct etask *task, enum amp_code code)
     }
 }
 
+/* What was asked goes out with the first event. While it waits for the disk there is one copy of it; this one goes with its batch. */
+static const Amp__Submit *add_request(const struct commit *commit)
+{
+    struct etask *task = commit->task;
+    if (commit->n_frames == 0 || commit->frames[0].seq != 1 || !task->submit)
+        return NULL;
+    Amp__Submit *submit = amp__submit__unpack(&journal_batch_arena(commit->batch)->allocator, task->submit_len, task->submit);
+    commit->frames[0].from = task->from[0] ? task->from : NULL;
+    commit->frames[0].parent = task->parent[0] ? task->parent : NULL;
+    commit->frames[0].request = submit ? submit->request->message : NULL;
+    return submit;
+}
+
 static void on_commit(void *ctx, enum amp_code code)
 {
     struct commit *commit = ctx;
@@ -88,6 +101,7 @@ static void on_commit(void *ctx, enum amp_code code)
         task->is_unwritten = true;
         env_request_tick(task->env); /* which gives up what is in memory */
     }
+    task->parsed = code == AMP_OK ? add_request(commit) : NULL;
     for (size_t i = 0; code == AMP_OK && i < commit->n_frames; i++) {
         task->n_committed = commit->frames[i].seq + (uint32_t)commit->frames[i].n_events - 1;
         publish_frame(task, &commit->frames[i]);
@@ -95,11 +109,9 @@ static void on_commit(void *ctx, enum amp_code code)
     if (code == AMP_OK)
         lease_committed(task, commit->epoch, commit->taken);
     /* What changed since this batch was made (a cancel) is part of what they wait for. */
-    if (task->n_in_journal == 0 && ((task->n_refs == 0 && !task->wants_row) || code != AMP_OK)) {
-        task->parsed = commit->submit;
+    if (task->n_in_journal == 0 && ((task->n_refs == 0 && !task->wants_row) || code != AMP_OK))
         answer_replies(task, code);
-        task->parsed = NULL;
-    }
+    task->parsed = NULL;
     hook_at(HOOK_env_answered);
     if (code == AMP_OK)
         inbox_committed(task);
@@ -188,17 +200,6 @@ static void add_end(struct etask *task, struct journal_batch *batch, Amp__Frame 
         frame->end->error = amp__error__unpack(&journal_batch_arena(batch)->allocator, task->error_len, task->error);
 }
 
-static const Amp__Submit *add_request(struct etask *task, struct journal_batch *batch, Amp__Frame *frame)
-{
-    frame->from = task->from[0] ? task->from : NULL;
-    frame->parent = task->parent[0] ? task->parent : NULL;
-    Amp__Submit *submit =
-        task->submit ? amp__submit__unpack(&journal_batch_arena(batch)->allocator, task->submit_len, task->submit) : NULL;
-    if (submit)
-        frame->request = submit->request->message;
-    return submit;
-}
-
 static void add_frames(struct etask *task, struct journal_batch *batch, struct commit *commit)
 {
     commit->frames = take(batch, (task->n_refs + 1) * sizeof *commit->frames);
@@ -209,8 +210,6 @@ static void add_frames(struct etask *task, struct journal_batch *batch, struct c
         fill_frame(task, batch, first, count, frame);
         if (!SEEDED_BUG("lost-event") || count < 2)
             add_event_row(task, batch, frame);
-        if (frame->seq == 1)
-            commit->submit = add_request(task, batch, frame);
         first += count;
     }
     if (task->is_ended && task->wants_row) { /* the row that ends it goes with the end marker */
@@ -257,7 +256,7 @@ static void add_task_row(struct etask *task, struct journal_batch *batch)
     if (task->n_attempts)
         row->attempts = view_attempts(task, journal_batch_arena(batch));
     if (task->n_written == 0 && task->submit)
-        row->request = journal_batch_bytes(batch, (struct amp_bytes){.data = task->submit, .len = task->submit_len});
+        row->request = journal_batch_borrow(batch, (struct amp_bytes){.data = task->submit, .len = task->submit_len}); /* a task with a batch under way is not freed, nor made slim */
     if (task->is_ended)
         add_record(task, batch, row);
 }
@@ -297,6 +296,7 @@ enum amp_code commit_flush(struct etask *task)
     struct journal_batch *batch = journal_batch_new(task->env->journal);
     struct commit *commit = take(batch, sizeof *commit);
     commit->task = task;
+    commit->batch = batch;
     add_frames(task, batch, commit);
     /* The count in the summary must not lag behind the rows: a new environment numbers on from it. */
     add_task_row(task, batch);
@@ -312,6 +312,7 @@ enum amp_code commit_submit(struct etask *task, const char *key, struct amp_byte
     struct journal_batch *batch = journal_batch_new(task->env->journal);
     struct commit *commit = take(batch, sizeof *commit);
     commit->task = task;
+    commit->batch = batch;
     commit->is_submit = true;
     add_frames(task, batch, commit);
     add_task_row(task, batch);

@@ -49,6 +49,7 @@ struct loop_timer;
 #define ENV_HELD_MAX 4096u             /* readers that wait until they see what was written before them, and until what they see is written */
 #define ENV_HELD_BYTES_MAX (16u << 20) /* of their requests */
 #define ENV_FAT_MAX 1024u              /* open durable tasks; of more, those that wait keep only what is short in memory */
+#define ENV_FAT_BYTES_MAX ((size_t)16 << 20) /* of what was asked of them; of more the same */
 #define ENV_SUBMIT_KEPT_MAX 1024u      /* bytes of a request that is kept then */
 #define ENV_COMMITS_PER_S 5000         /* as long as none was measured */
 #define ENV_BACKLOG_MS 20u             /* until a write that the journal had no room for is tried again */
@@ -213,6 +214,7 @@ void etask_drop_attempt(struct attempt *attempt); /* what it owns */
 void etask_free(struct etask *task); /* no more callbacks; watchers are told that it is gone */
 /* What was asked for, in `arena`: from memory or from the journal. NULL: it cannot be read, or it is a direct task. */
 const Amp__Submit *etask_submit(const struct etask *task, struct amp_arena *arena);
+bool etask_is_crowded(const struct env *env); /* open durable tasks hold as much memory as they may */
 /* It waits, with many others: what the journal has too is given back. */
 void etask_slim(struct etask *task);
 /* Nothing has happened to it since it was accepted: its fold need not be made. */
@@ -541,6 +543,7 @@ struct env {
     uint32_t n_later, n_held;
     bool is_reading;  /* the answer at hand says what tasks are: not before the disk says it too */
     uint32_t n_durable, n_direct;
+    size_t fat_bytes; /* of what was asked of durable tasks, in memory */
     size_t direct_bytes, unwritten_bytes;
     struct etask *lru_first, *lru_last;
     struct pending_key *keys;

@@ -78,6 +78,14 @@ void etask_drop_attempt(struct attempt *attempt)
     attempt->late = NULL;
 }
 
+static void drop_submit(struct etask *task)
+{
+    if (task->submit && task->is_durable)
+        task->env->fat_bytes -= task->submit_len;
+    free(task->submit);
+    task->submit = NULL;
+}
+
 void etask_free(struct etask *task)
 {
     struct env *env = task->env;
@@ -107,7 +115,7 @@ void etask_free(struct etask *task)
     free(task->attempts);
     free(task->waits);
     free(task->held);
-    free(task->submit);
+    drop_submit(task);
     free(task->error);
     free(task->cancel_reason);
     free(task->retry_of);
@@ -209,6 +217,11 @@ const Amp__Submit *etask_submit(const struct etask *task, struct amp_arena *aren
     return wanted.submit;
 }
 
+bool etask_is_crowded(const struct env *env)
+{
+    return env->n_durable > ENV_FAT_MAX || env->fat_bytes > ENV_FAT_BYTES_MAX;
+}
+
 void etask_slim(struct etask *task)
 {
     if (!etask_is_new(task) || task->n_committed == 0 || task->n_refs || task->n_in_journal)
@@ -222,8 +235,7 @@ void etask_slim(struct etask *task)
     task->cap_refs = 0;
     if (task->submit_len <= ENV_SUBMIT_KEPT_MAX)
         return;
-    free(task->submit);
-    task->submit = NULL;
+    drop_submit(task);
 }
 
 bool etask_is_new(const struct etask *task)
@@ -435,9 +447,10 @@ struct etask *etask_load(struct env *env, const struct journal_row *row)
     task->started_unix_ms = row->started_unix_ms;
     task->count = task->n_written = task->n_committed = row->count;
     task->submit_len = row->request.len;
-    if (row->request.len && (row->request.len <= ENV_SUBMIT_KEPT_MAX || env->n_durable < ENV_FAT_MAX)) {
+    if (row->request.len && (row->request.len <= ENV_SUBMIT_KEPT_MAX || !etask_is_crowded(env))) {
         task->submit = xcalloc(1, row->request.len);
         memcpy(task->submit, row->request.data, row->request.len);
+        env->fat_bytes += task->is_durable ? row->request.len : 0;
     }
     view_load_attempts(task, row->attempts);
     if (task->is_durable) {

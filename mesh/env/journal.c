@@ -112,6 +112,12 @@ struct amp_bytes journal_batch_bytes(struct journal_batch *batch, struct amp_byt
     return (struct amp_bytes){.data = copy, .len = bytes.len};
 }
 
+struct amp_bytes journal_batch_borrow(struct journal_batch *batch, struct amp_bytes bytes)
+{
+    batch->borrowed += bytes.len;
+    return bytes;
+}
+
 void journal_batch_free(struct journal_batch *batch)
 {
     if (!batch)
@@ -125,12 +131,26 @@ void journal_batch_free(struct journal_batch *batch)
     amp_arena_reset(&batch->arena);
     batch->first = batch->last = NULL;
     batch->on_commit = NULL;
+    batch->borrowed = 0;
     batch->next = journal->pool;
     journal->pool = batch;
     journal->n_pool++;
 }
 
 /* ---- the worker's thread: touches the store and the mailboxes only ----------------------------------------- */
+
+/* How many of the batches are one transaction: what many small ones share is not worth holding everybody's large ones, and then all their answers, at once. */
+static size_t group_of(void *const *items, size_t count)
+{
+    size_t bytes = 0, n = 0;
+    while (n < count) {
+        bytes += ((const struct journal_batch *)items[n])->bytes;
+        if (n > 0 && bytes > JOURNAL_GROUP_BYTES_MAX)
+            break;
+        n++;
+    }
+    return n;
+}
 
 static void commit_group(struct journal *journal, void **items, size_t count, struct outcome *last)
 {
@@ -157,9 +177,12 @@ size_t journal_work(struct journal *journal, bool is_waiting)
     }
     if (count == 0)
         return 0;
-    commit_group(journal, items, count, &journal->last);
-    if (journal->last.code == AMP_OK)
-        store_checkpoint(&journal->store, false);
+    for (size_t done = 0, n; done < count; done += n) {
+        n = group_of(items + done, count - done);
+        commit_group(journal, items + done, n, &journal->last);
+        if (journal->last.code == AMP_OK)
+            store_checkpoint(&journal->store, false);
+    }
     return count;
 }
 
@@ -204,7 +227,7 @@ enum amp_code journal_write(struct journal *journal, struct journal_batch *batch
     }
     batch->on_commit = on_commit;
     batch->ctx = ctx;
-    batch->bytes = batch->arena.used;
+    batch->bytes = batch->arena.used + batch->borrowed;
     bool is_full = journal->n_waiting >= JOURNAL_QUEUE_MAX || (journal->n_waiting > 0 && journal->waiting_bytes + batch->bytes > JOURNAL_QUEUE_BYTES_MAX);
     if (is_full || !mailbox_post(journal->batches, batch)) {
         counter_add(COUNTER_journal_refused, 1);

@@ -10,6 +10,7 @@ struct journal;
 
 #define JOURNAL_CORRUPT_HINT "amesh env verify says all that is damaged; restore a backup, or save what is sound: amesh env export --skip-corrupt"
 #define JOURNAL_GROUP_MAX 512u           /* batches in one transaction */
+#define JOURNAL_GROUP_BYTES_MAX ((size_t)4 << 20) /* of them; one alone may be larger */
 #define JOURNAL_QUEUE_MAX 65536u         /* batches that wait for the worker */
 #define JOURNAL_QUEUE_BYTES_MAX ((size_t)48 << 20) /* of them; one alone may be larger */
 #define JOURNAL_BATCH_BYTES_MAX (128u << 20)
@@ -65,6 +66,8 @@ struct journal_row *journal_batch_add(struct journal_batch *batch, enum journal_
 /* Copies into the batch; NULL stays NULL, "" becomes NULL. */
 const char *journal_batch_text(struct journal_batch *batch, const char *text);
 struct amp_bytes journal_batch_bytes(struct journal_batch *batch, struct amp_bytes bytes);
+/* Not copied: they outlive the verdict. They count as the batch's. */
+struct amp_bytes journal_batch_borrow(struct journal_batch *batch, struct amp_bytes bytes);
 void journal_batch_free(struct journal_batch *batch); /* only if journal_write did not take it */
 
 /* Opens or makes <path>; takes its lock. AMP_RUNNING: another environment has it; AMP_JOURNAL: not usable (the message says

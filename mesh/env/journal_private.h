@@ -139,6 +139,7 @@ struct journal_batch {
     void (*on_commit)(void *ctx, enum amp_code code);
     void *ctx;
     size_t bytes; /* when it was handed over */
+    size_t borrowed; /* of them */
     struct journal_batch *next; /* pool */
 };
 

@@ -217,6 +217,7 @@ static void pack_submit(struct etask *task, const Amp__Submit *submit)
     plan_fill(task, &kept, &times);
     task->submit_len = amp__submit__get_packed_size(&kept);
     task->submit = xcalloc(1, task->submit_len);
+    task->env->fat_bytes += task->submit_len;
     amp__submit__pack(&kept, task->submit);
 }
 
@@ -469,6 +470,6 @@ void submit_done(struct etask *task, enum amp_code code)
     struct engine_event event = {.kind = ENGINE_EV_COMMITTED};
     struct env *env = task->env;
     dispatch_event(task, &event);
-    if (task->lane && env->n_durable > ENV_FAT_MAX)
+    if (task->lane && etask_is_crowded(env))
         etask_slim(task);
 }
