@@ -95,6 +95,9 @@ void wal_scan(const char *journal_path, struct wal_scan *ret); /* nobody may hav
  * it would drop SQLite's locks. */
 uint32_t wal_missing(const char *journal_path, const struct wal_scan *scan);
 
+/* journal_vfs.c: how the writing side opens its files. NULL: as everybody does. */
+const char *journal_vfs(void);
+
 /* journal.c: <journal>.lock, held until *ret_fd (which is set on failure too, -1 if there is none) is closed. AMP_RUNNING */
 AMP_MUST_USE enum amp_code journal_lock(const char *path, int *ret_fd, struct amp_error *reterr);
 

@@ -160,7 +160,7 @@ static enum amp_code open_db(struct store *store, int64_t now_unix_ms, struct am
     static const char setup[] = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;"
                                 "PRAGMA cache_size = -8192; PRAGMA journal_size_limit = 67108864;";
     int version = 0;
-    if (sqlite3_open_v2(store->path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
+    if (sqlite3_open_v2(store->path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, journal_vfs()) != SQLITE_OK)
         return unusable(store, reterr);
     sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL); /* what is refused stays as it is */
     if (chain_functions(store->db, &store->chain) != SQLITE_OK || schema_version(store->db, &version) != SQLITE_OK)
