@@ -1,5 +1,5 @@
 /* Between the journal's files: journal.c (queue, verdicts), journal_worker.c (the thread), journal_sqlite.c (opening, writing), journal_schema.c,
- * journal_chain.c (entries), journal_head.c, journal_wal.c, journal_read.c. */
+ * journal_chain.c (entries), journal_head.c, journal_wal.c, journal_vfs.c (how the log is written), journal_read.c. */
 #pragma once
 #include "env/journal.h"
 

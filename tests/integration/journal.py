@@ -447,6 +447,6 @@ with Mesh(up=["--retain-age", "1s"]) as short:
     short.agent("up", "--", "tr", "a-z", "A-Z")
     tap.run("what ended long ago is removed, what is open stays", prune, short)
 tap.run("a failed fdatasync of the log ends acceptance until a restart", failing_disk, "fdatasync", "journal.db-wal", 14)
-tap.run("so does a failed write to the log", failing_disk, "pwrite64", "journal.db-wal", 200)
+tap.run("so does a failed write to the log", failing_disk, "pwrite64", "journal.db-wal", 16)
 tap.run("and one to the head", failing_disk, "pwrite64", "journal.db-head", 6)
 tap.done()
