@@ -4,6 +4,7 @@
  *
  * These stand in for SQLite's functions wherever mesh/ calls them (the linker's --wrap). */
 #include "base/alloc.h"
+#include "env/journal_private.h"
 #include "sim.h"
 
 #include <sqlite3.h>
@@ -93,7 +94,7 @@ static bool is_at_rest(const struct connection *c)
             return false;
     return disk_is_frozen() && sqlite3_get_autocommit(c->db) &&
            sqlite3_file_control(c->db, "main", SQLITE_FCNTL_FILE_POINTER, &file) == SQLITE_OK && sqlite3_file_control(c->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log) == SQLITE_OK &&
-           disk_may_keep(file, log);
+           disk_may_keep(file, journal_vfs_below(log));
 }
 
 int kept_close(sqlite3 *db)
@@ -114,7 +115,7 @@ static void unpark(struct connection *c)
     sqlite3_file *file = NULL, *log = NULL;
     (void)sqlite3_file_control(c->db, "main", SQLITE_FCNTL_FILE_POINTER, &file);
     (void)sqlite3_file_control(c->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log);
-    disk_open_again(file, log);
+    disk_open_again(file, journal_vfs_below(log));
     c->is_parked = c->is_left = false;
     c->was_parked = true;
 }

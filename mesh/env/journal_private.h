@@ -97,6 +97,8 @@ uint32_t wal_missing(const char *journal_path, const struct wal_scan *scan);
 
 /* journal_vfs.c: how the writing side opens its files. NULL: as everybody does. */
 const char *journal_vfs(void);
+/* The log's file below it, for the simulator's disk: what was gathered is lost, as it is with a process that is killed. */
+struct sqlite3_file *journal_vfs_below(struct sqlite3_file *log);
 
 /* journal.c: <journal>.lock, held until *ret_fd (which is set on failure too, -1 if there is none) is closed. AMP_RUNNING */
 AMP_MUST_USE enum amp_code journal_lock(const char *path, int *ret_fd, struct amp_error *reterr);

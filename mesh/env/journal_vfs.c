@@ -111,23 +111,32 @@ static int log_characteristics(sqlite3_file *file)
     return log->inner->pMethods->xDeviceCharacteristics(log->inner);
 }
 
+static const sqlite3_io_methods methods = {
+    .iVersion = 1,
+    .xClose = log_close,
+    .xRead = log_read,
+    .xWrite = log_write,
+    .xTruncate = log_truncate,
+    .xSync = log_sync,
+    .xFileSize = log_size,
+    .xLock = log_lock,
+    .xUnlock = log_lock,
+    .xCheckReservedLock = log_is_reserved,
+    .xFileControl = log_control,
+    .xSectorSize = log_sector,
+    .xDeviceCharacteristics = log_characteristics,
+};
+
+struct sqlite3_file *journal_vfs_below(struct sqlite3_file *log)
+{
+    if (!log || log->pMethods != &methods)
+        return log;
+    ((struct log_file *)log)->len = 0;
+    return ((struct log_file *)log)->inner;
+}
+
 static int vfs_open(sqlite3_vfs *self, const char *name, sqlite3_file *file, int flags, int *ret_flags)
 {
-    static const sqlite3_io_methods methods = {
-        .iVersion = 1,
-        .xClose = log_close,
-        .xRead = log_read,
-        .xWrite = log_write,
-        .xTruncate = log_truncate,
-        .xSync = log_sync,
-        .xFileSize = log_size,
-        .xLock = log_lock,
-        .xUnlock = log_lock,
-        .xCheckReservedLock = log_is_reserved,
-        .xFileControl = log_control,
-        .xSectorSize = log_sector,
-        .xDeviceCharacteristics = log_characteristics,
-    };
     sqlite3_vfs *below = self->pAppData;
     struct log_file *log = (struct log_file *)file;
     if (!(flags & SQLITE_OPEN_WAL))
