@@ -26,7 +26,7 @@ struct routine { /* as its caller knows it */
 };
 
 void routine_make(struct routine *routine, const struct timetable *plan, unsigned n);
-void routine_start(void *routine);
+void routine_start(void *ctx); /* the routine */
 void routine_end(struct routine *routine);
 bool routines_are_settled(struct journal *journal); /* each is accepted, and done */
 void routine_check(struct journal *journal, const struct routine *routine);
