@@ -13,6 +13,7 @@
 
 #define EXPIRED_TEXT "!"
 #define DEFAULT_TEXT "as always"
+#define LATE_MAX_US 3000000 /* an answer that was on its way */
 
 /* By what is asked for: its caller may not know yet under which id it was accepted. */
 static struct job *job_of(const char *text)
@@ -154,6 +155,10 @@ static void hold_answered(struct job *job, size_t i, const struct amp_error *err
     if (err->code != AMP_OK)
         return;
     stat_add(STAT_answers_confirmed, 1);
+    const struct question_plan *plan = &job->wish->question;
+    bool is_known = plan->expires_ms && !scenario.has_jumped && asked->seen_starts == nodes.n_starts && loop_frozen_until_us(nodes.loop ? nodes.loop : job->client->loop) == 0;
+    if (is_known && world_now_us() - asked->seen_us > (int64_t)plan->expires_ms * 1000 + LATE_MAX_US)
+        world_fail("PQ: question %s is answered, and should have expired", asked->id);
     if (asked->acked[0])
         world_fail("PQ: question %s has two answers that were confirmed: \"%s\" and \"%s\"", asked->id, asked->acked, text);
     if (asked->told[0] && strcmp(asked->told, text) != 0)
@@ -224,6 +229,10 @@ static void note_open(struct job *job, const Amp__Question *question, size_t n)
     if (asked->acked[0])
         world_fail("PQ: question %s is open, and \"%s\" was confirmed", question->id, asked->acked);
     snprintf(asked->id, sizeof asked->id, "%s", question->id);
+    if (asked->seen_us && asked->seen_starts == nodes.n_starts)
+        return;
+    asked->seen_us = world_now_us();
+    asked->seen_starts = nodes.n_starts;
 }
 
 static void on_inbox(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
@@ -239,7 +248,7 @@ static void on_inbox(void *ctx, const Amp__EnvReply *reply, const struct amp_err
         open[n_open++] = n;
     }
     stat_add(STAT_questions_together, n_open > 1);
-    if (n_open == 0 || job->human.answering[0]) {
+    if (n_open == 0 || job->human.answering[0] || world_now_us() < job->human.lazy_until_us) {
         bool is_over = err->code == AMP_NOT_FOUND; /* unless its end was not written down, and is taken back by a crash */
         look_in(job, is_over ? 4000 : 300, is_over ? 8000 : 2500);
         return;
@@ -264,8 +273,9 @@ static void look(void *ctx)
 
 void human_begin(struct job *job)
 {
+    job->human.lazy_until_us = world_now_us() + (int64_t)job->wish->question.lazy_ms * 1000;
     if (job->wish->question.n)
-        look_in(job, job->wish->question.lazy_ms, job->wish->question.lazy_ms + 1000);
+        look_in(job, 0, 1000);
 }
 
 void human_end(struct job *job)

@@ -22,9 +22,12 @@ struct asked { /* a question as people and agents know it */
     char acked[ANSWER_SIZE], told[ANSWER_SIZE]; /* the answer that was confirmed; what the first agent that heard was told ("!": that its time is over). "": none yet */
     uint32_t n_sent;
     int64_t asked_us; /* for the first time */
+    int64_t seen_us;  /* open in the inbox for the first time, of the environment `seen_starts` */
+    uint32_t seen_starts;
 };
 
 struct human { /* of one job */
+    int64_t lazy_until_us; /* until then one looks, and answers nothing */
     struct env_call *asking, *answering[2];
     uint32_t sent[2]; /* which answer that is */
     size_t at[2];     /* to which question */
