@@ -218,7 +218,8 @@ void task_lease_heard(struct task *task, const Amp__Ping *ping)
         task->lease.committed = ping->committed;
         task_mark_dirty(task);
     }
-    if (ping->has_done && ping->done)
+    /* One that is worked on, and was not told to stop, is a later attempt than the one that this is about: it came late, or twice. */
+    if (ping->has_done && ping->done && (task->stream.is_ended || task->is_canceled))
         forget(task);
 }
 
