@@ -50,7 +50,12 @@ void loop_free(struct loop *loop)
     free(loop);
 }
 
-void loop_freeze(struct loop *loop, int64_t until_us) { loop->frozen_until_us = until_us; }
+void loop_freeze(struct loop *loop, int64_t until_us)
+{
+    if (until_us > loop->frozen_until_us) /* what waits for the end of an earlier one has been put off till then */
+        loop->frozen_until_us = until_us;
+}
+
 int64_t loop_frozen_until_us(const struct loop *loop) { return loop->frozen_until_us; }
 int64_t loop_now_ms(struct loop *loop) { return world_now_us() / 1000; }
 struct event_base *loop_base(struct loop *loop) { return NULL; }

@@ -222,6 +222,12 @@ void call_cancel(struct call *call, const char *reason)
     call->in_api--;
 }
 
+void call_give_up(struct call *call, const char *reason)
+{
+    call->is_given_up = true;
+    call_cancel(call, reason);
+}
+
 void call_hold(struct call *call, bool is_held)
 {
     call->is_held = is_held;
@@ -244,7 +250,7 @@ void call_heard(struct call *call, bool is_ended)
     call->in_api--;
 }
 
-void call_forget(struct bus *bus, const char *from, const char *instance, const char *task_id)
+void call_forget(struct bus *bus, const char *from, const char *instance, const char *task_id, uint64_t epoch)
 {
     char subject[AMP_SUBJECT_SIZE];
     Amp__Ping ping = AMP__PING__INIT;
@@ -252,6 +258,8 @@ void call_forget(struct bus *bus, const char *from, const char *instance, const 
     control.kind_case = AMP__CONTROL__KIND_PING;
     control.ping = &ping;
     ping.has_done = ping.done = true;
+    ping.has_epoch = true;
+    ping.epoch = epoch;
     if (amp_subject_build(AMP_SUBJECT_CTL, instance, task_id, NULL, subject, NULL) == AMP_OK)
         (void)bus_control_publish(bus, subject, from, &control); /* lost: the callee asks about it */
 }

@@ -55,14 +55,16 @@ void call_hold(struct call *call, bool is_held);
 /* Asks the callee to cancel; the stream goes on to its end (CANCELED, or what was reached first). Before it was taken: ends with AMP_CANCELED; right after
  * the request went out, as soon as the first answer says whether there is anybody to tell. After 10 s without an end: AMP_CANCELED. */
 void call_cancel(struct call *call, const char *reason);
+/* The same for an attempt on lease that does not count any more, while its task goes on or has ended otherwise: nobody goes on with it (amp.md 10.7.8). */
+void call_give_up(struct call *call, const char *reason);
 /* Answers a question. input_id NULL: the only one open. AMP_NO_QUESTION before it was taken. What the callee says to it is not told: who needs that uses control_send. */
 AMP_MUST_USE enum amp_code call_answer(struct call *call, const char *input_id, const Amp__Message *message, struct amp_error *reterr);
 /* Of a call on lease. Committed: so many events of it need not be kept by the callee any more; it is told with the next ping. */
 void call_committed(struct call *call, uint32_t count);
 /* The callee was heard of elsewhere; with is_ended it has ended, which we may have missed. */
 void call_heard(struct call *call, bool is_ended);
-/* To the callee of a call on lease that is over: nothing of it need be kept. */
-void call_forget(struct bus *bus, const char *from, const char *instance, const char *task_id);
+/* To the callee of a call on lease that is over: nothing of what it did under this epoch need be kept. */
+void call_forget(struct bus *bus, const char *from, const char *instance, const char *task_id, uint64_t epoch);
 const char *call_instance(const struct call *call); /* "" until taken */
 void call_free(struct call *call); /* no callback after this; the callee is not told. NULL is fine */
 

@@ -87,6 +87,8 @@ static void fill_ping(const struct call *call, Amp__Ping *ping)
     ping->received_bytes = call->is_held ? call->confirmed_bytes : call->received_bytes;
     ping->has_committed = call->committed > 0;
     ping->committed = call->committed;
+    ping->has_epoch = call->epoch != 0;
+    ping->epoch = call->epoch;
 }
 
 static enum amp_code publish_ping(struct call *call, struct bus_inbox *inbox, const char *subject)
@@ -135,7 +137,7 @@ static enum amp_code publish_cancel(struct call *call, enum call_why why)
     control.kind_case = AMP__CONTROL__KIND_CANCEL;
     control.cancel = &cancel;
     cancel.has_epoch = call->epoch != 0; /* late or twice, it must not end the attempt that comes next */
-    cancel.epoch = why == CALL_WHY_CANCELED ? call->epoch : call->epoch + 1; /* the task, or only this attempt of it */
+    cancel.epoch = why == CALL_WHY_CANCELED && !call->is_given_up ? call->epoch : call->epoch + 1; /* the task, or only this attempt of it */
     if (why == CALL_WHY_DEADLINE) {
         cancel.reason = (char *)"deadline";
     } else if (why == CALL_WHY_CANCELED) {

@@ -20,7 +20,7 @@ struct call {
     uint32_t lease_ms, committed;
     uint64_t epoch;
     uint64_t received_bytes, confirmed_bytes; /* of frames */
-    bool was_sent, is_held;
+    bool was_sent, is_held, is_given_up;
 
     char *agent, *skill, *instance; /* asked for */
     char *from, *task_id;

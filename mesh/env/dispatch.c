@@ -217,6 +217,7 @@ static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wir
 {
     struct etask *task = ctx;
     struct env *env = task->env;
+    uint64_t epoch = task->epoch;
     char holder[AMP_NAME_MAX + 1];
     etask_strcpy(holder, call_instance(task->call));
     if (holder[0])
@@ -225,7 +226,7 @@ static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wir
         task->target->n_untaken--;
     call_over(task, err, wire);
     if (holder[0] && (err->code == AMP_OK || wire) && !task->wants_done)
-        call_forget(env->bus, env->name, holder, task->id);
+        call_forget(env->bus, env->name, holder, task->id, epoch);
     if (task->is_ended)
         etask_release(task);
 }
@@ -488,8 +489,10 @@ static void do_action(struct etask *task, const struct engine_action *action)
         start_call(task, true);
         break;
     case ENGINE_DO_CANCEL_CALL:
-        if (task->call)
+        if (task->call && task->engine.is_canceling)
             call_cancel(task->call, task->cancel_reason ? task->cancel_reason : amp_code_info(AMP_CANCELED)->text);
+        else if (task->call)
+            call_give_up(task->call, "deadline");
         break;
     case ENGINE_DO_RETRY:
         do_retry(task, action->code);

@@ -120,7 +120,7 @@ void lease_committed(struct etask *task, uint64_t epoch, uint32_t taken)
         call_committed(task->call, taken);
     if (task->wants_done && etask_is_over(task)) {
         task->wants_done = false;
-        call_forget(env->bus, env->name, task->instance, task->id);
+        call_forget(env->bus, env->name, task->instance, task->id, epoch);
     }
 }
 

@@ -124,7 +124,10 @@ static enum amp_code control_apply(struct sidecar *sidecar, const char *id, cons
         return amp_error_set(reterr, AMP_NO_SUCH_TASK, "", "instance %s does not work on task %s", sidecar->instance, id);
     if (control->kind_case == AMP__CONTROL__KIND_ATTACH)
         return reader->inbox ? task_lease_attach(task, control->attach, reader, reterr) : amp_error_set(reterr, AMP_MALFORMED, "reply", "an attach needs an inbox");
-    task_heard(task, control->kind_case == AMP__CONTROL__KIND_PING ? control->ping : NULL);
+    const Amp__Ping *ping = control->kind_case == AMP__CONTROL__KIND_PING ? control->ping : NULL;
+    if (ping && ping->has_epoch && task_is_leased(task) && task_epoch(task) != ping->epoch)
+        return amp_error_set(reterr, AMP_STALE_LEASE, "control.ping.epoch", "task %s is here under another lease", id);
+    task_heard(task, ping);
     switch (control->kind_case) {
     case AMP__CONTROL__KIND_PING:
         if (task_is_leased(task) && task_is_over(task))

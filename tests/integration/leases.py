@@ -200,6 +200,8 @@ def given_up(mesh):
         taken = json.loads(mesh.raw.request("amp.req.patient.tester", json.dumps({"version": 1, "from": "tester", "request": request}).encode())[3])
         check(taken.get("frame", {}).get("instance") == holder.instance, "it is taken", taken)
         pid = until(lambda: mesh.calls("patient")[begun:], "and worked on")[0]
+        late = control(mesh, holder.instance, task, {"ping": {"epoch": "6", "done": True}})
+        check(late.get("reply", {}).get("error", {}).get("name") == "stale_lease", "what is said of an attempt before it does not concern it", late)
         check("error" not in control(mesh, holder.instance, task, {"cancel": {"epoch": epoch}}).get("reply", {}), "the cancel is taken")
         until(lambda: process_state(pid) is None, "the agent is stopped")
         attached = control(mesh, holder.instance, task, {"attach": {"epoch": "8", "fromSeq": 1}})
