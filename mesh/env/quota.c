@@ -62,9 +62,10 @@ static bool take_limits(const char *text, struct quota_limits *limits)
 {
     uint64_t rate = limits->rate, open = limits->open, bytes = limits->bytes;
     const char *at = take_number(text, 1000000, &rate);
-    if (!at || strncmp(at, "/s", 2) != 0)
+    if (at && strncmp(at, "/s", 2) == 0)
+        at += 2;
+    else if (!at || text[0] != '-')
         return false;
-    at += 2;
     if (*at == ',')
         at = take_number(at + 1, UINT32_MAX, &open);
     if (at && *at == ',')

@@ -38,7 +38,7 @@ static enum amp_code read_rule(const Amp__Schedule *given, struct schedule_entry
     rule->start_unix_ms = given->not_before ? given->not_before->unix_ms : 0;
     rule->until_unix_ms = given->until ? given->until->unix_ms : SCHEDULE_NEVER;
     if (overlap == sizeof overlaps / sizeof *overlaps)
-        return amp_error_set(reterr, AMP_INVALID, "schedule.overlap", "neither \"skip\" nor \"queue\" nor \"allow\"");
+        return amp_error_set(reterr, AMP_INVALID, "schedule.overlap", "\"%.60s\" is neither \"skip\" nor \"queue\" nor \"allow\"", given->overlap);
     if (rule->is_cron == given->has_every_ms)
         return amp_error_set(reterr, AMP_INVALID, "schedule.cron", "a cron expression or an interval, and not both");
     if (given->zone && !rule->is_cron)

@@ -52,6 +52,7 @@ static void test_rules_are_read_or_refused_with_what_they_should_be(void **state
         {"ci=200/s,5000", {200, 5000, QUOTA_BYTES}},
         {"ci=200/s", {200, 5000, QUOTA_BYTES}}, /* a later rule changes what it names */
         {"ci=-/s,-,64M", {200, 5000, 64u << 20}},
+        {"ci=-,-,64M", {200, 5000, 64u << 20}},
         {"*=1/s,2,3K", {1, 2, 3072}},
     };
     static const char *const bad[] = {"", "ci", "=1/s", "ci=", "ci=1", "ci=0/s", "ci=1/s,", "ci=1/s,0", "ci=1/s,2,3,4", "ci=1/s,2x", "ci=1000001/s", "ci=1/s,5G", "a b=1/s", "ci=1/s,2,99999999999G",
@@ -59,7 +60,7 @@ static void test_rules_are_read_or_refused_with_what_they_should_be(void **state
     struct amp_error err = {0};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         rule(good[i].text);
-        const struct quota_limits *limits = &quota.rules[i == 3].limits;
+        const struct quota_limits *limits = &quota.rules[good[i].text[0] == '*'].limits;
         assert_int_equal(limits->rate, good[i].limits.rate);
         assert_int_equal(limits->open, good[i].limits.open);
         assert_int_equal(limits->bytes, good[i].limits.bytes);
