@@ -55,21 +55,19 @@ static bool drop_old(struct store *store)
     return sqlite3_exec(store->db, sql, NULL, NULL, NULL) == SQLITE_OK;
 }
 
-static bool compact(struct store *store, int64_t now_unix_ms)
+static bool make_anew(struct store *store, void *ctx)
 {
     uint64_t rows = 0;
-    chain_begin(&store->chain);
-    bool is_done = sqlite3_exec(store->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK && set_base(store) && count_rows(store, &rows) &&
-                   schema_chain_all(store) == SQLITE_OK && store->chain.rows.len == rows * CHAIN_ROW_SIZE && chain_add(store, now_unix_ms) && drop_old(store) &&
-                   sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK;
-    if (!is_done) {
-        if (!sqlite3_get_autocommit(store->db))
-            (void)sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
+    (void)ctx;
+    return set_base(store) && count_rows(store, &rows) && schema_chain_all(store) == SQLITE_OK && store->chain.rows.len == rows * CHAIN_ROW_SIZE && drop_old(store);
+}
+
+static bool compact(struct store *store, int64_t now_unix_ms)
+{
+    if (!store_change(store, make_anew, NULL, now_unix_ms))
         return false;
-    }
-    chain_committed(&store->chain);
     store_checkpoint(store, false);
-    return head_write(store);
+    return true;
 }
 
 static enum amp_code check_sound(struct store *store, struct amp_error *reterr)

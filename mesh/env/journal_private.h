@@ -191,6 +191,8 @@ void store_close(struct store *store);
 /* One transaction, one fsync. On failure nothing of it is there, and `failure` says why. */
 AMP_MUST_USE enum amp_code store_commit(struct store *store, struct journal_batch *const *batches, size_t count, int64_t now_unix_ms,
                                         char failure[JOURNAL_FAILURE_SIZE]);
+/* The same without an environment, for what `change` writes. False: nothing of it is there, or (rare) its head could not be written. */
+AMP_MUST_USE bool store_change(struct store *store, bool (*change)(struct store *store, void *ctx), void *ctx, int64_t now_unix_ms);
 /* journal_retain.c: a row of JOURNAL_PRUNE. */
 AMP_MUST_USE bool store_prune(struct store *store, const struct journal_row *row);
 bool store_step(sqlite3_stmt *statement); /* to its end, and reset */

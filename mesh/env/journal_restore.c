@@ -101,18 +101,25 @@ static uint32_t find_boot(const char *path, const char *from, int64_t now_unix_m
     return newest > JOURNAL_BOOT_MAX ? JOURNAL_BOOT_MAX : (uint32_t)newest;
 }
 
+struct boot_change {
+    uint32_t boot;
+    int64_t now_unix_ms;
+};
+
+static bool raise_boot(struct store *store, void *ctx)
+{
+    const struct boot_change *change = ctx;
+    return boot_raise(store, change->boot, change->now_unix_ms);
+}
+
 static enum amp_code make_head(const char *path, uint32_t boot, int64_t now_unix_ms, struct amp_error *reterr)
 {
     struct store store;
     enum amp_code code = store_open(&store, path, now_unix_ms, reterr);
     if (code != AMP_OK)
         return code;
-    chain_begin(&store.chain);
-    bool is_done = sqlite3_exec(store.db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK && boot_raise(&store, boot, now_unix_ms) && chain_add(&store, now_unix_ms) &&
-                   sqlite3_exec(store.db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK;
-    if (is_done)
-        chain_committed(&store.chain);
-    if (!is_done || !head_write(&store))
+    struct boot_change change = {.boot = boot, .now_unix_ms = now_unix_ms};
+    if (!store_change(&store, raise_boot, &change, now_unix_ms))
         code = journal_copy_failed(path, sqlite3_errmsg(store.db), reterr);
     store_close(&store);
     return code;

@@ -65,19 +65,17 @@ bool store_prune(struct store *store, const struct journal_row *row)
 
 /* ---- without an environment --------------------------------------------------------------------------------------------- */
 
-static bool prune_once(struct store *store, const struct journal_row *row, int64_t now_unix_ms)
+static bool prune(struct store *store, void *ctx)
 {
-    chain_begin(&store->chain);
-    bool is_done = sqlite3_exec(store->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK && store_prune(store, row) && chain_add(store, now_unix_ms) &&
-                   sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK;
-    if (!is_done) {
-        if (!sqlite3_get_autocommit(store->db))
-            (void)sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
+    return store_prune(store, ctx);
+}
+
+static bool prune_once(struct store *store, struct journal_row *row, int64_t now_unix_ms)
+{
+    if (!store_change(store, prune, row, now_unix_ms))
         return false;
-    }
-    chain_committed(&store->chain);
     store_checkpoint(store, false);
-    return head_write(store);
+    return true;
 }
 
 static bool prune_all(struct store *store, const struct journal_prune_options *options, struct journal_prune_counts *ret)

@@ -397,3 +397,15 @@ enum amp_code store_commit(struct store *store, struct journal_batch *const *bat
         (void)store_step(store->statements[STORE_ROLLBACK]);
     return AMP_JOURNAL;
 }
+
+bool store_change(struct store *store, bool (*change)(struct store *store, void *ctx), void *ctx, int64_t now_unix_ms)
+{
+    chain_begin(&store->chain);
+    if (store_step(store->statements[STORE_BEGIN]) && change(store, ctx) && chain_add(store, now_unix_ms) && store_step(store->statements[STORE_COMMIT])) {
+        chain_committed(&store->chain);
+        return head_write(store);
+    }
+    if (!sqlite3_get_autocommit(store->db))
+        (void)store_step(store->statements[STORE_ROLLBACK]);
+    return false;
+}

@@ -117,6 +117,21 @@ void inbound_request(struct sidecar *sidecar, struct endpoint *endpoint, const s
 
 /* ---- controls --------------------------------------------------------------------------------------------------- */
 
+/* Of the task, or (with an epoch behind that of its lease) of this attempt only. */
+static enum amp_code cancel_apply(struct task *task, const Amp__Cancel *cancel, struct amp_error *reterr)
+{
+    uint64_t held = task_epoch(task), given = cancel->has_epoch && task_is_leased(task) ? cancel->epoch : held;
+    if (given < held && !SEEDED_BUG("cancel-of-all"))
+        return amp_error_set(reterr, AMP_STALE_LEASE, "control.cancel.epoch", "task %s is here under a newer lease", task_id(task));
+    if (task_is_over(task))
+        return amp_error_set(reterr, AMP_TASK_ENDED, "", "task %s has already ended", task_id(task));
+    if (given > held)
+        task_lease_revoke(task, cancel->reason);
+    else
+        task_cancel(task, cancel->reason);
+    return AMP_OK;
+}
+
 static enum amp_code control_apply(struct sidecar *sidecar, const char *id, const Amp__Control *control, const struct task_reader *reader, struct amp_error *reterr)
 {
     struct task *task = task_lookup(sidecar, id);
@@ -134,15 +149,7 @@ static enum amp_code control_apply(struct sidecar *sidecar, const char *id, cons
             return amp_error_set(reterr, AMP_TASK_ENDED, "", "task %s has already ended", id);
         return AMP_OK;
     case AMP__CONTROL__KIND_CANCEL:
-        if (control->cancel->has_epoch && task_is_leased(task) && task_epoch(task) > control->cancel->epoch && !SEEDED_BUG("cancel-of-all"))
-            return amp_error_set(reterr, AMP_STALE_LEASE, "control.cancel.epoch", "task %s is here under a newer lease", id);
-        if (task_is_over(task))
-            return amp_error_set(reterr, AMP_TASK_ENDED, "", "task %s has already ended", id);
-        if (control->cancel->has_epoch && task_is_leased(task) && task_epoch(task) < control->cancel->epoch)
-            task_lease_revoke(task, control->cancel->reason);
-        else
-            task_cancel(task, control->cancel->reason);
-        return AMP_OK;
+        return cancel_apply(task, control->cancel, reterr);
     case AMP__CONTROL__KIND_ANSWER:
         if (task_is_over(task))
             return amp_error_set(reterr, AMP_TASK_ENDED, "", "task %s has already ended", id);
