@@ -5,7 +5,6 @@
 
 #include "base/alloc.h"
 #include "cli/agents.h"
-#include "cli/event.h"
 #include "cli/output.h"
 #include "cli/task.h"
 
@@ -22,31 +21,86 @@ static void print_said(const struct cli *cli, const char *who, const char *text)
         putchar('\n');
 }
 
-static void print_exchange(const struct cli *cli, const Amp__TaskRecord *record)
+/* Its texts, and its data as JSON, each on a line of its own: the caller's. */
+static char *said_text(Amp__Part *const *parts, size_t n_parts)
 {
-    const Amp__Task *task = record->task;
-    const char *state = amp_task_state_short(cli_task_state(record));
-    char target[96], clock[PRINT_SHORT_SIZE];
-    task_target(record, target, sizeof target);
-    print_clock(record->submitted != NULL ? record->submitted->unix_ms : 0, clock);
-    printf("%s%s  %s  %s%s\n", print_on(&cli->out, PRINT_DIM), clock, task->id, state, print_off(&cli->out));
-    for (size_t i = 0; i < task->n_history; i++) {
-        char *text = event_message_text(task->history[i]);
-        bool is_user = task->history[i]->role == AMP__ROLE__ROLE_USER;
-        print_said(cli, is_user ? (record->from != NULL ? record->from : "user") : target, text);
-        free(text);
+    struct amp_buf out;
+    amp_buf_init(&out, AMP_WIRE_BYTES_MAX);
+    for (size_t i = 0; i < n_parts; i++) {
+        const Amp__Json *data = parts[i]->data;
+        if (parts[i]->text)
+            (void)amp_buf_append(&out, parts[i]->text, strlen(parts[i]->text));
+        if (data)
+            (void)amp_buf_printf(&out, "%s%.*s\n", out.len && out.data[out.len - 1] != '\n' ? "\n" : "", (int)data->text.len, (const char *)data->text.data);
     }
+    char *text = xstrndup(out.len ? (const char *)out.data : "", out.len);
+    amp_buf_done(&out);
+    return text;
+}
+
+/* Who answered a question, and how long an answer was that no event had room for; NULL, 0: not said. */
+static cJSON *answer_of(const Amp__Message *message)
+{
+    cJSON *json = NULL;
+    if (!message->metadata || amp_json_parse((struct amp_bytes){message->metadata->text.data, message->metadata->text.len}, &json, NULL) != AMP_OK)
+        return NULL;
+    cJSON *about = cJSON_DetachItemFromObjectCaseSensitive(json, "amp/answer");
+    cJSON_Delete(json);
+    return about;
+}
+
+static void print_message(const struct cli *cli, const Amp__TaskRecord *record, const Amp__Message *message, const char *target)
+{
+    cJSON *answer = answer_of(message);
+    const char *by = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(answer, "by"));
+    const char *from = answer ? (by ? by : "user") : record->from ? record->from : "user";
+    const cJSON *bytes = cJSON_GetObjectItemCaseSensitive(answer, "bytes");
+    char *text = said_text(message->parts, message->n_parts);
+    if (!*text && cJSON_IsNumber(bytes)) {
+        char size[64];
+        snprintf(size, sizeof size, "(an answer of %.0f bytes: too long for history)", bytes->valuedouble);
+        print_said(cli, from, size);
+    } else {
+        print_said(cli, message->role == AMP__ROLE__ROLE_USER ? from : target, text);
+    }
+    free(text);
+    cJSON_Delete(answer);
+}
+
+static void print_artifacts(const struct cli *cli, const Amp__Task *task, const char *target)
+{
     for (size_t i = 0; i < task->n_artifacts; i++) {
-        const Amp__Artifact *artifact = task->artifacts[i];
-        Amp__Message message = AMP__MESSAGE__INIT;
-        message.n_parts = artifact->n_parts;
-        message.parts = artifact->parts;
-        char *text = event_message_text(&message);
+        char *text = said_text(task->artifacts[i]->parts, task->artifacts[i]->n_parts);
         print_said(cli, target, text);
         free(text);
     }
-    if (cli_task_state(record) != AMP__TASK_STATE__TASK_STATE_COMPLETED && task->status != NULL && task->status->message != NULL) {
-        char *text = event_message_text(task->status->message);
+}
+
+/* What its state says beside its messages; an open question is one of them. */
+static const Amp__Message *last_word(const Amp__Task *task, Amp__TaskState state)
+{
+    const Amp__Message *last = task->status ? task->status->message : NULL;
+    for (size_t i = 0; last && i < task->n_history; i++)
+        if (last->message_id && task->history[i]->message_id && strcmp(last->message_id, task->history[i]->message_id) == 0)
+            return NULL;
+    bool is_asked = task->n_history > 0 && amp_task_is_waiting(state); /* once more, or of a further attempt */
+    return state == AMP__TASK_STATE__TASK_STATE_COMPLETED || is_asked ? NULL : last;
+}
+
+static void print_exchange(const struct cli *cli, const Amp__TaskRecord *record)
+{
+    const Amp__Task *task = record->task;
+    Amp__TaskState state = cli_task_state(record);
+    char target[96], clock[PRINT_SHORT_SIZE];
+    task_target(record, target, sizeof target);
+    print_clock(record->submitted != NULL ? record->submitted->unix_ms : 0, clock);
+    printf("%s%s  %s  %s%s\n", print_on(&cli->out, PRINT_DIM), clock, task->id, amp_task_state_short(state), print_off(&cli->out));
+    for (size_t i = 0; i < task->n_history; i++)
+        print_message(cli, record, task->history[i], target);
+    print_artifacts(cli, task, target);
+    const Amp__Message *last = last_word(task, state);
+    if (last) {
+        char *text = said_text(last->parts, last->n_parts);
         print_said(cli, target, text);
         free(text);
     }

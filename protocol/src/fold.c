@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "event.h"
+#include "fold_talk.h"
 #include "model.h"
 
 /* What the struct, its pointers and malloc take beside the bytes of the message. */
@@ -220,10 +221,10 @@ static void message_inherit(const struct amp_fold *fold, Amp__TaskStatus *status
 
 /* Is there room for this status, and for its question in the history? The end of a task always finds room, or a full
  * task could never end. */
-static enum amp_code status_room_check(const struct amp_fold *fold, const Amp__TaskStatus *status, bool is_question,
-                                       struct amp_error *reterr)
+static enum amp_code status_room_check(const struct amp_fold *fold, const Amp__TaskStatus *status,
+                                       const Amp__Message *question, struct amp_error *reterr)
 {
-    size_t cost = cost_of(&status->base) + (is_question ? cost_of(&status->message->base) : 0);
+    size_t cost = cost_of(&status->base) + (question ? cost_of(&question->base) : 0);
     if (amp_task_is_terminal(status->state) || cost <= fold->status_cost)
         return AMP_OK;
     return room_check(fold, cost - fold->status_cost, reterr);
@@ -242,22 +243,39 @@ static enum amp_code status_replace(struct amp_fold *fold, const Amp__TaskStatus
     return AMP_OK;
 }
 
+/* A question is part of the conversation: the answer that follows it stands below it. What is asked again stands there once. */
+static enum amp_code apply_talk(struct amp_fold *fold, const Amp__TaskStatusUpdateEvent *update, const struct fold_talk *talk,
+                                struct amp_error *reterr)
+{
+    Amp__TaskStatus status = *update->status;
+    Amp__Message *asked = amp_task_is_waiting(status.state) && status.message
+                              ? fold_talk_question(talk, &fold->task, status.message, &fold->arena)
+                              : NULL;
+    Amp__Message *said = fold_talk_answer(talk, &fold->task, &fold->arena);
+    message_inherit(fold, &status);
+    enum amp_code code = status_room_check(fold, &status, asked, reterr);
+    if (code == AMP_OK && asked)
+        code = history_add(fold, asked, reterr);
+    if (code == AMP_OK)
+        code = status_replace(fold, &status, reterr);
+    if (code == AMP_OK && said)
+        (void)history_add(fold, said, NULL); /* a task that is full goes on without it */
+    return code;
+}
+
 static enum amp_code apply_status(struct amp_fold *fold, const Amp__TaskStatusUpdateEvent *update,
                                   struct amp_error *reterr)
 {
+    struct fold_talk talk;
     enum amp_code code = owner_check(fold, update->task_id, "statusUpdate.taskId", reterr);
     if (code == AMP_OK)
         code = move_check(fold, update->status, "statusUpdate.status.state", reterr);
     if (code != AMP_OK)
         return code;
-    Amp__TaskStatus status = *update->status;
-    bool is_question = amp_task_is_waiting(status.state) && status.message;
-    message_inherit(fold, &status);
-    code = status_room_check(fold, &status, is_question, reterr);
-    /* A question is part of the conversation: the answer that follows it stands below it. */
-    if (code == AMP_OK && is_question)
-        code = history_add(fold, status.message, reterr);
-    return code == AMP_OK ? status_replace(fold, &status, reterr) : code;
+    fold_talk_read(&talk, update->metadata);
+    code = apply_talk(fold, update, &talk, reterr);
+    fold_talk_done(&talk);
+    return code;
 }
 
 /* ---- artifacts -------------------------------------------------------------------------------------- */

@@ -95,6 +95,28 @@ def lists(mesh):
     check([s["by"].startswith("cli-") for s in said] == [True, True] and said[0]["value"] == "red", "history says who answered what", said)
 
 
+def reads_as_talk(mesh):
+    task = mesh.submit("py", "two")
+    colour, count = sorted(mesh.asked(task, 2), key=lambda q: q["prompt"], reverse=True)
+    mesh.run("answer", colour["id"], "red").ok()
+    context = colour["contextId"]
+    waits = mesh.run("history", context).ok().out
+    check(waits.count("py: Which colour?") == waits.count("py: How many?") == 1 and ": red\n" in waits, "while it waits each question stands once", waits)
+    os.kill(mesh.pid_of(task), signal.SIGKILL)
+    until(lambda: mesh.attempts(task) == 2, "a second attempt", 30)
+    [count] = mesh.asked(task, 1, away=False)
+    mesh.run("answer", count["id"], "--json-value", '{"n": 3}').ok()
+    mesh.done(task)
+    said = [line.split(": ", 1) for line in mesh.run("history", context).ok().out.splitlines()[1:]]
+    check([words for _, words in said[:1] + said[3:]] == ["two", "red", '{"n":3}', "red 3"] and sorted(words for _, words in said[1:3]) == ["How many?", "Which colour?"],
+          "question once, then its answer", said)
+    me = said[0][0]
+    check(me.startswith("cli-") and [who for who, _ in said] == [me, "py", "py", me, me, "py"], "and who gave it", said)
+    [record] = mesh.run("history", context, "--json").ok().json()["tasks"]
+    marks = [m.get("metadata", {}) for m in record["history"][1:]]
+    check([list(m) for m in marks] == [["amp/question"]] * 2 + [["amp/answer"]] * 2 and marks[2]["amp/answer"] == {"id": colour["id"], "by": me}, "programs see which question", record["history"])
+
+
 def refuses(mesh):
     task = mesh.submit("py", "two")
     colour, count = sorted(mesh.asked(task, 2), key=lambda q: q["prompt"], reverse=True)
@@ -417,6 +439,7 @@ def main():
         mesh.agent("exec", "--concurrency", "4", "--", AGENT)
         claims = [
             ("the inbox shows what is asked, by whom, with options and expiry, and each answer arrives", lists),
+            ("a conversation's history has each question once, then the answer with who gave it", reads_as_talk),
             ("an answer that does not fit is refused with what and where, and the exit codes say which kind", refuses),
             ("of several people who answer at once exactly one wins, and the others are told", one_wins),
             ("a question that nobody answers in time gives its default, or an error", expires),

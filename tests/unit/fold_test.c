@@ -164,6 +164,41 @@ static void test_questions_and_answers_stand_in_the_history_in_order(void **stat
     assert_null(task->status->message);
 }
 
+/* Two questions at once; the answer to one says which is still open, and the next attempt asks that anew. */
+static void test_a_conversation_has_each_question_once_and_each_answer_with_who_gave_it(void **state)
+{
+#define WAITING(text, metadata)                                                                                        \
+    "{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_INPUT_REQUIRED\",\"message\":{\"messageId\":\"m-1\",\"role\":"        \
+    "\"ROLE_AGENT\",\"parts\":[{\"text\":\"" text "\"}]}},\"metadata\":" metadata "}}"
+#define WORKING(metadata)                                                                                              \
+    "{\"statusUpdate\":{\"status\":{\"state\":\"TASK_STATE_WORKING\"},\"metadata\":" metadata "}}"
+    static const char *const events[] = {
+        WAITING("Which?", "{\"amp/question\":{\"id\":\"q-1\",\"prompt\":\"Which?\"}}"),
+        WAITING("How many?", "{\"amp/question\":{\"id\":\"q-2\",\"prompt\":\"How many?\"}}"),
+        WAITING("How many?", "{\"amp/answer\":{\"id\":\"q-1\",\"by\":\"ann\",\"text\":\"red\",\"value\":\"red\"}}"),
+        WORKING("{\"amp/retry\":{\"attempt\":2}}"),
+        WORKING("{\"amp/answer\":{\"id\":\"q-1\",\"by\":\"ann\",\"text\":\"red\",\"value\":\"red\",\"again\":true}}"),
+        WAITING("How many?", "{\"amp/question\":{\"id\":\"q-2\",\"prompt\":\"How many?\"}}"),
+        WORKING("{\"amp/answer\":{\"id\":\"q-2\",\"text\":\"{\\\"n\\\":3}\",\"value\":{\"n\":3}}}"),
+        WORKING("{\"amp/answer\":{\"id\":\"q-3\",\"bytes\":70000}}"),
+        WORKING("{\"amp/answer\":{\"id\":\"not an id\",\"text\":\"x\"}}"),
+        WORKING("{\"amp/question_closed\":{\"id\":\"q-4\",\"why\":\"expired\"}}"),
+    };
+    for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
+        assert_int_equal(apply(events[i]), AMP_OK);
+    assert_task("{\"id\":\"t-1\",\"contextId\":\"c-1\",\"status\":{\"state\":\"TASK_STATE_WORKING\"},\"history\":["
+                "{\"messageId\":\"m-1\",\"role\":\"ROLE_AGENT\",\"parts\":[{\"text\":\"Which?\"}],"
+                "\"metadata\":{\"amp/question\":{\"id\":\"q-1\"}}},"
+                "{\"messageId\":\"m-1\",\"role\":\"ROLE_AGENT\",\"parts\":[{\"text\":\"How many?\"}],"
+                "\"metadata\":{\"amp/question\":{\"id\":\"q-2\"}}},"
+                "{\"messageId\":\"m-1\",\"contextId\":\"c-1\",\"taskId\":\"t-1\",\"role\":\"ROLE_USER\",\"parts\":[{\"text\":"
+                "\"red\"}],\"metadata\":{\"amp/answer\":{\"id\":\"q-1\",\"by\":\"ann\"}}},"
+                "{\"messageId\":\"m-2\",\"contextId\":\"c-1\",\"taskId\":\"t-1\",\"role\":\"ROLE_USER\",\"parts\":[{\"data\":"
+                "{\"n\":3}}],\"metadata\":{\"amp/answer\":{\"id\":\"q-2\"}}},"
+                "{\"messageId\":\"m-3\",\"contextId\":\"c-1\",\"taskId\":\"t-1\",\"role\":\"ROLE_USER\",\"parts\":[{\"text\":"
+                "\"\"}],\"metadata\":{\"amp/answer\":{\"id\":\"q-3\",\"bytes\":70000}}}]}");
+}
+
 static void test_a_snapshot_replaces_what_was_there(void **state)
 {
     assert_int_equal(apply_chunk("old", "x", false), AMP_OK);
@@ -334,6 +369,7 @@ int main(void)
         T(test_a_forbidden_move_is_a_conflict_and_is_not_applied),
         T(test_metadata_events_change_neither_artifacts_nor_the_note),
         T(test_questions_and_answers_stand_in_the_history_in_order),
+        T(test_a_conversation_has_each_question_once_and_each_answer_with_who_gave_it),
         T(test_a_snapshot_replaces_what_was_there),
         T(test_a_message_goes_into_the_history),
         T(test_what_is_no_event_of_this_task_is_refused),
