@@ -332,6 +332,7 @@ static void lose(struct bus *bus)
     struct link *link = bus->link;
     bool was_said = !loop_timer_is_set(bus->said);
     bus->link = NULL;
+    bus->was_silent = link->is_silent;
     link->bus = NULL;
     link->refs++;
     unref(link);
@@ -424,6 +425,7 @@ void bus_stall(struct bus *bus, enum way way, uint32_t for_ms)
     if (!link)
         return;
     if (for_us >= NOTICE_US) {
+        link->is_silent = true;
         later(link, NOTICE_US + world_below(500000), on_lose);
         later(link, NOTICE_US + world_below(8000000), on_forget);
         for_us += 600000000; /* what is in it never arrives */
@@ -521,6 +523,8 @@ void bus_free(struct bus *bus)
 }
 
 bool bus_is_up(const struct bus *bus) { return bus->link && !bus->is_dead; }
+
+bool bus_was_ended(const struct bus *bus) { return !bus->link && !bus->was_silent; }
 const struct bus_info *bus_info(const struct bus *bus) { return &bus->info; }
 
 struct bus_sub *bus_subscribe(struct bus *bus, const char *subject, const char *queue, void (*on_msg)(void *ctx, const struct bus_msg *msg), void *ctx)

@@ -14,6 +14,7 @@ struct remote_sub { /* the server's view */
 struct link { /* one connection; lives as long as something of it is on its way */
     struct bus *bus;           /* NULL: the client has left it */
     bool is_known;             /* to the server */
+    bool is_silent;            /* for so long that it is noticed */
     uint32_t refs;
     char prefix[24];
     struct lane {
@@ -60,7 +61,7 @@ struct bus {
     struct bus_info info;
     struct link *link;
     struct loop_timer *retry, *said;
-    bool is_dead, is_calling;
+    bool is_dead, is_calling, was_silent;
     TAILQ_HEAD(, bus_sub) subs;
     TAILQ_HEAD(inboxes, bus_inbox) inboxes;
     char prefix[24]; /* of its inboxes, over all its connections */

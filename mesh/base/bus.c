@@ -158,6 +158,7 @@ void bus_check(struct bus *bus)
         return;
     bool was_said = !bus->is_up_due;
     bus->is_up_due = false;
+    bus->was_silent = bus_link_was_silent(bus->link);
     drop_link(bus);
     retry_later(bus);
     if (was_said && bus->options.on_down)
@@ -316,6 +317,11 @@ void bus_free(struct bus *bus)
 bool bus_is_up(const struct bus *bus)
 {
     return bus->link != NULL;
+}
+
+bool bus_was_ended(const struct bus *bus)
+{
+    return !bus->link && !bus->was_silent;
 }
 
 const struct bus_info *bus_info(const struct bus *bus)

@@ -43,6 +43,8 @@ AMP_MUST_USE enum amp_code bus_new(struct loop *loop, const struct bus_options *
 /* Flushes what is pending (at most 500 ms) and closes. All subscriptions and inboxes must be gone. NULL is fine. */
 void bus_free(struct bus *bus);
 bool bus_is_up(const struct bus *bus);
+/* It is away because the server ended the connection: most often that restarts, and nobody has a bus. False while it is up, and when it went silent: others may still have one. */
+bool bus_was_ended(const struct bus *bus);
 const struct bus_info *bus_info(const struct bus *bus); /* filled anew after each reconnect */
 
 /* queue: NULL for a plain subscription. `on_msg` borrows the message. Aborts only on a subject that amp_subject_build did not make valid. */

@@ -160,6 +160,12 @@ void bus_link_adopt(struct bus_link *link, struct mailbox *box, struct loop_tick
     atomic_store(&link->box, box);
 }
 
+bool bus_link_was_silent(const struct bus_link *link)
+{
+    const char *text;
+    return natsConnection_GetLastError(link->nats, &text) == NATS_STALE_CONNECTION;
+}
+
 void bus_link_close(struct bus_link *link)
 {
     /* Otherwise nats.c would wait for the answer to a ping that only this thread could read. */

@@ -104,6 +104,7 @@ struct bus {
     int64_t read_ms, flushed_ms;     /* in this turn, last */
     unsigned n_reads;                /* beyond the first of this turn */
     bool is_up_due;                  /* on_up is to be called at the end of the turn */
+    bool was_silent;                 /* the last link was given up for its silence */
 
     struct connector *connector;     /* an attempt under way, or NULL */
     struct loop_timer *retry;
@@ -142,6 +143,7 @@ struct bus_link *bus_link_connect(const struct bus_options *options, const char 
                                   struct amp_error *reterr);
 /* From now on library threads post to `box`, and the loop thread asks for `tick`. */
 void bus_link_adopt(struct bus_link *link, struct mailbox *box, struct loop_tick *tick);
+bool bus_link_was_silent(const struct bus_link *link);    /* lost since the server did not answer pings, not because it ended the connection */
 void bus_link_close(struct bus_link *link);               /* gives the nats.c connection up; at once if it is lost already */
 bool bus_link_free(struct bus_link *link, int wait_ms);   /* after close; false: nats.c is not done with it yet */
 

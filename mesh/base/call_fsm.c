@@ -388,7 +388,7 @@ static void on_timer(struct step *step)
     } else if (step->now >= fsm->cancel_by) {
         end(step, CALL_WHY_CANCELED);
     } else if (fsm->is_down) {
-        if (step->now - fsm->down_since >= CALL_DOWN_MAX_MS) {
+        if (!fsm->lease_ms && step->now - fsm->down_since >= CALL_DOWN_MAX_MS) { /* of a lease the holder decides (amp.md 10.7.3) */
             end(step, CALL_WHY_NO_BUS);
         }
     } else if (fsm->phase == CALL_SENT && step->now - fsm->sent_at >= CALL_SILENCE_MS) {
@@ -411,7 +411,7 @@ static int64_t next_due(const struct call_fsm *fsm, int64_t now)
 {
     int64_t due = earlier(fsm->deadline_at, fsm->cancel_by);
     if (fsm->is_down) {
-        return earlier(due, earlier(now + CALL_DOWN_POLL_MS, fsm->down_since + CALL_DOWN_MAX_MS));
+        return earlier(due, now + CALL_DOWN_POLL_MS);
     }
     switch (fsm->phase) {
     case CALL_SENT:

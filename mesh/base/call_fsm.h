@@ -13,7 +13,7 @@
 #define CALL_ENDED_PONGS_MAX 2u   /* "it has ended" in a row: the end marker is not merely on its way */
 #define CALL_PINGS_OPEN_MAX 10u   /* unanswered in a row: the sidecar hangs */
 #define CALL_CANCEL_MAX_MS 10000u /* a cancelled task has this long to end */
-#define CALL_DOWN_MAX_MS 10000u   /* the bus may be away for this long */
+#define CALL_DOWN_MAX_MS 10000u   /* the bus may be away for this long, but for a lease */
 #define CALL_DOWN_POLL_MS 50u
 #define CALL_RETURN_MS 5000u      /* after the bus came back others may still be on their way: absence says nothing yet */
 #define CALL_BOUNCES_MAX 3u       /* full instances met in a row before the agent counts as busy */

@@ -12,7 +12,8 @@
 
 #define ASK_MIN_MS 100u
 #define GIVEN_AWAY "the task was given to another instance"
-#define ALONE_MAX_MS 600000u /* without any environment */
+#define ALONE_MAX_MS 600000u   /* without any environment */
+#define NO_BUS_MAX_MS 60000u   /* without a bus, when its server has ended the connection */
 
 bool task_is_leased(const struct task *task)
 {
@@ -118,20 +119,26 @@ void task_lease_supersede(struct task *task)
     }
 }
 
-/* No environment is there, so none has given the task away. */
-static void stay_alone(struct task *task)
+/* No environment is there, or none has a bus: so none has given the task away. */
+static bool may_stay_alone(struct task *task, uint32_t max_ms)
 {
     int64_t now = loop_now_ms(task->sidecar->loop);
     if (!task->lease.alone_ms)
         task->lease.alone_ms = now;
-    if (now - task->lease.alone_ms < ALONE_MAX_MS) {
-        task->heard_ms = now;
+    if (now - task->lease.alone_ms >= max_ms)
+        return false;
+    task->heard_ms = now;
+    return true;
+}
+
+static void stay_alone(struct task *task)
+{
+    if (may_stay_alone(task, ALONE_MAX_MS))
         rearm(task, ask_ms(task));
-    } else if (!task->stream.is_ended) {
+    else if (!task->stream.is_ended)
         lapse(task);
-    } else {
+    else
         forget(task);
-    }
 }
 
 static void go_on_or_lapse(struct task *task)
@@ -186,7 +193,9 @@ static void on_due(void *ctx)
     int64_t quiet = quiet_ms(task);
     if (task->lease.is_over || task->lease.report || SEEDED_BUG("endless-lease"))
         return;
-    if (quiet < ask_ms(task) && !task->lease.is_stale)
+    if (bus_was_ended(task->sidecar->bus) && !task->lease.is_stale && may_stay_alone(task, NO_BUS_MAX_MS))
+        rearm(task, wait_ms(task)); /* and asks as soon as the bus is back */
+    else if (quiet < ask_ms(task) && !task->lease.is_stale)
         rearm(task, ask_ms(task) - quiet);
     else if (bus_is_up(task->sidecar->bus))
         report(task);

@@ -14,7 +14,7 @@ import threading
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 from lib_nats import Nats  # noqa: E402
-from meshtest import AMESH, Bus, Tap, check, terminal, until  # noqa: E402
+from meshtest import AMESH, Bus, Mesh, Tap, check, terminal, until  # noqa: E402
 
 PY = sys.executable
 ENDS = ("TASK_STATE_COMPLETED", "TASK_STATE_FAILED", "TASK_STATE_CANCELED", "TASK_STATE_REJECTED")
@@ -252,7 +252,11 @@ class Proxy:
                 near, _ = self.server.accept()
             except OSError:
                 return
-            far = socket.create_connection(("127.0.0.1", self.to))
+            try:
+                far = socket.create_connection(("127.0.0.1", self.to))
+            except OSError:
+                near.close()
+                continue
             for a, b in ((near, far), (far, near)):
                 threading.Thread(target=self._pump, args=(a, b), daemon=True).start()
 
@@ -292,6 +296,45 @@ def partition(mesh):
     proxy.open.set()
     until(lambda: any(i["id"] == first.instance and i["state"] == "up" for i in mesh.run("show", "island", "--json").ok().json()["instances"]), "it comes back")
     check(len(mesh.calls("island")) == 2, "nobody else was asked", mesh.calls("island"))
+
+
+def bus_restarts(mesh):
+    """The server is killed and is away for longer than a lease: the attempts go on."""
+    gate = mesh.path("gate-outage")
+    mesh.instance("steadfast")
+    waiting = mesh.detach("steadfast", f"wait {gate}")
+    mesh.instance("flowing")
+    streaming = mesh.detach("flowing", "stream 500")
+    until(lambda: mesh.calls("steadfast") and mesh.calls("flowing"), "they work")
+    mesh.server.signal(signal.SIGKILL)
+    mesh.server.wait()
+    threading.Event().wait(6)  # twice the lease
+    mesh.start_server()
+    until(lambda: mesh.run("show", "steadfast", "--json").status == 0, "the bus is back")
+    open(gate, "w").close()
+    done = mesh.ended(waiting)
+    check(len(mesh.calls("steadfast")) == 1 and text_of(done).strip() == f"answer of {mesh.calls('steadfast')[0]}", "the first attempt ended it", mesh.calls("steadfast"), done)
+    pieces = text_of(mesh.ended(streaming)).split()
+    check(len(mesh.calls("flowing")) == 1 and pieces == [w for i in range(500) for w in ("piece", str(i))], "and all that was said meanwhile is there", mesh.calls("flowing"), len(pieces))
+
+
+def everything_restarts():
+    """`amesh up` is stopped for longer than a lease, as for an upgrade, and once killed, with its nats-server: agents work on, and their tasks go on."""
+    with Mesh() as mesh:
+        gate, log = os.path.join(mesh.home, "gate"), os.path.join(mesh.home, "log")
+        mesh.agent("steadfast", "--", PY, "-c", AGENT, log)
+        task = mesh.run("ask", "--detach", "steadfast", f"wait {gate}").ok().out.strip()
+        until(lambda: mesh.run("task", "show", task, "--json").ok().json()["metadata"]["amp/attempts"][0].get("startedAt"), "it works")
+        for signo in (signal.SIGTERM, signal.SIGKILL):
+            mesh.up.signal(signo)
+            mesh.up.wait()
+            threading.Event().wait(5)
+            mesh.start_up()
+        open(gate, "w").close()
+        done = until(lambda: (lambda t: t["status"]["state"] in ENDS and t)(mesh.run("task", "show", task, "--json").ok().json()), "it ends")
+        with open(log, encoding="utf-8") as f:
+            calls = f.read().split()
+        check(len(calls) == 1 and text_of(done).strip() == f"answer of {calls[0]}", "by the first attempt", calls, done)
 
 
 def environment_killed_twice(mesh):
@@ -449,6 +492,7 @@ def main():
         tap.run("an attempt that was given up is over for every environment", given_up, mesh)
         tap.run("an instance that comes back to a lost lease stops its agent", zombie_at_work, mesh)
         tap.run("an instance that is cut off stops its agent by itself; another one goes on", partition, mesh)
+        tap.run("the bus is away for longer than a lease: the attempts go on", bus_restarts, mesh)
         tap.run("kill -9 of the environment, twice, in the middle of a stream: one attempt and every event", environment_killed_twice, mesh)
         tap.run("what ends while no environment is there is kept for the next one", done_without_environment, mesh)
         tap.run("a holder that died meanwhile: tried again with the cause, or failed with it", holder_died_meanwhile, mesh)
@@ -456,6 +500,7 @@ def main():
         tap.run("an agent that stands still, stopped or silent, is found out and stopped", hung, mesh)
         tap.run("a task that ended here and is given here again at once is taken", again_at_once, mesh)
         tap.run("a retry is told in words", retry_in_words, mesh)
+    tap.run("amesh up stopped and killed, with its server, and away for longer than a lease: tasks go on", everything_restarts)
     tap.done()
 
 
