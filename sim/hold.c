@@ -151,7 +151,12 @@ static struct sidecar *sidecar_of(const struct held *held)
 static bool is_kept(struct sidecar *sidecar, const struct held *held)
 {
     const struct task *task = task_lookup(sidecar, held->task);
-    return task && task_request(task)->epoch == held->epoch;
+    if (task && task_epoch(task) == held->epoch)
+        return true;
+    LIST_FOREACH(task, &sidecar->tasks.retired, retired)
+        if (strcmp(task_id(task), held->task) == 0 && task_epoch(task) == held->epoch)
+            return true;
+    return false;
 }
 
 bool hold_all_told(void)

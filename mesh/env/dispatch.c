@@ -208,6 +208,8 @@ static void call_over(struct etask *task, const struct amp_error *err, const Amp
         if (attempt && err->code != AMP_OK)
             snprintf(attempt->reason, sizeof attempt->reason, "%.*s", (int)amp_utf8_cut(amp_bytes_of(err->message), sizeof attempt->reason - 1), err->message);
         end_attempt(task, err->code, task->held_state);
+        if (attempt)
+            attempt->is_told = err->code == AMP_OK || wire;
     }
     dispatch_event(task, &event);
 }

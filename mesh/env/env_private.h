@@ -95,6 +95,7 @@ struct attempt {
     char host[AMP_NAME_MAX + 1]; /* of the instance, "": not known */
     struct waits *waits; /* before it began; NULL: none. Its own */
     struct waits *aways; /* while it went on no environment was there; NULL: never. Its own */
+    bool is_told; /* it ended by what its holder said; in memory only */
     bool is_canceled; /* somebody asked for its end: also a new environment must know */
 };
 

@@ -155,6 +155,16 @@ static struct attempt *find_attempt(const struct etask *task, const struct ask *
     return NULL;
 }
 
+/* It ended by what its holder said, and not because we gave it up: what the holder claims is known. (Of an attempt that a former environment ended only the outcome is left.) */
+static bool is_told(const struct attempt *attempt)
+{
+    static const enum amp_code given_up[] = {AMP_INSTANCE_LOST, AMP_STALE_LEASE, AMP_FRAMES_LOST, AMP_INTERRUPTED, AMP_NO_BUS};
+    bool is_given_up = false;
+    for (size_t i = 0; i < sizeof given_up / sizeof given_up[0]; i++)
+        is_given_up |= attempt->outcome == given_up[i];
+    return attempt->ended_unix_ms && (attempt->is_told || !is_given_up);
+}
+
 /* What is kept of an attempt is its end, once; until then that it goes on. NULL: nothing is to be kept. */
 static struct attempt *find_untold(const struct etask *task, const struct ask *ask)
 {
@@ -162,7 +172,7 @@ static struct attempt *find_untold(const struct etask *task, const struct ask *a
     Amp__TaskState state = ask->request->report->state;
     if (!attempt)
         counter_add(COUNTER_reports_refused, 1);
-    return attempt && (!attempt->late || (amp_task_is_terminal(state) && !amp_task_is_terminal(attempt->late->state))) ? attempt : NULL;
+    return attempt && !is_told(attempt) && (!attempt->late || (amp_task_is_terminal(state) && !amp_task_is_terminal(attempt->late->state))) ? attempt : NULL;
 }
 
 static void note_late(struct attempt *attempt, const struct ask *ask)
@@ -322,8 +332,7 @@ static bool on_closed(void *ctx, const struct journal_row *row)
     etask_strcpy(with.skill, row->skill);
     view_load_attempts(&with, row->attempts);
     const struct attempt *last = with.n_attempts ? &with.attempts[with.n_attempts - 1] : NULL;
-    bool is_by_us = last && (last->outcome == AMP_INSTANCE_LOST || last->outcome == AMP_STALE_LEASE); /* that it ended, not by what it said */
-    if (last && last->epoch == ask->request->report->epoch && !is_by_us) {
+    if (last && last->epoch == ask->request->report->epoch && is_told(last)) {
         env_refuse_code(ask, AMP_TASK_ENDED, "report.task_id", NULL); /* by what this one said, or by a cancel that it was told of */
     } else {
         report_closed(ask, row, &with);

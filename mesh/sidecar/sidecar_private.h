@@ -75,11 +75,12 @@ void inbound_reply(struct sidecar *sidecar, const char *inbox, enum amp_encoding
 /* ---- task.c, task_table.c, task_question.c ----------------------------------------------------------------------- */
 
 struct task_table {
-    struct task *by_id;       /* uthash */
-    struct task *dirty;       /* something to send at the end of this turn */
+    struct task *by_id;        /* uthash */
+    LIST_HEAD(, task) retired; /* task_retire */
+    struct task *dirty;        /* something to send at the end of this turn */
     struct task *pool;
-    struct loop_timer *retry; /* for frames the bus would not take */
-    struct loop_timer *look;  /* task_hung.c */
+    struct loop_timer *retry;  /* for frames the bus would not take */
+    struct loop_timer *look;   /* task_hung.c */
     uint32_t n_pool, n_waiting, n_lingering, n_kept;
 };
 

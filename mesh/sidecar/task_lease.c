@@ -106,11 +106,16 @@ static void forget(struct task *task)
     task_mark_dirty(task);
 }
 
-/* One that ended before its environment went on: that it may be forgotten is on its way, or was said already, be it after the environment had asked for the frames again. */
+/* One that has ended is in nobody's way. That it may be forgotten was said already (be it before the environment asked for the frames again), or is on its way; or the environment
+ * gave it up before the end came, and has not taken it: the report tells. */
 void task_lease_supersede(struct task *task)
 {
     if (task->stream.is_ended && !task->lease.is_stale && (task->lease.is_over || task_stream_is_sent(task))) {
-        forget(task);
+        if (!task->lease.is_over && !task->lease.report)
+            report(task);
+        if (!task->is_running)
+            task_retire(task);
+        task_mark_dirty(task);
         task_flush_dirty(task->sidecar);
     } else if (!task->lease.is_stale) {
         become_stale(task, GIVEN_AWAY);

@@ -76,6 +76,7 @@ struct task_lease {        /* task_lease.c */
 struct task {
     UT_hash_handle hh;
     struct task *next_dirty, *next_pool;
+    LIST_ENTRY(task) retired;
     struct sidecar *sidecar;
     struct amp_arena arena;
     const Amp__Request *request;
@@ -101,7 +102,7 @@ struct task {
     int64_t started_us;
     const Amp__Message *resume;    /* the answer that a new turn begins with, in the arena */
     void *data;
-    bool is_in_table, is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering, has_asked, has_unsaid;
+    bool is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering, is_retired, has_asked, has_unsaid;
 };
 
 /* ---- task.c ------------------------------------------------------------------------------------------------- */
@@ -118,6 +119,11 @@ enum amp_code task_fail(struct task *task, const struct amp_error *err, struct a
 /* task_stream_flush, with what follows from it for the brakes. */
 enum amp_code task_flush_now(struct task *task);
 void task_room_call(struct task *task); /* tells everybody who waits for room */
+
+/* ---- task_table.c ------------------------------------------------------------------------------------------- */
+
+/* Another attempt at it comes here: it is not found by its id any more, and kept until nothing of it need be. Only one that has ended. */
+void task_retire(struct task *task);
 
 /* ---- task_caller.c ------------------------------------------------------------------------------------------ */
 

@@ -73,7 +73,7 @@ void task_discard(struct task *task)
     }
     amp_arena_reset(&task->arena);
     task_stream_reset(task);
-    task->is_running = task->is_canceled = task->is_blocked = task->is_waiting = task->wants_turn = task->is_lingering = task->has_asked = task->has_unsaid = false;
+    task->is_running = task->is_canceled = task->is_blocked = task->is_waiting = task->wants_turn = task->is_lingering = task->is_retired = task->has_asked = task->has_unsaid = false;
     task->resume = NULL;
     task->cancel_reason = NULL;
     task->request = NULL;
@@ -82,12 +82,23 @@ void task_discard(struct task *task)
     table->n_pool++;
 }
 
+void task_retire(struct task *task)
+{
+    struct task_table *table = &task->sidecar->tasks;
+    HASH_DEL(table->by_id, task);
+    task->is_retired = true;
+    LIST_INSERT_HEAD(&table->retired, task, retired);
+}
+
 static void task_release(struct task *task)
 {
     struct task_table *table = &task->sidecar->tasks;
     if (task->is_lingering)
         *(task_is_leased(task) ? &table->n_kept : &table->n_lingering) -= 1;
-    HASH_DEL(table->by_id, task);
+    if (task->is_retired)
+        LIST_REMOVE(task, retired);
+    else
+        HASH_DEL(table->by_id, task);
     task_discard(task);
 }
 
@@ -163,6 +174,10 @@ void task_table_done(struct sidecar *sidecar)
     HASH_ITER(hh, table->by_id, task, next) {
         task_questions_drop(task);
         HASH_DEL(table->by_id, task); /* NOLINT(clang-analyzer-core.NullDereference): it does not follow uthash */
+        task_free(task);
+    }
+    while ((task = LIST_FIRST(&table->retired))) {
+        LIST_REMOVE(task, retired);
         task_free(task);
     }
     while ((task = table->pool)) {

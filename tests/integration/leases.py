@@ -441,8 +441,10 @@ def hung(mesh):
 
 
 def again_at_once(mesh):
-    """Of an attempt that has ended its environment asks for the frames once more, needs it no longer, and gives the task to the same instance again: all in one breath."""
+    """Of an attempt that has ended its environment asks for the frames once more, needs it no longer, and gives the task to the same instance again: all in one breath. An attempt of
+    which it does not say that it has its end is reported, and holds nobody up either."""
     peer, holder, task, said = Nats(mesh.bus), mesh.instance("again"), "t-again", []
+    reports = []
 
     def message(subject, inbox, **body):
         data = json.dumps({"version": 1, "from": "boss", **body}).encode()
@@ -454,7 +456,9 @@ def again_at_once(mesh):
 
     def is_over(epoch):
         heard = peer.next(0.1)
-        if heard:
+        if heard and heard[0].startswith("amp.env"):
+            reports.append(heard[3])
+        elif heard:
             said.append((heard[0], json.loads(heard[3])))
         return [body for inbox, body in said if inbox == f"_INBOX.again.{epoch}" and ("reply" in body or "end" in body["frame"])]
 
@@ -462,11 +466,17 @@ def again_at_once(mesh):
         return message(f"amp.ctl.{holder.instance}.{task}", "_INBOX.again.1", control=what)
 
     peer.sub("_INBOX.again.*")
+    peer.sub("amp.env.report.again")
     peer.sock.sendall(request(1))
     until(lambda: is_over(1), "the first attempt ends")
     peer.sock.sendall(control(attach={"epoch": "1", "fromSeq": 1}) + control(ping={"done": True}) + request(2))
     end = until(lambda: is_over(2), "the second one is answered")[0]
     check("frame" in end and len(mesh.calls("again")) == 2, "by work, and not by a conflict with the first one", end)
+    check(not reports, "and the first one, which nobody needs any more, is not reported", reports)
+    peer.sock.sendall(request(3))
+    end = until(lambda: is_over(3), "the third one is answered")[0]
+    check("frame" in end and len(mesh.calls("again")) == 3, "by work, too", end)
+    check([task.encode() in data and b"piece 0" in data for data in reports] == [True], "and how the second one ended is reported", reports)
 
 
 def retry_in_words(mesh):
@@ -482,6 +492,10 @@ def retry_in_words(mesh):
     task = mesh.run("task", "ls", "--agent", "once", "--json").ok().json()["tasks"][0]["id"]
     check(words in mesh.run("task", "watch", task).ok().out, "task watch says it", mesh.run("task", "watch", task).out)
     check(words in mesh.run("task", "show", task).ok().out, "task show says it", mesh.run("task", "show", task).out)
+    died, mesh.raw = mesh.attempts(task)[0], Nats(mesh.bus)
+    check(report(mesh, "once", task, died["epoch"], died["instance"], answer="") == "stale_lease", "who died may say once more that it did")
+    mesh.run("ask", "--durable", "once", "hello").ok()  # committed behind it
+    check("ignored" not in mesh.attempts(task)[0], "it is no news, and nothing that came too late", mesh.attempts(task))
 
 
 def main():
