@@ -41,6 +41,7 @@ struct check {
     struct js_canary_result stored; /* the stream's answer to our canary */
     char stream[256];               /* what the environment says of its stream; "": nothing */
     bool has_stream_failed;
+    char damage[256]; /* of the journal, as the environment has found it; "": none */
 };
 
 static struct item *add(struct check *check, const char *name, enum result result, const char *fmt, ...) AMP_PRINTF(4, 5);
@@ -167,7 +168,8 @@ static int on_info(void *ctx, const Amp__EnvReply *reply)
     add(check, "environment", RESULT_OK, "version %.32s, %u tasks, %u open", info->version != NULL ? info->version : "?", info->tasks, info->tasks_open);
     (void)on_stream(check, reply);
     check_load(check, info);
-    if (info->journal != NULL && strcmp(info->journal, "ok") != 0)
+    snprintf(check->damage, sizeof check->damage, "%s", info->damage != NULL ? info->damage : "");
+    if (info->damage == NULL && info->journal != NULL && strcmp(info->journal, "ok") != 0)
         hint(add(check, "journal", RESULT_FAILED, "refuses: %.200s", info->journal), "free the disk or repair it, then restart the environment");
     return 0;
 }
@@ -195,6 +197,14 @@ static int on_read_back(void *ctx, const Amp__EnvReply *reply)
     struct check *check = ctx;
     const Amp__Json *value = reply->n_entries > 0 ? reply->entries[0]->value : NULL;
     return value != NULL && memmem(value->text.data, value->text.len, check->canary, strlen(check->canary)) != NULL ? 0 : 1;
+}
+
+/* Reading may go on, and writing too: but something that was written is not there any more. */
+static void check_damage(struct check *check)
+{
+    if (check->damage[0] != '\0')
+        hint(add(check, "damage", RESULT_FAILED, "%.230s (AMESH-%04d)", check->damage, AMP_CORRUPT),
+             "amesh env verify says all that is damaged; restore a backup, or save what is sound: amesh env export --skip-corrupt");
 }
 
 /* A real write that is committed, read back and removed again. */
@@ -363,6 +373,7 @@ static bool run_all(struct check *check)
     check->count = 0;
     check_home(check);
     if (check_bus(check) && check_environment(check)) {
+        check_damage(check);
         check_journal(check);
         check_stream(check);
         check_agents(check);

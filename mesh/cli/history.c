@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "cli/agents.h"
+#include "cli/damage.h"
 #include "cli/output.h"
 #include "cli/task.h"
 
@@ -110,6 +111,7 @@ struct history {
     struct cli cli;
     uint32_t count, total, limit; /* limit: 0: all */
     cJSON *tasks;
+    struct damage damage;
 };
 
 /* Oldest first; with a limit the last ones. */
@@ -121,7 +123,10 @@ static int on_history(void *ctx, const Amp__EnvReply *reply)
     for (size_t i = 0; i < reply->n_tasks; i++) {
         if (history->count++ < skip)
             continue;
-        if (history->cli.is_json)
+        if (damage_note(&history->damage, reply->tasks[i])) {
+            if (!history->cli.is_json)
+                printf("%s  damaged\n", reply->tasks[i]->task->id);
+        } else if (history->cli.is_json)
             cJSON_AddItemToArray(history->tasks, agents_message_json(&reply->tasks[i]->task->base));
         else
             print_exchange(&history->cli, reply->tasks[i]);
@@ -142,6 +147,7 @@ static int end_history(struct history *history, const char *context)
         cJSON_AddStringToObject(json, "contextId", context);
         cJSON_AddItemToObject(json, "tasks", history->tasks);
         history->tasks = NULL;
+        damage_add_json(&history->damage, json);
         cJSON_AddNumberToObject(json, "totalSize", history->count);
         output_json(stdout, json);
     } else if (history->limit > 0 && history->count > history->limit) {
@@ -174,6 +180,8 @@ int task_run_history(const struct command *command, struct command_args *args)
         status = cli_request_pages(&history.cli, &request, on_history, &history);
         if (status == 0)
             status = end_history(&history, args->rest[0]);
+        int damaged = damage_end(&history.cli, &history.damage);
+        status = status == 0 ? damaged : status;
         cJSON_Delete(history.tasks);
     }
     cli_done(&history.cli);

@@ -12,6 +12,7 @@
 #include "cli/agents.h"
 #include "cli/answer.h"
 #include "cli/commands.h"
+#include "cli/damage.h"
 #include "cli/event.h"
 #include "cli/output.h"
 
@@ -55,6 +56,7 @@ struct list {
     int64_t since_unix_ms; /* 0: ever */
     bool has_more;
     cJSON *tasks;
+    struct damage damage;
     struct print_table table;
 };
 
@@ -88,6 +90,12 @@ static void add_row(struct list *list, const Amp__TaskRecord *record, int64_t no
     free(text);
 }
 
+static void add_damaged_row(struct list *list, const Amp__TaskRecord *record)
+{
+    const char *cells[] = {record->task->id, "damaged", "?", "", "", "", ""};
+    print_table_add(&list->table, cells);
+}
+
 static int on_list(void *ctx, const Amp__EnvReply *reply)
 {
     struct list *list = ctx;
@@ -102,7 +110,9 @@ static int on_list(void *ctx, const Amp__EnvReply *reply)
             return CLI_ENOUGH;
         }
         list->shown++;
-        if (list->cli.is_json)
+        if (damage_note(&list->damage, record))
+            add_damaged_row(list, record);
+        else if (list->cli.is_json)
             cJSON_AddItemToArray(list->tasks, agents_message_json(&record->task->base));
         else
             add_row(list, record, now);
@@ -118,6 +128,7 @@ static void print_list(struct list *list)
         cJSON *json = cJSON_CreateObject();
         cJSON_AddItemToObject(json, "tasks", list->tasks);
         list->tasks = NULL;
+        damage_add_json(&list->damage, json);
         cJSON_AddNumberToObject(json, "totalSize", list->since_unix_ms > 0 && !list->has_more ? list->shown : list->total);
         output_json(stdout, json);
         return;
@@ -193,6 +204,8 @@ static int run_list(const struct command *command, struct command_args *args)
         status = cli_request_pages(&list.cli, &request, on_list, &list);
         if (status == 0)
             print_list(&list);
+        int damaged = damage_end(&list.cli, &list.damage);
+        status = status == 0 ? damaged : status;
         cJSON_Delete(list.tasks);
         print_table_done(&list.table);
     }

@@ -254,6 +254,8 @@ enum view_flags { VIEW_ARTIFACTS = 1, VIEW_HISTORY = 2, VIEW_ALL = 3 };
 Amp__TaskRecord *view_task(struct etask *task, struct amp_arena *arena, int flags);
 /* The same of a row of the journal, which may be of a task in memory: then memory wins, but for an end that is not on the disk yet. */
 Amp__TaskRecord *view_row(struct env *env, const struct journal_row *row, struct amp_arena *arena, int flags);
+/* Of a row that is not what was written: its id and `err`, and no status (amp.md 10.1.2). */
+Amp__TaskRecord *view_damaged(const struct journal_row *row, const struct amp_error *err, struct amp_arena *arena);
 /* Leaves these out of the record, whose metadata then says so: "amp/omitted". */
 void view_omit(Amp__TaskRecord *record, int flags, struct amp_arena *arena);
 /* JSON array of the attempts, NUL-ended, in `arena`. */

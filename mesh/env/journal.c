@@ -43,7 +43,7 @@ struct journal {
     size_t n_waiting, waiting_bytes;
     struct journal_batch *pool;
     size_t n_pool;
-    bool is_failed;
+    bool is_failed, is_damaged;
     char failure[256];
 };
 
@@ -194,7 +194,10 @@ static void take_verdict(struct journal *journal, struct verdict *verdict)
         counter_add(COUNTER_journal_commits, 1);
     } else if (!journal->is_failed) {
         journal->is_failed = true;
+        journal->is_damaged = verdict->code == AMP_CORRUPT;
         snprintf(journal->failure, sizeof journal->failure, "a write failed: %s", verdict->failure);
+        if (journal->is_damaged)
+            reader_found(&journal->reader, journal->failure);
         log_event(LOG_ERROR, "journal.failed", "reason", verdict->failure, NULL);
     }
     for (size_t i = 0; i < verdict->count; i++) {
@@ -206,7 +209,7 @@ static void take_verdict(struct journal *journal, struct verdict *verdict)
                 counter_add(COUNTER_journal_rows, 1);
         }
         if (batch->on_commit)
-            batch->on_commit(batch->ctx, verdict->code);
+            batch->on_commit(batch->ctx, verdict->code == AMP_OK ? AMP_OK : AMP_JOURNAL);
         journal_batch_free(batch);
     }
     free(verdict);
@@ -241,6 +244,16 @@ enum amp_code journal_write(struct journal *journal, struct journal_batch *batch
 const char *journal_failure(const struct journal *journal)
 {
     return journal->is_failed ? journal->failure : NULL;
+}
+
+bool journal_is_damaged(const struct journal *journal)
+{
+    return journal->is_damaged;
+}
+
+const char *journal_damage(const struct journal *journal)
+{
+    return journal->reader.damage[0] ? journal->reader.damage : NULL;
 }
 
 size_t journal_waiting(const struct journal *journal)

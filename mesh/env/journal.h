@@ -45,6 +45,7 @@ struct journal_row {
     const char *attempts;         /* task: JSON array, kept as it was if NULL */
     int32_t state;
     bool is_durable, is_open, is_incomplete, is_dead;
+    bool is_damaged; /* task: journal_query.with_damaged */
     int64_t at_unix_ms;           /* task: submitted; event, kv, death: when */
     int64_t started_unix_ms, ended_unix_ms; /* 0: not yet */
     uint32_t seq, count, attempt; /* task: count = events so far */
@@ -83,6 +84,8 @@ void journal_close(struct journal *journal);
 AMP_MUST_USE enum amp_code journal_write(struct journal *journal, struct journal_batch *batch,
                                          void (*on_commit)(void *ctx, enum amp_code code), void *ctx);
 const char *journal_failure(const struct journal *journal); /* NULL, or why it refuses */
+bool journal_is_damaged(const struct journal *journal);     /* and it refuses because of damage, which no room on the disk mends */
+const char *journal_damage(const struct journal *journal);  /* NULL, or what was found damaged last, since it was opened */
 size_t journal_waiting(const struct journal *journal);      /* batches without a verdict */
 size_t journal_waiting_bytes(const struct journal *journal);
 
@@ -101,6 +104,7 @@ struct journal_query {
     int32_t state; /* 0: any */
     bool only_open, only_durable, only_dead;
     bool oldest_first;
+    bool with_damaged;      /* a row that is not what was written does not end the read: it is given with its id, its time and is_damaged, nothing else */
     uint32_t limit;         /* 0 or more than JOURNAL_READ_MAX: that */
     int64_t from_unix_ms;   /* paging: (submitted, id) strictly behind these in the order asked for; 0: from the start */
     const char *from_task;

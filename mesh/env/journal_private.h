@@ -188,7 +188,7 @@ struct store {
 /* Checks what can be checked without reading everything; upgrades. AMP_CORRUPT leaves all files as they are. */
 AMP_MUST_USE enum amp_code store_open(struct store *store, const char *path, int64_t now_unix_ms, struct amp_error *reterr);
 void store_close(struct store *store);
-/* One transaction, one fsync. On failure nothing of it is there, and `failure` says why. */
+/* One transaction, one fsync. On failure nothing of it is there, and `failure` says why: AMP_JOURNAL, or AMP_CORRUPT if a page of the file is not one. */
 AMP_MUST_USE enum amp_code store_commit(struct store *store, struct journal_batch *const *batches, size_t count, int64_t now_unix_ms,
                                         char failure[JOURNAL_FAILURE_SIZE]);
 /* The same without an environment, for what `change` writes. False: nothing of it is there, or (rare) its head could not be written. */
@@ -209,7 +209,11 @@ struct reader {
     } cache[READER_STATEMENTS_MAX];
     size_t n_cache;
     struct amp_error error; /* of the read before */
+    bool gives_damaged;     /* the next read: journal_query.with_damaged */
+    char damage[JOURNAL_FAILURE_SIZE]; /* the last that was found; "": none */
 };
+/* The journal is damaged, as `what` says: to the log, the counter, and journal_damage. */
+void reader_found(struct reader *reader, const char *what);
 AMP_MUST_USE enum amp_code reader_open(struct reader *reader, const char *path, struct amp_error *reterr);
 void reader_close(struct reader *reader);
 struct reader *journal_reader(struct journal *journal);

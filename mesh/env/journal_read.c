@@ -96,11 +96,17 @@ static struct amp_bytes bytes_at(sqlite3_stmt *statement, int at)
 #define CHECKED_KV CHECKED("5", COLUMNS_KV, "'value ' || scope || '/' || owner || '/' || key")
 #define CHECKED_DEATH CHECKED("6", COLUMNS_DEATHS, "'death ' || n || ' of ' || agent")
 
-static enum amp_code corrupt(struct reader *reader, const char *what, int64_t entry)
+void reader_found(struct reader *reader, const char *what)
 {
     counter_add(COUNTER_journal_corrupt, 1);
+    snprintf(reader->damage, sizeof reader->damage, "%.*s", JOURNAL_FAILURE_SIZE - 1, what);
+}
+
+static enum amp_code corrupt(struct reader *reader, const char *what, int64_t entry)
+{
     amp_error_set(&reader->error, AMP_CORRUPT, "", "the journal is damaged: %.200s (chain entry %lld) is not what was written", what, (long long)entry);
     amp_error_hint(&reader->error, JOURNAL_CORRUPT_HINT);
+    reader_found(reader, reader->error.message);
     log_event(LOG_ERROR, "journal.corrupt", "row", what, "entry", log_int(entry), NULL);
     return AMP_CORRUPT;
 }
@@ -108,9 +114,12 @@ static enum amp_code corrupt(struct reader *reader, const char *what, int64_t en
 static enum amp_code unreadable(struct reader *reader, int status)
 {
     enum amp_code code = schema_is_damage(status) ? AMP_CORRUPT : AMP_JOURNAL;
-    amp_error_set(&reader->error, code, "", "the journal cannot be read: %s", sqlite3_errmsg(reader->db));
-    if (code == AMP_CORRUPT)
-        amp_error_hint(&reader->error, JOURNAL_CORRUPT_HINT);
+    if (code != AMP_CORRUPT)
+        return amp_error_set(&reader->error, code, "", "the journal cannot be read: %s", sqlite3_errmsg(reader->db));
+    amp_error_set(&reader->error, code, "", "the journal is damaged, and cannot be read: %s", sqlite3_errmsg(reader->db));
+    amp_error_hint(&reader->error, JOURNAL_CORRUPT_HINT);
+    reader_found(reader, reader->error.message);
+    log_event(LOG_ERROR, "journal.corrupt", "reason", sqlite3_errmsg(reader->db), NULL);
     return code;
 }
 
@@ -125,6 +134,14 @@ static const char *broken_row(sqlite3_stmt *statement, int at, char name[AMP_NAM
     return name;
 }
 
+static void fill_damaged(sqlite3_stmt *statement, struct journal_row *row)
+{
+    row->kind = JOURNAL_TASK;
+    row->is_damaged = true;
+    row->task = text_at(statement, 0);
+    row->at_unix_ms = sqlite3_column_int64(statement, 11);
+}
+
 /* Steps through the rows; `fill` makes one from the columns. */
 static enum amp_code read_rows(struct reader *reader, sqlite3_stmt *statement,
                                void (*fill)(sqlite3_stmt *statement, struct journal_row *row), journal_on_row *on_row, void *ctx,
@@ -133,16 +150,19 @@ static enum amp_code read_rows(struct reader *reader, sqlite3_stmt *statement,
     int status;
     int broken = sqlite3_column_count(statement) - 2;
     enum amp_code code = AMP_OK;
+    bool gives_damaged = reader->gives_damaged; /* `on_row` may read, too */
+    reader->gives_damaged = false;
     reader->error.code = AMP_OK;
     while ((status = sqlite3_step(statement)) == SQLITE_ROW) {
         struct journal_row row = {0};
         char name[AMP_NAME_MAX + 8];
         const char *what = broken_row(statement, broken, name);
-        if (what) {
+        if (what)
             code = corrupt(reader, what, sqlite3_column_int64(statement, broken + 1));
+        if (what && !gives_damaged)
             break;
-        }
-        fill(statement, &row);
+        code = AMP_OK;
+        (what ? fill_damaged : fill)(statement, &row);
         if (!on_row(ctx, &row))
             break;
     }
@@ -152,6 +172,8 @@ static enum amp_code read_rows(struct reader *reader, sqlite3_stmt *statement,
     sqlite3_clear_bindings(statement);
     if (code != AMP_OK && reterr)
         *reterr = reader->error;
+    if (code == AMP_OK)
+        reader->error.code = AMP_OK;
     return code;
 }
 
@@ -210,16 +232,17 @@ static uint32_t bounded(uint32_t limit)
 static enum amp_code count_rows(struct reader *reader, const char *sql, void (*bind_all)(sqlite3_stmt *, const void *), const void *ctx,
                                 uint32_t *ret)
 {
-    sqlite3_stmt *statement = reader_prepare(reader, sql, NULL);
+    sqlite3_stmt *statement = reader_prepare(reader, sql, &reader->error);
     if (!statement)
-        return AMP_JOURNAL;
+        return reader->error.code;
     if (bind_all)
         bind_all(statement, ctx);
-    bool is_read = sqlite3_step(statement) == SQLITE_ROW;
-    *ret = is_read ? (uint32_t)sqlite3_column_int64(statement, 0) : 0;
+    int status = sqlite3_step(statement);
+    enum amp_code code = status == SQLITE_ROW ? AMP_OK : unreadable(reader, status);
+    *ret = code == AMP_OK ? (uint32_t)sqlite3_column_int64(statement, 0) : 0;
     sqlite3_reset(statement);
     sqlite3_clear_bindings(statement);
-    return is_read ? AMP_OK : AMP_JOURNAL;
+    return code;
 }
 
 static void bind_query(sqlite3_stmt *statement, const void *query)
@@ -240,6 +263,8 @@ enum amp_code journal_tasks(struct journal *journal, const struct journal_query 
         (void)amp_buf_append(&sql, "", 1);
         code = count_rows(reader, (const char *)sql.data, bind_query, query, ret_total);
         amp_buf_reset(&sql);
+        if (code != AMP_OK && reterr)
+            *reterr = reader->error;
     }
     (void)amp_buf_printf(&sql, "SELECT " COLUMNS_TASKS ", seal, entry");
     write_conditions(query, &sql);
@@ -251,8 +276,9 @@ enum amp_code journal_tasks(struct journal *journal, const struct journal_query 
     sqlite3_stmt *statement = code == AMP_OK ? reader_prepare(reader, (const char *)sql.data, reterr) : NULL;
     amp_buf_done(&sql);
     if (!statement)
-        return AMP_JOURNAL;
+        return code == AMP_OK ? AMP_JOURNAL : code;
     bind_conditions(statement, query);
+    reader->gives_damaged = query->with_damaged;
     bind_int(statement, ":from_ms", query->from_unix_ms);
     bind(statement, ":from_task", query->from_task);
     bind_int(statement, ":limit", bounded(query->limit));
@@ -288,9 +314,9 @@ enum amp_code journal_events(struct journal *journal, const char *task, uint32_t
 enum amp_code journal_missing(struct journal *journal, const char *task, uint32_t seq, struct amp_error *reterr)
 {
     struct amp_error *error = &journal_reader(journal)->error;
-    counter_add(COUNTER_journal_corrupt, 1);
     amp_error_set(error, AMP_CORRUPT, "", "the journal is damaged: event %u of task %s is missing", seq, task);
     amp_error_hint(error, JOURNAL_CORRUPT_HINT);
+    reader_found(journal_reader(journal), error->message);
     log_event(LOG_ERROR, "journal.corrupt", "row", "an event is missing", "task", task, "event", log_int(seq), NULL);
     if (reterr)
         *reterr = *error;

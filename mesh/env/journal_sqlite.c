@@ -392,10 +392,11 @@ enum amp_code store_commit(struct store *store, struct journal_batch *const *bat
         snprintf(failure, JOURNAL_FAILURE_SIZE, "%s-head cannot be written", store->path);
         return AMP_JOURNAL;
     }
+    int status = sqlite3_errcode(store->db);
     snprintf(failure, JOURNAL_FAILURE_SIZE, "%s", sqlite3_errmsg(store->db));
     if (!sqlite3_get_autocommit(store->db))
         (void)store_step(store->statements[STORE_ROLLBACK]);
-    return AMP_JOURNAL;
+    return status == SQLITE_CORRUPT || status == SQLITE_NOTADB ? AMP_CORRUPT : AMP_JOURNAL;
 }
 
 bool store_change(struct store *store, bool (*change)(struct store *store, void *ctx), void *ctx, int64_t now_unix_ms)

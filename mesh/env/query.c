@@ -31,7 +31,10 @@ static bool add_row(void *ctx, const struct journal_row *row)
     page->is_cut = page->n_records == page->max;
     if (page->is_cut)
         return false;
-    Amp__TaskRecord *record = view_row(page->ask->env, row, page->arena, page->flags);
+    if (row->is_damaged && !amp_id_is_valid(row->task))
+        return true; /* no answer can name it; the log does */
+    Amp__TaskRecord *record = row->is_damaged ? view_damaged(row, journal_read_error(page->ask->env->journal), page->arena)
+                                              : view_row(page->ask->env, row, page->arena, page->flags);
     if (!record) {
         page->is_cut = true; /* for the next page, if this one has any */
         etask_strcpy(page->unreadable, row->task);
@@ -91,7 +94,8 @@ static void query_page(const struct ask *ask, const Amp__TaskQuery *wanted, bool
                                   .state = wanted->has_state ? (int32_t)wanted->state : 0,
                                   .only_open = wanted->has_open && wanted->open,
                                   .only_dead = wanted->has_dead && wanted->dead,
-                                  .oldest_first = is_history};
+                                  .oldest_first = is_history,
+                                  .with_damaged = true};
     struct page page = {.ask = ask, .arena = env_answer_arena(ask->env), .flags = is_history ? VIEW_ALL : 0};
     struct amp_error err = {0};
     uint32_t total = 0;
@@ -259,12 +263,13 @@ void query_ping(const struct ask *ask)
     Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
     const char *failure = journal_failure(env->journal);
     if (journal_count(env->journal, &counts) != AMP_OK && !failure)
-        failure = "it cannot be read";
+        failure = journal_read_error(env->journal)->message;
     info.version = (char *)amp_version();
     info.has_tasks = info.has_tasks_open = info.has_pid = true;
     info.tasks = counts.tasks;
     info.tasks_open = counts.tasks_open;
     info.journal = (char *)(failure ? failure : "ok");
+    info.damage = (char *)journal_damage(env->journal);
     info.pid = (int32_t)getpid();
     info.instance = env->instance;
     load_fill_info(env, env_answer_arena(env), &info);

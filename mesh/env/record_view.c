@@ -483,6 +483,25 @@ static Amp__TaskRecord *view_unended(Amp__TaskRecord *record, const struct journ
     return record;
 }
 
+Amp__TaskRecord *view_damaged(const struct journal_row *row, const struct amp_error *err, struct amp_arena *arena)
+{
+    Amp__TaskRecord *record = amp_arena_alloc(arena, sizeof *record);
+    Amp__Task *task = amp_arena_alloc(arena, sizeof *task);
+    Amp__Error *error = amp_arena_alloc(arena, sizeof *error);
+    if (!record || !task || !error)
+        return NULL;
+    amp__task_record__init(record);
+    amp__task__init(task);
+    task->id = amp_arena_strdup(arena, amp_bytes_of(row->task));
+    amp_error_to_wire(err, error);
+    error->message = amp_arena_strdup(arena, amp_bytes_of(err->message)); /* the next read has an error of its own */
+    error->hint = amp_arena_strdup(arena, amp_bytes_of(err->hint));
+    error->field = NULL;
+    record->task = task;
+    record->error = error;
+    return record;
+}
+
 Amp__TaskRecord *view_row(struct env *env, const struct journal_row *row, struct amp_arena *arena, int flags)
 {
     struct etask *task = etask_find(env, row->task);

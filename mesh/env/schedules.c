@@ -286,6 +286,10 @@ enum amp_code schedules_load(struct env *env, struct amp_error *reterr)
         load.rows = 0;
         code = journal_kv(env->journal, &query, load_row, &load);
     } while (code == AMP_OK && load.rows == JOURNAL_READ_MAX);
+    if (code == AMP_CORRUPT && reterr)
+        *reterr = *journal_read_error(env->journal);
+    if (code == AMP_CORRUPT)
+        return code;
     if (code != AMP_OK && code != AMP_NOT_FOUND)
         return amp_error_set(reterr, AMP_JOURNAL, "", "the schedules cannot be read from the journal");
     return AMP_OK;

@@ -106,7 +106,7 @@ static enum amp_code check_room(const struct ask *ask, size_t size, struct amp_e
     unsigned own = 0;
     if (journal_failure(env->journal)) {
         env_error_journal(env, err);
-        return AMP_JOURNAL;
+        return err->code;
     }
     HASH_ITER(hh, env->schedules, entry, next)
         own += strcmp(entry->from, ask->from) == 0;

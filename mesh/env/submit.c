@@ -163,13 +163,12 @@ static bool on_any(void *ctx, const struct journal_row *row)
     return false;
 }
 
-static bool is_id_taken(struct env *env, const char *id)
+static enum amp_code check_id(struct env *env, const char *id, struct amp_error *err)
 {
     bool is_taken = etask_find(env, id) != NULL;
     struct journal_query query = {.task = id, .limit = 1};
-    if (!is_taken && journal_tasks(env->journal, &query, on_any, &is_taken, NULL, NULL) != AMP_OK)
-        return true;
-    return is_taken;
+    enum amp_code code = is_taken ? AMP_OK : journal_tasks(env->journal, &query, on_any, &is_taken, NULL, err);
+    return is_taken ? amp_error_set(err, AMP_CONFLICT, "submit.request.task_id", "there is a task %s already", id) : code;
 }
 
 static enum amp_code check_room(const struct ask *ask, size_t bytes, struct amp_error *err)
@@ -179,7 +178,7 @@ static enum amp_code check_room(const struct ask *ask, size_t bytes, struct amp_
         return amp_error_set(err, AMP_STOPPING, "", "the environment is stopping");
     if (journal_failure(env->journal)) {
         env_error_journal(env, err);
-        return AMP_JOURNAL;
+        return err->code;
     }
     return load_check_submit(env, ask->from, bytes, err);
 }
@@ -198,11 +197,12 @@ static enum amp_code check_submit(const struct ask *ask, const Amp__Submit *subm
 {
     if (submit->agent && submit->skill)
         return amp_error_set(err, AMP_INVALID, "submit.skill", "an agent or a skill, not both");
-    if (submit->request->task_id[0] && is_id_taken(ask->env, submit->request->task_id))
-        return amp_error_set(err, AMP_CONFLICT, "submit.request.task_id", "there is a task %s already", submit->request->task_id);
+    enum amp_code code = submit->request->task_id[0] ? check_id(ask->env, submit->request->task_id, err) : AMP_OK;
+    if (code != AMP_OK)
+        return code;
     if (is_circle(submit))
         return amp_error_set(err, AMP_LOOP, "submit.agent", "agent %s is already at work above this call", submit->agent);
-    enum amp_code code = plan_check(submit, clock_unix_ms(), err);
+    code = plan_check(submit, clock_unix_ms(), err);
     return code == AMP_OK ? check_room(ask, amp__submit__get_packed_size(submit), err) : code;
 }
 
@@ -390,7 +390,9 @@ static enum amp_code check_first_retry(struct env *env, const char *id, struct a
     if (code == AMP_NOT_FOUND)
         return AMP_OK;
     if (code != AMP_OK)
-        return amp_error_set(err, AMP_JOURNAL, "", "the journal cannot be read");
+        *err = *journal_read_error(env->journal);
+    if (code != AMP_OK)
+        return code;
     amp_error_set(err, AMP_CONFLICT, "id", "the task was tried again before, as task %s", first);
     amp_error_hint(err, "amesh task show %s; if that one failed too, amesh task retry %s", first, first);
     return AMP_CONFLICT;

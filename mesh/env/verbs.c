@@ -149,6 +149,11 @@ void env_refuse(struct env *env, const char *reply, enum amp_encoding encoding, 
 void env_error_journal(const struct env *env, struct amp_error *err)
 {
     const char *failure = journal_failure(env->journal);
+    if (journal_is_damaged(env->journal)) {
+        amp_error_set(err, AMP_CORRUPT, "", "the journal is damaged, and takes nothing more: %s", failure);
+        amp_error_hint(err, JOURNAL_CORRUPT_HINT);
+        return;
+    }
     amp_error_set(err, AMP_JOURNAL, "", "the journal refuses to write: %s", failure ? failure : "it cannot be read");
     amp_error_hint(err, "make room on its disk, or repair it, and restart the environment");
 }

@@ -250,6 +250,48 @@ def damage(mesh):
     r = mesh.run("env", "export", "--skip-corrupt", os.path.join(mesh.home, "sound.jsonl")).ok()
     check("1 damaged rows" in r.err, "or leaves it out", r.err)
     check(ask(mesh, "next").ok().out.strip() == "NEXT", "the others go on")
+    lists_others(mesh, task_id)
+
+
+def lists_others(mesh, damaged):
+    """A list is not refused for one row of it."""
+    r = mesh.run("task", "ls", "--limit", "1000")
+    rows = {line.split()[0]: line for line in r.out.splitlines()[1:]}
+    check(r.status == 3 and len(rows) > 2 and "damaged" in rows[damaged].split() and sum("damaged" in line.split() for line in rows.values()) == 1, "a list has the others and names it", r.out)
+    check("AMESH-4010" in r.err and damaged in r.err and "amesh env verify" in r.err, "with what to do", r.err)
+    r = mesh.run("task", "ls", "--limit", "1000", "--json")
+    doc = json.loads(r.out)
+    check(r.status == 3 and [d["id"] for d in doc["damaged"]] == [damaged] and damaged not in [t["id"] for t in doc["tasks"]] and len(doc["tasks"]) == len(rows) - 1, "for programs", doc)
+    with sqlite3.connect(path(mesh)) as db:
+        [(context,)] = db.execute("SELECT context FROM tasks WHERE id = ?", (damaged,)).fetchall()
+    second = mesh.run("ask", "up", "after it", "--context", context, "--durable").ok()
+    r = mesh.run("history", context)
+    check(r.status == 3 and "AFTER IT" in r.out and damaged in r.out and "AMESH-4010" in r.err and "amesh env verify" in r.err, "so does a conversation", r.out, r.err, second.out)
+    r = mesh.run("check")
+    check(r.status == 3 and "AMESH-4010" in r.out and damaged in r.out and "amesh env verify" in r.out, "a check says it", r.out)
+
+
+def damaged_page(mesh):
+    """A page of the tables that is none: damage, not a full disk."""
+    for table, args in (("tasks", ("task", "ls")), ("tasks", ("ask", "up", "four", "--durable")), ("events", ("ask", "up", "four", "--durable"))):
+        with Mesh() as own:
+            own.agent("up", "--", "tr", "a-z", "A-Z")
+            for text in ("one", "two", "three"):
+                ask(own, text).ok()
+            own.up.stop()
+            with sqlite3.connect(path(own)) as db:
+                page_size = db.execute("PRAGMA page_size").fetchone()[0]
+                roots = [n for (n,) in db.execute("SELECT rootpage FROM sqlite_schema WHERE rootpage > 0 AND tbl_name = ?", (table,))]
+            own.start_up()
+            with open(path(own), "r+b") as f:
+                for page in roots:
+                    f.seek((page - 1) * page_size)
+                    f.write(b"\xff" * page_size)
+            r = own.run(*args)
+            check(r.status == 3 and "AMESH-4010" in r.err and "is damaged" in r.err and "amesh env verify" in r.err and "4003" not in r.err and "room" not in r.err,
+                  f"amesh {args[0]} says it of {table}", r.status, r.err)
+            r = own.run("check")
+            check(r.status == 3 and "AMESH-4010" in r.out and "amesh env verify" in r.out and "4003" not in r.out, "a check too", r.out)
 
 
 def lost_end(mesh):
@@ -428,6 +470,7 @@ with Mesh() as shared:
     tap.run("what is no export is refused with line and field", hostile_exports, shared)
     tap.run("nor do those that were handed out after a backup, when that is restored", restored_epochs, shared)
     tap.run("a damaged row is named to its reader and by verify, and the rest goes on", damage, shared)
+    tap.run("a damaged page is damage to who reads and who writes, and not a full disk", damaged_page, shared)
 with Mesh() as killed:
     killed.agent("up", "--", "tr", "a-z", "A-Z")
     tap.run("a restore that is killed leaves the old journal or the new one", killed_restores, killed)
