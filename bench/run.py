@@ -3,9 +3,7 @@
 import datetime
 import json
 import os
-import platform
 import select
-import shutil
 import signal
 import socket
 import statistics
@@ -13,52 +11,9 @@ import subprocess
 import sys
 import time
 
-TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, os.path.join(TOP, "tests/support"))
-BUILD = os.path.join(TOP, "build/release")
-os.environ["AMESH"] = os.path.join(BUILD, "amesh")
-os.environ["AMESH_BUILD"] = BUILD
-from meshtest import Mesh, Process, free_port, until  # noqa: E402
-
-PROGRAM = os.path.join(BUILD, "bench/bench_")
-ROUNDS = int(os.environ.get("ROUNDS", "5"))
-
-
-def cpu_us(pid):
-    """CPU time of all threads of a process, from the scheduler (ns resolution)."""
-    total = 0
-    for tid in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{tid}/schedstat") as f:
-            total += int(f.read().split()[0])
-    return total / 1e3
-
-
-def measured(argv):
-    out = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=300).stdout
-    return json.loads(out.splitlines()[-1])
-
-
-def median(rows, key):
-    return statistics.median(r[key] for r in rows)
-
-
-def table(title, header, rows):
-    widths = [max(len(str(r[i])) for r in [header, *rows]) for i in range(len(header))]
-    print(f"\n{title}")
-    for r in [header, *rows]:
-        print("  " + "  ".join(str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(r, widths))))
-
-
-def save(name, data):
-    os.makedirs(os.path.join(TOP, "build/bench"), exist_ok=True)
-    with open(os.path.join(TOP, f"build/bench/{name}.json"), "w") as f:
-        json.dump({"machine": machine(), "rounds": ROUNDS, **data}, f, indent=1)
-
-
-def machine():
-    model = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
-    server = subprocess.run([shutil.which("nats-server"), "--version"], capture_output=True, text=True).stdout.strip()
-    return {"cpu": model, "cores": os.cpu_count(), "kernel": platform.release(), "nats_server": server}
+from common import BUILD, PROGRAM, ROUNDS, TOP, cpu_us, machine, measured, median, save, table
+from meshtest import Mesh, Process, free_port, until
+import storm
 
 
 class Parties:
@@ -363,7 +318,7 @@ def bench_failover():
     save("failover", {"control_ms": control, "rows": data})
 
 
-BENCHES = {"call": bench_call, "submit": bench_submit, "stampede": bench_stampede, "start": bench_start, "restart": bench_restart, "failover": bench_failover}
+BENCHES = {"call": bench_call, "submit": bench_submit, "stampede": bench_stampede, "start": bench_start, "restart": bench_restart, "failover": bench_failover, "storm": storm.bench_storm}
 
 
 def main():
