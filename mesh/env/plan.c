@@ -24,12 +24,13 @@ enum amp_code plan_check(const Amp__Submit *submit, int64_t now_unix_ms, struct 
 
 static struct plan *plan_of(struct etask *task, const Amp__Submit *submit)
 {
-    if (!submit || (!submit->not_before && !submit->delay_ms && !submit->schedule))
+    bool is_in = submit && submit->has_delay_ms && submit->delay_ms > 0; /* one that is retried or forked keeps the number, and has it no more */
+    if (!submit || (!submit->not_before && !is_in && !submit->schedule))
         return NULL;
     struct plan *plan = task->plan = xcalloc(1, sizeof *plan);
     plan->task = task;
-    plan->is_in = submit->delay_ms > 0;
-    plan->not_before_unix_ms = submit->not_before ? submit->not_before->unix_ms : submit->delay_ms ? task->submitted_unix_ms + submit->delay_ms : 0;
+    plan->is_in = is_in;
+    plan->not_before_unix_ms = submit->not_before ? submit->not_before->unix_ms : is_in ? task->submitted_unix_ms + submit->delay_ms : 0;
     plan->planned_unix_ms = submit->planned ? submit->planned->unix_ms : 0;
     plan->missed = submit->missed;
     etask_strcpy(plan->schedule, submit->schedule);

@@ -265,6 +265,10 @@ echo "$what in $colour, $size"
     for argv, status, words in (((task, "--from", "9999"), 2, "has the events 1 to"), (("t-nobody", "--from", "1"), 4, "no task"), ((task,), 2, "--from"), ((task, "--from", "0"), 2, "--from")):
         r = mesh.run("task", "fork", *argv)
         check(r.status == status and words in r.err, f"fork {argv}", r.status, r.err)
+    later = detach(mesh, "--in", "1h", "photographer", "a boat")
+    done(mesh, mesh.run("task", "fork", later, "--from", "1").ok().out.strip())
+    mesh.run("task", "cancel", later).ok()
+    done(mesh, mesh.run("task", "retry", later).ok().out.strip())  # what was to start in an hour, tried again or forked, starts at once
     direct = mesh.run("ask", "--json", "upper", "once").ok().json()["id"]
     until(lambda: mesh.run("task", "show", direct, "--json").status == 0, "it is recorded")
     r = mesh.run("task", "fork", direct, "--from", "1")
