@@ -146,6 +146,8 @@ static void check_durable(struct journal *journal, const struct job *job)
     if (!row.is_open)
         check_events(journal, &row);
     human_check(journal, job);
+    if (branch_is_fork(job))
+        branch_check(journal, job);
     check_end(&row);
 }
 
@@ -174,8 +176,54 @@ static void check_direct(const struct job *job)
         check_answer(job, amp_fold_task(job->fold));
 }
 
+/* ---- how fast they came ---------------------------------------------------------------------------------------------------- */
+
+struct came { /* the tasks of one sender, in the order of their acceptance */
+    size_t n;
+    int64_t at_ms[JOBS_MAX];
+};
+
+static bool on_came(void *ctx, const struct journal_row *row)
+{
+    struct came *all = ctx;
+    for (const struct job *job = scenario.jobs; job < scenario.jobs + scenario.n_jobs; job++) {
+        struct came *came = &all[job->wish->client];
+        if (!job->wish->is_durable || !job->is_accepted || strcmp(job->task, row->task) != 0)
+            continue;
+        size_t at = came->n++;
+        for (; at > 0 && came->at_ms[at - 1] > row->at_unix_ms; at--)
+            came->at_ms[at] = came->at_ms[at - 1];
+        came->at_ms[at] = row->at_unix_ms;
+    }
+    return true;
+}
+
+/* In any span no more than go through a bucket that was full at its start, and full again with each environment. */
+static void check_span(const struct client *client, const struct came *came, size_t first, size_t last)
+{
+    uint32_t rate = scenario.script.rate_max, n_full = 1, n_starts = nodes.n_starts < STARTS_MAX ? nodes.n_starts : STARTS_MAX;
+    int64_t span_ms = came->at_ms[last] - came->at_ms[first];
+    for (uint32_t i = 0; i < n_starts; i++)
+        n_full += scenario.starts_ms[i] > came->at_ms[first] && scenario.starts_ms[i] <= came->at_ms[last];
+    if ((int64_t)(last - first + 1) * 1000 > (int64_t)rate * (n_full * 1000 + span_ms + 5))
+        world_fail("PO: %zu tasks of %s were accepted in %lld ms, under %u environments, and %u a second may be", last - first + 1, client->name, (long long)span_ms, n_full, rate);
+}
+
+static void check_rate(struct journal *journal)
+{
+    struct came all[CLIENTS_MAX] = {0};
+    const struct journal_query query = {.limit = JOURNAL_READ_MAX};
+    if (!scenario.script.rate_max || scenario.has_jumped || journal_tasks(journal, &query, on_came, all, NULL, NULL) != AMP_OK)
+        return;
+    for (size_t i = 0; i < scenario.script.n_clients; i++)
+        for (size_t last = 1; last < all[i].n; last++)
+            for (size_t first = 0; first < last; first++)
+                check_span(&scenario.clients[i], &all[i], first, last);
+}
+
 void check_all(struct journal *journal)
 {
+    check_rate(journal);
     for (const struct routine *routine = scenario.routines; routine < scenario.routines + scenario.n_routines; routine++)
         routine_check(journal, routine);
     for (const struct job *job = scenario.jobs; job < scenario.jobs + scenario.n_jobs; job++) {

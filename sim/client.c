@@ -109,13 +109,16 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
 {
     struct job *job = ctx;
     job->asking = NULL;
+    job->n_unheard += err->code == AMP_NO_ENV || err->code == AMP_DEADLINE || err->code == AMP_NO_BUS;
     if (err->code != AMP_OK || reply->n_tasks == 0) {
         world_trace("%s: %s is not accepted: %s", job->client->name, job->key, err->message);
         stat_add(err->code == AMP_JOURNAL ? STAT_journal_told : err->code == AMP_QUOTA ? STAT_quota_told : err->code == AMP_OVERLOADED ? STAT_overload_told : STAT_away_told, 1);
         if (err->code == AMP_CONFLICT || err->code == AMP_INVALID || err->code == AMP_MALFORMED)
             world_fail("%s, sent again under its key, is refused: %s", job->key, err->message);
-        if (err->code == AMP_QUOTA && !scenario.script.open_max)
+        if (err->code == AMP_QUOTA && !witness_has_quota())
             world_fail("PO: %s is refused, and nobody has set a quota: %s", job->key, err->message);
+        if (err->code == AMP_QUOTA && err->retry_after_ms == 0)
+            world_fail("PO: %s is refused, and not told when to come back: %s", job->key, err->message);
         again(job, submit);
         return;
     }
@@ -123,13 +126,15 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
     if (job->is_accepted && strcmp(job->task, id) != 0)
         world_fail("P3: key %s is task %s, and was task %s", job->key, id, job->task);
     snprintf(job->task, sizeof job->task, "%s", id);
+    if (branch_is_fork(job))
+        snprintf(job->context, sizeof job->context, "%s", reply->tasks[0]->task->context_id);
     world_trace("%s: %s is accepted as %s%s", job->client->name, job->key, id, reply->duplicate ? " (again)" : "");
     stat_add(STAT_duplicates, reply->has_duplicate && reply->duplicate);
     if (job->is_accepted)
         return;
     job->is_accepted = true;
     stat_add(STAT_accepted, 1);
-    if (world_chance(20))
+    if (world_chance(20) && !branch_is_fork(job))
         again(job, submit); /* somebody who did not hear it */
     if (job->wish->wants_watch)
         watch(job);
@@ -168,9 +173,28 @@ void job_begun(const char *text)
     }
 }
 
+/* A fork has no key: who does not hear whether it was made, and asks again, may have two. */
+static void submit_fork(struct job *job)
+{
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    Amp__Fork fork;
+    Amp__Message message;
+    Amp__Part part, *parts[1];
+    client_message(job->wish->text, job->key, &message, &part, parts);
+    request.verb_case = AMP__ENV_REQUEST__VERB_FORK;
+    request.fork = &fork;
+    if (job->asking || !branch_fill(job, &message, &fork) ||
+        env_call(job->client->loop, job->client->bus, job->client->name, &request, 3000, on_submitted, job, &job->asking) != AMP_OK)
+        again(job, submit);
+}
+
 static void submit(void *ctx)
 {
     struct job *job = ctx;
+    if (branch_is_fork(job)) {
+        submit_fork(job);
+        return;
+    }
     Amp__Timestamp not_before;
     Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
     Amp__Submit body = AMP__SUBMIT__INIT;

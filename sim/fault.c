@@ -152,6 +152,7 @@ static void happen(const struct mishap *mishap)
     case FAULT_JITTER:
     case FAULT_LOSE:
     case FAULT_DOUBLE:
+        scenario.has_doubled |= mishap->fault == FAULT_DOUBLE;
         make_weather(mishap);
         break;
     case FAULT_LATE_CANCEL:

@@ -51,8 +51,6 @@ static void know(const struct hold *hold)
     const struct held *before = find(task_id(hold->task), epoch_of(hold), NULL);
     if (before && before->attempt != task_attempt(hold->task))
         world_fail("P9: attempts %u and %u of task %s have the same epoch", before->attempt, task_attempt(hold->task), before->task);
-    for (struct held *held = known; held < known + n_known; held++) /* that it ended is what the caller was told, if nothing was lost */
-        held->is_excused |= strcmp(held->task, task_id(hold->task)) == 0 && strcmp(held->instance, sidecar_instance(hold->sidecar)) == 0;
     if (n_known == HELD_MAX || find(task_id(hold->task), epoch_of(hold), sidecar_instance(hold->sidecar)))
         return;
     struct held *held = &known[n_known++];
@@ -148,15 +146,16 @@ static struct sidecar *sidecar_of(const struct held *held)
     return NULL;
 }
 
-static bool is_kept(struct sidecar *sidecar, const struct held *held)
+static const struct task *kept_of(const struct held *held)
 {
-    const struct task *task = task_lookup(sidecar, held->task);
-    if (task && task_epoch(task) == held->epoch)
-        return true;
+    struct sidecar *sidecar = sidecar_of(held);
+    const struct task *task = sidecar ? task_lookup(sidecar, held->task) : NULL;
+    if (!sidecar || (task && task_epoch(task) == held->epoch))
+        return task;
     LIST_FOREACH(task, &sidecar->tasks.retired, retired)
         if (strcmp(task_id(task), held->task) == 0 && task_epoch(task) == held->epoch)
-            return true;
-    return false;
+            return task;
+    return NULL;
 }
 
 bool hold_all_told(void)
@@ -165,10 +164,9 @@ bool hold_all_told(void)
     for (struct held *held = known; held < known + n_known; held++) {
         if (!held->is_late || held->told_us)
             continue;
-        struct sidecar *sidecar = sidecar_of(held);
-        if (!sidecar)
+        if (!sidecar_of(held))
             held->is_excused = true;
-        if (!sidecar || !is_kept(sidecar, held))
+        if (!kept_of(held))
             held->told_us = world_now_us();
         else
             is_told = false;
@@ -180,8 +178,10 @@ void hold_env_stops(void)
 {
     bool is_writing = journal_failure(nodes.env->journal) || journal_waiting(nodes.env->journal) > 0;
     (void)hold_all_told();
-    for (struct held *held = known; held < known + n_known; held++)
-        held->is_excused |= held->is_late && (!held->told_us || world_now_us() - held->told_us < KEPT_AFTER_US || is_writing);
+    for (struct held *held = known; held < known + n_known; held++) {
+        const struct task *kept = kept_of(held); /* with a report that may have come, and whose answer may come yet */
+        held->is_excused |= held->is_late && (held->told_us ? world_now_us() - held->told_us < KEPT_AFTER_US || is_writing : kept && kept->lease.report);
+    }
 }
 
 /* ---- at the end ------------------------------------------------------------------------------------------------------------- */
@@ -198,6 +198,15 @@ static uint64_t number_of(const char *epoch)
     return dot ? strtoull(epoch, NULL, 10) << 32 | strtoull(dot + 1, NULL, 10) : 0;
 }
 
+/* The environment gave it up: it did not end by what its holder said, a lease that ran out at the holder included. */
+static bool is_given_up(const cJSON *attempt)
+{
+    const char *outcome = text_of(attempt, "outcome");
+    if (strcmp(outcome, "instance_lost") == 0)
+        return !strstr(text_of(attempt, "reason"), "did not hear of the environment");
+    return strcmp(outcome, "stale_lease") == 0 || strcmp(outcome, "frames_lost") == 0 || strcmp(outcome, "interrupted") == 0;
+}
+
 static void check_attempt(const char *task, const cJSON *attempt)
 {
     const struct held *held = find(task, number_of(text_of(attempt, "epoch")), text_of(attempt, "instance"));
@@ -206,7 +215,8 @@ static void check_attempt(const char *task, const cJSON *attempt)
     stat_add(STAT_ignored_shown, is_shown);
     stat_add(STAT_hung, strcmp(text_of(attempt, "outcome"), "hung") == 0);
     bool is_last = !attempt->next; /* the one that came after it died with its environment, unwritten: this one was gone on with, and is not late */
-    if (held && held->is_late && !held->is_excused && !is_shown && !is_last && !cJSON_GetObjectItemCaseSensitive(attempt, "canceled"))
+    stat_add(STAT_late_due, held && held->is_late && !held->is_excused && !is_last && is_given_up(attempt));
+    if (held && held->is_late && !held->is_excused && !is_shown && !is_last && is_given_up(attempt) && !cJSON_GetObjectItemCaseSensitive(attempt, "canceled"))
         world_fail("P9: the late result of %s for task %s is not shown as an ignored attempt", held->instance, task);
 }
 

@@ -143,6 +143,13 @@ void query_free(struct query *query)
 static void look(void *ctx);
 static void look_in(struct job *job, uint32_t least_ms, uint32_t most_ms) { world_at(world_now_us() + (int64_t)world_between(least_ms, most_ms) * 1000, job->client->loop, look, job); }
 
+static bool should_have_expired(const struct job *job, const struct asked *asked)
+{
+    uint32_t expires_ms = job->wish->question.expires_ms;
+    bool is_known = expires_ms && !scenario.has_jumped && asked->seen_us && asked->seen_starts == nodes.n_starts && loop_frozen_until_us(nodes.loop ? nodes.loop : job->client->loop) == 0;
+    return is_known && world_now_us() - asked->seen_us > (int64_t)expires_ms * 1000 + LATE_MAX_US;
+}
+
 static void hold_answered(struct job *job, size_t i, const struct amp_error *err)
 {
     struct asked *asked = &job->human.asked[job->human.at[i]];
@@ -155,9 +162,7 @@ static void hold_answered(struct job *job, size_t i, const struct amp_error *err
     if (err->code != AMP_OK)
         return;
     stat_add(STAT_answers_confirmed, 1);
-    const struct question_plan *plan = &job->wish->question;
-    bool is_known = plan->expires_ms && !scenario.has_jumped && asked->seen_starts == nodes.n_starts && loop_frozen_until_us(nodes.loop ? nodes.loop : job->client->loop) == 0;
-    if (is_known && world_now_us() - asked->seen_us > (int64_t)plan->expires_ms * 1000 + LATE_MAX_US)
+    if (should_have_expired(job, asked))
         world_fail("PQ: question %s is answered, and should have expired", asked->id);
     if (asked->acked[0])
         world_fail("PQ: question %s has two answers that were confirmed: \"%s\" and \"%s\"", asked->id, asked->acked, text);
@@ -228,6 +233,8 @@ static void note_open(struct job *job, const Amp__Question *question, size_t n)
         world_fail("PQ: question %zu of task %s is %s, and was %s", n, job->task, question->id, asked->id);
     if (asked->acked[0])
         world_fail("PQ: question %s is open, and \"%s\" was confirmed", question->id, asked->acked);
+    if (should_have_expired(job, asked))
+        world_fail("PQ: question %s is open, and should have expired", question->id);
     snprintf(asked->id, sizeof asked->id, "%s", question->id);
     if (asked->seen_us && asked->seen_starts == nodes.n_starts)
         return;
@@ -269,6 +276,14 @@ static void look(void *ctx)
     request.inbox = &query;
     if (job->human.asking || env_call(job->client->loop, job->client->bus, job->client->name, &request, 2000, on_inbox, job, &job->human.asking) != AMP_OK)
         look_in(job, 300, 2500);
+}
+
+void human_hurry(void)
+{
+    for (struct job *job = scenario.jobs; job < scenario.jobs + scenario.n_jobs; job++)
+        for (size_t n = 0; n < job->wish->question.n && job->is_accepted; n++)
+            if (job->human.asked[n].id[0] && !job->human.asked[n].acked[0] && !job->human.asked[n].told[0])
+                answer(job, 1, n);
 }
 
 void human_begin(struct job *job)

@@ -43,5 +43,6 @@ void query_free(struct query *query); /* NULL is fine */
 
 /* The person's side. */
 void human_begin(struct job *job);
+void human_hurry(void); /* what is seen to be open is answered now */
 void human_end(struct job *job);
 void human_check(struct journal *journal, const struct job *job); /* against history */

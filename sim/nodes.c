@@ -2,6 +2,7 @@
 #include "hold.h"
 
 #include "base/bus.h"
+#include "base/clock.h"
 #include "base/loop.h"
 #include "env/env_private.h"
 #include "sidecar/sidecar.h"
@@ -25,13 +26,22 @@ static void env_is_down(void *ctx)
         env_bus_down(nodes.env);
 }
 
+/* "*=2/s,-,300" */
+static void quota_text(char *ret, size_t size)
+{
+    const uint32_t limits[] = {scenario.script.rate_max, scenario.script.open_max, scenario.script.bytes_max};
+    int at = snprintf(ret, size, "*");
+    for (size_t i = 0; i < 3; i++)
+        at += limits[i] ? snprintf(ret + at, size - (size_t)at, "%c%u%s", i ? ',' : '=', limits[i], i ? "" : "/s") : snprintf(ret + at, size - (size_t)at, "%c-", i ? ',' : '=');
+}
+
 void nodes_start_env(void *nothing)
 {
     const struct bus_options options = {.url = "sim", .name = "env", .no_echo = true, .wait_first = true, .on_up = env_is_up, .on_down = env_is_down};
-    char rule[32];
+    char rule[96];
     const char *const quotas[] = {rule, NULL};
-    const struct env_options env_options = {.journal_path = nodes.journal_path, .name = "env", .quotas = scenario.script.open_max ? quotas : NULL};
-    snprintf(rule, sizeof rule, "*=-/s,%u", scenario.script.open_max);
+    const struct env_options env_options = {.journal_path = nodes.journal_path, .name = "env", .quotas = witness_has_quota() ? quotas : NULL};
+    quota_text(rule, sizeof rule);
     struct amp_error err = {0};
     if (nodes.env)
         return;
@@ -41,7 +51,7 @@ void nodes_start_env(void *nothing)
     if (env_new(nodes.loop, nodes.bus, &env_options, &nodes.env, &err) == AMP_OK) {
         world_trace("the environment is started");
         stat_add(STAT_env_starts, 1);
-        nodes.n_starts++;
+        scenario.starts_ms[nodes.n_starts++ % STARTS_MAX] = clock_unix_ms();
         nodes.started_us = world_now_us();
         witness_start(nodes.env->journal);
         return;

@@ -36,7 +36,8 @@ static void add_instance(struct script *plan, uint32_t n)
 static void add_job(struct script *plan, uint32_t n)
 {
     static const char *const kinds[] = {"plain", "plain", "plain", "plain", "plain", "plain", "fail", "poison"};
-    struct wish *wish = &add(plan, ITEM_JOB, world_below((FAULTS_S - 1) * 1000))->wish;
+    bool is_together = (plan->rate_max || plan->bytes_max) && world_chance(60); /* more at once than it may */
+    struct wish *wish = &add(plan, ITEM_JOB, world_below(is_together ? 1500 : (FAULTS_S - 1) * 1000))->wish;
     wish->client = world_below(plan->n_clients);
     wish->is_durable = world_chance(75);
     wish->is_skill = world_chance(30);
@@ -46,13 +47,16 @@ static void add_job(struct script *plan, uint32_t n)
     wish->timeout_ms = !wish->is_durable ? world_between(500, 30000) : world_chance(15) ? world_between(200, 60000) : 0;
     const char *kind = kinds[world_below(8)];
     struct question_plan question = {.n = world_between(1, ASKED_MAX), .expires_ms = world_chance(50) ? 0 : world_between(500, 15000), .has_default = world_chance(50)};
-    question.lazy_ms = world_chance(60) ? 0 : world_below(20000);
+    question.lazy_ms = world_chance(60) ? 0 : question.expires_ms && world_chance(50) ? FAULTS_S * 2000 : world_below(20000); /* some never answer what expires */
     snprintf(wish->text, sizeof wish->text, "%s %u", world_chance(plan->slow_percent) ? "slow" : kind, n);
     if (wish->is_durable && world_chance(plan->asking_percent)) {
         wish->question = question;
         human_text(&question, n, wish->text, sizeof wish->text);
     }
-    wish->delay_ms = wish->is_durable && world_chance(plan->later_percent) ? world_between(100, 12000) : 0;
+    wish->n = n;
+    wish->fork_of = wish->is_durable && !wish->question.n && n > 0 && world_chance(plan->fork_percent) ? 1 + world_below(n) : 0;
+    wish->is_never_retried &= !wish->fork_of;
+    wish->delay_ms = wish->is_durable && !wish->fork_of && world_chance(plan->later_percent) ? world_between(100, 12000) : 0;
     wish->is_by_clock = world_chance(50) && !plan->is_clock_set;
     snprintf(wish->agent, sizeof wish->agent, "%s", "work");
     uint32_t name = world_below(plan->n_names);
@@ -112,6 +116,23 @@ static void add_fault(struct script *plan, enum fault fault, uint32_t at_ms)
         mishap->for_ms = world_between(1, steps_most[mishap->point]);
 }
 
+static bool ends_env(const struct item *item) { return item->kind == ITEM_FAULT && (item->mishap.fault == FAULT_KILL_ENV || item->mishap.fault == FAULT_CUT_POWER); }
+
+/* Half of the schedules are asked for while the environment has not long to live. */
+static void hasten(struct script *plan)
+{
+    for (struct item *item = plan->items; item < plan->items + plan->n_items; item++) {
+        uint32_t first = world_below((uint32_t)plan->n_items), before_ms = world_below(280);
+        if (item->kind != ITEM_SCHEDULE || world_chance(50))
+            continue;
+        for (size_t i = 0; i < plan->n_items; i++) {
+            const struct item *end = &plan->items[(first + i) % plan->n_items];
+            if (ends_env(end))
+                item->at_ms = end->at_ms - before_ms;
+        }
+    }
+}
+
 void plan_make(struct script *plan)
 {
     bool is_possible[FAULTS];
@@ -120,10 +141,13 @@ void plan_make(struct script *plan)
         is_possible[i] = world_chance(50);
     plan->is_clock_set = is_possible[FAULT_JUMP_CLOCK];
     plan->open_max = world_chance(80) ? 0 : world_between(1, 4);
+    plan->rate_max = world_chance(85) ? 0 : world_between(1, 2);
+    plan->bytes_max = world_chance(90) ? 0 : world_between(120, 500);
     plan->is_fresh = world_chance(5);
     plan->slow_percent = world_chance(60) ? 0 : world_chance(50) ? 20 : 70;
     plan->asking_percent = world_chance(60) ? 0 : world_chance(70) ? 20 : 70;
     plan->later_percent = world_chance(70) ? 0 : 40;
+    plan->fork_percent = world_chance(75) ? 0 : 40;
     plan->n_names = world_between(1, 3);
     plan->n_clients = world_between(1, CLIENTS_MAX);
     uint32_t n_instances = world_between(plan->n_names, INSTANCES_MAX);
@@ -139,10 +163,11 @@ void plan_make(struct script *plan)
     if (rot)
         *rot = (struct rot){.is_log = world_chance(40), .where = (uint32_t)world_random(), .bit = world_below(8)};
     for (uint32_t at_ms = 300; at_ms < FAULTS_S * 1000; at_ms += world_between(20, 900)) {
-        enum fault fault = (enum fault)world_below(FAULTS);
+        enum fault fault = world_chance(4) ? FAULT_FREEZE_SIDECAR : (enum fault)world_below(FAULTS);
         if (is_possible[fault])
             add_fault(plan, fault, at_ms);
     }
+    hasten(plan);
 }
 
 /* ---- in words -------------------------------------------------------------------------------------------------------- */
@@ -153,6 +178,8 @@ static void describe_job(const struct wish *wish, double at_s, char *ret, size_t
                       wish->is_durable ? " durably" : "", wish->text);
     if (wish->timeout_ms)
         at += snprintf(ret + at, size - (size_t)at, " within %u ms", wish->timeout_ms);
+    if (wish->fork_of)
+        at += snprintf(ret + at, size - (size_t)at, " as a fork of \"… %u\"", wish->fork_of - 1);
     if (wish->delay_ms)
         at += snprintf(ret + at, size - (size_t)at, " in %u ms%s", wish->delay_ms, wish->is_by_clock ? " by the clock" : "");
     snprintf(ret + at, size - (size_t)at, "%s%s%s", wish->wants_watch ? ", and watches" : "", wish->wants_cancel ? ", and cancels it" : "",

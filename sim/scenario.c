@@ -11,6 +11,7 @@
 
 #define LOOK_EVERY_US 500000
 #define ASKED_BEFORE_US 1500
+#define HURRIES_BEFORE_US 1500
 #define HANGS_BEFORE_US 1000000
 
 struct scenario scenario;
@@ -22,7 +23,7 @@ static void look(void *ctx)
 {
     struct journal_counts counts = {0};
     bool are_told = hold_all_told();
-    if (nodes.env && scenario.script.open_max)
+    if (nodes.env && witness_has_quota())
         witness_count(nodes.env->journal);
     world_at(world_now_us() + LOOK_EVERY_US, NULL, look, NULL);
     if (!scenario.is_healing || !nodes.env || nodes.env->later || journal_waiting(nodes.env->journal) > 0 || evtstream_is_holding(nodes.env) || !are_told)
@@ -60,14 +61,21 @@ static void say_open(void)
 
 /* ---- a run ------------------------------------------------------------------------------------------------------------------------ */
 
+static void hurry(void *ctx)
+{
+    human_hurry();
+    routines_hurry();
+}
+
 static void hang_disk(void *ctx) { disk_slow(100); }
 static void free_disk(void *ctx) { disk_slow(0); }
 
 /* The environment is about to die: what it says last must be true, also when its disk does not keep up. */
 static void foresee(const struct mishap *mishap, int64_t at_us)
 {
+    world_at(at_us - HURRIES_BEFORE_US, NULL, hurry, NULL);
     world_at(at_us - ASKED_BEFORE_US, NULL, witness_ask, NULL);
-    if (mishap->amount % 3)
+    if (mishap->amount % 3 == 0)
         return;
     world_at(at_us - HANGS_BEFORE_US, NULL, hang_disk, NULL);
     world_at(at_us, NULL, free_disk, NULL);
@@ -102,7 +110,7 @@ static void begin_item(struct item *item)
 
 static void begin(const bool *only)
 {
-    is_settled = scenario.is_healing = scenario.may_lack_frames = scenario.has_jumped = agents_are_calm = false;
+    is_settled = scenario.is_healing = scenario.may_lack_frames = scenario.has_jumped = scenario.has_doubled = agents_are_calm = false;
     scenario.n_jobs = scenario.n_routines = 0;
     weather = (struct weather){0};
     nodes_begin();

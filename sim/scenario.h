@@ -16,6 +16,7 @@ struct sidecar;
 #define CLIENTS_MAX 4
 #define SEEN_MAX 256
 #define ITEMS_MAX 256
+#define STARTS_MAX 128
 #define QUIET_MAX_S 900 /* after which everything must have ended */
 #define FAULTS_S 20     /* how long things go wrong */
 
@@ -32,6 +33,7 @@ struct wish { /* what a caller wants */
     uint32_t client;
     bool is_durable, is_skill, wants_watch, wants_cancel, is_never_retried;
     char agent[16], text[64];
+    uint32_t n, fork_of; /* its number; 1 + that of the one which it is a fork of, 0: none */
     uint32_t timeout_ms;
     uint32_t delay_ms; /* it starts so much later; 0: at once */
     bool is_by_clock;  /* by the time that people see, that is */
@@ -70,10 +72,10 @@ struct item {
 
 struct script {
     uint64_t seed, salt;
-    uint32_t n_names, n_clients, slow_percent, asking_percent, later_percent; /* of the tasks take long; ask people; start later */
+    uint32_t n_names, n_clients, slow_percent, asking_percent, later_percent, fork_percent; /* of the tasks take long; ask people; start later; are forks */
     bool is_fresh; /* there is no journal yet */
     bool is_clock_set; /* by as much as two hours: then nobody waits for a time that it shows */
-    uint32_t open_max; /* tasks that one sender may have open; 0: as many as it likes */
+    uint32_t open_max, rate_max, bytes_max; /* of one sender: open tasks, submits a second, bytes of open requests; 0: nobody has said */
     struct item items[ITEMS_MAX];
     size_t n_items;
 };
@@ -98,6 +100,7 @@ struct job { /* a task as its caller knows it; nothing here is ever forgotten, w
     struct client *client;
     char key[32], task[AMP_ID_SIZE], context[AMP_ID_SIZE]; /* task: "" until accepted */
     uint32_t n_submits, n_begun; /* by agents */
+    uint32_t fork_seq, n_unheard; /* from which event on it is a fork; how often nobody said whether it was made */
     bool is_accepted, is_cancel_confirmed;
     struct env_call *asking;
     struct env_watch *watch;
@@ -126,6 +129,8 @@ struct scenario {
     struct client clients[CLIENTS_MAX + 1]; /* the last one is the witness */
     bool is_healing;
     bool has_jumped; /* the clock that people see */
+    int64_t starts_ms[STARTS_MAX]; /* of the environment, by the clock that people see */
+    bool has_doubled; /* messages have come twice */
     bool may_lack_frames; /* something went wrong that loses what is published once */
 };
 extern struct scenario scenario;
@@ -139,6 +144,13 @@ void job_make(struct job *job, const struct wish *wish, unsigned n);
 void job_start(void *job);
 void job_begun(const char *text); /* an agent has begun one of this text */
 bool job_is_settled(const struct job *job);
+
+/* ---- branch.c: forks ---------------------------------------------------------------------------------------------------------- */
+
+/* What is asked for, from an event that is known of its origin. False: the origin is not accepted yet. */
+bool branch_fill(struct job *job, Amp__Message *message, Amp__Fork *ret);
+bool branch_is_fork(const struct job *job); /* one whose origin was left out is a task like others */
+void branch_check(struct journal *journal, const struct job *job);
 
 /* ---- nodes.c --------------------------------------------------------------------------------------------------------------- */
 
@@ -190,6 +202,7 @@ void witness_begin(struct client *client);
 void witness_end(void);
 void witness_ask(void *nothing); /* for tasks that have not ended, now */
 void witness_count(struct journal *journal); /* has a sender more open than it may? */
+bool witness_has_quota(void);
 void witness_start(struct journal *journal); /* an environment has started: what was accepted is there */
 
 /* ---- check.c: reads the journal when all is quiet, and holds it against what the clients were told ----------------------------- */

@@ -14,16 +14,14 @@
 static void add(void *ctx);
 static void again(struct routine *routine) { world_at(world_now_us() + (int64_t)world_between(50, 1500) * 1000, routine->client->loop, add, routine); }
 
-static void on_added(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
+/* → was it accepted? */
+static bool hold_added(struct routine *routine, const Amp__EnvReply *reply, const struct amp_error *err)
 {
-    struct routine *routine = ctx;
-    routine->asking = NULL;
     if (err->code == AMP_CONFLICT || err->code == AMP_INVALID || err->code == AMP_MALFORMED)
         world_fail("PT: schedule %s, sent again under its key, is refused: %s", routine->key, err->message);
     if (err->code != AMP_OK || reply->n_schedules == 0) {
         world_trace("%s: schedule %s is not accepted: %s", routine->client->name, routine->key, err->message);
-        again(routine);
-        return;
+        return false;
     }
     if (routine->id[0] && strcmp(routine->id, reply->schedules[0]->id) != 0)
         world_fail("PT: key %s is schedule %s, and was %s", routine->key, reply->schedules[0]->id, routine->id);
@@ -31,14 +29,31 @@ static void on_added(void *ctx, const Amp__EnvReply *reply, const struct amp_err
     snprintf(routine->id, sizeof routine->id, "%s", reply->schedules[0]->id);
     world_trace("%s: schedule %s is accepted as %s", routine->client->name, routine->key, routine->id);
     stat_add(STAT_schedules, is_first);
-    if (is_first && world_chance(20))
+    return true;
+}
+
+static void on_added(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
+{
+    struct routine *routine = ctx;
+    bool was_known = routine->id[0];
+    routine->asking = NULL;
+    if (!hold_added(routine, reply, err) || (!was_known && world_chance(20)))
         again(routine); /* somebody who did not hear it */
 }
 
-static void add(void *ctx)
+static void on_hurried(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
+{
+    struct routine *routine = ctx;
+    routine->hurrying = NULL;
+    if (!hold_added(routine, reply, err))
+        return;
+    env_call_cancel(routine->asking); /* it knows enough */
+    routine->asking = NULL;
+}
+
+static bool send(struct routine *routine, void (*on_reply)(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err), struct env_call **ret)
 {
     static const char *const overlaps[] = {"skip", "queue", "allow"};
-    struct routine *routine = ctx;
     const struct timetable *plan = routine->plan;
     Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
     Amp__ScheduleCommand command = AMP__SCHEDULE_COMMAND__INIT;
@@ -68,7 +83,13 @@ static void add(void *ctx)
     request.schedule = &command;
     if (!routine->first_sent_us)
         routine->first_sent_us = world_now_us();
-    if (routine->asking || env_call(routine->client->loop, routine->client->bus, routine->client->name, &request, 3000, on_added, routine, &routine->asking) != AMP_OK)
+    return env_call(routine->client->loop, routine->client->bus, routine->client->name, &request, 3000, on_reply, routine, ret) == AMP_OK;
+}
+
+static void add(void *ctx)
+{
+    struct routine *routine = ctx;
+    if (routine->asking || !send(routine, on_added, &routine->asking))
         again(routine);
 }
 
@@ -79,7 +100,19 @@ void routine_make(struct routine *routine, const struct timetable *plan, unsigne
 }
 
 void routine_start(void *ctx) { add(ctx); }
-void routine_end(struct routine *routine) { env_call_cancel(routine->asking); }
+
+void routines_hurry(void)
+{
+    for (struct routine *routine = scenario.routines; routine < scenario.routines + scenario.n_routines; routine++)
+        if (routine->asking && !routine->hurrying)
+            send(routine, on_hurried, &routine->hurrying);
+}
+
+void routine_end(struct routine *routine)
+{
+    env_call_cancel(routine->asking);
+    env_call_cancel(routine->hurrying);
+}
 
 /* ---- what became of it ----------------------------------------------------------------------------------------------------- */
 

@@ -22,11 +22,12 @@ struct routine { /* as its caller knows it */
     struct client *client;
     char key[32], id[AMP_ID_SIZE]; /* id: "" until accepted */
     int64_t first_sent_us;
-    struct env_call *asking;
+    struct env_call *asking, *hurrying; /* the latter: once more, though the first one is not answered yet */
 };
 
 void routine_make(struct routine *routine, const struct timetable *plan, unsigned n);
 void routine_start(void *ctx); /* the routine */
+void routines_hurry(void); /* who waits for the confirmation asks again */
 void routine_end(struct routine *routine);
 bool routines_are_settled(struct journal *journal); /* each is accepted, and done */
 void routine_check(struct journal *journal, const struct routine *routine);

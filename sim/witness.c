@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define QUICK_MAX 6
+#define OWN_BYTES_MAX 100 /* of the last one: ids and times that the environment puts into it */
 #define SILENT_MAX_US 20000000 /* a task that neither runs nor says why it waits */
 
 static struct witness {
@@ -175,23 +176,37 @@ static bool on_row(void *ctx, const struct journal_row *row)
     return true;
 }
 
+struct opened {
+    uint32_t n;
+    size_t bytes;
+};
+
 static bool on_open(void *ctx, const struct journal_row *row)
 {
-    uint32_t *n = ctx;
-    for (size_t i = 0; row->is_durable && i < scenario.script.n_clients; i++)
-        n[i] += strcmp(scenario.clients[i].name, row->from) == 0;
+    struct opened *opened = ctx;
+    for (size_t i = 0; row->is_durable && i < scenario.script.n_clients; i++) {
+        bool is_its = strcmp(scenario.clients[i].name, row->from) == 0;
+        opened[i].n += is_its;
+        opened[i].bytes += is_its ? row->request.len : 0;
+    }
     return true;
 }
 
+bool witness_has_quota(void) { return scenario.script.open_max || scenario.script.rate_max || scenario.script.bytes_max; }
+
 void witness_count(struct journal *journal)
 {
-    uint32_t n[CLIENTS_MAX] = {0};
+    struct opened opened[CLIENTS_MAX] = {0};
+    const struct script *script = &scenario.script;
     const struct journal_query query = {.only_open = true, .limit = JOURNAL_READ_MAX};
-    if (journal_tasks(journal, &query, on_open, n, NULL, NULL) != AMP_OK)
+    if (journal_tasks(journal, &query, on_open, opened, NULL, NULL) != AMP_OK)
         return;
-    for (size_t i = 0; i < scenario.script.n_clients; i++)
-        if (n[i] > scenario.script.open_max)
-            world_fail("PO: %s has %u tasks open, and may have %u", scenario.clients[i].name, n[i], scenario.script.open_max);
+    for (size_t i = 0; i < script->n_clients; i++) {
+        if (script->open_max && opened[i].n > script->open_max)
+            world_fail("PO: %s has %u tasks open, and may have %u", scenario.clients[i].name, opened[i].n, script->open_max);
+        if (script->bytes_max && opened[i].n > 1 && opened[i].bytes > script->bytes_max + OWN_BYTES_MAX)
+            world_fail("PO: the open requests of %s are %zu bytes, and may be %u", scenario.clients[i].name, opened[i].bytes, script->bytes_max);
+    }
 }
 
 void witness_start(struct journal *journal)

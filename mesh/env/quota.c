@@ -1,6 +1,7 @@
 #include "quota.h"
 
 #include "base/alloc.h"
+#include "base/seeded.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -205,12 +206,12 @@ enum amp_code quota_check(struct quota *quota, const char *name, uint64_t bytes,
         quota->n_refused++;
         return refuse(sender, ends_now(sender, now_ms), now_ms, err);
     }
-    if (sender->bytes + bytes > limits->bytes && sender->open > 0) {
+    if (sender->bytes + bytes > limits->bytes && sender->open > 0 && !SEEDED_BUG("bytes-unkept")) {
         amp_error_set(err, AMP_QUOTA, "", "the open requests of %s are %llu bytes, and may be %llu", name, (unsigned long long)sender->bytes, (unsigned long long)limits->bytes);
         quota->n_refused++;
         return refuse(sender, ends_now(sender, now_ms), now_ms, err);
     }
-    if (sender->tokens_milli < TOKEN) {
+    if (sender->tokens_milli < TOKEN && !SEEDED_BUG("rate-unkept")) {
         amp_error_set(err, AMP_QUOTA, "", "%s submits more than %u tasks a second", name, limits->rate);
         quota->n_refused++;
         return refuse(sender, limits->rate, now_ms, err);
