@@ -20,6 +20,8 @@
 struct at { /* which journal, and how to speak */
     char path[512];
     bool is_json;
+    bool is_named;     /* it is not the home's: what is said of it names it */
+    bool is_verifying; /* and nothing is said of verifying it */
 };
 
 /* The home itself may be made: an export or a backup is what somebody comes to a new host with. */
@@ -31,12 +33,24 @@ static enum amp_code find_journal(const struct command *command, struct command_
     log_init(log_level_from_env(LOG_ERROR), "amesh-env");
     if (path) {
         snprintf(at->path, sizeof at->path, "%s", path);
+        at->is_named = true;
         return strlen(path) < sizeof at->path ? AMP_OK : amp_error_set(reterr, AMP_INVALID, "journal", "the path is too long");
     }
     enum amp_code code = home_open(&home, command_value(command, args, "home"), NULL, creates, reterr);
     if (code == AMP_OK)
         snprintf(at->path, sizeof at->path, "%s/journal.db", home.path);
     return code;
+}
+
+static void hint_damage(const struct at *at, struct amp_error *err)
+{
+    char name[sizeof at->path + 16] = "";
+    if (at->is_named)
+        snprintf(name, sizeof name, " --journal %s", at->path);
+    if (at->is_verifying)
+        amp_error_hint(err, "restore a backup: amesh env restore FILE; or save what is sound: amesh env export%.180s --skip-corrupt sound.jsonl", name);
+    else
+        amp_error_hint(err, "amesh env verify%.180s says all that is damaged; restore a backup, or save what is sound: amesh env export%.180s --skip-corrupt", name, name);
 }
 
 /* No error without a next step. */
@@ -49,9 +63,10 @@ static int fail(const struct at *at, struct amp_error *err)
         {AMP_NOT_FOUND, "look at how it is written, and whether this user may read it"},
         {AMP_JOURNAL, "look whether its disk has room, and whether this user may write there"},
         {AMP_CONFLICT, "another home, or another file: amesh help env"},
-        {AMP_CORRUPT, "amesh env verify says all that is damaged; amesh env export --skip-corrupt saves the rest"},
         {AMP_TOO_LARGE, "in parts: amesh env export --context ID, or --since TIME"},
     };
+    if (err->code == AMP_CORRUPT)
+        hint_damage(at, err);
     for (size_t i = 0; i < sizeof hints / sizeof hints[0] && !err->hint[0]; i++)
         if (hints[i].code == err->code)
             amp_error_hint(err, "%s", hints[i].hint);
@@ -120,7 +135,7 @@ static void print_report(struct verifying *verifying, const struct journal_repor
     if (verifying->at.is_json) {
         struct amp_buf out;
         amp_buf_init(&out, SIZE_MAX / 2);
-        (void)amp_buf_printf(&out, "{\"sound\":%s", report->findings ? "false" : "true");
+        (void)amp_buf_printf(&out, "{\"sound\":%s%s", report->findings ? "false" : "true", report->is_empty ? ",\"empty\":true" : "");
         add_member(&out, "journal", path);
         add_member(&out, "id", report->id);
         (void)amp_buf_printf(&out, ",\"rows\":%" PRIu64 ",\"entries\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"running\":%s", report->rows, report->entries, report->bytes,
@@ -131,6 +146,10 @@ static void print_report(struct verifying *verifying, const struct journal_repor
                              report->frames_cut, report->findings, (int)verifying->out.len, verifying->out.len ? (const char *)verifying->out.data : "");
         fwrite(out.data, 1, out.len, stdout);
         amp_buf_done(&out);
+        return;
+    }
+    if (report->is_empty) {
+        printf("empty: nothing has been written to it yet; an environment that starts on it begins here\n");
         return;
     }
     printf("%s: %" PRIu64 " rows, %" PRIu64 " chain entries, the last is %" PRIu64 " %.16s… (journal %s%s)\n", report->findings ? "looked at" : "sound", report->rows,
@@ -149,6 +168,7 @@ static int run_verify(const struct command *command, struct command_args *args)
     struct amp_error err = {0};
     amp_buf_init(&verifying.out, SIZE_MAX / 2);
     enum amp_code code = find_journal(command, args, &verifying.at, false, &err);
+    verifying.at.is_verifying = true;
     if (code == AMP_OK)
         code = journal_verify(verifying.at.path, &handlers, &verifying, &report, &err);
     clear_line(&verifying);
@@ -181,6 +201,7 @@ static int run_backup(const struct command *command, struct command_args *args)
     if (code == AMP_OK) {
         code = journal_backup(verifying.at.path, args->rest[0], clock_unix_ms(), &handlers, &verifying, &report, &err);
         snprintf(verifying.at.path, sizeof verifying.at.path, "%s", args->rest[0]);
+        verifying.at.is_named = true; /* it is the copy that was looked at */
         report.has_head = true; /* a copy has none */
         clear_line(&verifying);
         if (code == AMP_OK || code == AMP_CORRUPT)
@@ -188,6 +209,12 @@ static int run_backup(const struct command *command, struct command_args *args)
     }
     amp_buf_done(&verifying.out);
     return code == AMP_OK ? 0 : fail(&verifying.at, &err);
+}
+
+/* Of a restore: is the backup what is wrong, and not what it would replace? */
+static bool is_about(const struct amp_error *err, const char *path)
+{
+    return (err->code == AMP_CORRUPT || err->code == AMP_NOT_FOUND) && strstr(err->message, path) != NULL;
 }
 
 static int run_restore(const struct command *command, struct command_args *args)
@@ -201,6 +228,11 @@ static int run_restore(const struct command *command, struct command_args *args)
     report.has_head = true;
     if (code == AMP_OK)
         print_report(&verifying, &report);
+    if (code != AMP_OK && args->n_rest == 1 && is_about(&err, args->rest[0])) {
+        snprintf(verifying.at.path, sizeof verifying.at.path, "%s", args->rest[0]);
+        verifying.at.is_named = true;
+        err.hint[0] = '\0'; /* it speaks of --journal, which is the other one */
+    }
     return code == AMP_OK ? 0 : fail(&verifying.at, &err);
 }
 
@@ -344,7 +376,7 @@ const struct command journal_commands[] = {
      .summary = "check the journal: every row, its chain of hashes, its end",
      .details = "Reads one state of the file and changes nothing; the environment may run meanwhile. Each row is held against its seal, each seal against the newest entry "
                 "of the chain that has it, each entry against the one before, the end of the chain against journal.db-head, the numbers of events, and SQLite's own structures.\n\n"
-                "Exit status 0: sound. 3: damaged, with a line for each finding: what, which chain entry wrote it, what is wrong.\n\n amesh env verify\n amesh env verify --journal backup.db",
+                "Exit status 0: sound, or empty, as a start that was killed at once leaves it. 3: damaged, with a line for each finding: what, which chain entry wrote it, what is wrong.\n\n amesh env verify\n amesh env verify --journal backup.db",
      .options = verify_options,
      .run = run_verify},
     {.name = "env backup",

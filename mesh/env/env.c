@@ -39,6 +39,11 @@ static void give_up(struct env *env)
               "make room on its disk, or repair it, and restart the environment", NULL);
     HASH_ITER(hh, env->tasks, task, next)
         etask_free(task);
+    /* Those of the disk, to be looked at: none of them runs any more. */
+    struct amp_error err = {0};
+    schedules_done(env);
+    if (schedules_load(env, &err) != AMP_OK)
+        log_event(LOG_ERROR, "schedules.unread", "reason", err.message, NULL);
 }
 
 static void on_tick(void *ctx)

@@ -21,6 +21,7 @@ struct journal_report {
     char hash[65];
     bool has_head;          /* <journal>-head is there and is this journal's */
     bool is_running;
+    bool is_empty;          /* a journal that nothing was written to yet: a start that was killed at once leaves it so */
     uint32_t frames_cut;    /* of a transaction that was not committed: the next environment cuts them off */
     uint64_t findings;
 };

@@ -38,6 +38,7 @@ struct verify {
     size_t n_slots, cap_slots; /* cap: a power of two */
     unsigned part, n_parts;
     uint64_t n_done;
+    bool has_head; /* then something was committed */
 };
 
 static void AMP_PRINTF(5, 6) find(struct verify *verify, const char *table, const char *row, uint64_t entry, const char *fmt, ...)
@@ -331,6 +332,16 @@ bool journal_is_running(const char *path)
     return is_running;
 }
 
+/* SQLite would throw such a log away. */
+static bool is_log_alone(const struct verify *verify)
+{
+    struct stat log;
+    char *name = xasprintf("%s-wal", verify->path);
+    bool is_alone = verify->report->bytes == 0 && stat(name, &log) == 0 && log.st_size > 0;
+    free(name);
+    return is_alone;
+}
+
 static void check_log(struct verify *verify)
 {
     struct wal_scan wal;
@@ -339,7 +350,9 @@ static void check_log(struct verify *verify)
     wal_scan(verify->path, &wal);
     verify->report->frames_cut = wal.frames_cut;
     uint32_t missing = wal_missing(verify->path, &wal);
-    if (missing > 0)
+    if (is_log_alone(verify))
+        find(verify, "", "", 0, "it is empty, but its log (-wal) is not");
+    else if (missing > 0)
         find(verify, "", "", 0, "it was cut: page %u of %u stands neither in it nor in its log (-wal)", missing, wal.pages);
     if (wal.commits_behind > 1)
         find(verify, "", "", 0, "frame %u of its log (-wal) is not what was written, and %u transactions stand behind it", wal.first_bad, wal.commits_behind);
@@ -372,6 +385,15 @@ static bool has_chain(sqlite3 *db)
     return is_there;
 }
 
+/* Without a version, and without a table that would have one. */
+static bool is_empty(sqlite3 *db)
+{
+    sqlite3_stmt *statement = NULL;
+    bool has_none = sqlite3_prepare_v2(db, "SELECT 1 FROM sqlite_schema", -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_DONE;
+    sqlite3_finalize(statement);
+    return has_none;
+}
+
 static enum amp_code open_file(struct verify *verify, struct amp_error *reterr)
 {
     int version = 0;
@@ -395,7 +417,8 @@ static enum amp_code open_file(struct verify *verify, struct amp_error *reterr)
         amp_error_hint(reterr, "start this version's environment on it once, which makes one");
         return AMP_JOURNAL;
     }
-    if (version != SCHEMA_VERSION) {
+    verify->report->is_empty = version == 0 && !verify->has_head && verify->report->findings == 0 && is_empty(verify->db);
+    if (version != SCHEMA_VERSION && !verify->report->is_empty) {
         find(verify, "", "", 0, "it says that its version is %d, this program knows %d", version, SCHEMA_VERSION);
         return AMP_CORRUPT;
     }
@@ -419,9 +442,10 @@ enum amp_code journal_verify(const char *path, const struct journal_verify_handl
     ret->bytes = (uint64_t)info.st_size;
     ret->is_running = journal_is_running(path);
     head_read(path, &head); /* before the state that is read: it may be older than that, never newer */
+    verify.has_head = head.state != HEAD_NONE;
     check_log(&verify);
     code = open_file(&verify, reterr);
-    if (code == AMP_OK)
+    if (code == AMP_OK && !ret->is_empty)
         check_all(&verify, &head);
     sqlite3_close(verify.db);
     free(verify.slots);

@@ -383,6 +383,7 @@ static void add_slots(const struct registry_agent *agent, struct registry_slots 
         if (!registry_is_live(instance))
             continue;
         slots->instances++;
+        slots->restarting += instance->state == AMP__INSTANCE_STATE__INSTANCE_STATE_RESTARTING;
         slots->free = slots->free + instance->free < slots->free ? UINT32_MAX : slots->free + instance->free;
     }
 }

@@ -174,6 +174,9 @@ void target_say_waiting(struct target *target, const struct registry_slots *slot
     else if (slots->instances == 0)
         snprintf(target->waiting, sizeof target->waiting,
                  is_skill ? "no agent with the skill %s is on the mesh" : "no instance of %s is on the mesh", target->key + 2);
+    else if (slots->restarting == slots->instances)
+        snprintf(target->waiting, sizeof target->waiting, is_skill ? "every agent with skill %s restarts (instances: %u)" : "every instance of %s restarts its agent (instances: %u)",
+                 target->key + 2, slots->instances);
     else
         snprintf(target->waiting, sizeof target->waiting, is_skill ? "every agent with skill %s is busy (instances: %u)" : "every instance of %s is busy (instances: %u)", target->key + 2, slots->instances);
     waits_note(target);

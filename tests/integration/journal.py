@@ -251,13 +251,32 @@ def damage(mesh):
     check("1 damaged rows" in r.err, "or leaves it out", r.err)
     check(ask(mesh, "next").ok().out.strip() == "NEXT", "the others go on")
     lists_others(mesh, task_id)
+    named_by_hints(mesh)
+
+
+def named_by_hints(mesh):
+    """What to do next is about the file that was looked at."""
+    copy = os.path.join(mesh.home, "bad.db")
+    check(mesh.run("env", "backup", copy).status == 3, "a copy of a damaged journal is damaged")
+    named = f"--journal {copy}"
+    r = mesh.run("env", "verify", "--journal", copy)
+    check(r.status == 3 and f"amesh env export {named} --skip-corrupt" in r.err and "amesh env verify" not in r.err, "verify does not name itself, nor the home's journal", r.err)
+    mesh.up.stop()
+    for args in (("restore", copy), ("export", "--journal", copy, os.path.join(mesh.home, "y.jsonl"))):
+        r = mesh.run("env", *args)
+        check(r.status == 3 and f"amesh env verify {named} says" in r.err, f"nor does {args[0]}", r.err)
+    mesh.start_up()
+    empty = os.path.join(mesh.home, "empty.db")
+    open(empty, "w").close()
+    r = mesh.run("env", "verify", "--journal", empty).ok()
+    check(r.out.startswith("empty: ") and verify(mesh, "--journal", empty).ok().json()["empty"], "an empty one, as a killed first start leaves it, is empty", r.out)
 
 
 def lists_others(mesh, damaged):
     """A list is not refused for one row of it."""
     r = mesh.run("task", "ls", "--limit", "1000")
     rows = {line.split()[0]: line for line in r.out.splitlines()[1:]}
-    check(r.status == 3 and len(rows) > 2 and "damaged" in rows[damaged].split() and sum("damaged" in line.split() for line in rows.values()) == 1, "a list has the others and names it", r.out)
+    check(r.status == 3 and len(rows) > 1 and "damaged" in rows[damaged].split() and sum("damaged" in line.split() for line in rows.values()) == 1, "a list has the others and names it", r.out)
     check("AMESH-4010" in r.err and damaged in r.err and "amesh env verify" in r.err, "with what to do", r.err)
     r = mesh.run("task", "ls", "--limit", "1000", "--json")
     doc = json.loads(r.out)
@@ -424,7 +443,7 @@ def task_ids(file):
         return {row[0] for row in db.execute("SELECT id FROM tasks")}
 
 
-def failing_disk(call, file, at):
+def failing_disk(call, file, at, with_schedules=False):
     """One call of the environment's disk fails: nothing more is accepted until it is started anew, reading goes on, nothing that was accepted is lost."""
     folder = tempfile.mkdtemp(prefix="amf-")
     shim = make_shim(folder)
@@ -434,15 +453,23 @@ def failing_disk(call, file, at):
         mesh.env.update(LD_PRELOAD=shim, AMESH_FAIL_CALL=call, AMESH_FAIL_FILE=file, AMESH_FAIL_AT=str(at))
         plain = {"LD_PRELOAD": ""}
         mesh.start_up()
-        accepted, refused = [], None
-        for _ in range(40):
-            r = mesh.run("ask", "nobody", "x", "--durable", "--detach", env=plain)
+        accepted, refused, schedules = [], None, []
+        for i in range(40):
+            if with_schedules:
+                r = mesh.run("ask", "nobody", "x", "--every", f"{i + 1}h", env=plain)
+                schedules += [r.out.split()[0]] if r.status == 0 else []
+            if not with_schedules or (r.status == 0 and i % 2):
+                r = mesh.run("ask", "nobody", "x", "--durable", "--detach", env=plain)
             if r.status != 0:
                 refused = r
                 break
-            accepted.append(r.out.strip())
+            accepted += [r.out.strip()] if not with_schedules else []
         check(refused is not None and refused.status == 7 and "AMESH-4003" in refused.err, "a submit is refused", refused and refused.err)
         check(mesh.run("ask", "nobody", "x", "--durable", "--detach", env=plain).status == 7, "and the next: for good")
+        for name in schedules:
+            check(name in mesh.run("schedule", "ls", env=plain).ok().out, "a schedule that was confirmed is listed", name)
+        listed = until(lambda: mesh.run("schedule", "ls", "--json", env=plain), "reading goes on").ok().json()["schedules"]
+        check(len(listed) == len(schedules), "and none that memory alone has", listed, schedules)
         # An answer that was on its way when it failed may tell what is not on the disk: that one is refused.
         until(lambda: mesh.run("task", "ls", "--json", env=plain).status == 0, "reading goes on")
         check(len(tasks(mesh, env=plain)) >= len(accepted), "what was accepted is read", accepted)
@@ -492,4 +519,5 @@ with Mesh(up=["--retain-age", "1s"]) as short:
 tap.run("a failed fdatasync of the log ends acceptance until a restart", failing_disk, "fdatasync", "journal.db-wal", 14)
 tap.run("so does a failed write to the log", failing_disk, "pwrite64", "journal.db-wal", 16)
 tap.run("and one to the head", failing_disk, "pwrite64", "journal.db-head", 6)
+tap.run("schedules that are only in memory are not listed then", failing_disk, "pwrite64", "journal.db-head", 8, True)
 tap.done()
