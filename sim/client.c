@@ -230,6 +230,7 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
         world_fail("P4: an event of %s after its end", job->task);
     if (amp_fold_apply(job->fold, (struct amp_bytes){event->body->text.data, event->body->text.len}, NULL) != AMP_OK)
         world_fail("P4: event %u of %s is not allowed in its state", seq, job->task);
+    human_heard(job, (struct amp_bytes){event->body->text.data, event->body->text.len});
 }
 
 static void on_taken(void *ctx, const char *agent, const char *instance) {}

@@ -2,6 +2,7 @@
 #include "scenario.h"
 
 #include "base/alloc.h"
+#include "base/call.h"
 #include "base/envcall.h"
 #include "base/loop.h"
 #include "env/journal.h"
@@ -14,6 +15,12 @@
 #define EXPIRED_TEXT "!"
 #define DEFAULT_TEXT "as always"
 #define LATE_MAX_US 3000000 /* an answer that was on its way */
+
+static const char *text_of(const cJSON *object, const char *name)
+{
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
+    return text ? text : "";
+}
 
 /* By what is asked for: its caller may not know yet under which id it was accepted. */
 static struct job *job_of(const char *text)
@@ -48,15 +55,28 @@ void human_text(const struct question_plan *plan, unsigned n, char *ret, size_t 
     snprintf(ret, size, "ask %u questions %u expire %u default %u", n, plan->n, plan->expires_ms, plan->has_default);
 }
 
+/* A direct call is answered by its caller, whom nobody tells whether the answer came: what the agent is told is one that was given. (A request that came twice has two agents.) */
+static void hold_told_direct(const struct one *one, const char *text)
+{
+    const struct asked *asked = &one->job->human.asked[one->n];
+    unsigned n = 0;
+    char id[ANSWER_SIZE] = "";
+    if (sscanf(text, "answer %u to %47s", &n, id) != 2 || n == 0 || n > asked->n_sent || strcmp(id, asked->id) != 0)
+        world_fail("PQ: the agent of the direct call %s was told \"%s\", which nobody has answered", one->task, text);
+    stat_add(STAT_direct_told, 1);
+}
+
 /* The same to every attempt, and what was confirmed. */
 static void hold_told(const struct one *one, const char *text)
 {
     struct asked *asked = &one->job->human.asked[one->n];
     bool is_answer = strcmp(text, EXPIRED_TEXT) != 0 && strcmp(text, DEFAULT_TEXT) != 0;
     stat_add(is_answer ? STAT_answers_told : STAT_expiries_told, 1);
+    if (!one->job->wish->is_durable && is_answer)
+        hold_told_direct(one, text);
     if (asked->told[0])
         stat_add(STAT_told_again, 1);
-    if (asked->told[0] && strcmp(asked->told, text) != 0)
+    if (asked->told[0] && strcmp(asked->told, text) != 0 && one->job->wish->is_durable)
         world_fail("PQ: question %u of task %s is answered with \"%s\", and was with \"%s\"", one->n, one->task, text, asked->told);
     if (asked->acked[0] && strcmp(asked->acked, text) != 0)
         world_fail("PQ: \"%s\" was confirmed as the answer to question %u of task %s, and the agent was told \"%s\"", asked->acked, one->n, one->task, text);
@@ -278,6 +298,38 @@ static void look(void *ctx)
         look_in(job, 300, 2500);
 }
 
+/* ---- the caller of a direct call ----------------------------------------------------------------------------------------------- */
+
+static void answer_call(void *ctx)
+{
+    struct job *job = ctx;
+    for (size_t n = 0; n < ASKED_MAX && job->call; n++) {
+        struct asked *asked = &job->human.asked[n];
+        char text[ANSWER_SIZE];
+        Amp__Message message;
+        Amp__Part part, *parts[1];
+        if (!asked->id[0] || asked->n_sent > 2 || (asked->n_sent && world_chance(70)))
+            continue;
+        snprintf(text, sizeof text, "answer %u to %s", ++asked->n_sent, asked->id);
+        client_message(text, asked->id, &message, &part, parts);
+        (void)!call_answer(job->call, asked->id, &message, NULL);
+    }
+}
+
+void human_heard(struct job *job, struct amp_bytes body)
+{
+    cJSON *event = job->wish->question.n && memmem(body.data, body.len, "\"amp/question\"", 14) ? cJSON_ParseWithLength((const char *)body.data, body.len) : NULL;
+    const cJSON *asked = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(event, "statusUpdate"), "metadata"), "amp/question");
+    unsigned n = ASKED_MAX;
+    if (asked && sscanf(text_of(asked, "prompt"), "question %u?", &n) == 1 && n < ASKED_MAX) {
+        snprintf(job->human.asked[n].id, sizeof job->human.asked[n].id, "%s", text_of(asked, "id"));
+        world_at(world_now_us() + (int64_t)world_between(10, 3000) * 1000 + (int64_t)job->wish->question.lazy_ms * 1000, job->client->loop, answer_call, job);
+    }
+    cJSON_Delete(event);
+}
+
+/* ---- in a hurry ------------------------------------------------------------------------------------------------------------------ */
+
 void human_hurry(void)
 {
     for (struct job *job = scenario.jobs; job < scenario.jobs + scenario.n_jobs; job++)
@@ -312,12 +364,6 @@ struct reading {
     const struct job *job;
     struct ends ends[ASKED_MAX];
 };
-
-static const char *text_of(const cJSON *object, const char *name)
-{
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
-    return text ? text : "";
-}
 
 static struct ends *ends_of(struct reading *reading, const cJSON *what)
 {

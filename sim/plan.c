@@ -49,7 +49,7 @@ static void add_job(struct script *plan, uint32_t n)
     struct question_plan question = {.n = world_between(1, ASKED_MAX), .expires_ms = world_chance(50) ? 0 : world_between(500, 15000), .has_default = world_chance(50)};
     question.lazy_ms = world_chance(60) ? 0 : question.expires_ms && world_chance(50) ? FAULTS_S * 2000 : world_below(20000); /* some never answer what expires */
     snprintf(wish->text, sizeof wish->text, "%s %u", world_chance(plan->slow_percent) ? "slow" : kind, n);
-    if (wish->is_durable && world_chance(plan->asking_percent)) {
+    if (world_chance(plan->asking_percent)) {
         wish->question = question;
         human_text(&question, n, wish->text, sizeof wish->text);
     }
