@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 SECONDS_ARG := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),)
 
-.PHONY: build demo test bench chaos fuzz spec install clean deps deps-test
+.PHONY: build demo test bench performance chaos fuzz spec install clean deps deps-test
 
 build: build/release/build.ninja
 	@cmake --build build/release
@@ -25,6 +25,9 @@ test: deps-test
 
 bench: deps build
 	@python3 bench/run.py $(ONLY)
+
+performance:
+	@python3 bench/page.py
 
 chaos: deps-test
 	@cmake --preset chaos >/dev/null && cmake --build build/chaos

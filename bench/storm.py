@@ -67,12 +67,14 @@ class Run:
 
     def execute(self):
         first = [i for i, role in self.who.items() if role.joined_at == 0]
-        for i in first:
-            self.join(i)
-        self.ready(len(first))
-        said = self.callers()
-        for instance in self.instances.values():
-            instance.stop()
+        try:
+            for i in first:
+                self.join(i)
+            self.ready(len(first))
+            said = self.callers()
+        finally:
+            for instance in self.instances.values():
+                instance.stop()
         return count(self.result, self.logs, said)
 
 
@@ -192,6 +194,16 @@ def summary(rows, best):
     }
 
 
+def summaries(rows):
+    data = []
+    for (variant, load), kinds in rows.items():
+        trace = traces.make(COUNT + WARM, load / 100)
+        best = traces.ideal(trace, traces.roles(variant, trace[-1][0]), WARM)
+        best["curve"] = curve(best.pop("ms"))
+        data.append({"variant": variant, "load": load, "tells": traces.TELL[variant], "ideal": best, "kinds": {kind: summary(r, best) for kind, r in kinds.items()}})
+    return data
+
+
 def show(variant, load, best, results):
     lines = [["ideal, computed", "", "", "", f"{best['p50_ms']:.1f}", f"{best['p99_ms']:.1f}", "1.00", "{:.2f}–{:.2f}".format(*best["spread"]), ""]]
     for kind, r in results.items():
@@ -211,11 +223,7 @@ def bench_storm():
         for variant, load in cases:
             print(f"# storm: round {n + 1} of {ROUNDS}, {variant} at {load} %", file=sys.stderr, flush=True)
             one_round(variant, load, rows[variant, load])
-    data = []
-    for variant, load in cases:
-        trace = traces.make(COUNT + WARM, load / 100)
-        best = traces.ideal(trace, traces.roles(variant, trace[-1][0]), WARM)
-        results = {kind: summary(r, best) for kind, r in rows[variant, load].items()}
-        show(variant, load, best, results)
-        data.append({"variant": variant, "load": load, "tells": traces.TELL[variant], "ideal": {**best, "ms": None, "curve": curve(best["ms"])}, "kinds": results})
-    save("storm", {"tasks": COUNT, "warm": WARM, "servers": traces.SERVERS, "callers": traces.CALLERS, "mean_ms": traces.MEAN_MS, "cv": traces.CV, "seed": traces.SEED, "storm_rounds": ROUNDS, "rows": data})
+        data = summaries(rows)
+        save("storm", {"tasks": COUNT, "warm": WARM, "servers": traces.SERVERS, "callers": traces.CALLERS, "mean_ms": traces.MEAN_MS, "cv": traces.CV, "seed": traces.SEED, "storm_rounds": n + 1, "rows": data})
+    for row in data:
+        show(row["variant"], row["load"], row["ideal"], row["kinds"])

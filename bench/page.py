@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""make performance: writes the tables and plots of docs/performance.md from build/bench/*.json. What stands outside of its markers is left alone; a section without results stays as it is."""
+import json
+import os
+import re
+import statistics
+import sys
+
+import plot
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PAGE = os.path.join(TOP, "docs/performance.md")
+PLOTS = "performance"  # beside the page
+STORM_NAMES = [("ideal slept", "ideal"), ("mesh", "mesh"), ("least outstanding", "second"), ("queue group", "third")]
+MAIN_LOAD = 80
+
+
+def markdown(header, rows):
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in [header, ["---"] + ["---:"] * (len(header) - 1), *rows]]
+    return "\n".join(lines)
+
+
+def ran_on(data):
+    m = data["machine"]
+    more = [f"{m['cores']} cores of {m['cpu']}", f"Linux {m['kernel'].split('-')[0]}", "nats-server " + m["nats_server"].removeprefix("nats-server: ")]
+    more += [f"nats.c {m['nats_c']}"] if "nats_c" in m else []
+    more += [f"commit `{m['amesh']}`"] if "amesh" in m else []
+    more += [f"scheduler: {m['scheduler']}, load of the machine before: {m['load']}"] if "load" in m else []
+    return f"<sub>{', '.join(more)}, {data.get('storm_rounds', data['rounds'])} rounds</sub>"
+
+
+def picture(name, svg, about):
+    os.makedirs(os.path.join(TOP, "docs", PLOTS), exist_ok=True)
+    with open(os.path.join(TOP, "docs", PLOTS, name + ".svg"), "w") as f:
+        f.write(svg)
+    return f"![{about}]({PLOTS}/{name}.svg)"
+
+
+# ---- the storm --------------------------------------------------------------------------------------------------
+
+
+def names_in(rows):
+    return [(name, plot.COLOURS[colour]) for name, colour in STORM_NAMES if any(name in row["kinds"] for row in rows)]
+
+
+def storm_table(rows):
+    lines = []
+    for row in rows:
+        best = row["ideal"]
+        lines.append([f"**{row['variant']}, {row['load']} %**", "ideal, computed", "", "", "", f"{best['p50_ms']:.1f}", f"{best['p99_ms']:.0f}", "1.00", "{:.2f} – {:.2f}".format(*best["spread"])])
+        for kind, r in row["kinds"].items():
+            lines.append(["", kind, r["lost"], r["failed"], r["twice"], f"{r['p50_ms']:.1f}", f"{r['p99_ms']:.0f}", f"**{r['ratio']:.2f}**" if kind == "mesh" else f"{r['ratio']:.2f}",
+                          f"{min(r['ratios']):.2f} – {max(r['ratios']):.2f}"])
+    return markdown(["", "", "lost", "failed", "twice", "p50 ms", "p99 ms", "p99 ÷ ideal", "of the rounds"], lines)
+
+
+def storm_distributions(rows):
+    """Completion times of each variant at one load."""
+    charts = []
+    for row in rows:
+        series = [("ideal", plot.COLOURS["ideal"], row["ideal"]["curve"])] + [(n, c, row["kinds"][n]["curve"]) for n, c in names_in([row]) if n != "ideal slept"]
+        series = [(n, c, [p for p in points if p[0] <= 0.999]) for n, c, points in series]
+        values = [ms for _, _, points in series for _, ms in points]
+        charts.append((f"{row['variant']}, {row['load']} %: ms", plot.nines(), plot.log_scale(values, 2), "of the tasks", series[::-1]))
+    names = [("ideal", plot.COLOURS["ideal"])] + [n for n in names_in(rows) if n[0] != "ideal slept"]
+    return picture("storm-completion", plot.panels(charts, names, "completion time by quantile, per scheduler"), "Completion time by quantile, per scheduler and variant")
+
+
+def storm_loads(rows):
+    """The ratio against the load, for each variant that was measured at more than one."""
+    charts, names = [], names_in(rows)
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        own = sorted((r for r in rows if r["variant"] == variant), key=lambda r: r["load"])
+        if len(own) < 2:
+            continue
+        series = [(n, c, [(r["load"], r["kinds"][n]["ratio"]) for r in own if n in r["kinds"]]) for n, c in names]
+        values = [v for _, _, points in series for _, v in points]
+        loads = [r["load"] for r in own]
+        charts.append((variant, plot.Scale(loads[0] - 4, loads[-1] + 4, [(x, f"{x} %") for x in loads]), plot.log_scale(values, 0.9), "load", series[::-1]))
+    return picture("storm-load", plot.panels(charts, names, "p99 by the ideal's, against load"), "p99 ÷ the ideal's p99 against load") if charts else ""
+
+
+def storm(data):
+    rows = data["rows"]
+    main = [r for r in rows if r["load"] == MAIN_LOAD] or rows
+    ratios = [(f"{r['variant']}, {r['load']} %", {k: v["ratio"] for k, v in r["kinds"].items()}) for r in rows]
+    dots = picture("storm-ratio", plot.dots(ratios, names_in(rows), "p99 ÷ p99 of the ideal queue (1 is the best there can be)", "p99 by the ideal's, per variant"), "p99 ÷ the ideal's p99, per variant")
+    tells = "\n".join(f"- **{v}**: {t}" for v, t in dict((r["variant"], r["tells"]) for r in rows).items())
+    head = f"{data['tasks']:,} tasks after {data['warm']} of warm-up, {data['callers']} callers, {data['servers']} instances with one slot each, mean {data['mean_ms']:.0f} ms, cv {data['cv']}, seed {data['seed']}."
+    return "\n\n".join(x for x in (head, tells, dots, storm_loads(rows), storm_distributions(main), storm_table(rows), ran_on(data)) if x)
+
+
+# ---- the others -------------------------------------------------------------------------------------------------
+
+
+def call(data):
+    tables = []
+    for mode, window in dict.fromkeys((r["mode"], r["window"]) for r in data["rows"]):
+        own = [r for r in data["rows"] if (r["mode"], r["window"]) == (mode, window)]
+        base = next(r for r in own if r.get("kind") == "nats.c")
+        rows = [[r["kind"], f"{r['p50_us']:.0f}", f"{r['p99_us']:.0f}", f"{r['rate']:,.0f}", f"{r['p50_ratio']:.2f}", f"{r['p50_us'] - base['p50_us']:+.0f}"] for r in own if "kind" in r]
+        used = next(r["cpu_us_per_call"] for r in own if "cpu_us_per_call" in r)
+        tables.append(markdown([f"{mode}, {window} in flight", "p50 µs", "p99 µs", "calls/s", "p50 ÷ nats.c", "p50 − nats.c"], rows))
+        tables.append("CPU per call: " + ", ".join(f"{name} {us:.0f} µs" for name, us in used.items()) + ".")
+    return "\n\n".join([*tables, ran_on(data)])
+
+
+def submit(data):
+    control = data["fdatasync_us"]
+    rows = [[r["window"], f"{r['p50_us'] / 1e3:.2f}", f"{r['p99_us'] / 1e3:.2f}", f"{r['rate']:,}", f"{r['p50_us'] / control:.1f}"] for r in data["rows"]]
+    return markdown(["in flight", "p50 ms", "p99 ms", "submits/s", "p50 ÷ control"], rows) + f"\n\nControl: a write and `fdatasync` of 512 bytes on the same disk, {control / 1e3:.2f} ms.\n\n" + ran_on(data)
+
+
+def stampede(data):
+    rows = [[r["name"], f"{r['accepted']:,}", r["failed"], f"{r['repeated']:,}", f"{r['seconds']:.2f}", f"{r['idle_mib']:.0f}", f"{r['peak_mib']:.0f}"] for r in data["rows"]]
+    return markdown(["50 clients at once", "accepted", "failed", "told to come back", "seconds", "idle MiB", "peak MiB"], rows) + "\n\n" + ran_on(data)
+
+
+def start(data):
+    return markdown(["", "started ms", "RSS MiB", "private dirty MiB"], data["rows"]) + "\n\n" + ran_on(data)
+
+
+def restart(data):
+    return markdown(["in the journal", "median ms", "max ms", "CPU ms", "peak RSS MiB"], data["rows"]) + "\n\n" + ran_on(data)
+
+
+def quantiles(ms):
+    ms = sorted(ms)
+    return [f"{x:.1f}" for x in (statistics.median(ms), ms[min(len(ms) - 1, int(len(ms) * 0.99))], ms[-1])]
+
+
+def failover(data):
+    rows = [["kill → waitpid of a bare parent", len(data["control_ms"]), *quantiles(data["control_ms"])]] + [[r["what"], len(r["ms"]), *quantiles(r["ms"])] for r in data["rows"]]
+    return markdown(["", "kills", "p50 ms", "p99 ms", "max ms"], rows) + "\n\n" + ran_on(data)
+
+
+SECTIONS = {"storm": storm, "call": call, "submit": submit, "stampede": stampede, "start": start, "restart": restart, "failover": failover}
+
+
+def fill(page, name, text):
+    """What stands between the markers of a section becomes `text`."""
+    pattern = re.compile(rf"(<!-- {name}: made by make performance -->\n).*?(<!-- {name}: end -->)", re.DOTALL)
+    page, n = pattern.subn(lambda m: f"{m[1]}\n{text}\n\n{m[2]}", page)
+    if n != 1:
+        sys.exit(f"docs/performance.md: {n} places for `{name}`; there must be one `<!-- {name}: made by make performance -->` with `<!-- {name}: end -->` behind it")
+    return page
+
+
+def main():
+    with open(PAGE) as f:
+        page = f.read()
+    for name, section in SECTIONS.items():
+        path = os.path.join(TOP, f"build/bench/{name}.json")
+        if os.path.exists(path):
+            with open(path) as f:
+                page = fill(page, name, section(json.load(f)))
+            print(f"{name}: written")
+        else:
+            print(f"{name}: left as it is, there is no build/bench/{name}.json (make bench ONLY={name})")
+    with open(PAGE, "w") as f:
+        f.write(page)
+
+
+if __name__ == "__main__":
+    main()
