@@ -134,7 +134,20 @@ def failover(data):
     return markdown(["", "kills", "p50 ms", "p99 ms", "max ms"], rows) + "\n\n" + ran_on(data)
 
 
-SECTIONS = {"storm": storm, "call": call, "submit": submit, "stampede": stampede, "start": start, "restart": restart, "failover": failover}
+def stream(data):
+    rates = [[r["kind"], f"{r['rate']:,.0f}", f"{r['ratio']:.2f}", r["lost"], r["out_of_order"]] for r in data["throughput"]]
+    stopped = data["stopped"]
+    others = [[r["tells"], f"{r['p50_us'] / 1e3:.2f}", f"{r['p99_us'] / 1e3:.2f}", f"{r['added_us'] / 1e3:+.2f}"] for r in stopped["rows"]]
+    said = f"One reader stops for a while; of all five streams {stopped['lost']} records were lost and {stopped['out_of_order']} came out of order."
+    return "\n\n".join([markdown([f"{data['records']:,} records of 64 bytes", "records/s", "÷ no credit", "lost", "out of order"], rates), said,
+                        markdown(["the others' time from agent to reader", "p50 ms", "p99 ms", "p99 − alone"], others), ran_on(data)])
+
+
+def join(data):
+    return markdown([f"{data['joins']} joins, {data['callers']} callers", "p50 ms", "p99 ms", "max ms"], [[r["what"], *(f"{x:.2f}" for x in r["ms"])] for r in data["rows"]]) + "\n\n" + ran_on(data)
+
+
+SECTIONS = {"storm": storm, "call": call, "stream": stream, "join": join, "submit": submit, "stampede": stampede, "start": start, "restart": restart, "failover": failover}
 
 
 def fill(page, name, text):

@@ -13,7 +13,9 @@ import time
 
 from common import BUILD, PROGRAM, ROUNDS, TOP, cpu_us, machine, measured, median, save, table
 from meshtest import Mesh, Process, free_port, until
+import join
 import storm
+import stream
 
 
 class Parties:
@@ -318,7 +320,7 @@ def bench_failover():
     save("failover", {"control_ms": control, "rows": data})
 
 
-BENCHES = {"call": bench_call, "submit": bench_submit, "stampede": bench_stampede, "start": bench_start, "restart": bench_restart, "failover": bench_failover, "storm": storm.bench_storm}
+BENCHES = {"call": bench_call, "submit": bench_submit, "stampede": bench_stampede, "start": bench_start, "restart": bench_restart, "failover": bench_failover, "storm": storm.bench_storm, "stream": stream.bench_stream, "join": join.bench_join}
 
 
 def main():
