@@ -264,7 +264,7 @@ static void print_exported(const struct at *at, const struct journal_export_coun
 
 static int run_export(const struct command *command, struct command_args *args)
 {
-    struct at at;
+    struct at at = {0};
     struct amp_error err = {0};
     struct journal_export_counts counts;
     struct journal_export_options options = {.context = command_value(command, args, "context"), .skips_corrupt = command_flag(command, args, "skip-corrupt")};
@@ -307,7 +307,7 @@ static enum amp_code open_export(const char *name, FILE **ret, struct amp_error 
 
 static int run_import(const struct command *command, struct command_args *args)
 {
-    struct at at;
+    struct at at = {0};
     struct amp_error err = {0};
     struct journal_import_counts counts;
     bool continues = command_flag(command, args, "continue"), ended = command_flag(command, args, "ended");
@@ -337,7 +337,7 @@ static int run_import(const struct command *command, struct command_args *args)
 
 static int run_prune(const struct command *command, struct command_args *args)
 {
-    struct at at;
+    struct at at = {0};
     struct amp_error err = {0};
     struct env_options options = {0};
     struct journal_prune_counts counts;
