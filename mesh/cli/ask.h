@@ -2,6 +2,7 @@
 #pragma once
 #include "base/moment.h"
 #include "cli/answer.h"
+#include "cli/away.h"
 #include "cli/context.h"
 
 struct call;
@@ -39,6 +40,7 @@ struct ask {
     uint32_t mute_until; /* events up to this one were seen before */
     struct call *call;
     struct env_watch *watch;
+    struct away away; /* while watching */
     struct env_call *answer_call;
     struct loop_signal *on_sigint;
     struct loop_io *input;

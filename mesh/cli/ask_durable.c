@@ -97,18 +97,22 @@ static void on_look(void *ctx)
 static void on_away(void *ctx, const char *why)
 {
     struct ask *ask = ctx;
-    answer_notice(&ask->answer, "connection lost: %s; waiting for it, the task is kept", why);
+    answer_end_text(&ask->answer);
+    away_lost(&ask->away, why);
 }
 
 static void on_back(void *ctx)
 {
     struct ask *ask = ctx;
-    answer_notice(&ask->answer, "connected again");
+    answer_end_text(&ask->answer);
+    away_back(&ask->away, NULL);
 }
 
 static void watch(struct ask *ask)
 {
     static const struct env_watch_handlers handlers = {.on_event = ask_on_event, .on_end = ask_on_end, .on_away = on_away, .on_back = on_back};
+    away_init(&ask->away, &ask->cli, "the task is kept");
+    ask->away.has_heard = true; /* it answered: it has the task */
     enum amp_code code = env_watch_start(ask->cli.loop, ask->cli.bus, ask->cli.from, ask->task_id, 1, 0, &handlers, ask, &ask->watch);
     if (code != AMP_OK) {
         ask->watch = NULL;

@@ -50,6 +50,20 @@ int cli_init(struct cli *cli, const struct command *command, struct command_args
     return 0;
 }
 
+static void on_bus_up(void *ctx)
+{
+    struct cli *cli = ctx;
+    if (cli->on_link != NULL)
+        cli->on_link(cli->link_ctx, true);
+}
+
+static void on_bus_down(void *ctx)
+{
+    struct cli *cli = ctx;
+    if (cli->on_link != NULL)
+        cli->on_link(cli->link_ctx, false);
+}
+
 int cli_connect(struct cli *cli)
 {
     struct amp_error err = {0};
@@ -58,7 +72,8 @@ int cli_connect(struct cli *cli)
         return cli_fail(cli, &err, NULL);
     }
     cli->loop = loop_new();
-    struct bus_options options = {.url = cli->home.bus, .creds = cli->home.creds[0] == '\0' ? NULL : cli->home.creds, .name = cli->from};
+    struct bus_options options = {.url = cli->home.bus, .creds = cli->home.creds[0] == '\0' ? NULL : cli->home.creds, .name = cli->from,
+                                  .on_up = on_bus_up, .on_down = on_bus_down, .ctx = cli};
     if (bus_new(cli->loop, &options, &cli->bus, &err) != AMP_OK) {
         cli->bus = NULL;
         return cli_fail(cli, &err, NULL);

@@ -22,6 +22,9 @@ struct cli {
     struct print_style out, err; /* of stdout and stderr */
     char from[AMP_NAME_MAX + 1]; /* who asks */
     uint32_t timeout_ms;
+    /* Set between cli_init and cli_connect by who wants to know that the connection to the bus is there (again), or is lost. */
+    void (*on_link)(void *ctx, bool is_up);
+    void *link_ctx;
 };
 
 /* Reads the common options. Returns an exit code: 0, or what went wrong (already printed). cli_done is needed in both cases. */

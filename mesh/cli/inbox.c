@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/envcall.h"
 #include "base/loop.h"
+#include "cli/away.h"
 #include "cli/commands.h"
 #include "cli/context.h"
 #include "cli/inbox.h"
@@ -35,6 +36,7 @@ struct inbox {
     struct seen *seen;
     uint64_t round;
     char *token;
+    struct away away;
 };
 
 /* ---- one question ------------------------------------------------------------------------------------------ */
@@ -202,6 +204,7 @@ static void on_watched(void *ctx, const Amp__EnvReply *reply, const struct amp_e
     inbox->call = NULL;
     free(inbox->token);
     inbox->token = NULL;
+    away_answer(&inbox->away, err);
     for (size_t i = 0; err->code == AMP_OK && i < reply->n_questions; i++)
         see(inbox, reply->questions[i]);
     if (err->code == AMP_OK && reply->next_page_token != NULL && *reply->next_page_token != '\0') {
@@ -223,8 +226,10 @@ static void ask_again(struct inbox *inbox)
     request.verb_case = AMP__ENV_REQUEST__VERB_INBOX;
     request.inbox = &inbox->query;
     inbox->query.page_token = inbox->token;
-    if (env_call(inbox->cli.loop, inbox->cli.bus, inbox->cli.from, &request, inbox->cli.timeout_ms, on_watched, inbox, &inbox->call) != AMP_OK) {
+    enum amp_code code = env_call(inbox->cli.loop, inbox->cli.bus, inbox->cli.from, &request, inbox->cli.timeout_ms, on_watched, inbox, &inbox->call);
+    if (code != AMP_OK) {
         inbox->call = NULL;
+        away_answer(&inbox->away, &(struct amp_error){.code = code});
         loop_timer_set(inbox->timer, WATCH_MS);
     }
 }
@@ -239,6 +244,7 @@ static void on_timer(void *ctx)
 static int watch(struct inbox *inbox)
 {
     struct output_until until;
+    away_init(&inbox->away, &inbox->cli, "what is asked and answered meanwhile is told then");
     inbox->timer = loop_timer_new(inbox->cli.loop, on_timer, inbox);
     loop_timer_set(inbox->timer, 0);
     output_until_begin(inbox->cli.loop, &until);

@@ -10,6 +10,7 @@
 #include "base/envcall.h"
 #include "base/loop.h"
 #include "cli/agents.h"
+#include "cli/away.h"
 #include "cli/commands.h"
 #include "cli/context.h"
 #include "cli/error.h"
@@ -18,6 +19,7 @@
 
 #define NO_VERSION "0.0.0" /* of a card that tells none */
 #define WATCH_SETTLE_MS 50u     /* beats that come together are shown together */
+#define WATCH_AWAY_MS 500u     /* an environment that was away is asked again so soon */
 #define WATCH_REFRESH_MS 5000u  /* silence is news too: instances get lost */
 
 struct ls {
@@ -30,6 +32,7 @@ struct ls {
     cJSON *agents; /* gathered: the document's, or */
     struct print_table table;
     char *last; /* what was shown, to show only what changed */
+    struct away away; /* while watching */
 };
 
 /* What was made from the name because nobody said anything says nothing. */
@@ -168,6 +171,17 @@ static void show_if_changed(struct ls *ls)
 
 static void ask_page(struct ls *ls);
 
+/* On a terminal what was said about the loss stands below the table: after it all is drawn anew. */
+static void take_away(struct ls *ls, const struct amp_error *err)
+{
+    bool was_away = ls->away.is_away;
+    away_answer(&ls->away, err);
+    if (was_away && !ls->away.is_away && ls->cli.out.is_terminal) {
+        free(ls->last);
+        ls->last = NULL;
+    }
+}
+
 static void on_watched(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
 {
     struct ls *ls = ctx;
@@ -175,9 +189,8 @@ static void on_watched(void *ctx, const Amp__EnvReply *reply, const struct amp_e
     ls->call = NULL;
     free(ls->token);
     ls->token = has_more ? xstrdup(reply->next_page_token) : NULL;
-    if (err->code != AMP_OK) /* the environment may come back: say it, go on */
-        cli_fail(&ls->cli, err, NULL);
-    else
+    take_away(ls, err); /* the environment may come back: it is said, and goes on */
+    if (err->code == AMP_OK)
         on_agents(ls, reply);
     if (has_more) {
         ask_page(ls);
@@ -186,7 +199,7 @@ static void on_watched(void *ctx, const Amp__EnvReply *reply, const struct amp_e
     if (err->code == AMP_OK)
         show_if_changed(ls);
     gather_end(ls);
-    loop_timer_set(ls->refresh, WATCH_REFRESH_MS);
+    loop_timer_set(ls->refresh, ls->away.is_away ? WATCH_AWAY_MS : WATCH_REFRESH_MS);
 }
 
 static void ask_page(struct ls *ls)
@@ -198,7 +211,8 @@ static void ask_page(struct ls *ls)
     if (code != AMP_OK) {
         ls->call = NULL;
         gather_end(ls);
-        loop_timer_set(ls->refresh, WATCH_REFRESH_MS);
+        take_away(ls, &(struct amp_error){.code = code});
+        loop_timer_set(ls->refresh, WATCH_AWAY_MS);
     }
 }
 
@@ -219,12 +233,24 @@ static void on_beat(void *ctx, const struct bus_msg *msg)
     loop_timer_set(ls->refresh, WATCH_SETTLE_MS);
 }
 
+/* Beats are not waited for: nobody may have one to send. */
+static void on_link(void *ctx, bool is_up)
+{
+    struct ls *ls = ctx;
+    if (ls->refresh == NULL)
+        return;
+    if (!is_up)
+        away_lost(&ls->away, "the bus is away");
+    loop_timer_set(ls->refresh, WATCH_SETTLE_MS);
+}
+
 static int watch_agents(struct ls *ls)
 {
     char subject[AMP_SUBJECT_SIZE];
     struct amp_error err = {0};
     if (amp_subject_build(AMP_SUBJECT_HB, "*", "*", NULL, subject, &err) != AMP_OK)
         return cli_fail(&ls->cli, &err, NULL);
+    away_init(&ls->away, &ls->cli, "what is shown may be old");
     ls->refresh = loop_timer_new(ls->cli.loop, on_refresh, ls);
     struct bus_sub *beats = bus_subscribe(ls->cli.bus, subject, NULL, on_beat, ls);
     struct output_until until;
@@ -238,6 +264,7 @@ static int watch_agents(struct ls *ls)
     env_call_cancel(ls->call);
     free(ls->token);
     loop_timer_free(ls->refresh);
+    ls->refresh = NULL;
     free(ls->last);
     return status;
 }
@@ -251,6 +278,8 @@ static int run_ls(const struct command *command, struct command_args *args)
     const char *skill = command_value(command, args, "skill");
     if (status == 0 && skill != NULL)
         status = cli_id(&ls.cli, "the skill", skill);
+    ls.cli.on_link = on_link;
+    ls.cli.link_ctx = &ls;
     if (status == 0)
         status = cli_connect(&ls.cli);
     if (status == 0) {

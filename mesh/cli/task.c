@@ -11,6 +11,7 @@
 #include "base/loop.h"
 #include "cli/agents.h"
 #include "cli/answer.h"
+#include "cli/away.h"
 #include "cli/commands.h"
 #include "cli/damage.h"
 #include "cli/event.h"
@@ -218,6 +219,7 @@ static int run_list(const struct command *command, struct command_args *args)
 struct watch {
     struct cli cli;
     struct env_watch *watch;
+    struct away away;
     struct amp_arena arena;
     Amp__TaskState state;
     int status;
@@ -228,6 +230,7 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
     struct watch *watch = ctx;
     Amp__StreamResponse *body = NULL;
     struct amp_error err = {0};
+    away_back(&watch->away, NULL);
     amp_arena_reset(&watch->arena);
     if (event_decode(event, &watch->arena, &body, &err) != AMP_OK) {
         cli_fail(&watch->cli, &err, NULL); /* the others may be fine: go on */
@@ -257,23 +260,21 @@ static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wir
     loop_stop(watch->cli.loop, 0);
 }
 
-/* Once each, on stderr: silence looks like a task that has nothing to say. */
 static void on_away(void *ctx, const char *why)
 {
-    const struct print_style *style = &((struct watch *)ctx)->cli.err;
-    fprintf(stderr, "%sconnection lost: %s; waiting for it, no event will be missing%s\n", print_on(style, PRINT_YELLOW), why, print_off(style));
+    away_lost(&((struct watch *)ctx)->away, why);
 }
 
 static void on_back(void *ctx)
 {
-    const struct print_style *style = &((struct watch *)ctx)->cli.err;
-    fprintf(stderr, "%sconnected again%s\n", print_on(style, PRINT_DIM), print_off(style));
+    away_back(&((struct watch *)ctx)->away, NULL);
 }
 
 static int watch_task(struct watch *watch, const char *task, uint32_t from)
 {
     static const struct env_watch_handlers handlers = {.on_event = on_event, .on_end = on_end, .on_away = on_away, .on_back = on_back};
     struct cli *cli = &watch->cli;
+    away_init(&watch->away, cli, "no event will be missing");
     enum amp_code code = env_watch_start(cli->loop, cli->bus, cli->from, task, from, 0, &handlers, watch, &watch->watch);
     if (code != AMP_OK)
         return cli_fail_with(cli, code, "the task %s cannot be watched: %s", task, amp_code_info(code)->text);

@@ -267,6 +267,52 @@ def interrupted(mesh):
     check(p.wait() == 130 and any("task watch" in l for l in p.err), "durable: detaches and says how to come back", p.err)
 
 
+def watching_over_a_restart(mesh):
+    """Whoever goes on and on says once that the connection is lost and once that it is back, tells nothing twice, and says what it missed."""
+    gate, asking = os.path.join(mesh.home, "gate"), os.path.join(mesh.home, "asking")
+    mesh.agent("ticker", "--concurrency", "2", "--", "sh", "-c", f"cat > /dev/null; while [ ! -e {gate} ]; do echo tick; sleep 0.1; done")
+    mesh.agent("curious", "--", "sh", "-c", f"cat > /dev/null; while [ ! -e {asking} ]; do sleep 0.05; done; amesh task ask 'Really?'")
+    tapped, ls_watch, inbox_watch = mesh.spawn("tap", "--json"), mesh.spawn("ls", "--watch"), mesh.spawn("inbox", "--watch", "--json")
+    watch = mesh.spawn("task", "watch", mesh.run("ask", "--detach", "ticker", "x").ok().out.strip())
+    ls_watch.wait_line(lambda line: line.startswith("ticker"))
+    direct = mesh.spawn("ask", "ticker", "x")
+    for process in (watch, direct):
+        process.wait_line(lambda line: "tick" in line)
+    mesh.run("ask", "--detach", "curious", "x").ok()
+    tapped.wait_line(lambda line: "WORKING" in line and '"curious"' in line)
+    mesh.up.signal(signal.SIGKILL)
+    mesh.up.wait()
+    for process in (tapped, ls_watch, inbox_watch, watch):
+        process.wait_line(lambda line: line.startswith("connection lost: the bus is away; waiting for it, "), stream="err")
+    open(asking, "w").close()
+    mesh.start_up()
+    for process in (tapped, ls_watch, inbox_watch, watch):
+        process.wait_line(lambda line: line.startswith("connected again"), stream="err")
+    check(json.loads(inbox_watch.wait_line(lambda line: "Really?" in line))["event"] == "asked", "what was asked meanwhile is told")
+    late = mesh.agent("late", "--", "cat")
+    ls_watch.wait_line(lambda line: line.startswith("late"))
+    late.stop()
+    open(gate, "w").close()
+    check(watch.wait() == 0, "the task ends", watch.err)
+    tapped.wait_line(lambda line: "COMPLETED" in line and '"ticker"' in line)
+    for process in (tapped, ls_watch, inbox_watch):
+        process.signal(signal.SIGINT)
+        process.wait()
+    for process in (tapped, ls_watch, inbox_watch, watch):
+        said = [line for line in process.err if line.startswith("connect")]
+        check(len(said) == 2, "each is said once", process.name, process.err)
+    seen, missed = {}, {}
+    for event in map(json.loads, tapped.out):
+        seen.setdefault(event["taskId"], []).append(event["seq"])
+    for words in (line.split() for line in tapped.err if line.startswith("missed: ")):
+        missed.setdefault(words[words.index("of") + 1], []).extend(range(int(words[2]), int(words[4] if words[3] == "to" else words[2]) + 1))
+    for task, seqs in seen.items():
+        check(len(seqs) == len(set(seqs)), "nothing is told twice", task, seqs, tapped.err)
+        gone = set(range(seqs[0], max(seqs) + 1)) - set(seqs)
+        check(gone <= set(missed.get(task, [])), "what was missed is said", task, seqs, tapped.err)
+    check(len(seen) >= 3, "three tasks were seen", seen)
+
+
 def env_alone(mesh):
     """The environment restarts: what it accepted is there, callers come back."""
     task = mesh.run("ask", "--detach", "restart-target", "keep me").ok().out.strip()
@@ -303,5 +349,6 @@ with Mesh() as mesh:
     tap.run("a journal elsewhere", journal_elsewhere, mesh)
     tap.run("hints", hints, mesh)
     tap.run("ctrl-c", interrupted, mesh)
+    tap.run("who watches is told of a restart, and sees nothing twice", watching_over_a_restart, mesh)
     tap.run("kill -9 of up: accepted tasks survive", env_alone, mesh)
 tap.done()
