@@ -18,6 +18,8 @@ struct env_watch;
 struct env_watch_handlers {
     void (*on_event)(void *ctx, uint32_t seq, const Amp__Event *event);
     void (*on_end)(void *ctx, const struct amp_error *err, const Amp__Error *wire);
+    /* Who works on it, before the first event of each attempt that is seen. Must not free the watch. May be NULL. */
+    void (*on_taken)(void *ctx, const char *agent, const char *instance);
     /* Nothing can be heard now, `why` is for people; it was heard again. In turns, never one of them twice. They must not free the watch. May be NULL. */
     void (*on_away)(void *ctx, const char *why);
     void (*on_back)(void *ctx);

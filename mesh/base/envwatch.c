@@ -26,6 +26,7 @@ struct env_watch {
     char subject[AMP_SUBJECT_SIZE];
     struct amp_stream stream;
     uint32_t timeout_ms, retry_ms;
+    uint32_t attempt; /* the last that was told as taken */
     int64_t heard_ms; /* last frame, or the start */
     bool is_bus_away; /* why the last attempt failed */
     bool is_asking;   /* and nothing came yet */
@@ -182,6 +183,16 @@ static void on_timer(void *ctx)
     leave(watch);
 }
 
+static void say_taken(struct env_watch *watch, const Amp__Frame *frame)
+{
+    bool is_taken = frame->instance != NULL && frame->instance[0] != '\0' && frame->agent != NULL;
+    if (!is_taken || frame->attempt == watch->attempt)
+        return;
+    watch->attempt = frame->attempt;
+    if (watch->handlers.on_taken)
+        watch->handlers.on_taken(watch->ctx, frame->agent, frame->instance);
+}
+
 static void take_frame(struct env_watch *watch, const Amp__Frame *frame)
 {
     if (strcmp(frame->task_id, watch->task_id) != 0) {
@@ -208,6 +219,8 @@ static void take_frame(struct env_watch *watch, const Amp__Frame *frame)
     watch->is_asking = false;
     set_timer(watch, WATCH_SILENCE_MS);
     say_back(watch);
+    if (frame->n_events > skip)
+        say_taken(watch, frame);
     for (size_t i = skip; i < frame->n_events && !watch->is_dead; i++) {
         watch->handlers.on_event(watch->ctx, frame->seq + (uint32_t)i, frame->events[i]);
     }

@@ -12,8 +12,11 @@ enum amp_code file_read(const char *path, size_t max, struct amp_buf *ret, struc
     bool is_stdin = strcmp(path, "-") == 0;
     amp_buf_init(ret, max);
     int fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return amp_error_set(reterr, errno == ENOENT ? AMP_NOT_FOUND : AMP_INVALID, "", "cannot read %s: %s", path, strerror(errno));
+    if (fd < 0) {
+        enum amp_code why = amp_error_set(reterr, errno == ENOENT ? AMP_NOT_FOUND : AMP_INVALID, "", "cannot read %s: %s", path, strerror(errno));
+        amp_error_hint(reterr, "the path of a file that this user can read");
+        return why;
+    }
     enum amp_code code = AMP_OK;
     uint8_t chunk[16384];
     for (;;) {

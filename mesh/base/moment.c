@@ -78,9 +78,12 @@ enum amp_code moment_parse(const char *text, int64_t now_unix_ms, const struct z
         return AMP_INVALID;
     }
     if (ret->unix_ms <= now_unix_ms) {
-        char shown[AMP_TIME_SIZE];
+        char shown[AMP_TIME_SIZE], now[AMP_TIME_SIZE];
         amp_time_format(ret->unix_ms, shown);
-        return amp_error_set(reterr, AMP_INVALID, "", "\"%s\" (%s) is in the past", text, shown);
+        amp_time_format(now_unix_ms, now);
+        amp_error_set(reterr, AMP_INVALID, "", "\"%s\" (%s) is in the past: it is %s", text, shown, now);
+        amp_error_hint(reterr, "a later time, or one from now on such as +90s");
+        return AMP_INVALID;
     }
     return AMP_OK;
 }

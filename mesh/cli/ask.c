@@ -19,6 +19,7 @@ static const struct command_option ask_options[] = {
     {.name = "durable", .letter = 'd', .help = "through the environment: journalled, retried, survives this command"},
     {.name = "detach", .help = "durable; print the task's id and return"},
     {.name = "key", .arg = "K", .help = "durable; the same key again gives the same task"},
+    {.name = "retry", .arg = "HOW", .help = "with --durable, when the instance that works on it is lost: safe (default: another one tries again) or never", .complete = "safe|never"},
     {.name = "at", .arg = "TIME", .help = "durable; start then: 09:00, \"2026-12-01 09:00\", 2026-12-01T09:00:00Z or +90s; prints the task's id and returns"},
     {.name = "in", .arg = "TIME", .help = "the same as a time from now, such as 5m"},
     {.name = "every", .arg = "TIME", .help = "again and again, this often (at least 1s), first after that time or at --at; prints the schedule's id"},
@@ -28,7 +29,7 @@ static const struct command_option ask_options[] = {
     {.name = "count", .arg = "N", .help = "with --every or --cron: at most N runs"},
     {.name = "until", .arg = "TIME", .help = "with --every or --cron: none after that, written as for --at"},
     {.name = "timeout", .arg = "TIME", .help = "time for the whole task, such as 30s"},
-    {.name = "no-wait", .help = "do not wait for a free instance (--durable: for room in the environment): exit 7 when all are busy"},
+    {.name = "no-wait", .help = "do not wait for a free instance (durable, also with --at and --in: for room in the environment): exit 7"},
     {.name = "events", .letter = 'e', .help = "print each event as one JSON line"},
     {.name = "verbose", .letter = 'v', .help = "tell tool calls, steps and who took the task, on stderr"},
     {0},
@@ -116,6 +117,7 @@ static int read_options(struct ask *ask)
     ask->skill = value(ask, "skill");
     ask->answered_task = value(ask, "task");
     ask->key = value(ask, "key");
+    ask->retry = value(ask, "retry");
     ask->files = command_values(ask->cli.command, ask->cli.args, "file");
     ask->is_detached = has(ask, "detach");
     ask->is_impatient = has(ask, "no-wait");
@@ -125,6 +127,12 @@ static int read_options(struct ask *ask)
     ask->form = has(ask, "events") ? ANSWER_EVENTS : ask->cli.is_json ? ANSWER_JSON : ANSWER_TEXT;
     ask->is_detached |= is_later && ask->form != ANSWER_EVENTS && !ask->is_verbose;
     ask->is_durable = has(ask, "durable") || ask->is_detached || ask->key != NULL || is_later;
+    if (ask_is_schedule(ask) && ask->is_impatient)
+        return cli_usage(&ask->cli, "--no-wait does not go with --every and --cron: whether an instance is free is seen when a run begins; --overlap says what happens then");
+    if (ask->retry != NULL && strcmp(ask->retry, "safe") != 0 && strcmp(ask->retry, "never") != 0)
+        return cli_usage(&ask->cli, "--retry must be safe or never, not \"%s\"", ask->retry);
+    if (ask->retry != NULL && (!ask->is_durable || ask->answered_task != NULL))
+        return cli_usage(&ask->cli, "--retry belongs to a new task with --durable: a direct call is never tried again");
     if (ask->key != NULL && (*ask->key == '\0' || strlen(ask->key) > AMP_KEY_MAX))
         return cli_usage(&ask->cli, "--key must have 1 to %u bytes", AMP_KEY_MAX);
     status = status != 0 ? status : cli_duration(&ask->cli, "timeout", &ask->timeout_ms);

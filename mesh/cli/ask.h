@@ -24,7 +24,7 @@ struct ask {
     struct cli cli;
     struct amp_arena arena; /* of the message */
     /* what is asked */
-    const char *agent, *skill, *text, *answered_task, *parent, *key;
+    const char *agent, *skill, *text, *answered_task, *parent, *key, *retry;
     const char **files;
     char **path;
     size_t n_path;
@@ -79,6 +79,9 @@ void ask_explain_question(struct ask *ask);
 /* Handlers of call.h and envcall.h, with the ask as ctx. */
 void ask_on_event(void *ctx, uint32_t seq, const Amp__Event *event);
 void ask_on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire);
+void ask_on_taken(void *ctx, const char *agent, const char *instance);
+/* Prints an error of the environment, with the option that is meant by its field. Exit code. */
+int ask_fail(const struct ask *ask, const struct amp_error *err);
 /* An answer that is on its way through the environment. */
 void ask_on_answered(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err);
 /* ask_durable.c: hands the answer to the environment. */

@@ -110,7 +110,7 @@ static void on_back(void *ctx)
 
 static void watch(struct ask *ask)
 {
-    static const struct env_watch_handlers handlers = {.on_event = ask_on_event, .on_end = ask_on_end, .on_away = on_away, .on_back = on_back};
+    static const struct env_watch_handlers handlers = {.on_event = ask_on_event, .on_taken = ask_on_taken, .on_end = ask_on_end, .on_away = on_away, .on_back = on_back};
     away_init(&ask->away, &ask->cli, "the task is kept");
     ask->away.has_heard = true; /* it answered: it has the task */
     enum amp_code code = env_watch_start(ask->cli.loop, ask->cli.bus, ask->cli.from, ask->task_id, 1, 0, &handlers, ask, &ask->watch);
@@ -184,7 +184,7 @@ static int submit_task(struct ask *ask, const Amp__Submit *submit)
     if (code != AMP_OK)
         return cli_fail_with(cli, code, "the request to the environment could not be sent: %s", amp_code_info(code)->text);
     loop_run(cli->loop);
-    return submitted.err.code == AMP_OK ? ask->status : cli_fail(cli, &submitted.err, NULL);
+    return submitted.err.code == AMP_OK ? ask->status : ask_fail(ask, &submitted.err);
 }
 
 int ask_durable(struct ask *ask)
@@ -205,6 +205,7 @@ int ask_durable(struct ask *ask)
     submit.skill = (char *)ask->skill;
     submit.request = &task;
     submit.key = (char *)ask->key;
+    submit.retry = (char *)ask->retry;
     Amp__Timestamp not_before = AMP__TIMESTAMP__INIT;
     not_before.unix_ms = ask->when.at.unix_ms;
     submit.not_before = ask->when.at.unix_ms > 0 && ask->when.at.in_ms == 0 ? &not_before : NULL;

@@ -165,7 +165,7 @@ void ask_on_event(void *ctx, uint32_t seq, const Amp__Event *event)
     }
 }
 
-static void on_taken(void *ctx, const char *agent, const char *instance)
+void ask_on_taken(void *ctx, const char *agent, const char *instance)
 {
     struct ask *ask = ctx;
     ask->answer.taken_unix_ms = clock_unix_ms();
@@ -313,7 +313,7 @@ int ask_direct(struct ask *ask)
         .attempt = 1,              .hops = ask->hops,         .path = ask->path,         .n_path = ask->n_path,
         .is_impatient = ask->is_impatient,
     };
-    static const struct call_handlers handlers = {.on_event = ask_on_event, .on_taken = on_taken, .on_waiting = on_waiting, .on_refused = on_refused, .on_end = ask_on_end};
+    static const struct call_handlers handlers = {.on_event = ask_on_event, .on_taken = ask_on_taken, .on_waiting = on_waiting, .on_refused = on_refused, .on_end = ask_on_end};
     struct amp_error err = {0};
     ask_begin(ask);
     (void)amp_fold_message(ask->answer.fold, ask->message); /* the document begins with what was asked; without room for it, with the answer */

@@ -79,6 +79,30 @@ int ask_read_when(struct ask *ask)
     return check(ask);
 }
 
+int ask_fail(const struct ask *ask, const struct amp_error *err)
+{
+    static const struct {
+        const char *field, *option;
+    } fields[] = {{"every_ms", "every"}, {"everyMs", "every"}, {"cron", "cron"},   {"zone", "tz"}, {"overlap", "overlap"}, {"count", "count"}, {"until", "until"}, {"not_before", "at"}, {"notBefore", "at"},
+                  {"delay_ms", "in"},    {"delayMs", "in"},    {"timeout_ms", "timeout"}, {"timeoutMs", "timeout"}, {"key", "key"}, {"retry", "retry"}, {"context_id", "context"}, {"contextId", "context"}};
+    const char *last = strrchr(err->field, '.');
+    struct amp_error said = *err;
+    last = last != NULL ? last + 1 : err->field;
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        const char *given = value(ask, fields[i].option);
+        if (given == NULL || strcmp(fields[i].field, last) != 0)
+            continue;
+        if (strstr(err->message, given) != NULL)
+            amp_error_set(&said, err->code, err->field, "--%s: %.400s", fields[i].option, err->message);
+        else
+            amp_error_set(&said, err->code, err->field, "--%s %.60s: %.400s", fields[i].option, given, err->message);
+        amp_error_hint(&said, "%s", err->hint);
+        said.retry_after_ms = err->retry_after_ms;
+        break;
+    }
+    return cli_fail(&ask->cli, &said, NULL);
+}
+
 /* ---- again and again ------------------------------------------------------------------------------------- */
 
 static int on_made(void *ctx, const Amp__EnvReply *reply)
@@ -117,6 +141,7 @@ int ask_schedule(struct ask *ask)
     submit.agent = (char *)ask->agent;
     submit.skill = (char *)ask->skill;
     submit.key = (char *)ask->key;
+    submit.retry = (char *)ask->retry;
     submit.request = &task;
     not_before.unix_ms = when->at.unix_ms;
     until.unix_ms = when->until_unix_ms;
@@ -134,5 +159,7 @@ int ask_schedule(struct ask *ask)
     command.schedule = &schedule;
     request.verb_case = AMP__ENV_REQUEST__VERB_SCHEDULE;
     request.schedule = &command;
-    return cli_request(&ask->cli, &request, on_made, ask);
+    struct amp_error err = {0};
+    int status = cli_ask_env(&ask->cli, &request, on_made, ask, &err);
+    return err.code == AMP_OK ? status : ask_fail(ask, &err);
 }

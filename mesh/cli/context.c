@@ -99,11 +99,14 @@ void cli_done(struct cli *cli)
 
 int cli_fail(const struct cli *cli, const struct amp_error *err, const Amp__Error *wire)
 {
+    struct amp_error said = *err;
     (void)output_is_lost();
+    if ((err->code == AMP_INVALID || err->code == AMP_MALFORMED) && err->hint[0] == '\0')
+        amp_error_hint(&said, "amesh help %s", cli->command->name);
     if (cli->is_json)
-        error_print_json(stderr, err, wire);
+        error_print_json(stderr, &said, wire);
     else
-        error_print(stderr, &cli->err, err, wire);
+        error_print(stderr, &cli->err, &said, wire);
     return amp_code_info(err->code)->exit;
 }
 

@@ -35,7 +35,7 @@ const char *error_default_hint(enum amp_code code)
     case AMP_INSTANCE_LOST:
         return "amesh show AGENT for its instances";
     case AMP_NOT_FOUND:
-        return "look at how it is written";
+        return "check the name: what is there is listed by amesh ls, task ls, schedule ls, inbox and kv ls";
     case AMP_RUNNING:
         return "amesh down, or another AMESH_HOME";
     case AMP_INPUT_REQUIRED:
@@ -44,6 +44,8 @@ const char *error_default_hint(enum amp_code code)
     case AMP_REJECTED:
     case AMP_CANCELED:
         return "amesh task show ID for what happened";
+    case AMP_FRAMES_LOST:
+        return "amesh task show ID has what the environment heard of it; with --durable nothing gets lost";
     case AMP_ATTEMPTS:
         return "amesh task show ID for what happened; amesh task retry ID once that is mended";
     case AMP_NO_SIDECAR:

@@ -38,6 +38,8 @@ static int read_scope(struct kv *kv)
 static int read_key(struct kv *kv)
 {
     kv->request.key = (char *)kv->cli.args->rest[0];
+    if (kv->request.key != NULL && kv->request.key[0] == '\0')
+        return cli_usage(&kv->cli, "the key is empty");
     if (kv->request.key != NULL && strlen(kv->request.key) > AMP_KV_KEY_MAX)
         return cli_usage(&kv->cli, "a key has at most %u bytes", AMP_KV_KEY_MAX);
     return 0;

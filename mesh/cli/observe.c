@@ -17,6 +17,7 @@ const struct command observe_commands[] = {
      .operands = "[AGENT]",
      .summary = "print the events of all tasks, or of an agent's tasks, while they happen",
      .details = "With --json one JSON line per event: an A2A StreamResponse with seq, time, agent, instance, taskId and contextId beside it.\n\n"
+                "No event is shown twice. When the bus was away stderr says so, once; events that are missing from a task that was seen before are named, history has them.\n\n"
                 "Examples:\n  amesh tap\n  amesh tap up --count 10 --json",
      .options = tap_options,
      .run = observe_run_tap,

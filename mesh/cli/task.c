@@ -123,6 +123,11 @@ static int on_list(void *ctx, const Amp__EnvReply *reply)
     return list->has_more ? CLI_ENOUGH : 0;
 }
 
+static bool is_filtered(const Amp__TaskQuery *query)
+{
+    return query->agent != NULL || query->context_id != NULL || query->parent != NULL || query->has_state || query->open || query->dead;
+}
+
 static void print_list(struct list *list)
 {
     if (list->cli.is_json) {
@@ -135,7 +140,7 @@ static void print_list(struct list *list)
         return;
     }
     if (list->shown == 0)
-        fprintf(stderr, "no tasks%s\n", list->total == 0 ? ". Ask something: amesh ask AGENT TEXT" : " of this kind");
+        fprintf(stderr, "no tasks%s\n", list->total == 0 && !is_filtered(&list->query) ? ". Ask something: amesh ask AGENT TEXT" : " of this kind");
     else
         print_table_write(stdout, &list->cli.out, &list->table, 1);
     if (list->has_more && list->since_unix_ms > 0)

@@ -247,7 +247,7 @@ static enum amp_code parse_since(const char *text, int64_t *ret, struct amp_erro
         *ret = clock_unix_ms() - options.retain_age_ms;
         return AMP_OK;
     }
-    amp_error_set(reterr, AMP_INVALID, "since", "\"%s\" is neither a moment nor a time ago", text);
+    amp_error_set(reterr, AMP_INVALID, "since", "--since: \"%s\" is neither a moment nor a time ago", text);
     amp_error_hint(reterr, "such as 2026-12-01T00:00:00Z, 7d, 12h");
     return AMP_INVALID;
 }

@@ -290,6 +290,13 @@ void env_refuse_journal(struct env *env, const char *reply, enum amp_encoding en
 /* With why the journal could not be read just now. */
 void env_refuse_unread(struct env *env, const char *reply, enum amp_encoding encoding);
 void env_refuse_code(const struct ask *ask, enum amp_code code, const char *field, const char *text);
+/* "there is no such <what>: <name>", and where to look for those that there are. */
+struct env_missing {
+    enum amp_code code;
+    const char *field, *what, *hint; /* hint may be NULL */
+};
+void env_refuse_missing(const struct ask *ask, const struct env_missing *missing, const char *name);
+void env_refuse_no_task(const struct ask *ask, const char *id);
 /* AMP_TOO_LARGE, AMP_NO_BUS, AMP_OVERLOADED as bus_publish. */
 AMP_MUST_USE enum amp_code env_publish(struct env *env, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope);
 size_t env_payload_max(const struct env *env);
@@ -569,6 +576,8 @@ struct env {
     struct retain retain;
     struct inbox_entry *inbox, *inbox_first, *inbox_last; /* questions: by id; the open ones, oldest first */
     uint32_t n_questions;     /* of them */
+    uint64_t n_asked;                 /* the order of questions that are asked in the same millisecond */
+    int64_t began_ms, deaf_from_unix_ms; /* the start, and when the environment before was there last */
     struct delivery *deliveries; /* answers on their way to attempts */
     struct passed *passed; /* control messages on their way */
     uint32_t n_passed;

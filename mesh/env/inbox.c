@@ -18,6 +18,8 @@
 #include <string.h>
 
 #define DELIVER_AGAIN_MS 1000u
+#define CATCH_UP_MS 10000 /* what was asked while no environment was there is heard within that, after its start */
+#define DEAF_MS 2000 /* what it was about to hear when it was killed counts as well */
 
 struct delivery { /* what became of a question, on its way to the attempt */
     struct delivery *prev, *next;
@@ -300,6 +302,13 @@ static cJSON *metadata_of(struct env *env, struct amp_bytes body)
     return metadata ? cJSON_ParseWithLength((const char *)metadata->text.data, metadata->text.len) : NULL;
 }
 
+/* By our clock when we hear it; of what was asked while nobody listened, by the clock of whoever asked, as far as that can be. */
+static int64_t asked_at(const struct env *env, int64_t time_unix_ms, int64_t now_unix_ms)
+{
+    bool is_late = loop_now_ms(env->loop) - env->began_ms < CATCH_UP_MS;
+    return is_late && time_unix_ms >= env->deaf_from_unix_ms - DEAF_MS && time_unix_ms < now_unix_ms ? time_unix_ms : now_unix_ms;
+}
+
 static bool take_asked(struct etask *task, const cJSON *asked, int64_t time_unix_ms)
 {
     int64_t expires_unix_ms = 0;
@@ -308,9 +317,11 @@ static bool take_asked(struct etask *task, const cJSON *asked, int64_t time_unix
         return false; /* not as this version has it: history has it as it is, and an answer is passed on */
     struct question_event event = {.kind = QUESTION_EV_ASKED, .id = text_of(asked, "id"), .form = form, .now_unix_ms = clock_unix_ms()};
     event.is_turn = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(asked, "turn"));
+    event.asked_unix_ms = asked_at(task->env, time_unix_ms, event.now_unix_ms);
+    event.order = ++task->env->n_asked;
     /* How long it has counts, not when it ends by another host's clock. */
     if (amp_time_parse(text_of(asked, "expiresAt"), &expires_unix_ms) == AMP_OK && expires_unix_ms > 0)
-        event.expires_unix_ms = event.now_unix_ms + (expires_unix_ms > time_unix_ms ? expires_unix_ms - time_unix_ms : 0);
+        event.expires_unix_ms = event.asked_unix_ms + (expires_unix_ms > time_unix_ms ? expires_unix_ms - time_unix_ms : 0);
     run(task, &event);
     cJSON_Delete(form);
     return true;

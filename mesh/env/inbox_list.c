@@ -47,7 +47,7 @@ static void unlist(struct env *env, struct inbox_entry *entry)
 static void list(struct env *env, struct inbox_entry *entry)
 {
     struct inbox_entry *at = env->inbox_last;
-    while (at && at->question->asked_unix_ms > entry->question->asked_unix_ms)
+    while (at && question_is_older(entry->question, at->question))
         at = at->prev;
     entry->prev = at;
     entry->next = at ? at->next : env->inbox_first;
@@ -165,6 +165,8 @@ static bool on_row(void *ctx, const struct journal_row *row)
         return true;
     struct inbox *inbox = inbox_of(task);
     struct question *question = question_load(&inbox->questions, row->body, loop_now_ms(env->loop), clock_unix_ms());
+    if (question && question->order > env->n_asked)
+        env->n_asked = question->order;
     if (question)
         inbox_index(task, question);
     return true;
@@ -183,6 +185,8 @@ static void load(struct rows *rows, const char *prefix)
 void inbox_load(struct env *env)
 {
     struct rows rows = {.env = env};
+    env->deaf_from_unix_ms = journal_lived_unix_ms(env->journal);
+    env->began_ms = loop_now_ms(env->loop);
     load(&rows, "");
 }
 
@@ -353,7 +357,7 @@ static void list_one(struct list_page *page, const char *id)
         return;
     }
     if ((!task || task->is_ended) && !entry) {
-        env_refuse_code(page->ask, AMP_NOT_FOUND, "id", "there is no open task and no open question of this id");
+        env_refuse_missing(page->ask, &(struct env_missing){AMP_NOT_FOUND, "id", "open task and no such open question", "amesh inbox"}, id);
         return;
     }
     bool is_cut = entry && !page_add(page, entry);

@@ -83,6 +83,8 @@ static void answer_entries(const struct ask *ask, struct entries *entries)
     }
 }
 
+static const struct env_missing no_key = {AMP_NOT_FOUND, "key", "key", "amesh kv ls, of the same --context, --agent or --shared"};
+
 static void read_keys(const struct ask *ask, const Amp__Kv *kv, const char *owner)
 {
     struct env *env = ask->env;
@@ -95,7 +97,7 @@ static void read_keys(const struct ask *ask, const Amp__Kv *kv, const char *owne
     if (code != AMP_OK && code != AMP_NOT_FOUND)
         env_refuse_unread(env, ask->reply, ask->encoding);
     else if (!is_list && entries.count == 0)
-        env_refuse_code(ask, AMP_NOT_FOUND, "key", "there is no such key");
+        env_refuse_missing(ask, &no_key, kv->key);
     else
         answer_entries(ask, &entries);
 }
@@ -178,6 +180,17 @@ static enum amp_code write_key(const struct ask *ask, const Amp__Kv *kv, const c
     return code;
 }
 
+static void refuse_version(const struct ask *ask, const Amp__Kv *kv, uint32_t version)
+{
+    struct amp_error err = {0};
+    if (version)
+        amp_error_set(&err, AMP_CONFLICT, "ifVersion", "key %s has version %u now, not %u", kv->key, version, kv->if_version);
+    else
+        amp_error_set(&err, AMP_CONFLICT, "ifVersion", "key %s is not there (that is version 0), it has no version %u", kv->key, kv->if_version);
+    amp_error_hint(&err, "read it again (amesh kv get --json has value and version), then write with that version");
+    env_refuse(ask->env, ask->reply, ask->encoding, &err);
+}
+
 /* May it be changed now? Answers if not. */
 static bool may_change(const struct ask *ask, const Amp__Kv *kv, const char *owner, uint32_t version)
 {
@@ -187,9 +200,9 @@ static bool may_change(const struct ask *ask, const Amp__Kv *kv, const char *own
     if (journal_failure(env->journal))
         env_refuse_journal(env, ask->reply, ask->encoding);
     else if (kv->has_if_version && kv->if_version != version)
-        env_refuse_code(ask, AMP_CONFLICT, "ifVersion", version ? "the key has another version now" : "the key is not there");
+        refuse_version(ask, kv, version);
     else if (kv->op == AMP__KV_OP__KV_DELETE && version == 0)
-        env_refuse_code(ask, AMP_NOT_FOUND, "key", "there is no such key");
+        env_refuse_missing(ask, &no_key, kv->key);
     else if (is_new && journal_count_keys(env->journal, scopes[kv->scope], owner, &keys) != AMP_OK)
         env_refuse_unread(env, ask->reply, ask->encoding);
     else if (is_new && keys >= ENV_KV_KEYS_MAX)

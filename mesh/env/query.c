@@ -109,7 +109,7 @@ static void query_page(const struct ask *ask, const Amp__TaskQuery *wanted, bool
     if (journal_tasks(ask->env->journal, &query, add_row, &page, &total, &err) != AMP_OK) {
         env_refuse(ask->env, ask->reply, ask->encoding, &err);
     } else if (is_history && total == 0) {
-        env_refuse_code(ask, AMP_NOT_FOUND, "contextId", "there is no task in this context");
+        env_refuse_missing(ask, &(struct env_missing){AMP_NOT_FOUND, "contextId", "conversation", "amesh task show ID names the context of a task"}, wanted->context_id ? wanted->context_id : "");
     } else if (page.n_records == 0 && page.unreadable[0]) {
         amp_error_set(&err, AMP_JOURNAL, "", "the record of task %s cannot be read, or is too large to be", page.unreadable);
         env_refuse(ask->env, ask->reply, ask->encoding, &err);
@@ -248,7 +248,7 @@ void query_get(const struct ask *ask)
     if (journal_tasks(env->journal, &query, on_found, &found, NULL, &err) != AMP_OK)
         env_refuse(env, ask->reply, ask->encoding, &err);
     else if (!found.is_known)
-        env_refuse_code(ask, AMP_NO_SUCH_TASK, "id", NULL); /* one that is not written down was not accepted */
+        env_refuse_no_task(ask, query.task); /* one that is not written down was not accepted */
     else if (!found.record)
         env_refuse_code(ask, AMP_JOURNAL, "", "the record of the task cannot be read, or is too large to be");
     else

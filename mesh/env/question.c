@@ -34,6 +34,11 @@ struct question *question_find(const struct questions *questions, const char *id
     return question;
 }
 
+bool question_is_older(const struct question *a, const struct question *b)
+{
+    return a->asked_unix_ms != b->asked_unix_ms ? a->asked_unix_ms < b->asked_unix_ms : a->order < b->order;
+}
+
 const char *question_prompt(const struct question *question)
 {
     const char *prompt = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(question->form, "prompt"));
@@ -162,7 +167,8 @@ static void ask_new(struct step *step)
         return;
     }
     struct question *question = append(questions, event->id, cJSON_Duplicate(event->form, true));
-    question->asked_unix_ms = event->now_unix_ms;
+    question->asked_unix_ms = event->asked_unix_ms ? event->asked_unix_ms : event->now_unix_ms;
+    question->order = event->order;
     question->attempt = questions->attempt;
     question->is_turn = event->is_turn;
     question->is_asked = question->is_changed = true;
@@ -389,6 +395,8 @@ char *question_save(const struct question *question)
     cJSON_AddItemToObject(json, "form", cJSON_Duplicate(question->form, true));
     cJSON_AddNumberToObject(json, "attempt", question->attempt);
     cJSON_AddNumberToObject(json, "askedMs", (double)question->asked_unix_ms);
+    if (question->order)
+        cJSON_AddNumberToObject(json, "order", (double)question->order);
     if (question->expires_unix_ms)
         cJSON_AddNumberToObject(json, "expiresMs", (double)question->expires_unix_ms);
     if (question->is_turn)
@@ -426,6 +434,22 @@ static enum question_state state_of(const char *name)
     return QUESTION_WITHDRAWN;
 }
 
+/* The last one goes before those that are younger: rows come in the order of their keys. */
+static void place(struct questions *questions, struct question *question)
+{
+    struct question *at = question->prev;
+    while (at && question_is_older(question, at))
+        at = at->prev;
+    if (at == question->prev)
+        return;
+    questions->last = question->prev;
+    questions->last->next = NULL;
+    question->prev = at;
+    question->next = at ? at->next : questions->first;
+    question->next->prev = question;
+    *(at ? &at->next : &questions->first) = question;
+}
+
 struct question *question_load(struct questions *questions, struct amp_bytes json, int64_t now_ms, int64_t now_unix_ms)
 {
     cJSON *row = cJSON_ParseWithLength((const char *)json.data, json.len);
@@ -441,6 +465,8 @@ struct question *question_load(struct questions *questions, struct amp_bytes jso
     questions->n_open += question->state == QUESTION_OPEN;
     question->attempt = (uint32_t)number_of(row, "attempt");
     question->asked_unix_ms = number_of(row, "askedMs");
+    question->order = (uint64_t)number_of(row, "order");
+    place(questions, question);
     question->expires_unix_ms = number_of(row, "expiresMs");
     question->is_turn = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(row, "turn"));
     question->has_row = true;

@@ -29,6 +29,7 @@ struct question {
     size_t answer_len;
     char by[AMP_NAME_MAX + 1];
     int64_t asked_unix_ms, expires_unix_ms; /* expires: 0: never */
+    uint64_t order;               /* of those that were asked in the same millisecond */
     int64_t due_at, withdraw_at;  /* QUESTION_NEVER */
     uint32_t seq;                 /* the event that ended it: told to the attempt when that is committed */
     size_t bytes;
@@ -60,6 +61,8 @@ struct question_event {
     const struct cJSON *form; /* ASKED: checked by form_copy; borrowed */
     bool is_turn, is_expired;
     int64_t now_unix_ms, expires_unix_ms;
+    int64_t asked_unix_ms;    /* ASKED: when, if that was before now; 0: now */
+    uint64_t order;           /* ASKED: more than of any that was asked before */
     uint32_t attempt;
     struct question *question; /* ANSWER */
     struct amp_bytes answer;   /* ANSWER: packed Amp__Answer */
@@ -90,10 +93,12 @@ struct question *question_find(const struct questions *questions, const char *id
 AMP_MUST_USE enum amp_code question_pick(const struct questions *questions, const char *id, struct question **ret, struct amp_error *reterr);
 /* One that the attempt waits for, other than `but`; NULL: it works. */
 const struct question *questions_asked(const struct questions *questions, const struct question *but);
+/* Was `a` asked before `b`? */
+bool question_is_older(const struct question *a, const struct question *b);
 const char *question_prompt(const struct question *question);
 /* As a row of the journal: JSON, the caller's (free). */
 char *question_save(const struct question *question);
-/* And back: appended, not indexed. NULL: it is none. now_ms and now_unix_ms are the same moment. */
+/* And back: behind those that are older, not indexed. NULL: it is none. now_ms and now_unix_ms are the same moment. */
 struct question *question_load(struct questions *questions, struct amp_bytes json, int64_t now_ms, int64_t now_unix_ms);
 /* Those that are gone and have no row any more. */
 void questions_sweep(struct questions *questions);

@@ -104,7 +104,7 @@ enum amp_code quota_rule(struct quota *quota, const char *text, struct amp_error
         memcpy(rule.sender, text, len);
     rule.limits = limits_of(quota, rule.sender);
     if ((strcmp(rule.sender, "*") != 0 && !amp_id_is_valid(rule.sender)) || !take_limits(equals + 1, &rule.limits)) {
-        amp_error_set(reterr, AMP_INVALID, "quota", "\"%.100s\" is not a quota", text);
+        amp_error_set(reterr, AMP_INVALID, "quota", "--quota: \"%.100s\" is none", text);
         amp_error_hint(reterr, "SENDER=RATE/s,OPEN,BYTES, such as ci=200/s,5000,64M; \"-\" leaves one as it is, \"*\" is everybody else");
         return AMP_INVALID;
     }
@@ -207,7 +207,8 @@ enum amp_code quota_check(struct quota *quota, const char *name, uint64_t bytes,
         return refuse(sender, ends_now(sender, now_ms), now_ms, err);
     }
     if (sender->bytes + bytes > limits->bytes && sender->open > 0 && !SEEDED_BUG("bytes-unkept")) {
-        amp_error_set(err, AMP_QUOTA, "", "the open requests of %s are %llu bytes, and may be %llu", name, (unsigned long long)sender->bytes, (unsigned long long)limits->bytes);
+        amp_error_set(err, AMP_QUOTA, "", "the open requests of %s are %llu bytes; with this one of %llu they would be more than the %llu that may be", name,
+                      (unsigned long long)sender->bytes, (unsigned long long)bytes, (unsigned long long)limits->bytes);
         quota->n_refused++;
         return refuse(sender, ends_now(sender, now_ms), now_ms, err);
     }

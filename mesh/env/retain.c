@@ -99,12 +99,12 @@ static bool parse_bytes(const char *text, uint64_t *ret)
 enum amp_code env_retain_parse(struct env_options *options, const char *age, const char *bytes, struct amp_error *reterr)
 {
     if (age && !parse_age(age, &options->retain_age_ms)) {
-        amp_error_set(reterr, AMP_INVALID, "retain-age", "\"%s\" is no age", age);
+        amp_error_set(reterr, AMP_INVALID, "retain-age", "--retain-age: \"%s\" is no age", age);
         amp_error_hint(reterr, "such as 30d, 12h");
         return AMP_INVALID;
     }
     if (bytes && !parse_bytes(bytes, &options->retain_bytes)) {
-        amp_error_set(reterr, AMP_INVALID, "retain-bytes", "\"%s\" is no size", bytes);
+        amp_error_set(reterr, AMP_INVALID, "retain-bytes", "--retain-bytes: \"%s\" is no size", bytes);
         amp_error_hint(reterr, "such as 500M, 10G");
         return AMP_INVALID;
     }

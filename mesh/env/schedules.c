@@ -49,6 +49,8 @@ static enum amp_code read_rule(const Amp__Schedule *given, struct schedule_entry
         return AMP_OK;
     enum amp_code code = zone_open(given->zone, &entry->zone, reterr);
     rule->zone = entry->zone;
+    if (code != AMP_OK && reterr)
+        snprintf(reterr->field, sizeof reterr->field, "schedule.zone");
     return code == AMP_OK ? cron_parse(given->cron, &rule->cron, reterr) : code;
 }
 

@@ -290,7 +290,7 @@ void schedules_verb(const struct ask *ask)
     struct schedule_entry *entry = command->id ? schedules_find(ask->env, command->id) : NULL;
     bool needs_entry = command->op != AMP__SCHEDULE_OP__SCHEDULE_ADD && command->op != AMP__SCHEDULE_OP__SCHEDULE_LIST;
     if (needs_entry && !entry) {
-        env_refuse_code(ask, AMP_NOT_FOUND, "id", "there is no such schedule");
+        env_refuse_missing(ask, &(struct env_missing){AMP_NOT_FOUND, "id", "schedule", "amesh schedule ls"}, command->id ? command->id : "");
         return;
     }
     switch (command->op) {

@@ -341,6 +341,7 @@ void submit_verb(const struct ask *ask)
 /* ---- once more ------------------------------------------------------------------------------------------------------------- */
 
 struct ended { /* the task that is to be tried again */
+    const char *id;
     struct amp_arena *arena;
     bool is_known, is_open, is_durable;
     Amp__TaskState state;
@@ -361,7 +362,7 @@ static bool on_ended(void *ctx, const struct journal_row *row)
 static enum amp_code check_ended(const struct ended *ended, struct amp_error *err)
 {
     if (!ended->is_known)
-        return amp_error_set(err, AMP_NO_SUCH_TASK, "id", "there is no such task");
+        return amp_error_set(err, AMP_NO_SUCH_TASK, "id", "there is no such task: %s", ended->id);
     if (!ended->is_durable || !ended->submit) {
         amp_error_set(err, AMP_UNSUPPORTED, "id", "what was asked of a direct task is not kept: it cannot be tried again");
         amp_error_hint(err, "ask again; --durable keeps it");
@@ -402,7 +403,7 @@ void submit_retry_verb(const struct ask *ask)
 {
     struct env *env = ask->env;
     const char *id = ask->request->retry->id;
-    struct ended ended = {.arena = &env->arena};
+    struct ended ended = {.id = id, .arena = &env->arena};
     struct journal_query query = {.task = id, .limit = 1};
     struct amp_error err = {0};
     uint8_t digest[DIGEST_SIZE] = {0};

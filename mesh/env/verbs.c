@@ -180,6 +180,20 @@ void env_refuse_code(const struct ask *ask, enum amp_code code, const char *fiel
     env_refuse(ask->env, ask->reply, ask->encoding, &err);
 }
 
+void env_refuse_missing(const struct ask *ask, const struct env_missing *missing, const char *name)
+{
+    struct amp_error err = {0};
+    amp_error_set(&err, missing->code, missing->field, "there is no such %s: %s", missing->what, name);
+    if (missing->hint)
+        amp_error_hint(&err, "%s", missing->hint);
+    env_refuse(ask->env, ask->reply, ask->encoding, &err);
+}
+
+void env_refuse_no_task(const struct ask *ask, const char *id)
+{
+    env_refuse_missing(ask, &(struct env_missing){AMP_NO_SUCH_TASK, "id", "task", NULL}, id);
+}
+
 /* The sender stands in the subject, where the server's permissions guard it; what the envelope says must agree. */
 static enum amp_code check_ask(const struct amp_subject *subject, const Amp__Envelope *envelope, struct amp_error *err)
 {

@@ -357,7 +357,7 @@ void watch_verb(const struct ask *ask)
         return;
     }
     if (!found.watcher) {
-        env_refuse_code(ask, AMP_NO_SUCH_TASK, "id", NULL);
+        env_refuse_no_task(ask, ask->request->watch->id);
         return;
     }
     (void)send_keepalive(found.watcher); /* says at once that the watch stands */

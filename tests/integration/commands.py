@@ -252,6 +252,20 @@ def hints(mesh):
     late = mesh.run("answer", question, "red")
     check(late.status == 8 and "amesh inbox" in late.err, "a second answer: what else waits", late.status, late.err)
     mesh.run("task", "cancel", task).ok()
+    never = mesh.run("ask", "--durable", "--retry", "never", "frail", "x")
+    check("--retry never" in never.err and "retrying" not in never.err, "the same for one task only", never.err)
+    taken = mesh.run("ask", "--durable", "-v", "upper", "x").ok()
+    check("taken by upper i-" in taken.err, "who took it, also of a durable task", taken.err)
+    mesh.run("kv", "put", "--shared", "versioned", "1").ok()
+    for command, status, words in ((("task", "show", "t-nope"), 4, ("t-nope", "amesh task ls")), (("task", "cancel", "t-nope"), 4, ("t-nope",)), (("task", "watch", "t-nope"), 4, ("t-nope",)),
+                                   (("task", "retry", "t-nope"), 4, ("t-nope",)), (("answer", "q-nope", "x"), 4, ("q-nope", "amesh inbox")), (("schedule", "rm", "s-nope"), 4, ("s-nope", "amesh schedule ls")),
+                                   (("history", "c-nope"), 4, ("c-nope",)), (("kv", "get", "--shared", "nope"), 4, ("nope", "amesh kv ls")), (("kv", "put", "--shared", "", "x"), 2, ("the key is empty",)),
+                                   (("kv", "put", "--shared", "versioned", "2", "--if-version", "7"), 8, ("versioned", "version 1", "kv get --json")),
+                                   (("ask", "--every", "500ms", "upper", "x"), 2, ("--every 500ms", "1000 ms", "amesh help ask")), (("ask", "--at", "2020-01-01T00:00:00Z", "upper", "x"), 2, ("--at", "in the past", "+90s")),
+                                   (("ask", "--every", "5s", "--no-wait", "upper", "x"), 2, ("--no-wait", "--overlap")), (("ask", "--retry", "never", "upper", "x"), 2, ("--retry", "--durable")),
+                                   (("ask", "--cron", "@daily", "--tz", "No/Where", "upper", "x"), 2, ("--tz", "No/Where")), (("ask", "--file", "/nope", "upper"), 4, ("/nope", "can read"))):
+        r = mesh.run(*command)
+        check(r.status == status and all(word in r.err for word in words), f"{command}: what, where and what to do", r.status, r.err)
 
 
 def interrupted(mesh):

@@ -345,6 +345,32 @@ def killed_behind_the_answer(mesh):
     check(mesh.done(task) == "said kept", "and gives it to the next attempt")
 
 
+def oldest_first(mesh):
+    """Also after a restart, also of those that were asked at once, and of those that were asked while the environment was away."""
+    gates = [os.path.join(mesh.home, f"gate{n}") for n in range(4)]
+    waiting = [mesh.submit("py", "gate " + gates[n]) for n in (3, 2, 1, 0)]
+    until(lambda: sum(1 for line in open(mesh.log) if line.startswith("waits ")) == 4, "they work", 20)
+    task = mesh.submit("py", "flood")
+    before = mesh.asked(task, 64)
+    mesh.kill(mesh.up)
+    for n, gate in enumerate(gates):
+        open(gate, "w").close()
+        until(lambda: sum(1 for line in open(mesh.log) if line.startswith("asks ")) == n + 1, "asked", 20)
+        over = time.monotonic() + 1
+        until(lambda: time.monotonic() > over, "a moment")
+    mesh.start_env()
+    check([q["id"] for q in mesh.asked(task, 64)] == [q["id"] for q in before], "in the order of before", [q["prompt"] for q in mesh.inbox(task)], [q["prompt"] for q in before])
+    late = until(lambda: [q["prompt"] for q in mesh.inbox() if q["prompt"] in gates][3:] and mesh.inbox(), "those of the meantime are there too", 20)
+    check([q["prompt"] for q in late if q["prompt"] in gates] == gates, "oldest first", [(q["prompt"], q["askedAt"]) for q in late if q["prompt"] in gates])
+    check([q["askedAt"] for q in late] == sorted(q["askedAt"] for q in late), "by the times that they show", late)
+    for q in late:
+        if q["prompt"] in gates:
+            mesh.run("answer", q["id"], "x").ok()
+    mesh.run("task", "cancel", task).ok()
+    for each in waiting:
+        mesh.done(each)
+
+
 def server_killed(mesh):
     task = mesh.submit("py", "one")
     [q] = mesh.asked(task)
@@ -456,6 +482,7 @@ def main():
             ("kill -9 of the sidecar: an answer is taken while nobody is there", sidecar_killed),
             ("kill -9 of the environment: questions and answers are there again", env_killed),
             ("kill -9 of the environment right behind an accepted answer loses nothing", killed_behind_the_answer),
+            ("oldest first, also after a restart of the environment", oldest_first),
             ("kill -9 of the bus: the question goes on", server_killed),
             ("kill -9 of everything: the question goes on", all_killed),
             ("a question expires while the environment is dead", expiry_goes_on),

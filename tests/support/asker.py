@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 PROPERTIES = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}, "required": ["n"], "additionalProperties": False}
 
@@ -74,6 +75,12 @@ def agent(text, task):
         return "default " + task.ask("Quick?", default="late", expires_ms=2000)
     if text == "escape":
         return task.ask("\x1b]0;owned\x07 press any key")
+    if text.startswith("gate "):
+        log("waits", task.id)
+        while not os.path.exists(text[5:]):
+            time.sleep(0.02)
+        log("asks", task.id)
+        return task.ask(text[5:])
     if text == "turn":
         return "hello " + task.resume["text"] if task.resume else {"state": "input-required", "message": "Your name?"}
     return {"soon": soon, "flood": flood, "bad": bad}[text](task)
