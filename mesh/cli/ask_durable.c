@@ -1,4 +1,5 @@
 /* amesh ask through the environment: submit or answer, then watch. */
+#include <cjson/cJSON.h>
 #include <string.h>
 
 #include "base/envcall.h"
@@ -51,6 +52,36 @@ static void print_final(struct ask *ask)
     int status = cli_ask_env(&ask->cli, &request, print_record, NULL, &err);
     if (err.code != AMP_OK || status != 0)
         answer_print_task(&ask->answer, ask->parent, NULL);
+}
+
+/* The record has it: {"amp/attempts":[{"agent":…,"instance":…}]}. */
+static int tell_taken(void *ctx, const Amp__EnvReply *reply)
+{
+    struct ask *ask = ctx;
+    const Amp__Json *metadata = reply->n_tasks > 0 ? reply->tasks[0]->task->metadata : NULL;
+    cJSON *json = NULL;
+    if (metadata == NULL || amp_json_parse((struct amp_bytes){.data = metadata->text.data, .len = metadata->text.len}, &json, NULL) != AMP_OK)
+        return 0;
+    const cJSON *attempts = cJSON_GetObjectItemCaseSensitive(json, "amp/attempts");
+    const cJSON *last = cJSON_GetArrayItem(attempts, cJSON_GetArraySize(attempts) - 1);
+    const char *agent = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(last, "agent"));
+    const char *instance = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(last, "instance"));
+    if (agent != NULL && instance != NULL)
+        answer_taken(&ask->answer, agent, instance);
+    cJSON_Delete(json);
+    return 0;
+}
+
+/* It was over before it could be watched. */
+static void find_taken(struct ask *ask)
+{
+    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    struct amp_error err = {0};
+    query.id = ask->task_id;
+    request.verb_case = AMP__ENV_REQUEST__VERB_GET;
+    request.get = &query;
+    (void)cli_ask_env(&ask->cli, &request, tell_taken, ask, &err); /* nothing is told without an answer */
 }
 
 /* ---- what it waits for ----------------------------------------------------------------------------------- */
@@ -124,6 +155,8 @@ static void watch(struct ask *ask)
     loop_timer_set(ask->look, ask->look_ms);
     loop_run(ask->cli.loop);
     loop_timer_stop(ask->look);
+    if (ask->is_verbose && ask->is_ended && ask->answer.taken == 0)
+        find_taken(ask);
     bool is_asked = ask->is_left && ask->status == amp_code_info(AMP_INPUT_REQUIRED)->exit;
     if (ask->form == ANSWER_JSON && (ask->is_ended || is_asked))
         print_final(ask);
