@@ -348,6 +348,8 @@ def killed_behind_the_answer(mesh):
 def oldest_first(mesh):
     """Also after a restart, also of those that were asked at once, and of those that were asked while the environment was away."""
     gates = [os.path.join(mesh.home, f"gate{n}") for n in range(4)]
+    for gate in gates:
+        os.mkfifo(gate)
     waiting = [mesh.submit("py", "gate " + gates[n]) for n in (3, 2, 1, 0)]
     until(lambda: sum(1 for line in open(mesh.log) if line.startswith("waits ")) == 4, "they work", 20)
     task = mesh.submit("py", "flood")
