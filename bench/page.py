@@ -47,11 +47,11 @@ def storm_table(rows):
     lines = []
     for row in rows:
         best = row["ideal"]
-        lines.append([f"**{row['variant']}, {row['load']} %**", "ideal, computed", "", "", "", f"{best['p50_ms']:.1f}", f"{best['p99_ms']:.0f}", "1.00", "{:.2f} – {:.2f}".format(*best["spread"])])
+        lines.append([f"**{row['variant']}, {row['load']} %**", "ideal, computed", "", "", "", f"{best['p50_ms']:.1f}", f"{best['p99_ms']:.0f}", "1.00", "{:.2f} – {:.2f}".format(*best["spread"]), "0", "0"])
         for kind, r in row["kinds"].items():
             lines.append(["", kind, r["lost"], r["failed"], r["twice"], f"{r['p50_ms']:.1f}", f"{r['p99_ms']:.0f}", f"**{r['ratio']:.2f}**" if kind == "mesh" else f"{r['ratio']:.2f}",
-                          f"{min(r['ratios']):.2f} – {max(r['ratios']):.2f}"])
-    return markdown(["", "", "lost", "failed", "twice", "p50 ms", "p99 ms", "p99 ÷ ideal", "of the rounds"], lines)
+                          f"{min(r['ratios']):.2f} – {max(r['ratios']):.2f}", f"{r['idle_ms']:.2f}", f"{100 * r['overtaken']:.0f} %"])
+    return markdown(["", "", "lost", "failed", "twice", "p50 ms", "p99 ms", "p99 ÷ ideal", "of the rounds", "idle ms/task", "overtaken"], lines)
 
 
 def storm_distributions(rows):

@@ -144,6 +144,7 @@ static inline void storm_write(const struct storm *storm, const char *path)
 
 struct storm_agent {
     int log_fd;
+    int64_t start_ns; /* of the trace, once a task has said so */
     int64_t slow_from_ns, slow_factor, busy_from_ns, busy_until_ns;
 };
 
@@ -166,21 +167,22 @@ static inline void storm_agent_init(struct storm_agent *agent, char **args)
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
 }
 
-/* One write: it stands in the file also if this process is killed in the next moment. */
+/* What happened to a task, and when: b (busy, not taken), s (begun), c (cancelled), d (done). One write: it stands in the file also if this process is killed in the next moment. */
 static inline void storm_log(const struct storm_agent *agent, char what, size_t id)
 {
-    char line[40];
-    int len = snprintf(line, sizeof line, "%c %zu\n", what, id);
+    char line[64];
+    int len = snprintf(line, sizeof line, "%c %zu %ld\n", what, id, measure_now_ns() - agent->start_ns);
     if (write(agent->log_fd, line, (size_t)len) != len)
         perror("log");
 }
 
 /* When the task is done; 0: this agent is busy and does not take it; -1: it is none of ours. */
-static inline int64_t storm_begin(const struct storm_agent *agent, const char *text, size_t *ret_id)
+static inline int64_t storm_begin(struct storm_agent *agent, const char *text, size_t *ret_id)
 {
     int64_t service_ns, start_ns, now = measure_now_ns();
     if (sscanf(text, "%zu %ld %ld", ret_id, &service_ns, &start_ns) != 3)
         return -1;
+    agent->start_ns = start_ns;
     if (now - start_ns >= agent->busy_from_ns && now - start_ns < agent->busy_until_ns) {
         storm_log(agent, 'b', *ret_id);
         return 0;

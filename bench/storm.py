@@ -29,15 +29,18 @@ def number(ns):
 class Run:
     """One variant at one load with one scheduler, once."""
 
-    def __init__(self, mesh, folder, trace_path, who):
-        self.mesh, self.folder, self.trace_path, self.who = mesh, folder, trace_path, who
+    def __init__(self, mesh, folder, trace, who):
+        self.mesh, self.folder, self.trace, self.who = mesh, folder, trace, who
+        self.trace_path = os.path.join(folder, "trace")
+        with open(self.trace_path, "w") as f:
+            f.writelines(f"{at} {caller} {service}\n" for at, caller, service in trace)
         self.result = os.path.join(folder, "result")
-        self.instances, self.logs, self.over = {}, [], threading.Event()
+        self.instances, self.logs, self.over = {}, {}, threading.Event()
 
     def agent_args(self, i):
         role = self.who[i]
         log = os.path.join(self.folder, f"log{i}")
-        self.logs.append(log)
+        self.logs[i] = log
         return [log, number(role.slow_from), str(traces.SLOW_FACTOR), number(role.busy_from), number(role.busy_until)]
 
     def happen(self, start_ns):
@@ -75,7 +78,33 @@ class Run:
         finally:
             for instance in self.instances.values():
                 instance.stop()
-        return count(self.result, self.logs, said)
+        return self.count(said)
+
+
+    def agents_logs(self):
+        """→ {instance: [(ns, what, task)]}"""
+        logs = {}
+        for i, path in self.logs.items():
+            if os.path.exists(path):
+                with open(path) as f:
+                    logs[i] = [(int(ns), what, int(task)) for what, task, ns in map(str.split, f)]
+        return logs
+
+    def count(self, said):
+        """What became of the tasks that count, by the callers and by the agents' own logs."""
+        with open(self.result) as f:
+            rows = [line.split() for line in f][WARM:]
+        logs = self.agents_logs()
+        times = {what: collections.Counter(n for log in logs.values() for _, w, n in log if w == what and n >= WARM) for what in "sd"}
+        ms = sorted(int(ns) / 1e6 for state, ns, _ in rows if state == "d")
+        check(ms, "no task was completed", *said[:10])
+        return {
+            "lost": sum(state == "l" for state, _, _ in rows), "failed": sum(state == "f" for state, _, _ in rows), "twice": sum(n > 1 for n in times["d"].values()),
+            "begun_again": sum(n > 1 for n in times["s"].values()), "retries": sum(int(r) for _, _, r in rows),
+            "idle_ms": traces.idle_ms(self.trace, self.who, {i: [e for e in log if e[1] in "sd"] for i, log in logs.items()}, WARM) if logs else 0,
+            "overtaken": traces.overtaken(self.trace, logs, WARM),
+            "p50_ms": traces.quantile(ms, 0.5), "p99_ms": traces.quantile(ms, 0.99), "ms": ms, "said": said[:3],
+        }
 
 
 class OnMesh(Run):
@@ -129,7 +158,7 @@ class Slept(Run):
     def execute(self):
         who = [",".join(number(at) for at in (r.slow_from, r.busy_from, r.busy_until, r.killed_at, r.joined_at)) for r in self.who.values()]
         self.program = ["storm_ideal", self.trace_path, self.result, str(traces.SLOW_FACTOR), *who]
-        return count(self.result, [], self.callers())
+        return self.count(self.callers())
 
     def happen(self, _):
         pass
@@ -143,27 +172,6 @@ def children(pid):
         return [int(x) for x in f.read().split()]
 
 
-def count(result, logs, said):
-    """What became of the tasks that count, by the callers and by the agents' own logs."""
-    with open(result) as f:
-        rows = [line.split() for line in f][WARM:]
-    started, done = collections.Counter(), collections.Counter()
-    for log in logs:
-        if os.path.exists(log):
-            with open(log) as f:
-                for line in f:
-                    what, task = line.split()
-                    if int(task) >= WARM:
-                        (done if what == "d" else started if what == "s" else collections.Counter())[task] += 1
-    ms = sorted(int(ns) / 1e6 for state, ns, _ in rows if state == "d")
-    check(ms, "no task was completed", *said[:10])
-    return {
-        "lost": sum(state == "l" for state, _, _ in rows), "failed": sum(state == "f" for state, _, _ in rows), "twice": sum(n > 1 for n in done.values()),
-        "begun_again": sum(n > 1 for n in started.values()), "retries": sum(int(r) for _, _, r in rows),
-        "p50_ms": traces.quantile(ms, 0.5), "p99_ms": traces.quantile(ms, 0.99), "ms": ms, "said": said[:3],
-    }
-
-
 def curve(ms):
     """A distribution in a few numbers: its quantiles, denser towards the end."""
     return [[q, round(traces.quantile(ms, q), 2)] for q in [i / 50 for i in range(45)] + [1 - 10 ** (-1 - i / 10) for i in range(26)]]
@@ -173,15 +181,12 @@ def one_round(variant, load, rows):
     trace = traces.make(COUNT + WARM, load / 100)
     who = traces.roles(variant, trace[-1][0])
     kinds = [k for k in os.environ.get("KINDS", ",".join(KINDS)).split(",")]
-    with Mesh() as mesh, tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "trace")
-        with open(path, "w") as f:
-            f.writelines(f"{at} {caller} {service}\n" for at, caller, service in trace)
+    with Mesh() as mesh:
         for k in range(traces.CALLERS if "mesh" in kinds else 0):
             mesh.agent(f"caller{k}", "--mode", "dial", "--sock", os.path.join(mesh.home, f"caller{k}.sock"), "--", PROGRAM + "echo_agent")
         for kind in kinds:
             with tempfile.TemporaryDirectory() as own:
-                rows.setdefault(kind, []).append({**KINDS[kind](mesh, own, path, who).execute(), "machine_load": os.getloadavg()[0]})
+                rows.setdefault(kind, []).append({**KINDS[kind](mesh, own, trace, who).execute(), "machine_load": os.getloadavg()[0]})
 
 
 def summary(rows, best):
@@ -189,7 +194,7 @@ def summary(rows, best):
     middle = sorted(rows, key=lambda r: r["p99_ms"])[len(rows) // 2]
     return {
         **{k: max(r[k] for r in rows) for k in ("lost", "failed", "twice", "begun_again")}, "p50_ms": statistics.median(r["p50_ms"] for r in rows),
-        "p99_ms": statistics.median(r["p99_ms"] for r in rows), "ratio": statistics.median(ratios), "ratios": ratios, "curve": curve(middle["ms"]),
+        "p99_ms": statistics.median(r["p99_ms"] for r in rows), **{k: statistics.median(r[k] for r in rows) for k in ("idle_ms", "overtaken")}, "ratio": statistics.median(ratios), "ratios": ratios, "curve": curve(middle["ms"]),
         "retries": middle["retries"], "machine_load": [r["machine_load"] for r in rows], "said": [s for r in rows for s in r["said"]][:3],
     }
 
@@ -205,11 +210,11 @@ def summaries(rows):
 
 
 def show(variant, load, best, results):
-    lines = [["ideal, computed", "", "", "", f"{best['p50_ms']:.1f}", f"{best['p99_ms']:.1f}", "1.00", "{:.2f}–{:.2f}".format(*best["spread"]), ""]]
+    lines = [["ideal, computed", "", "", "", f"{best['p50_ms']:.1f}", f"{best['p99_ms']:.1f}", "1.00", "{:.2f}–{:.2f}".format(*best["spread"]), "0", "0", ""]]
     for kind, r in results.items():
         lines.append([kind, r["lost"], r["failed"], r["twice"], f"{r['p50_ms']:.1f}", f"{r['p99_ms']:.1f}", f"{r['ratio']:.2f}", f"{min(r['ratios']):.2f}–{max(r['ratios']):.2f}",
-                      f"{statistics.median(r['machine_load']):.1f}"])
-    table(f"storm, {variant} at {load} %: {traces.TELL[variant]}", ["", "lost", "failed", "twice", "p50 ms", "p99 ms", "p99 ÷ ideal", "of the rounds", "machine's load"], lines)
+                      f"{r['idle_ms']:.2f}", f"{100 * r['overtaken']:.0f} %", f"{statistics.median(r['machine_load']):.1f}"])
+    table(f"storm, {variant} at {load} %: {traces.TELL[variant]}", ["", "lost", "failed", "twice", "p50 ms", "p99 ms", "p99 ÷ ideal", "of the rounds", "idle ms/task", "overtaken", "machine's load"], lines)
     for kind, r in results.items():
         for line in r["said"]:
             print(f"  {kind}: {line[:300]}")

@@ -6,7 +6,7 @@
 
 static void on_task(struct amesh_task *task, void *ctx)
 {
-    const struct storm_agent *agent = ctx;
+    struct storm_agent *agent = ctx;
     size_t id;
     int64_t until_ns = storm_begin(agent, task->text, &id);
     if (until_ns <= 0) {

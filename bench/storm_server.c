@@ -16,7 +16,7 @@ static void must(natsStatus status, const char *what)
 static void on_request(natsConnection *nc, natsSubscription *sub, natsMsg *msg, void *ctx)
 {
     (void)sub;
-    const struct storm_agent *agent = ctx;
+    struct storm_agent *agent = ctx;
     char text[128];
     size_t id;
     snprintf(text, sizeof text, "%.*s", natsMsg_GetDataLength(msg), natsMsg_GetData(msg));

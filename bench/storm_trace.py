@@ -115,3 +115,46 @@ def ideal(trace, who, warm):
     p99s = [quantile(ms, 0.99) for ms in runs]
     middle = IDEAL_DRAWS // 2
     return {"p50_ms": statistics.median(quantile(ms, 0.5) for ms in runs), "p99_ms": p99s[middle], "spread": [p99s[0] / p99s[middle], p99s[-1] / p99s[middle]], "ms": runs[middle]}
+
+
+def idle_ms(trace, who, log, warm):
+    """How long instances that could have worked stood idle while tasks waited, in ms per task; the ideal has 0. log: {instance: [(ns, "s" or "d", task)]}."""
+    steps = [(at, "waits", None, n) for n, (at, _, _) in enumerate(trace)]
+    for i, role in who.items():
+        steps += [(at, "begins" if what == "s" else "ends", i, n) for at, what, n in log.get(i, [])]
+        steps += [(at, what, i, None) for what, at in (("joins", role.joined_at), ("dies", role.killed_at), ("naps", role.busy_from), ("wakes", role.busy_until)) if at < NEVER]
+    waiting, able, works, naps, lost_ns, last = set(), set(), {}, set(), 0, 0
+    from_ns = trace[warm][0]
+    for at, what, i, n in sorted(steps, key=lambda s: s[0]):
+        free = sum(1 for k in able if k not in works and k not in naps)
+        lost_ns += max(0, at - max(last, from_ns)) * min(free, len(waiting))
+        last = at
+        if what in ("waits", "begins"):
+            (waiting.add if what == "waits" else waiting.discard)(n)
+        if what == "begins":
+            works[i] = n
+        elif what == "ends" or (what == "dies" and i in works):
+            gone = works.pop(i, None)
+            if what == "dies":
+                waiting.add(gone)
+        if what in ("joins", "dies"):
+            (able.add if what == "joins" else able.discard)(i)
+        elif what in ("naps", "wakes"):
+            (naps.add if what == "naps" else naps.discard)(i)
+    return lost_ns / 1e6 / (len(trace) - warm)
+
+
+def overtaken(trace, log, warm):
+    """The share of tasks that began later than one that came after them (by more than a millisecond); a FIFO queue has 0."""
+    began = {}
+    for at, what, n in sorted(e for events in log.values() for e in events):
+        if what == "s":
+            began.setdefault(n, at)
+    order = sorted(n for n in began if n >= warm)
+    earliest, count, later = NEVER, 0, len(order)
+    for n in reversed(order):
+        while later > 0 and trace[order[later - 1]][0] > trace[n][0] + 1e6:
+            later -= 1
+            earliest = min(earliest, began[order[later]])
+        count += earliest < began[n]
+    return count / max(1, len(order))

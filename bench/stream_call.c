@@ -8,9 +8,9 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define SLOW 4
-#define SLOW_RATE 500
-#define FAST_RATE 5000
+#define SLOW 4u
+#define SLOW_RATE 500u
+#define FAST_RATE 5000u
 #define PHASES 4
 
 struct reader {
