@@ -104,7 +104,7 @@ enum amp_code quota_rule(struct quota *quota, const char *text, struct amp_error
         memcpy(rule.sender, text, len);
     rule.limits = limits_of(quota, rule.sender);
     if ((strcmp(rule.sender, "*") != 0 && !amp_id_is_valid(rule.sender)) || !take_limits(equals + 1, &rule.limits)) {
-        amp_error_set(reterr, AMP_INVALID, "quota", "--quota: \"%.100s\" is none", text);
+        amp_error_set(reterr, AMP_INVALID, "quota", "--quota: \"%.100s\" is not a quota", text);
         amp_error_hint(reterr, "SENDER=RATE/s,OPEN,BYTES, such as ci=200/s,5000,64M; \"-\" leaves one as it is, \"*\" is everybody else");
         return AMP_INVALID;
     }
