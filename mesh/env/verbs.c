@@ -312,6 +312,8 @@ void verbs_done(struct env *env)
 
 static bool reads_tasks(const Amp__EnvRequest *request)
 {
+    if (SEEDED_BUG("early-schedule") && request->verb_case == AMP__ENV_REQUEST__VERB_SCHEDULE)
+        return false; /* which alone would hold its answer back */
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
         if (verbs[i].verb == request->verb_case)
             return verbs[i].reads_tasks;
