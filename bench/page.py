@@ -11,7 +11,7 @@ import plot
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGE = os.path.join(TOP, "docs/performance.md")
 PLOTS = "performance"  # beside the page
-STORM_NAMES = [("ideal slept", "ideal"), ("mesh", "mesh"), ("least outstanding", "second"), ("queue group", "third")]
+STORM_NAMES = [("ideal slept", "ideal"), ("mesh", "mesh"), ("mesh before", "fourth"), ("least outstanding", "second"), ("queue group", "third")]
 MAIN_LOAD = 80
 
 
@@ -147,6 +147,56 @@ def join(data):
     return markdown([f"{data['joins']} joins, {data['callers']} callers", "p50 ms", "p99 ms", "max ms"], [[r["what"], *(f"{x:.2f}" for x in r["ms"])] for r in data["rows"]]) + "\n\n" + ran_on(data)
 
 
+# ---- what was aimed at ------------------------------------------------------------------------------------------
+
+# what, results, (results → value), format, aim, (value → is it reached)
+AIMS = [
+    ("storm, {} at {} %: p99 ÷ ideal".format(*case), "storm", lambda d, case=case: in_storm(d, *case)["ratio"], "{:.2f}", f"≤ {most:.2f}", lambda v, most=most: round(v, 2) <= most)
+    for case, most in {("calm", 80): 1.05, ("calm", 90): 1.08, ("slow", 80): 1.10, ("storm", 80): 1.20}.items()
+] + [
+    ("storm, all variants: lost or failed", "storm", lambda d: sum(in_kinds(r, "lost") + in_kinds(r, "failed") for r in d["rows"]), "{}", "0", lambda v: v == 0),
+    ("storm, all variants: done twice", "storm", lambda d: sum(in_kinds(r, "twice") for r in d["rows"]), "{}", "0", lambda v: v == 0),
+    ("call through two sidecars, pinned: p50 − nats.c", "call", lambda d: in_call(d, 1, "mesh (two sidecars)", "p50_us") - in_call(d, 1, "nats.c", "p50_us"), "{:.0f} µs", "≤ 40 µs", lambda v: v <= 40),
+    ("64 calls in flight, pinned: rate ÷ that of two pipes", "call", lambda d: in_call(d, 64, "mesh (two sidecars)", "rate") / in_call(d, 64, "sockets through two pipes", "rate"), "{:.2f}", "≥ 0.60", lambda v: v >= 0.6),
+    ("stream by hand: rate with credit ÷ without", "stream", lambda d: in_stream(d, "by hand on the bus, credit"), "{:.2f}", "≥ 0.70", lambda v: v >= 0.7),
+    ("stream through two sidecars: rate ÷ by hand without credit", "stream", lambda d: in_stream(d, "mesh (two sidecars)"), "{:.2f}", "≥ 0.70", lambda v: v >= 0.7),
+    ("a stopped reader: records lost", "stream", lambda d: d["stopped"]["lost"], "{}", "0", lambda v: v == 0),
+    ("a stopped reader: the others' p99 − alone", "stream", lambda d: max(r["added_us"] for r in d["stopped"]["rows"]) / 1e3, "{:+.2f} ms", "≤ +1 ms", lambda v: v <= 1),
+    ("joined → callable by everybody: p99", "join", lambda d: d["rows"][2]["ms"][1], "{:.1f} ms", "≤ 10 ms", lambda v: v <= 10),
+    ("durable submit, one client: p50", "submit", lambda d: d["rows"][0]["p50_us"] / 1e3, "{:.2f} ms", "< 1 ms", lambda v: v < 1),
+    ("durable submit, 64 in flight", "submit", lambda d: d["rows"][1]["rate"], "{:,.0f}/s", "≥ 20,000/s", lambda v: v >= 20000),
+    ("agent killed → running elsewhere: p99", "failover", lambda d: float(quantiles(d["rows"][1]["ms"])[1]), "{:.1f} ms", "≤ 50 ms", lambda v: v <= 50),
+    ("environment killed, 100,000 tasks open → a submit is accepted: median", "restart", lambda d: int(d["rows"][-1][1]), "{} ms", "< 1,000 ms", lambda v: v < 1000),
+]
+
+
+def in_storm(data, variant, load):
+    return next(r for r in data["rows"] if (r["variant"], r["load"]) == (variant, load))["kinds"]["mesh"]
+
+
+def in_kinds(row, key):
+    return row["kinds"]["mesh"][key]
+
+
+def in_call(data, window, kind, key):
+    return next(r for r in data["rows"] if r["mode"] == "pinned" and r["window"] == window and r.get("kind") == kind)[key]
+
+
+def in_stream(data, kind):
+    return next(r for r in data["throughput"] if r["kind"] == kind)["ratio"]
+
+
+def aims(results):
+    rows = []
+    for what, name, value_of, form, aim, is_reached in AIMS:
+        try:
+            value = value_of(results[name])
+        except (KeyError, StopIteration):
+            continue  # not measured
+        rows.append([what, form.format(value), aim, "reached" if is_reached(value) else "**not reached**"])
+    return markdown(["", "measured", "aim", ""], rows) if rows else "Nothing has been measured yet: `make bench`."
+
+
 SECTIONS = {"storm": storm, "call": call, "stream": stream, "join": join, "submit": submit, "stampede": stampede, "start": start, "restart": restart, "failover": failover}
 
 
@@ -162,14 +212,20 @@ def fill(page, name, text):
 def main():
     with open(PAGE) as f:
         page = f.read()
+    results = {}
     for name, section in SECTIONS.items():
         path = os.path.join(TOP, f"build/bench/{name}.json")
         if os.path.exists(path):
             with open(path) as f:
-                page = fill(page, name, section(json.load(f)))
+                results[name] = json.load(f)
+            page = fill(page, name, section(results[name]))
             print(f"{name}: written")
         else:
             print(f"{name}: left as it is, there is no build/bench/{name}.json (make bench ONLY={name})")
+    if len(results) == len(SECTIONS):
+        page = fill(page, "aims", aims(results))
+    else:
+        print("aims: left as it is, it needs all of them")
     with open(PAGE, "w") as f:
         f.write(page)
 

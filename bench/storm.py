@@ -1,5 +1,6 @@
 """make bench ONLY=storm: how close the mesh comes to one queue with n servers, beside plain NATS in the same run. Method: bench/README.md."""
 import collections
+import contextlib
 import os
 import signal
 import statistics
@@ -18,6 +19,7 @@ WARM = min(400, COUNT // 5)
 LOADS = [int(x) for x in os.environ.get("LOADS", "50,80,90").split(",")]
 CALM_ONLY = {50, 90} if "LOADS" not in os.environ else set()  # without being asked the other variants run at 80 % only
 VARIANTS = [v for v in os.environ.get("VARIANTS", ",".join(traces.VARIANTS)).split(",")]
+BEFORE = os.environ.get("BEFORE")  # another version's build folder, to be measured in the same rounds
 GIVE_UP_S = 300
 
 
@@ -123,6 +125,29 @@ class OnMesh(Run):
             instance.wait_line("ready ")
 
 
+class Older(Mesh):
+    """The same mesh of another version."""
+
+    def spawn(self, *args, **_):
+        process = Process([os.path.join(BEFORE, "amesh"), *args], self.env, "amesh of before")
+        self.processes.append(process)
+        return process
+
+
+class OnMeshBefore(OnMesh):
+    """Another version, with an environment of its own."""
+
+    def __init__(self, _, *args):
+        self.own = Older().__enter__()
+        start_callers(self.own)
+        super().__init__(self.own, *args)
+
+    def execute(self):
+        with contextlib.ExitStack() as stack:
+            stack.push(self.own)
+            return super().execute()
+
+
 class OnNats(Run):
     """A queue group; each responder has a queue of its own."""
 
@@ -164,7 +189,12 @@ class Slept(Run):
         pass
 
 
-KINDS = {"ideal slept": Slept, "mesh": OnMesh, "least outstanding": OnNatsLeast, "queue group": OnNats}
+KINDS = {"ideal slept": Slept, "mesh": OnMesh, **({"mesh before": OnMeshBefore} if BEFORE else {}), "least outstanding": OnNatsLeast, "queue group": OnNats}
+
+
+def start_callers(mesh):
+    for k in range(traces.CALLERS):
+        mesh.agent(f"caller{k}", "--mode", "dial", "--sock", os.path.join(mesh.home, f"caller{k}.sock"), "--", PROGRAM + "echo_agent")
 
 
 def children(pid):
@@ -182,8 +212,8 @@ def one_round(variant, load, rows):
     who = traces.roles(variant, trace[-1][0])
     kinds = [k for k in os.environ.get("KINDS", ",".join(KINDS)).split(",")]
     with Mesh() as mesh:
-        for k in range(traces.CALLERS if "mesh" in kinds else 0):
-            mesh.agent(f"caller{k}", "--mode", "dial", "--sock", os.path.join(mesh.home, f"caller{k}.sock"), "--", PROGRAM + "echo_agent")
+        if "mesh" in kinds:
+            start_callers(mesh)
         for kind in kinds:
             with tempfile.TemporaryDirectory() as own:
                 rows.setdefault(kind, []).append({**KINDS[kind](mesh, own, trace, who).execute(), "machine_load": os.getloadavg()[0]})
