@@ -7,6 +7,7 @@ import statistics
 import sys
 
 import plot
+import storm_trace as traces
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGE = os.path.join(TOP, "docs/performance.md")
@@ -47,11 +48,11 @@ def storm_table(rows):
     lines = []
     for row in rows:
         best = row["ideal"]
-        lines.append([f"**{row['variant']}, {row['load']} %**", "ideal, computed", "", "", "", f"{best['p50_ms']:.1f}", f"{best['p99_ms']:.0f}", "1.00", "{:.2f} – {:.2f}".format(*best["spread"]), "0", "0"])
+        lines.append([f"**{row['variant']}, {row['load']} %**", "ideal, computed", "", "", "", f"{best['p50_ms']:.1f}", f"{best['p99_ms']:.0f}", "1.00", "{:.2f} – {:.2f}".format(*best["spread"]), "0", "0", "0"])
         for kind, r in row["kinds"].items():
             lines.append(["", kind, r["lost"], r["failed"], r["twice"], f"{r['p50_ms']:.1f}", f"{r['p99_ms']:.0f}", f"**{r['ratio']:.2f}**" if kind == "mesh" else f"{r['ratio']:.2f}",
-                          f"{min(r['ratios']):.2f} – {max(r['ratios']):.2f}", f"{r['idle_ms']:.2f}", f"{100 * r['overtaken']:.0f} %"])
-    return markdown(["", "", "lost", "failed", "twice", "p50 ms", "p99 ms", "p99 ÷ ideal", "of the rounds", "idle ms/task", "overtaken"], lines)
+                          f"{min(r['ratios']):.2f} – {max(r['ratios']):.2f}", f"{r['idle_ms']:.2f}", f"{r['hand_over_ms']:.2f}", f"{100 * r['overtaken']:.0f} %"])
+    return markdown(["", "", "lost", "failed", "twice", "p50 ms", "p99 ms", "p99 ÷ ideal", "of the rounds", "idle ms/task", "hand-over ms", "overtaken"], lines)
 
 
 def storm_distributions(rows):
@@ -80,6 +81,14 @@ def storm_loads(rows):
     return picture("storm-load", plot.panels(charts, names, "p99 by the ideal's, against load"), "p99 ÷ the ideal's p99 against load") if charts else ""
 
 
+def hand_overs(data):
+    """What a hand-over may cost: computed, from the same traces."""
+    costs = (0.1, 0.2, 0.3, 0.5, 0.8, 1.0)
+    cases = [(v, load) for v, load in (("calm", 80), ("calm", 90), ("slow", 80), ("storm", 80)) if any((r["variant"], r["load"]) == (v, load) for r in data["rows"])]
+    lines = [[f"{v}, {load} %", *(f"{traces.with_hand_over(data['tasks'], data['warm'], v, load, ms):.2f}" for ms in costs)] for v, load in cases]
+    return markdown(["p99 ÷ ideal, if a hand-over cost", *(f"{ms} ms" for ms in costs)], lines) if cases else ""
+
+
 def storm(data):
     rows = data["rows"]
     main = [r for r in rows if r["load"] == MAIN_LOAD] or rows
@@ -87,7 +96,7 @@ def storm(data):
     dots = picture("storm-ratio", plot.dots(ratios, names_in(rows), "p99 ÷ p99 of the ideal queue (1 is the best there can be)", "p99 by the ideal's, per variant"), "p99 ÷ the ideal's p99, per variant")
     tells = "\n".join(f"- **{v}**: {t}" for v, t in dict((r["variant"], r["tells"]) for r in rows).items())
     head = f"{data['tasks']:,} tasks after {data['warm']} of warm-up, {data['callers']} callers, {data['servers']} instances with one slot each, mean {data['mean_ms']:.0f} ms, cv {data['cv']}, seed {data['seed']}."
-    return "\n\n".join(x for x in (head, tells, dots, storm_loads(rows), storm_distributions(main), storm_table(rows), ran_on(data)) if x)
+    return "\n\n".join(x for x in (head, tells, dots, storm_loads(rows), storm_distributions(main), storm_table(rows), hand_overs(data), ran_on(data)) if x)
 
 
 # ---- the others -------------------------------------------------------------------------------------------------

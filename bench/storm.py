@@ -98,12 +98,13 @@ class Run:
             rows = [line.split() for line in f][WARM:]
         logs = self.agents_logs()
         times = {what: collections.Counter(n for log in logs.values() for _, w, n in log if w == what and n >= WARM) for what in "sd"}
+        idle_ms, gaps = traces.idleness(self.trace, self.who, {i: [e for e in log if e[1] in "sd"] for i, log in logs.items()}, WARM) if logs else (0, [])
         ms = sorted(int(ns) / 1e6 for state, ns, _ in rows if state == "d")
         check(ms, "no task was completed", *said[:10])
         return {
             "lost": sum(state == "l" for state, _, _ in rows), "failed": sum(state == "f" for state, _, _ in rows), "twice": sum(n > 1 for n in times["d"].values()),
             "begun_again": sum(n > 1 for n in times["s"].values()), "retries": sum(int(r) for _, _, r in rows),
-            "idle_ms": traces.idle_ms(self.trace, self.who, {i: [e for e in log if e[1] in "sd"] for i, log in logs.items()}, WARM) if logs else 0,
+            "idle_ms": idle_ms, "hand_over_ms": traces.quantile(gaps, 0.5) if gaps else 0, "hand_overs": len(gaps),
             "overtaken": traces.overtaken(self.trace, logs, WARM),
             "p50_ms": traces.quantile(ms, 0.5), "p99_ms": traces.quantile(ms, 0.99), "ms": ms, "said": said[:3],
         }
@@ -224,7 +225,7 @@ def summary(rows, best):
     middle = sorted(rows, key=lambda r: r["p99_ms"])[len(rows) // 2]
     return {
         **{k: max(r[k] for r in rows) for k in ("lost", "failed", "twice", "begun_again")}, "p50_ms": statistics.median(r["p50_ms"] for r in rows),
-        "p99_ms": statistics.median(r["p99_ms"] for r in rows), **{k: statistics.median(r[k] for r in rows) for k in ("idle_ms", "overtaken")}, "ratio": statistics.median(ratios), "ratios": ratios, "curve": curve(middle["ms"]),
+        "p99_ms": statistics.median(r["p99_ms"] for r in rows), **{k: statistics.median(r[k] for r in rows) for k in ("idle_ms", "hand_over_ms", "overtaken")}, "ratio": statistics.median(ratios), "ratios": ratios, "curve": curve(middle["ms"]),
         "retries": middle["retries"], "machine_load": [r["machine_load"] for r in rows], "said": [s for r in rows for s in r["said"]][:3],
     }
 
@@ -240,11 +241,11 @@ def summaries(rows):
 
 
 def show(variant, load, best, results):
-    lines = [["ideal, computed", "", "", "", f"{best['p50_ms']:.1f}", f"{best['p99_ms']:.1f}", "1.00", "{:.2f}–{:.2f}".format(*best["spread"]), "0", "0", ""]]
+    lines = [["ideal, computed", "", "", "", f"{best['p50_ms']:.1f}", f"{best['p99_ms']:.1f}", "1.00", "{:.2f}–{:.2f}".format(*best["spread"]), "0", "0", "0", ""]]
     for kind, r in results.items():
         lines.append([kind, r["lost"], r["failed"], r["twice"], f"{r['p50_ms']:.1f}", f"{r['p99_ms']:.1f}", f"{r['ratio']:.2f}", f"{min(r['ratios']):.2f}–{max(r['ratios']):.2f}",
-                      f"{r['idle_ms']:.2f}", f"{100 * r['overtaken']:.0f} %", f"{statistics.median(r['machine_load']):.1f}"])
-    table(f"storm, {variant} at {load} %: {traces.TELL[variant]}", ["", "lost", "failed", "twice", "p50 ms", "p99 ms", "p99 ÷ ideal", "of the rounds", "idle ms/task", "overtaken", "machine's load"], lines)
+                      f"{r['idle_ms']:.2f}", f"{r['hand_over_ms']:.2f}", f"{100 * r['overtaken']:.0f} %", f"{statistics.median(r['machine_load']):.1f}"])
+    table(f"storm, {variant} at {load} %: {traces.TELL[variant]}", ["", "lost", "failed", "twice", "p50 ms", "p99 ms", "p99 ÷ ideal", "of the rounds", "idle ms/task", "hand-over ms", "overtaken", "machine's load"], lines)
     for kind, r in results.items():
         for line in r["said"]:
             print(f"  {kind}: {line[:300]}")

@@ -117,31 +117,39 @@ def ideal(trace, who, warm):
     return {"p50_ms": statistics.median(quantile(ms, 0.5) for ms in runs), "p99_ms": p99s[middle], "spread": [p99s[0] / p99s[middle], p99s[-1] / p99s[middle]], "ms": runs[middle]}
 
 
-def idle_ms(trace, who, log, warm):
-    """How long instances that could have worked stood idle while tasks waited, in ms per task; the ideal has 0. log: {instance: [(ns, "s" or "d", task)]}."""
+def idleness(trace, who, log, warm):
+    """→ how long instances that could have worked stood idle while tasks waited, in ms per task, and what lay between two tasks of an instance when another one waited already as the first one ended, in
+    ms, sorted. The ideal has 0 and nothing but 0. log: {instance: [(ns, "s" or "d", task)]}."""
     steps = [(at, "waits", None, n) for n, (at, _, _) in enumerate(trace)]
     for i, role in who.items():
         steps += [(at, "begins" if what == "s" else "ends", i, n) for at, what, n in log.get(i, [])]
         steps += [(at, what, i, None) for what, at in (("joins", role.joined_at), ("dies", role.killed_at), ("naps", role.busy_from), ("wakes", role.busy_until)) if at < NEVER]
-    waiting, able, works, naps, lost_ns, last = set(), set(), {}, set(), 0, 0
+    waiting, able, works, naps, ended, gaps, lost_ns, last = set(), set(), {}, set(), {}, [], 0, 0
     from_ns = trace[warm][0]
     for at, what, i, n in sorted(steps, key=lambda s: s[0]):
-        free = sum(1 for k in able if k not in works and k not in naps)
-        lost_ns += max(0, at - max(last, from_ns)) * min(free, len(waiting))
+        lost_ns += max(0, at - max(last, from_ns)) * min(sum(1 for k in able if k not in works and k not in naps), len(waiting))
         last = at
-        if what in ("waits", "begins"):
-            (waiting.add if what == "waits" else waiting.discard)(n)
-        if what == "begins":
+        if what == "waits":
+            waiting.add(n)
+        elif what == "begins":
+            waiting.discard(n)
             works[i] = n
-        elif what == "ends" or (what == "dies" and i in works):
-            gone = works.pop(i, None)
-            if what == "dies":
-                waiting.add(gone)
-        if what in ("joins", "dies"):
-            (able.add if what == "joins" else able.discard)(i)
-        elif what in ("naps", "wakes"):
+            if i in ended and at >= from_ns:
+                gaps.append((at - ended[i]) / 1e6)
+            ended.pop(i, None)
+        elif what == "ends":
+            works.pop(i, None)
+            if waiting:
+                ended[i] = at
+        elif what == "dies":
+            waiting |= {works.pop(i)} if i in works else set()
+            able.discard(i)
+        elif what == "joins":
+            able.add(i)
+        else:
             (naps.add if what == "naps" else naps.discard)(i)
-    return lost_ns / 1e6 / (len(trace) - warm)
+            ended.pop(i, None)
+    return lost_ns / 1e6 / (len(trace) - warm), sorted(gaps)
 
 
 def overtaken(trace, log, warm):
@@ -158,3 +166,11 @@ def overtaken(trace, log, warm):
             earliest = min(earliest, began[order[later]])
         count += earliest < began[n]
     return count / max(1, len(order))
+
+
+def with_hand_over(count, warm, variant, load, ms):
+    """The ideal's p99 when `ms` lie between two tasks of an instance, by its p99 when nothing does."""
+    trace = make(count + warm, load / 100)
+    who = roles(variant, trace[-1][0])
+    slower = [(at, caller, service + int(ms * 1e6)) for at, caller, service in trace]
+    return ideal(slower, who, warm)["p99_ms"] / ideal(trace, who, warm)["p99_ms"]

@@ -42,9 +42,9 @@ def test_a_trace_has_the_load_it_is_asked_for():
 def test_idle_time_and_overtaking_are_counted():
     trace, who = [(0, 0, 10 * MS), (2 * MS, 0, 10 * MS), (4 * MS, 0, 10 * MS)], {0: ALWAYS}
     fifo = {0: [(0, "s", 0), (10 * MS, "d", 0), (10 * MS, "s", 1), (20 * MS, "d", 1), (20 * MS, "s", 2), (30 * MS, "d", 2)]}
-    check((traces.idle_ms(trace, who, fifo, 0), traces.overtaken(trace, fifo, 0)) == (0, 0), "FIFO has neither")
+    check((traces.idleness(trace, who, fifo, 0), traces.overtaken(trace, fifo, 0)) == ((0, [0, 0]), 0), "FIFO has neither")
     late = {0: [(0, "s", 0), (10 * MS, "d", 0), (13 * MS, "s", 2), (23 * MS, "d", 2), (23 * MS, "s", 1), (33 * MS, "d", 1)]}
-    check(abs(traces.idle_ms(trace, who, late, 0) - 1) < 1e-9, "3 ms of three tasks", traces.idle_ms(trace, who, late, 0))
+    check(traces.idleness(trace, who, late, 0) == (1, [0, 3]), "3 ms of three tasks, and between two of them", traces.idleness(trace, who, late, 0))
     check(abs(traces.overtaken(trace, late, 0) - 1 / 3) < 1e-9, "one of three")
 
 
