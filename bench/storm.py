@@ -61,12 +61,16 @@ class Run:
     def callers(self):
         """Runs the trace. → what its callers complained about."""
         program = Process([PROGRAM + self.program[0], *self.program[1:]], os.environ, self.program[0])
-        start_ns = int(program.wait_line("started ").split()[1])
-        happens = threading.Thread(target=self.happen, args=(start_ns,))
-        happens.start()
-        status = program.wait(GIVE_UP_S)
-        self.over.set()
-        happens.join()
+        try:
+            start_ns = int(program.wait_line("started ").split()[1])
+            happens = threading.Thread(target=self.happen, args=(start_ns,))
+            happens.start()
+            status = program.wait(GIVE_UP_S)
+            self.over.set()
+            happens.join()
+        finally:
+            self.over.set()
+            program.stop()
         check(status == 0, f"{self.program[0]} ended with {status}", *program.err[-10:])
         return program.err
 
