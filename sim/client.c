@@ -109,7 +109,7 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
 {
     struct job *job = ctx;
     job->asking = NULL;
-    job->n_unheard += err->code == AMP_NO_ENV || err->code == AMP_DEADLINE || err->code == AMP_NO_BUS;
+    job->n_unheard += err->code == AMP_NO_ENV || err->code == AMP_DEADLINE || err->code == AMP_NO_BUS || err->code == AMP_JOURNAL; /* a failed sync may have written it */
     if (err->code != AMP_OK || reply->n_tasks == 0) {
         world_trace("%s: %s is not accepted: %s", job->client->name, job->key, err->message);
         stat_add(err->code == AMP_JOURNAL ? STAT_journal_told : err->code == AMP_QUOTA ? STAT_quota_told : err->code == AMP_OVERLOADED ? STAT_overload_told : STAT_away_told, 1);
