@@ -199,8 +199,8 @@ static void on_due(void *ctx)
     if (task->lease.is_over || task->lease.report || SEEDED_BUG("endless-lease"))
         return;
     if (bus_was_ended(task->sidecar->bus) && !task->lease.is_stale && may_stay_alone(task, NO_BUS_MAX_MS))
-        rearm(task, wait_ms(task)); /* and asks as soon as the bus is back */
-    else if (quiet < ask_ms(task) && !task->lease.is_stale)
+        rearm(task, 0); /* and asks as soon as the bus is back */
+    else if (quiet < ask_ms(task) && !task->lease.is_stale && !task->lease.alone_ms)
         rearm(task, ask_ms(task) - quiet);
     else if (bus_is_up(task->sidecar->bus))
         report(task);
