@@ -15,6 +15,7 @@
 #define LATENCY_MOST_US 400u
 #define NOTICE_US 2500000      /* two pings without an answer */
 #define RETRY_MOST_MS 2000u
+#define FLUSH_US 500000        /* as BUS_FLUSH_MS */
 
 static struct {
     bool is_up;
@@ -412,9 +413,10 @@ void bus_kill(struct bus *bus, bool is_noticed)
         later(bus->link, is_noticed ? 300 : (int64_t)world_between(1, 10) * 1000000, on_forget);
 }
 
-static void lane_stall(struct lane *lane, int64_t for_us)
+int64_t bus_settled_us(const struct bus *bus)
 {
-    lane->stalled_until_us = world_now_us() + for_us;
+    int64_t now_us = world_now_us(), seen_us = bus->link ? bus->link->up.last_us + 1 : 0;
+    return seen_us < now_us + 1000 ? now_us + 1000 : seen_us > now_us + FLUSH_US ? now_us + FLUSH_US : seen_us;
 }
 
 /* One way is as bad as both: pings are not answered, whether they or their answers are lost. But what was said the other way arrives. */
@@ -431,9 +433,9 @@ void bus_stall(struct bus *bus, enum way way, uint32_t for_ms)
         for_us += 600000000; /* what is in it never arrives */
     }
     if (way != WAY_DOWN)
-        lane_stall(&link->up, for_us);
+        link->up.stalled_until_us = world_now_us() + for_us;
     if (way != WAY_UP)
-        lane_stall(&link->down, for_us);
+        link->down.stalled_until_us = world_now_us() + for_us;
 }
 
 void bus_freeze(struct bus *bus, uint32_t for_ms)
@@ -474,7 +476,6 @@ void server_stop(void)
 }
 
 void server_start(void) { server.is_up = true; }
-
 void server_end(void)
 {
     stream_forget();
@@ -523,7 +524,6 @@ void bus_free(struct bus *bus)
 }
 
 bool bus_is_up(const struct bus *bus) { return bus->link && !bus->is_dead; }
-
 bool bus_was_ended(const struct bus *bus) { return !bus->link && !bus->was_silent; }
 const struct bus_info *bus_info(const struct bus *bus) { return &bus->info; }
 

@@ -158,18 +158,37 @@ static const struct task *kept_of(const struct held *held)
     return NULL;
 }
 
-bool hold_all_told(void)
+/* Has its sidecar anything to tell of it yet, or to hear? Its agent may still be at work: one that hangs does not hear that it was over long ago. */
+static const struct task *open_of(const struct held *held)
+{
+    const struct task *task = kept_of(held);
+    return task && !task->lease.is_over ? task : NULL;
+}
+
+/* One that was superseded may be the holder again: with its environment died what that had not written down. */
+static void find_holders(void)
+{
+    struct hold *hold;
+    LIST_FOREACH(hold, &everywhere, entry) {
+        const struct etask *task = nodes.env && hold->superseded_us ? etask_find(nodes.env, task_id(hold->task)) : NULL;
+        if (task && task->call && task->epoch == epoch_of(hold))
+            hold->superseded_us = 0;
+    }
+}
+
+bool hold_look(void)
 {
     bool is_told = true;
+    find_holders();
     for (struct held *held = known; held < known + n_known; held++) {
-        if (!held->is_late || held->told_us)
+        if (held->told_us)
             continue;
         if (!sidecar_of(held))
             held->is_excused = true;
-        if (!kept_of(held))
+        if (!open_of(held))
             held->told_us = world_now_us();
         else
-            is_told = false;
+            is_told &= !held->is_late;
     }
     return is_told;
 }
@@ -177,10 +196,11 @@ bool hold_all_told(void)
 void hold_env_stops(void)
 {
     bool is_writing = journal_failure(nodes.env->journal) || journal_waiting(nodes.env->journal) > 0;
-    (void)hold_all_told();
+    (void)hold_look();
     for (struct held *held = known; held < known + n_known; held++) {
-        const struct task *kept = kept_of(held); /* with a report that may have come, and whose answer may come yet */
-        held->is_excused |= held->is_late && (held->told_us ? world_now_us() - held->told_us < KEPT_AFTER_US || is_writing : kept && kept->lease.report);
+        const struct task *open = open_of(held); /* with a report that may have come, and whose answer may come yet */
+        bool is_asking = open && open->lease.report && (held->is_late || open->lease.is_end_told);
+        held->is_excused |= held->told_us ? world_now_us() - held->told_us < KEPT_AFTER_US || is_writing : is_asking;
     }
 }
 

@@ -26,6 +26,6 @@ void hold_result(const struct hold *hold); /* it is about to say how it ended */
 /* One that works on a further attempt: where it hears controls, and its epoch. False: nobody does. */
 bool hold_pick(uint32_t chance, char ret_subject[AMP_SUBJECT_SIZE], uint64_t *ret_epoch);
 
-bool hold_all_told(void); /* has the environment heard of all that came too late? */
+bool hold_look(void); /* now and then: has the environment heard of all that came too late? */
 void hold_env_stops(void);
 void hold_check(const char *task, const char *attempts); /* what history says of them */

@@ -102,8 +102,22 @@ static void instance_is_down(void *ctx)
 }
 
 static void on_ready(void *ctx) {}
-static void on_gone(void *ctx) { instance_stop(ctx, true); }
-static void on_stopped(void *ctx, int status) { world_at(world_now_us() + 1000, NULL, on_gone, ctx); }
+
+static void on_gone(void *ctx)
+{
+    struct instance *instance = ctx;
+    if (instance->is_leaving) /* and was not killed on the way */
+        instance_stop(instance, true);
+}
+
+/* It leaves in good order: what it has said arrives. */
+static void on_stopped(void *ctx, int status)
+{
+    struct instance *instance = ctx;
+    instance->is_leaving = true;
+    world_at(bus_settled_us(instance->bus), NULL, on_gone, ctx);
+}
+
 
 void instance_start(void *ctx)
 {
@@ -131,7 +145,7 @@ void instance_stop(struct instance *instance, bool is_noticed)
         return;
     world_trace("sidecar %s of %s ends", sidecar_instance(instance->sidecar), instance->plan->agent);
     struct sidecar *sidecar = instance->sidecar;
-    instance->is_up = false;
+    instance->is_up = instance->is_leaving = false;
     instance->sidecar = NULL;
     instance->habits.hangs_until_us = 0;
     instance->habits.wants_death = false;

@@ -22,7 +22,7 @@ static bool has_settled(void) { return is_settled; }
 static void look(void *ctx)
 {
     struct journal_counts counts = {0};
-    bool are_told = hold_all_told();
+    bool are_told = hold_look();
     if (nodes.env && witness_has_quota())
         witness_count(nodes.env->journal);
     world_at(world_now_us() + LOOK_EVERY_US, NULL, look, NULL);

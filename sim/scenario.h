@@ -162,7 +162,7 @@ struct instance {
     struct amp_arena arena;
     Amp__AgentCard card;
     struct agent_habits habits;
-    bool is_up;
+    bool is_up, is_leaving;
 };
 
 struct nodes {

@@ -77,6 +77,7 @@ void server_stop(void); /* all connections are lost, subscriptions forgotten */
 void server_start(void);
 /* The client's process is gone: nothing it says or hears from now on. is_noticed: the server sees it at once, else after a while. */
 void bus_kill(struct bus *bus, bool is_noticed);
+int64_t bus_settled_us(const struct bus *bus); /* when the server has seen all that was said: who closes the connection in good order waits for that, for half a second at most */
 enum way { WAY_BOTH, WAY_UP, WAY_DOWN }; /* up: from the client to the server */
 /* Nothing passes that way for so long; after two seconds the client notices, the server some time later. */
 void bus_stall(struct bus *bus, enum way way, uint32_t for_ms);
