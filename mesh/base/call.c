@@ -197,6 +197,10 @@ enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_o
     amp_stream_init(&call->stream);
     call_fsm_init(&call->fsm, options->timeout_ms, options->is_impatient, seed_of(options->task_id, options->attempt), loop_now_ms(loop));
     call_fsm_lease(&call->fsm, options->lease_ms);
+    call->priority = options->priority;
+    if (options->may_queue && !options->instance) {
+        call_fsm_queue(&call->fsm);
+    }
     if (options->attach_seq) {
         take_over(call, options);
     }

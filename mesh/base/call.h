@@ -27,6 +27,8 @@ struct call_options {
     bool is_journalled;   /* the caller journals the events itself */
     bool is_impatient;    /* busy is an error at once instead of a wait */
     bool is_skill_first;  /* reserved for routing by both; must be false */
+    bool may_queue;       /* when nobody is free, the environment is asked for a turn, if there is one */
+    Amp__Priority priority; /* among those that wait so */
     uint32_t lease_ms;    /* 0: none. Else the callee stops by itself when it does not hear of us for so long, and keeps what is not committed (amp.md 10.7) */
     uint64_t epoch;       /* of the lease; the one after it is never that of another */
     uint32_t attach_seq;  /* 0: a new call. Else the call of a former caller, at `instance` under `epoch`, is gone on with from this event on: it begins as taken,

@@ -23,12 +23,18 @@ void call_fsm_init(struct call_fsm *fsm, uint32_t timeout_ms, bool is_impatient,
         .asked_at = INT64_MIN,
         .timer_at = INT64_MAX,
         .up_at = INT64_MIN,
+        .alone_until = INT64_MIN,
     };
 }
 
 void call_fsm_lease(struct call_fsm *fsm, uint32_t lease_ms)
 {
     fsm->lease_ms = lease_ms;
+}
+
+void call_fsm_queue(struct call_fsm *fsm)
+{
+    fsm->may_queue = !fsm->is_impatient;
 }
 
 void call_fsm_attach(struct call_fsm *fsm)
@@ -59,11 +65,30 @@ static uint32_t draw(struct call_fsm *fsm, uint32_t below)
     return fsm->random % below;
 }
 
-static void send(struct step *step)
+static void publish(struct step *step, bool is_turn)
 {
     step->fsm->phase = CALL_SENT;
     step->fsm->sent_at = step->now;
+    step->fsm->is_turn = is_turn;
     push(step, CALL_DO_PUBLISH_REQUEST, CALL_WHY_NONE);
+}
+
+static void send(struct step *step)
+{
+    publish(step, false);
+}
+
+/* Who has no environment to ask tries again and again, from time to time. */
+static bool may_queue(const struct step *step)
+{
+    return step->fsm->may_queue && step->now >= step->fsm->alone_until;
+}
+
+static void queue(struct step *step)
+{
+    step->fsm->phase = CALL_QUEUING;
+    step->fsm->asked_at = step->now;
+    push(step, CALL_DO_PUBLISH_WAIT, CALL_WHY_NONE);
 }
 
 static void ask(struct step *step)
@@ -105,18 +130,52 @@ static void start(struct step *step)
     attach(step);
 }
 
+static void say_busy(struct step *step)
+{
+    if (!step->fsm->has_said_busy) {
+        step->fsm->has_said_busy = true;
+        push(step, CALL_DO_SAY_WAITING, CALL_WHY_BUSY);
+    }
+}
+
 static void wait_busy(struct step *step)
 {
-    struct call_fsm *fsm = step->fsm;
-    if (fsm->is_impatient) {
+    if (step->fsm->is_impatient) {
         end(step, CALL_WHY_BUSY);
         return;
     }
     back_off(step);
-    if (!fsm->has_said_busy) {
-        fsm->has_said_busy = true;
-        push(step, CALL_DO_SAY_WAITING, CALL_WHY_BUSY);
+    say_busy(step);
+}
+
+static void on_queued(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (fsm->phase != CALL_QUEUING)
+        return;
+    fsm->phase = CALL_WAITING;
+    fsm->bounces = 0;
+    fsm->retry_at = step->now + CALL_TURN_MS;
+    say_busy(step);
+}
+
+/* Told while the request is on its way anyway: it is used if that was in vain. */
+static void on_turn(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (fsm->phase == CALL_QUEUING || (fsm->phase == CALL_WAITING && !fsm->is_down)) {
+        publish(step, true);
+    } else if (fsm->phase == CALL_SENT || fsm->phase == CALL_ASKING) {
+        fsm->has_turn = true;
     }
+}
+
+static void on_no_turns(struct step *step)
+{
+    if (step->fsm->phase != CALL_QUEUING)
+        return;
+    step->fsm->alone_until = step->now + CALL_ALONE_MS;
+    ask(step);
 }
 
 static void go_down(struct step *step)
@@ -128,7 +187,7 @@ static void go_down(struct step *step)
     fsm->is_down = fsm->was_down = true;
     fsm->down_since = step->now;
     /* A question that nobody can answer any more; the request itself was not taken, so it may go out again. */
-    if (fsm->phase == CALL_ASKING) {
+    if (fsm->phase == CALL_ASKING || fsm->phase == CALL_QUEUING) {
         fsm->phase = CALL_WAITING;
     }
     if (!fsm->has_said_down && fsm->phase != CALL_IDLE) {
@@ -173,6 +232,8 @@ static void on_not_published(struct step *step)
         }
         back_off(step);
     } else if (event->action == CALL_DO_PUBLISH_WHO && fsm->phase == CALL_ASKING) {
+        back_off(step);
+    } else if (event->action == CALL_DO_PUBLISH_WAIT && fsm->phase == CALL_QUEUING) {
         back_off(step);
     }
     if (event->code == AMP_NO_BUS) {
@@ -267,12 +328,19 @@ static void on_not_taken(struct step *step)
         end(step, CALL_WHY_CANCELED);
     } else if (step->event->kind == CALL_EV_REPLY_ERROR) {
         end(step, CALL_WHY_REPLY);
+    } else if (fsm->has_turn) {
+        fsm->has_turn = false;
+        publish(step, true);
     } else if (step->event->kind == CALL_EV_BOUNCED) {
-        if (++fsm->bounces <= CALL_BOUNCES_MAX) {
+        if (++fsm->bounces <= CALL_BOUNCES_MAX && !fsm->is_turn) {
             send(step);
+        } else if (may_queue(step)) {
+            queue(step);
         } else {
             wait_busy(step);
         }
+    } else if (may_queue(step)) {
+        queue(step);
     } else if (fsm->asked_at != INT64_MIN && step->now - fsm->asked_at < CALL_WHO_EVERY_MS) {
         wait_busy(step);
     } else {
@@ -395,6 +463,8 @@ static void on_timer(struct step *step)
         end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_NO_ACK);
     } else if (fsm->phase == CALL_ASKING && step->now - fsm->asked_at >= CALL_SILENCE_MS) {
         wait_busy(step); /* the name is taken, its holder is slow: as good as busy */
+    } else if (fsm->phase == CALL_QUEUING && step->now - fsm->asked_at >= CALL_TURN_SILENCE_MS) {
+        on_no_turns(step);
     } else if (fsm->phase == CALL_WAITING && step->now >= fsm->retry_at) {
         send(step);
     } else if (fsm->phase == CALL_TAKEN) {
@@ -418,6 +488,8 @@ static int64_t next_due(const struct call_fsm *fsm, int64_t now)
         return earlier(due, fsm->sent_at + CALL_SILENCE_MS);
     case CALL_ASKING:
         return earlier(due, fsm->asked_at + CALL_SILENCE_MS);
+    case CALL_QUEUING:
+        return earlier(due, fsm->asked_at + CALL_TURN_SILENCE_MS);
     case CALL_WAITING:
         return earlier(due, fsm->retry_at);
     case CALL_TAKEN:
@@ -460,6 +532,19 @@ static void dispatch(struct step *step)
     case CALL_EV_WHO_NONE:
     case CALL_EV_WHO_THERE:
         on_who(step);
+        break;
+    case CALL_EV_QUEUED:
+        on_queued(step);
+        break;
+    case CALL_EV_TURN:
+        on_turn(step);
+        break;
+    case CALL_EV_NO_TURNS:
+        on_no_turns(step);
+        break;
+    case CALL_EV_TURN_REFUSED:
+        if (step->fsm->phase == CALL_QUEUING)
+            end(step, CALL_WHY_REPLY);
         break;
     case CALL_EV_PONG:
     case CALL_EV_PONG_UNKNOWN:

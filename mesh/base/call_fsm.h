@@ -15,6 +15,9 @@
 #define CALL_CANCEL_MAX_MS 10000u /* a cancelled task has this long to end */
 #define CALL_DOWN_MAX_MS 10000u   /* the bus may be away for this long, but for a lease */
 #define CALL_DOWN_POLL_MS 50u
+#define CALL_TURN_MS 1000u        /* whoever waits for its turn tries by itself, and says that it waits, so often */
+#define CALL_TURN_SILENCE_MS 500u /* an environment that does not answer for so long is done without */
+#define CALL_ALONE_MS 2000        /* and is asked again after so long */
 #define CALL_RETURN_MS 5000u      /* after the bus came back others may still be on their way: absence says nothing yet */
 #define CALL_BOUNCES_MAX 3u       /* full instances met in a row before the agent counts as busy */
 #define CALL_BACKOFF_MIN_MS 5u
@@ -30,6 +33,7 @@ enum call_phase {
     CALL_IDLE,
     CALL_SENT,    /* the request is out, nothing came back: it may or may not be running */
     CALL_ASKING,  /* nobody listened; asked whether the agent exists */
+    CALL_QUEUING, /* nobody listened; asked the environment for a turn */
     CALL_WAITING, /* it exists and is busy (or the bus is away): to be sent again at retry_at */
     CALL_TAKEN,   /* an instance works on it */
     CALL_ENDED,
@@ -47,6 +51,10 @@ enum call_event_kind {
     CALL_EV_FRAME_GAP,
     CALL_EV_WHO_NONE,      /* nobody of that name */
     CALL_EV_WHO_THERE,
+    CALL_EV_QUEUED,        /* the environment will tell when it is our turn */
+    CALL_EV_TURN,          /* it is, at the instance that was named, or at whoever is free now */
+    CALL_EV_NO_TURNS,      /* there is no environment, or it does not keep turns, or it knows nobody of that name */
+    CALL_EV_TURN_REFUSED,  /* it cannot wait there, and need not try: no room, or no time */
     CALL_EV_PONG,          /* the callee knows the task */
     CALL_EV_PONG_UNKNOWN,  /* the callee does not know it (any more) */
     CALL_EV_PONG_ENDED,    /* the callee says that the task has ended */
@@ -63,6 +71,7 @@ enum call_event_kind {
 enum call_action_kind {
     CALL_DO_PUBLISH_REQUEST,
     CALL_DO_PUBLISH_WHO,
+    CALL_DO_PUBLISH_WAIT, /* asks the environment for a turn, or says that we still wait for it */
     CALL_DO_PUBLISH_PING,
     CALL_DO_PUBLISH_CANCEL, /* `why` says for what reason */
     CALL_DO_PUBLISH_ATTACH, /* asks the holder of the lease for the events from the next one on */
@@ -115,12 +124,16 @@ struct call_fsm {
     bool is_impatient, is_cancelling, is_down;
     bool has_said_busy, has_said_down; /* each is told once */
     bool was_down;                     /* since the last frame */
+    bool may_queue;                    /* turns are kept by the environment */
+    bool is_turn;                      /* the request that is out went where we were told to go */
+    bool has_turn;                     /* we were told while one was out: to be used if that is in vain */
     bool is_attaching;                 /* nothing has come yet of what the holder was asked for */
     uint32_t lease_ms;                 /* 0: none */
     int64_t heard_at, attach_at, timer_at;
     uint32_t bounces, gaps, pings_open, ended_pongs, backoff_ms, random;
     int64_t deadline_at, cancel_by, down_since; /* INT64_MAX: none */
     int64_t sent_at, asked_at, retry_at, ping_at;
+    int64_t alone_until; /* no environment before */
     int64_t up_at; /* the bus came back; INT64_MIN: was never away */
 };
 
@@ -128,6 +141,8 @@ struct call_fsm {
 void call_fsm_init(struct call_fsm *fsm, uint32_t timeout_ms, bool is_impatient, uint32_t seed, int64_t now_ms);
 /* Before the first step: the callee works on a lease. Pings go out also while frames come: they are what keeps it. */
 void call_fsm_lease(struct call_fsm *fsm, uint32_t lease_ms);
+/* Before the first step: when nobody is free, the environment is asked for a turn. Not for an impatient call. */
+void call_fsm_queue(struct call_fsm *fsm);
 /* Before the first step: a former caller's call is gone on with. It begins as taken; CALL_EV_NO_RESPONDERS and CALL_EV_REPLY_ERROR answer the attach. */
 void call_fsm_attach(struct call_fsm *fsm);
 /* Writes the actions in the order in which they are to be done and returns how many. Actions of one step never invalidate each other:

@@ -3,6 +3,7 @@
 #include "base/bus.h"
 #include "base/bus_envelope.h"
 #include "base/call_text.h"
+#include "base/call_turn.h"
 #include "base/counters.h"
 #include "base/loop.h"
 
@@ -20,6 +21,7 @@ void call_io_open(struct call *call)
 
 void call_io_close(struct call *call)
 {
+    call_turn_close(call);
     bus_inbox_free(call->inbox);
     bus_inbox_free(call->who);
     bus_inbox_free(call->ctl);
@@ -77,7 +79,8 @@ static enum amp_code publish_request(struct call *call)
         }
     }
     call->was_sent = true;
-    return bus_inbox_request(call->inbox, call->subject, amp_buf_bytes(&call->wire));
+    bool is_sent_there = call->fsm.is_turn && *call->turn_subject;
+    return bus_inbox_request(call->inbox, is_sent_there ? call->turn_subject : call->subject, amp_buf_bytes(&call->wire));
 }
 
 static void fill_ping(const struct call *call, Amp__Ping *ping)
@@ -176,6 +179,8 @@ void call_io_confirm(struct call *call)
 
 static void say_taken(struct call *call)
 {
+    call->is_queued = call->is_queued && !call->fsm.is_turn; /* else the environment still keeps our place */
+    call_turn_close(call);
     amp_buf_done(&call->wire); /* it is never sent again */
     if (call->handlers.on_taken) {
         call->handlers.on_taken(call->ctx, call->taken_agent, call->taken_instance);
@@ -244,6 +249,8 @@ static enum amp_code carry_out(struct call *call, const struct call_action *acti
         return publish_request(call);
     case CALL_DO_PUBLISH_WHO:
         return publish_who(call);
+    case CALL_DO_PUBLISH_WAIT:
+        return call_turn_publish(call);
     case CALL_DO_PUBLISH_PING:
         return publish_ping(call, call_ctl_inbox(call), call->ctl_subject);
     case CALL_DO_PUBLISH_CANCEL:

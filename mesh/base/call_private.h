@@ -14,7 +14,7 @@ struct call {
     struct call_fsm fsm;
     struct amp_stream stream;
     struct loop_timer *timer;
-    struct bus_inbox *inbox, *who, *ctl;
+    struct bus_inbox *inbox, *who, *turn, *ctl;
     struct amp_buf wire; /* the request, until it was taken */
     uint32_t timeout_ms, given_ms;
     uint32_t lease_ms, committed;
@@ -27,6 +27,10 @@ struct call {
     char subject[AMP_SUBJECT_SIZE], who_subject[AMP_SUBJECT_SIZE], ctl_subject[AMP_SUBJECT_SIZE];
     char taken_agent[AMP_NAME_MAX + 1], taken_instance[AMP_NAME_MAX + 1];
     char load[96];
+    char turn_subject[AMP_SUBJECT_SIZE]; /* where it is our turn; "": at whoever is free */
+    char wait_subject[AMP_SUBJECT_SIZE];
+    Amp__Priority priority;
+    bool is_queued; /* as far as we know, there */
     char cancel_reason[128];
 
     /* The message at hand; only inside of on_reply. */

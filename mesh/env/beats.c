@@ -131,6 +131,8 @@ void beats_on_msg(void *ctx, const struct bus_msg *msg)
     if (change.is_new && registry_due_ms(change.instance) < env->lost_due_ms)
         look_at(env, registry_due_ms(change.instance));
     targets_wake(env, change.agent, change.instance->free > 0);
+    if (change.instance->free > 0)
+        turns_heard(env, change.agent->name, change.instance->name);
     env_request_tick(env);
 }
 

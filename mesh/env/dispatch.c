@@ -222,10 +222,12 @@ static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wir
     uint64_t epoch = task->epoch;
     char holder[AMP_NAME_MAX + 1];
     etask_strcpy(holder, call_instance(task->call));
-    if (holder[0])
+    if (holder[0]) {
         registry_freed(&env->registry, task->agent, holder);
-    else
+        turns_freed(env, task->agent, holder);
+    } else {
         task->target->n_untaken--;
+    }
     call_over(task, err, wire);
     if (holder[0] && (err->code == AMP_OK || wire) && !task->wants_done)
         call_forget(env->bus, env->name, holder, task->id, epoch);

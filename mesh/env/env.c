@@ -66,6 +66,7 @@ static void on_sweep(void *ctx)
         if (!evtstream_is_holding(env))
             record_sweep(env);
         targets_sweep(env);
+        turns_sweep_all(env);
     }
     env_request_tick(env);
 }
@@ -191,6 +192,7 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
     amp_arena_init(&env->answer, (size_t)2 * AMP_ARENA_BYTES_MAX);
     amp_buf_init(&env->out, (size_t)2 * AMP_WIRE_BYTES_MAX);
     registry_init(&env->registry);
+    env->turns = turns_new();
     quota_init(&env->quota, ENV_OPEN_MAX);
     env->commits_per_s = ENV_COMMITS_PER_S;
     env->tick = loop_tick_new(loop, on_tick, env);
@@ -327,6 +329,7 @@ void env_free(struct env *env)
     HASH_ITER(hh, env->tasks, task, next)
         etask_free(task);
     targets_done(env);
+    turns_done(env);
     kv_done(env);
     control_done(env);
     inbox_done(env);

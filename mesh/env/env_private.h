@@ -13,6 +13,7 @@
 #include "env/journal.h"
 #include "env/quota.h"
 #include "env/registry.h"
+#include "env/turns.h"
 
 struct bus;
 struct bus_inbox;
@@ -55,6 +56,7 @@ struct loop_timer;
 #define ENV_BACKLOG_MS 20u             /* until a write that the journal had no room for is tried again */
 #define ENV_PASSED_MAX 1000u           /* control messages on their way to direct tasks */
 #define ENV_CONTROL_MS 5000u
+#define ENV_TURNS_MAX 256u             /* calls told by one instance's question that it is their turn */
 #define ENV_STARTS_MAX 256u            /* calls started in one turn */
 #define ENV_TARGET_STARTS_MAX 32u      /* of them for one agent or skill, while others wait */
 #define ENV_AHEAD_MAX_MS (INT64_C(3653) * 86400000) /* of a task's start: ten years, or somebody counts in other units */
@@ -279,6 +281,8 @@ struct ask { /* a request that is being answered */
 void verbs_on_msg(void *ctx, const struct bus_msg *msg);
 /* AMP_TOO_LARGE: it does not fit on this bus; nothing was sent. */
 AMP_MUST_USE enum amp_code env_answer(struct env *env, const char *reply, enum amp_encoding encoding, const Amp__EnvReply *answer);
+/* The same into env->out, unsent. */
+AMP_MUST_USE enum amp_code env_encode_reply(struct env *env, enum amp_encoding encoding, const Amp__EnvReply *answer);
 /* An answer with one record (or none): it leaves out of it what does not fit, and says so. */
 void env_answer_record(struct env *env, const char *reply, enum amp_encoding encoding, Amp__EnvReply *answer);
 /* Emptied: for what the answer at hand is made of. Nothing else is kept there. */
@@ -300,6 +304,17 @@ void env_refuse_no_task(const struct ask *ask, const char *id);
 /* AMP_TOO_LARGE, AMP_NO_BUS, AMP_OVERLOADED as bus_publish. */
 AMP_MUST_USE enum amp_code env_publish(struct env *env, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope);
 size_t env_payload_max(const struct env *env);
+
+/* ---- turns_verb.c: direct calls that wait for a free slot ------------------------------------------------------------ */
+
+void turns_wait_verb(const struct ask *ask);
+void turns_next_verb(const struct ask *ask);
+/* A task of this instance has ended, so that it has a free slot and is in its groups again. */
+void turns_freed(struct env *env, const char *agent, const char *instance);
+/* Its beat says that it has a free slot, whatever was missed. */
+void turns_heard(struct env *env, const char *agent, const char *instance);
+void turns_sweep_all(struct env *env);
+void turns_done(struct env *env);
 
 void verbs_release_late(struct env *env); /* readers that waited for the stream are served */
 void verbs_done(struct env *env);
@@ -426,6 +441,8 @@ struct registry_slots target_slots(const struct target *target);
 void target_say_waiting(struct target *target, const struct registry_slots *slots);
 /* Somebody may be free: agent's queue and those of its skills. */
 void targets_wake(struct env *env, const struct registry_agent *agent, bool has_room);
+/* Since when the durable task waits that is next for this agent or one of its skills; INT64_MAX: none does. `card` may be NULL. */
+int64_t targets_first_unix_ms(const struct env *env, const char *agent, const Amp__AgentCard *card);
 void targets_run(struct env *env); /* the tick */
 void targets_sweep(struct env *env);
 void targets_done(struct env *env);
@@ -584,6 +601,9 @@ struct env {
     struct evtstream *evt;
     struct held *late, *late_last; /* readers that wait until the stream has been read */
     struct probe *probes; /* of the last sweep */
+    struct turns *turns;  /* direct calls that wait for a free slot */
+    struct offer *offers, *old_offers;
+    uint32_t n_offers;
     struct loop_timer *lost_timer; /* at the next end of three intervals without a beat */
     int64_t lost_due_ms;
     bool is_lost_late; /* the last look came late, and was put off */

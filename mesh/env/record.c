@@ -207,6 +207,8 @@ static void take_frame(struct etask *task, const Amp__Frame *frame)
     }
     task->orphaned_ms = 0;
     if (frame->end)
+        turns_freed(env, task->agent, task->instance);
+    if (frame->end)
         finish(task, frame->end->error, task->said_unix_ms ? task->said_unix_ms : clock_unix_ms()); /* which may be long ago */
 }
 

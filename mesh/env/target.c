@@ -24,7 +24,7 @@ void target_mark(struct target *target)
     env_request_tick(env);
 }
 
-static struct target *find_target(struct env *env, char kind, const char *name)
+static struct target *find_target(const struct env *env, char kind, const char *name)
 {
     char key[sizeof((struct target *)0)->key] = {kind, ':'};
     struct target *target;
@@ -207,6 +207,22 @@ void targets_wake(struct env *env, const struct registry_agent *agent, bool has_
         if (skill && amp_id_is_valid(skill))
             wake_target(find_target(env, 's', skill), has_room);
     }
+}
+
+static int64_t first_unix_ms(const struct target *target)
+{
+    return target && target->first ? target->first->first->queued_unix_ms : INT64_MAX;
+}
+
+int64_t targets_first_unix_ms(const struct env *env, const char *agent, const Amp__AgentCard *card)
+{
+    int64_t first = first_unix_ms(find_target(env, 'a', agent));
+    for (size_t i = 0; card && i < card->n_skills; i++) {
+        const char *skill = card->skills[i]->id;
+        int64_t unix_ms = skill && amp_id_is_valid(skill) ? first_unix_ms(find_target(env, 's', skill)) : INT64_MAX;
+        first = unix_ms < first ? unix_ms : first;
+    }
+    return first;
 }
 
 /* Starts what the free slots allow; with is_probe one more, whatever the registry thinks. */

@@ -29,6 +29,8 @@ static const struct {
     {AMP__ENV_REQUEST__VERB_FORK, "fork", fork_verb, true},
     {AMP__ENV_REQUEST__VERB_RETRY, "retry", submit_retry_verb, true},
     {AMP__ENV_REQUEST__VERB_REPORT, "report", lease_report_verb, false},
+    {AMP__ENV_REQUEST__VERB_WAIT, "wait", turns_wait_verb, false},
+    {AMP__ENV_REQUEST__VERB_NEXT, "next", turns_next_verb, false},
     {AMP__ENV_REQUEST__VERB_SCHEDULE, "schedule", schedules_verb, true},
 };
 
@@ -102,13 +104,18 @@ enum amp_code env_publish(struct env *env, const char *subject, enum amp_encodin
     return code == AMP_OK ? bus_publish(env->bus, subject, NULL, amp_buf_bytes(&env->out)) : code;
 }
 
-enum amp_code env_answer(struct env *env, const char *reply, enum amp_encoding encoding, const Amp__EnvReply *answer)
+enum amp_code env_encode_reply(struct env *env, enum amp_encoding encoding, const Amp__EnvReply *answer)
 {
     Amp__Envelope envelope = AMP__ENVELOPE__INIT;
     envelope.from = env->name;
     envelope.body_case = AMP__ENVELOPE__BODY_ENV_REPLY;
     envelope.env_reply = (Amp__EnvReply *)answer;
-    enum amp_code code = encode(env, encoding, &envelope);
+    return encode(env, encoding, &envelope);
+}
+
+enum amp_code env_answer(struct env *env, const char *reply, enum amp_encoding encoding, const Amp__EnvReply *answer)
+{
+    enum amp_code code = env_encode_reply(env, encoding, answer);
     if (code == AMP_OK && !tell_later(env, reply, encoding))
         code = bus_publish(env->bus, reply, NULL, amp_buf_bytes(&env->out));
     return code;

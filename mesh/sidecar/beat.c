@@ -39,6 +39,13 @@ void beat_done(struct sidecar *sidecar)
     loop_timer_free(sidecar->beat.who_timer);
 }
 
+/* For whoever comes. */
+static uint32_t open_slots(const struct sidecar *sidecar)
+{
+    uint32_t free_slots = sidecar_free_slots(sidecar), promised = seek_promised(sidecar);
+    return free_slots > promised ? free_slots - promised : 0;
+}
+
 void beat_fill(struct sidecar *sidecar, bool with_card, const Amp__Death *death, Amp__Beat *ret)
 {
     const struct sidecar_options *options = &sidecar->options;
@@ -53,7 +60,7 @@ void beat_fill(struct sidecar *sidecar, bool with_card, const Amp__Death *death,
     ret->has_state = ret->has_slots = ret->has_free = ret->has_inflight = ret->has_sidecar_pid = ret->has_interval_ms = true;
     ret->state = sidecar->state;
     ret->slots = sidecar->slots;
-    ret->free = sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_UP ? sidecar_free_slots(sidecar) : 0;
+    ret->free = sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_UP ? open_slots(sidecar) : 0;
     ret->inflight = sidecar->inflight;
     ret->since = &beat->since;
     ret->last_progress = &beat->progress;
@@ -77,7 +84,7 @@ void beat_fill(struct sidecar *sidecar, bool with_card, const Amp__Death *death,
 
 static bool is_changed(const struct beat *beat, const struct sidecar *sidecar)
 {
-    return beat->last_state != sidecar->state || beat->last_free != sidecar_free_slots(sidecar) || beat->last_inflight != sidecar->inflight;
+    return beat->last_state != sidecar->state || beat->last_free != open_slots(sidecar) || beat->last_inflight != sidecar->inflight;
 }
 
 void beat_send(struct sidecar *sidecar, bool with_card, const Amp__Death *death)
@@ -100,7 +107,7 @@ void beat_send(struct sidecar *sidecar, bool with_card, const Amp__Death *death)
         log_event(LOG_WARN, "sidecar.beat_lost", "reason", amp_code_info(code)->text, NULL);
     self->last_ms = loop_now_ms(sidecar->loop);
     self->last_state = sidecar->state;
-    self->last_free = sidecar_free_slots(sidecar);
+    self->last_free = open_slots(sidecar);
     self->last_inflight = sidecar->inflight;
     loop_timer_set(self->timer, SIDECAR_BEAT_MS);
     hook_at(HOOK_sidecar_beat);

@@ -29,6 +29,7 @@ static void on_request(void *ctx, const struct bus_msg *msg)
 static void on_direct(void *ctx, const struct bus_msg *msg)
 {
     struct sidecar *sidecar = ctx;
+    seek_found(sidecar);
     inbound_request(sidecar, &sidecar->member.endpoints[0], msg);
 }
 
@@ -117,18 +118,22 @@ static void leave(struct member *member)
 void member_update(struct sidecar *sidecar)
 {
     struct member *member = &sidecar->member;
-    bool wants = member_wants(sidecar->state, sidecar_free_slots(sidecar));
-    if (!member->is_open || wants == member->is_member)
+    uint32_t free_slots = sidecar_free_slots(sidecar);
+    bool wants = member_wants(sidecar->state, free_slots);
+    if (!member->is_open || wants == member->is_member || (wants && !seek_may_join(sidecar, free_slots)))
         return;
-    if (wants)
+    if (wants) {
         join(member, sidecar->bus);
-    else
+        seek_joined(sidecar, free_slots); /* behind the subscriptions */
+    } else {
         leave(member);
+    }
 }
 
 void member_leave(struct sidecar *sidecar)
 {
     struct member *member = &sidecar->member;
+    seek_stop(sidecar);
     if (member->is_member)
         leave(member);
     for (size_t i = 0; i < member->n_endpoints; i++) {

@@ -192,6 +192,7 @@ void sidecar_bus_down(struct sidecar *sidecar)
 {
     bus_inbox_free(sidecar->probe);
     sidecar->probe = NULL;
+    seek_stop(sidecar);
     sidecar_touch(sidecar);
 }
 
@@ -301,6 +302,7 @@ enum amp_code sidecar_new(struct loop *loop, struct bus *bus, const struct home 
     sidecar->grace = loop_timer_new(loop, grace_over, sidecar);
     task_table_init(sidecar);
     member_init(sidecar);
+    seek_init(sidecar);
     beat_init(sidecar);
     death_init(sidecar);
     code = choose_socket(sidecar, reterr);
@@ -330,6 +332,7 @@ void sidecar_free(struct sidecar *sidecar)
     task_table_done(sidecar);
     micro_close(sidecar);
     member_done(sidecar);
+    seek_done(sidecar);
     beat_done(sidecar);
     death_done(sidecar);
     loop_timer_free(sidecar->grace);

@@ -64,6 +64,29 @@ void member_update(struct sidecar *sidecar); /* joins or leaves as member_wants 
 void member_leave(struct sidecar *sidecar);  /* everything but the control subject: goodbye */
 void member_done(struct sidecar *sidecar);
 
+/* ---- seek.c: calls that wait for a free slot ----------------------------------------------------------------- */
+
+struct env_call;
+struct seek {
+    struct env_call *call;     /* who is next? or NULL */
+    struct loop_timer *timer;  /* while slots are kept */
+    uint32_t asked, kept;      /* slots */
+    bool is_joined;            /* when we asked */
+    bool is_contended;         /* somebody waited when we asked last, or was sent here: we ask before we join */
+    bool is_last;              /* we asked, and nobody is left: we join, and look once more */
+    bool is_new;               /* nobody knows yet that there are slots here */
+    int64_t alone_until_ms;    /* no environment before */
+};
+
+void seek_init(struct sidecar *sidecar);
+/* May the instance join its groups? If not now, the tick comes again when it may. */
+bool seek_may_join(struct sidecar *sidecar, uint32_t free_slots);
+void seek_joined(struct sidecar *sidecar, uint32_t free_slots);
+uint32_t seek_promised(const struct sidecar *sidecar); /* slots that are not for whoever comes */
+void seek_found(struct sidecar *sidecar); /* a request came to this instance itself */
+void seek_stop(struct sidecar *sidecar);  /* it leaves, or the bus is away */
+void seek_done(struct sidecar *sidecar);
+
 /* ---- inbound.c ------------------------------------------------------------------------------------------------ */
 
 void inbound_request(struct sidecar *sidecar, struct endpoint *endpoint, const struct bus_msg *msg);
@@ -210,6 +233,7 @@ struct sidecar {
     struct loop_timer *grace;
     struct bus_inbox *probe;       /* tells that the server knows our subscriptions, or that we left them */
     struct member member;
+    struct seek seek;
     struct micro micro;
     struct beat beat;
     struct death_log death;

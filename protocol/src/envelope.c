@@ -122,6 +122,14 @@ static enum amp_code check_watch(const ProtobufCMessage *message, const struct p
     return AMP_OK;
 }
 
+static enum amp_code check_wait(const ProtobufCMessage *message, const struct path *path, struct amp_error *err)
+{
+    const Amp__Wait *wait = (const Amp__Wait *)message;
+    if (!wait->agent == !wait->skill)
+        return path_error(err, AMP_INVALID, path, "a call waits for an agent or for a skill");
+    return AMP_OK;
+}
+
 static enum amp_code check_attach(const ProtobufCMessage *message, const struct path *path, struct amp_error *err)
 {
     if (((const Amp__Attach *)message)->from_seq == 0)
@@ -278,6 +286,9 @@ static const struct rule inbox_rules[] = {ID(InboxQuery, id), ID(InboxQuery, con
 static const struct rule question_rules[] = {ID_GIVEN(Question, id), ID_GIVEN(Question, task_id), ID(Question, context_id), ID(Question, agent), ID(Question, from),
                                              OBJECT(Question, form)};
 static const struct rule fork_rules[] = {ID_GIVEN(Fork, id), ID(Fork, agent), CHILD(Fork, message)};
+static const struct rule wait_rules[] = {ID_GIVEN(Wait, task_id), ID(Wait, agent), ID(Wait, skill)};
+static const struct rule next_rules[] = {ID_GIVEN(Next, instance)};
+static const struct rule turn_rules[] = {ID(Turn, agent), ID(Turn, instance)};
 static const struct rule watch_rules[] = {ID_GIVEN(Watch, id)};
 static const struct rule report_rules[] = {ID_GIVEN(Report, task_id), ID(Report, instance), TEXT(Report, answer, TEXT_MAX)};
 static const struct rule command_rules[] = {ID_GIVEN(TaskCommand, id), CHILD(TaskCommand, control)};
@@ -332,6 +343,7 @@ static const struct rule env_reply_rules[] = {
     CHILDREN(EnvReply, questions, AMP_MEMBERS_MAX),
     LABEL(EnvReply, next_page_token, TOKEN_MAX),
     CHILD(EnvReply, info),
+    CHILD(EnvReply, turn),
 };
 
 #define RULES(type, rules, check)                                                                                      \
@@ -367,6 +379,9 @@ static const struct type_rules types[] = {
     RULES(inbox_query, inbox_rules, NULL),
     RULES(fork, fork_rules, NULL),
     RULES(question, question_rules, NULL),
+    RULES(wait, wait_rules, check_wait),
+    RULES(next, next_rules, NULL),
+    RULES(turn, turn_rules, NULL),
     RULES(watch, watch_rules, check_watch),
     RULES(report, report_rules, NULL),
     RULES(task_command, command_rules, check_command),
