@@ -42,6 +42,7 @@ struct turn {
     struct turn_sender *sender;     /* NULL: it had its turn, and does not wait */
     size_t at;                      /* in the heap */
     int64_t at_ms, heard_ms;
+    uint64_t serial;                /* of those that came in the same moment */
     enum amp_encoding encoding;
     Amp__Priority priority;
     char reply[];
@@ -58,6 +59,7 @@ struct turns {
     struct turn *all;
     struct turn_queue *queues;
     size_t n_waiting;
+    uint64_t n_serials;
 };
 
 struct turns *turns_new(void)
@@ -73,17 +75,22 @@ static void put(struct turn_queue *queue, size_t at, struct turn *turn)
     turn->at = at;
 }
 
+static bool is_before(const struct turn *a, const struct turn *b)
+{
+    return a->at_ms < b->at_ms || (a->at_ms == b->at_ms && a->serial < b->serial);
+}
+
 static void sift(struct turn_queue *queue, struct turn *turn)
 {
     size_t at = turn->at;
-    while (at > 0 && queue->heap[(at - 1) / 2]->at_ms > turn->at_ms) {
+    while (at > 0 && is_before(turn, queue->heap[(at - 1) / 2])) {
         put(queue, at, queue->heap[(at - 1) / 2]);
         at = (at - 1) / 2;
     }
     for (size_t child; (child = 2 * at + 1) < queue->count; at = child) {
-        if (child + 1 < queue->count && queue->heap[child + 1]->at_ms < queue->heap[child]->at_ms)
+        if (child + 1 < queue->count && is_before(queue->heap[child + 1], queue->heap[child]))
             child++;
-        if (queue->heap[child]->at_ms >= turn->at_ms)
+        if (!is_before(queue->heap[child], turn))
             break;
         put(queue, at, queue->heap[child]);
     }
@@ -232,11 +239,11 @@ static uint32_t about_ms(const struct turn_queue *queue, uint32_t position, int6
     return ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
 }
 
-static uint32_t position_of(const struct turn_queue *queue, int64_t at_ms)
+static uint32_t position_of(const struct turn_queue *queue, const struct turn *turn)
 {
     uint32_t position = 1;
     for (size_t i = 0; i < queue->count; i++)
-        position += queue->heap[i]->at_ms < at_ms;
+        position += is_before(queue->heap[i], turn);
     return position;
 }
 
@@ -279,8 +286,8 @@ static enum amp_code add(struct turns *turns, const char *key, const struct turn
     struct turn_queue *queue = make_queue(turns, call->skill ? 's' : 'a', call->skill ? call->skill : call->agent);
     struct turn_sender *sender = sender_of(queue, call->from);
     enum amp_code code = admit(turns, queue, sender, reterr);
-    int64_t at_ms = counts_from(queue, sender, call, now_ms);
-    ret->position = position_of(queue, at_ms);
+    const struct turn as = {.at_ms = counts_from(queue, sender, call, now_ms), .serial = ++turns->n_serials};
+    ret->position = position_of(queue, &as);
     ret->about_ms = about_ms(queue, ret->position, now_ms);
     if (code == AMP_OK && call->timeout_ms && ret->about_ms > call->timeout_ms)
         code = refuse(reterr, AMP_DEADLINE, queue, ret->about_ms);
@@ -293,7 +300,8 @@ static enum amp_code add(struct turns *turns, const char *key, const struct turn
     snprintf(turn->key, sizeof turn->key, "%s", key);
     turn->task = strchr(turn->key, ' ') + 1;
     turn->queue = queue;
-    turn->at_ms = sender->last_ms[call->priority] = at_ms;
+    turn->at_ms = sender->last_ms[call->priority] = as.at_ms;
+    turn->serial = as.serial;
     turn->heard_ms = now_ms;
     turn->encoding = call->encoding;
     turn->priority = call->priority;
@@ -324,7 +332,7 @@ enum amp_code turns_wait(struct turns *turns, const struct turn_call *call, int6
     turn->heard_ms = now_ms;
     if (!turn->sender) /* it had its turn, but was not taken there */
         queue_in(turns, turn, sender_of(turn->queue, call->from));
-    ret->position = position_of(turn->queue, turn->at_ms);
+    ret->position = position_of(turn->queue, turn);
     ret->about_ms = about_ms(turn->queue, ret->position, now_ms);
     return AMP_OK;
 }
@@ -351,7 +359,7 @@ static struct turn_queue *first_queue(const struct turns *turns, const struct tu
         first = NULL;
     for (size_t i = 0; seeker->card && i < seeker->card->n_skills; i++) {
         struct turn_queue *queue = skill_queue(turns, seeker, i);
-        if (queue && queue->count && (!first || queue->heap[0]->at_ms < first->heap[0]->at_ms))
+        if (queue && queue->count && (!first || is_before(queue->heap[0], first->heap[0])))
             first = queue;
     }
     return first;

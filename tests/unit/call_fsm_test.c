@@ -12,19 +12,28 @@
 
 /* ---- one table: from a phase, an event, what is done ------------------------------------------------------ */
 
-enum start { FRESH, SENT, ASKING, WAITING, TAKEN };
+enum start { FRESH, SENT, ASKING, WAITING, TAKEN, QUEUING, QUEUED, CALLED };
 
 static void bring_to(struct machine *machine, enum start start, uint32_t timeout_ms, bool is_impatient)
 {
     machine_begin(machine, timeout_ms, is_impatient);
+    if (start >= QUEUING) {
+        call_fsm_queue(&machine->fsm);
+    }
     if (start >= SENT) {
         machine_say(machine, CALL_EV_START);
     }
-    if (start == ASKING || start == WAITING) {
+    if (start == ASKING || start == WAITING || start >= QUEUING) {
         machine_say(machine, CALL_EV_NO_RESPONDERS);
     }
     if (start == WAITING) {
         machine_say(machine, CALL_EV_WHO_THERE);
+    }
+    if (start >= QUEUED) {
+        machine_say(machine, CALL_EV_QUEUED);
+    }
+    if (start == CALLED) {
+        machine_say(machine, CALL_EV_TURN);
     }
     if (start == TAKEN) {
         machine_say_frame(machine, false);
@@ -71,6 +80,18 @@ static const struct row {
     {"the callee lives", TAKEN, false, {.kind = CALL_EV_PONG}, 0, CALL_TAKEN, 0},
     {"the callee is gone", TAKEN, false, {.kind = CALL_EV_PONG_NONE}, DOES(END), CALL_ENDED, CALL_WHY_GONE},
     {"the callee was started anew", TAKEN, false, {.kind = CALL_EV_PONG_UNKNOWN}, DOES(END), CALL_ENDED, CALL_WHY_UNKNOWN},
+    {"it waits for its turn", QUEUING, false, {.kind = CALL_EV_QUEUED}, DOES(SAY_WAITING), CALL_WAITING, 0},
+    {"it is its turn already", QUEUING, false, {.kind = CALL_EV_TURN}, DOES(PUBLISH_REQUEST), CALL_SENT, 0},
+    {"no environment: who is there?", QUEUING, false, {.kind = CALL_EV_NO_TURNS}, DOES(PUBLISH_WHO), CALL_ASKING, 0},
+    {"no room to wait", QUEUING, false, {.kind = CALL_EV_TURN_REFUSED}, DOES(END), CALL_ENDED, CALL_WHY_REPLY},
+    {"a cancel while it asks for a turn", QUEUING, false, {.kind = CALL_EV_CANCEL}, DOES(END), CALL_ENDED, CALL_WHY_CANCELED},
+    {"the bus goes meanwhile", QUEUING, false, {.kind = CALL_EV_BUS_DOWN}, DOES(SAY_WAITING), CALL_WAITING, 0},
+    {"its turn", QUEUED, false, {.kind = CALL_EV_TURN}, DOES(PUBLISH_REQUEST), CALL_SENT, 0},
+    {"it is told twice where it is", QUEUED, false, {.kind = CALL_EV_QUEUED}, 0, CALL_WAITING, 0},
+    {"a turn that nobody is there for any more", CALLED, false, {.kind = CALL_EV_NO_RESPONDERS}, DOES(PUBLISH_WAIT), CALL_QUEUING, 0},
+    {"somebody else has the slot", CALLED, false, {.kind = CALL_EV_BOUNCED}, DOES(PUBLISH_WAIT), CALL_QUEUING, 0},
+    {"another turn while the request is out", CALLED, false, {.kind = CALL_EV_TURN}, 0, CALL_SENT, 0},
+    {"taken: a turn means nothing", TAKEN, false, {.kind = CALL_EV_TURN}, 0, CALL_TAKEN, 0},
     {"a cancel is passed on", TAKEN, false, {.kind = CALL_EV_CANCEL}, DOES(PUBLISH_CANCEL), CALL_TAKEN, 0},
 };
 
@@ -92,6 +113,63 @@ static void test_each_event_does_what_the_table_says(void **state)
             assert_ends(&machine, rows[i].why);
         }
     }
+}
+
+static void test_a_turn_that_comes_while_the_request_is_out_is_used_when_that_was_in_vain(void **state)
+{
+    struct machine machine;
+    bring_to(&machine, CALLED, 0, false);
+    machine_say(&machine, CALL_EV_TURN);
+    machine_say(&machine, CALL_EV_NO_RESPONDERS);
+    assert_does(&machine, CALL_DO_PUBLISH_REQUEST);
+    assert_true(machine.fsm.is_turn);
+    machine_say(&machine, CALL_EV_NO_RESPONDERS);
+    assert_does(&machine, CALL_DO_PUBLISH_WAIT); /* once */
+}
+
+static void test_who_waits_for_its_turn_tries_by_itself_each_second_and_says_that_it_waits(void **state)
+{
+    struct machine machine;
+    bring_to(&machine, QUEUED, 0, false);
+    for (int i = 0; i < 5; i++) {
+        int64_t before = machine.now;
+        machine_wait_for_timer(&machine);
+        assert_int_equal(machine.now - before, CALL_TURN_MS);
+        assert_does(&machine, CALL_DO_PUBLISH_REQUEST);
+        assert_false(machine.fsm.is_turn);
+        machine_say(&machine, CALL_EV_NO_RESPONDERS);
+        assert_does(&machine, CALL_DO_PUBLISH_WAIT);
+        machine_say(&machine, CALL_EV_QUEUED);
+        assert_does_not(&machine, CALL_DO_SAY_WAITING);
+    }
+}
+
+static void test_an_environment_that_does_not_answer_is_done_without_for_a_while(void **state)
+{
+    struct machine machine;
+    bring_to(&machine, QUEUING, 0, false);
+    machine_wait_for_timer(&machine);
+    assert_int_equal(machine.now - MACHINE_NOW, CALL_TURN_SILENCE_MS);
+    assert_does(&machine, CALL_DO_PUBLISH_WHO);
+    machine_say(&machine, CALL_EV_WHO_THERE);
+    while (machine.now - MACHINE_NOW < CALL_TURN_SILENCE_MS + CALL_ALONE_MS) {
+        machine_wait_for_timer(&machine);
+        machine_say(&machine, CALL_EV_NO_RESPONDERS);
+        if (machine.fsm.phase == CALL_ASKING)
+            machine_say(&machine, CALL_EV_WHO_THERE);
+    }
+    assert_int_equal(machine.fsm.phase, CALL_QUEUING);
+}
+
+static void test_an_impatient_call_never_waits_for_a_turn(void **state)
+{
+    struct machine machine;
+    bring_to(&machine, FRESH, 0, true);
+    call_fsm_queue(&machine.fsm);
+    machine_say(&machine, CALL_EV_START);
+    machine_say(&machine, CALL_EV_NO_RESPONDERS);
+    machine_say(&machine, CALL_EV_WHO_THERE);
+    assert_ends(&machine, CALL_WHY_BUSY);
 }
 
 /* ---- over time -------------------------------------------------------------------------------------------- */
@@ -352,6 +430,8 @@ static void test_random_events_never_send_a_taken_request_again_nor_act_after_th
         struct machine machine = {.now = MACHINE_NOW};
         call_fsm_init(&machine.fsm, draw(2) ? draw(30000) : 0, draw(2), seed, machine.now);
         call_fsm_lease(&machine.fsm, draw(2) ? 300 + draw(3000) : 0);
+        if (draw(2))
+            call_fsm_queue(&machine.fsm);
         bool is_out = false, was_taken = false;
         unsigned ends = 0;
         struct call_event event = {.kind = CALL_EV_START};
@@ -375,6 +455,8 @@ static void test_every_call_with_a_deadline_ends_by_its_timers_alone(void **stat
         random_state = seed;
         struct machine machine;
         machine_begin(&machine, 5000, false);
+        if (draw(2))
+            call_fsm_queue(&machine.fsm);
         machine_say(&machine, CALL_EV_START);
         for (unsigned i = draw(10); i > 0 && machine.fsm.phase != CALL_ENDED; i--) {
             machine_feed(&machine, random_event());
@@ -391,6 +473,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_event_does_what_the_table_says),
+        cmocka_unit_test(test_a_turn_that_comes_while_the_request_is_out_is_used_when_that_was_in_vain),
+        cmocka_unit_test(test_who_waits_for_its_turn_tries_by_itself_each_second_and_says_that_it_waits),
+        cmocka_unit_test(test_an_environment_that_does_not_answer_is_done_without_for_a_while),
+        cmocka_unit_test(test_an_impatient_call_never_waits_for_a_turn),
         cmocka_unit_test(test_a_busy_agent_is_tried_again_sooner_at_first_and_at_most_every_quarter_second),
         cmocka_unit_test(test_an_agent_that_leaves_while_it_is_waited_for_is_noticed_within_a_second_and_a_quarter),
         cmocka_unit_test(test_more_than_a_few_full_instances_count_as_busy),
