@@ -212,6 +212,18 @@ enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_o
     return AMP_OK;
 }
 
+bool call_priority(const char *text, Amp__Priority *ret)
+{
+    static const char *const names[] = {[AMP__PRIORITY__PRIORITY_NORMAL] = "normal", [AMP__PRIORITY__PRIORITY_HIGH] = "high", [AMP__PRIORITY__PRIORITY_LOW] = "low"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *ret = (Amp__Priority)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 void call_cancel(struct call *call, const char *reason)
 {
     if (call->is_dead || call->fsm.phase == CALL_ENDED) {

@@ -49,6 +49,8 @@ struct call_handlers {
     void (*on_end)(void *ctx, const struct amp_error *err, const Amp__Error *wire);
 };
 
+/* "high", "normal", "low". False: none of them. */
+bool call_priority(const char *text, Amp__Priority *ret);
 /* Starts it. Errors at once: AMP_INVALID, AMP_HOPS, AMP_LOOP (callee is in path), AMP_TOO_LARGE. Everything else comes through on_end, never from inside call_start. */
 AMP_MUST_USE enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_options *options, const struct call_handlers *handlers, void *ctx,
                                       struct call **ret, struct amp_error *reterr);

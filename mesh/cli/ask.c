@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/call.h"
 #include "base/clock.h"
 #include "cli/commands.h"
 #include "cli/message.h"
@@ -30,6 +31,7 @@ static const struct command_option ask_options[] = {
     {.name = "until", .arg = "TIME", .help = "with --every or --cron: none after that, written as for --at"},
     {.name = "timeout", .arg = "TIME", .help = "time for the whole task, such as 30s"},
     {.name = "no-wait", .help = "do not wait for a free instance (durable, also with --at and --in: for room in the environment): exit 7"},
+    {.name = "priority", .arg = "P", .help = "before or behind others that wait for a free instance: high, normal or low", .complete = "high|normal|low"},
     {.name = "events", .letter = 'e', .help = "print each event as one JSON line"},
     {.name = "verbose", .letter = 'v', .help = "tell tool calls, steps and who took the task, on stderr"},
     {0},
@@ -112,6 +114,14 @@ static int read_target(struct ask *ask)
     return status;
 }
 
+static int read_priority(struct ask *ask)
+{
+    const char *text = value(ask, "priority");
+    if (text == NULL || call_priority(text, &ask->priority))
+        return 0;
+    return cli_usage(&ask->cli, "--priority is high, normal or low, not \"%s\"", text);
+}
+
 static int read_options(struct ask *ask)
 {
     ask->skill = value(ask, "skill");
@@ -122,7 +132,8 @@ static int read_options(struct ask *ask)
     ask->is_detached = has(ask, "detach");
     ask->is_impatient = has(ask, "no-wait");
     ask->is_verbose = has(ask, "verbose");
-    int status = ask_read_when(ask);
+    int status = read_priority(ask);
+    status = status != 0 ? status : ask_read_when(ask);
     bool is_later = ask->when.at.unix_ms > 0 || ask_is_schedule(ask);
     ask->form = has(ask, "events") ? ANSWER_EVENTS : ask->cli.is_json ? ANSWER_JSON : ANSWER_TEXT;
     ask->is_detached |= is_later && ask->form != ANSWER_EVENTS && !ask->is_verbose;
@@ -133,6 +144,8 @@ static int read_options(struct ask *ask)
         return cli_usage(&ask->cli, "--retry must be safe or never, not \"%s\"", ask->retry);
     if (ask->retry != NULL && (!ask->is_durable || ask->answered_task != NULL))
         return cli_usage(&ask->cli, "--retry belongs to a new task with --durable: a direct call is never tried again");
+    if (status == 0 && ask->is_durable && value(ask, "priority") != NULL)
+        return cli_usage(&ask->cli, "--priority is of direct calls: durable tasks wait in the order in which they were accepted");
     if (ask->key != NULL && (*ask->key == '\0' || strlen(ask->key) > AMP_KEY_MAX))
         return cli_usage(&ask->cli, "--key must have 1 to %u bytes", AMP_KEY_MAX);
     status = status != 0 ? status : cli_duration(&ask->cli, "timeout", &ask->timeout_ms);

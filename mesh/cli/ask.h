@@ -30,6 +30,7 @@ struct ask {
     size_t n_path;
     uint32_t hops, timeout_ms;
     bool is_durable, is_detached, is_impatient;
+    Amp__Priority priority;
     struct ask_when when;
     enum answer_form form;
     bool is_verbose;

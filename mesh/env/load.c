@@ -67,6 +67,11 @@ static uint64_t memory_writes(const struct env *env)
     return kv_waiting(env);
 }
 
+static uint64_t waiting_calls(const struct env *env)
+{
+    return turns_count(env->turns);
+}
+
 static uint64_t senders(const struct env *env)
 {
     return HASH_COUNT(env->quota.senders);
@@ -88,6 +93,7 @@ static const struct {
     {"watchers", watchers, ENV_WATCHERS_MAX},
     {"controls", controls, ENV_PASSED_MAX},
     {"memory_writes", memory_writes, ENV_KV_PENDING_MAX},
+    {"waiting_calls", waiting_calls, TURNS_MAX},
     {"senders", senders, QUOTA_SENDERS_MAX},
 };
 #define QUEUES (sizeof queues / sizeof queues[0])

@@ -172,6 +172,7 @@ struct send_params {
     const cJSON *message;
     struct task *parent;
     uint32_t timeout_ms;
+    Amp__Priority priority;
     bool is_durable, is_stream;
 };
 
@@ -189,7 +190,7 @@ static void start_call(struct sent *sent, const struct send_params *params)
     struct call_options options = {
         .agent = params->to, .skill = params->skill, .from = sidecar_agent(rpc->sidecar), .task_id = sent->task_id, .context_id = sent->context_id,
         .parent = params->parent ? sent->parent : NULL, .message = sent->message, .timeout_ms = params->timeout_ms, .attempt = 1,
-        .hops = above ? above->hops + 1 : 0, .path = path, .n_path = n_path, .may_queue = true,
+        .hops = above ? above->hops + 1 : 0, .path = path, .n_path = n_path, .may_queue = true, .priority = params->priority,
     };
     struct amp_error err = {0};
     enum amp_code code = call_start(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), &options, &handlers, sent, &sent->call, &err);
@@ -333,6 +334,12 @@ static enum amp_code read_params(struct rpc *rpc, const cJSON *params, struct se
         return amp_error_set(reterr, AMP_INVALID, "to", "exactly one of to and skill is needed");
     if (!ret->text == !ret->message)
         return amp_error_set(reterr, AMP_INVALID, "text", "exactly one of text and message is needed");
+    const char *priority = NULL;
+    code = rpc_string(params, "priority", &priority, reterr);
+    if (code != AMP_OK)
+        return code;
+    if (priority && (ret->is_durable || !call_priority(priority, &ret->priority)))
+        return amp_error_set(reterr, AMP_INVALID, "priority", "a direct send may have high, normal or low");
     if (ret->key && (!ret->is_durable || strlen(ret->key) > AMP_KEY_MAX || !*ret->key))
         return amp_error_set(reterr, AMP_INVALID, "key", "a key belongs to a durable send and has 1 to %u bytes", AMP_KEY_MAX);
     return AMP_OK;
