@@ -141,6 +141,7 @@ static void on_taken(void *ctx, const char *agent, const char *instance)
     task->target->n_untaken--;
     task->target->probe_gap_ms = 0;
     registry_taken(&task->env->registry, agent, instance);
+    turns_begun(task->env, agent);
     etask_strcpy(task->instance, instance);
     etask_strcpy(task->agent, agent);
     if (attempt) {

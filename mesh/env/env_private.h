@@ -309,6 +309,7 @@ size_t env_payload_max(const struct env *env);
 
 void turns_wait_verb(const struct ask *ask);
 void turns_next_verb(const struct ask *ask);
+void turns_begun(struct env *env, const char *agent); /* an instance of it has taken a call */
 /* A task of this instance has ended, so that it has a free slot and is in its groups again. */
 void turns_freed(struct env *env, const char *agent, const char *instance);
 /* Its beat says that it has a free slot, whatever was missed. */

@@ -107,6 +107,7 @@ static struct etask *begin(struct env *env, const struct amp_subject *subject, c
     begin_attempt(task, frame);
     lru_append(task);
     make_room(env, task);
+    turns_begun(env, task->agent);
     return task;
 }
 

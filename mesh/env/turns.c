@@ -30,7 +30,7 @@ struct turn_queue {
     int64_t turn_ms;            /* the last turn */
     uint32_t n_gaps, gap_us;    /* between turns while calls waited; mean */
     bool was_waiting;           /* somebody was left when that turn was given */
-    uint32_t idle;
+    uint32_t idle, sent;        /* slots that became free a moment ago and were not taken since; calls sent to look for them that have not found one yet */
     int64_t idle_ms;
 };
 
@@ -416,7 +416,9 @@ bool turns_next(struct turns *turns, const struct turn_seeker *seeker, int64_t n
 
 static void note_idle(struct turn_queue *queue, uint32_t slots, int64_t now_ms)
 {
-    queue->idle = (now_ms - queue->idle_ms < IDLE_MS ? queue->idle : 0) + slots;
+    if (now_ms - queue->idle_ms >= IDLE_MS)
+        queue->idle = queue->sent = 0;
+    queue->idle += slots;
     queue->idle_ms = now_ms;
 }
 
@@ -430,12 +432,27 @@ void turns_idle(struct turns *turns, const struct turn_seeker *seeker, uint32_t 
     }
 }
 
+static void note_taken(struct turn_queue *queue)
+{
+    if (queue && queue->idle)
+        queue->idle--;
+    if (queue && queue->sent)
+        queue->sent--;
+}
+
+void turns_taken(struct turns *turns, const struct turn_seeker *seeker)
+{
+    note_taken(find_queue(turns, 'a', seeker->agent));
+    for (size_t i = 0; seeker->card && i < seeker->card->n_skills; i++)
+        note_taken(skill_queue(turns, seeker, i));
+}
+
 bool turns_take_idle(struct turns *turns, const char *agent, const char *skill, int64_t now_ms)
 {
     struct turn_queue *queue = queue_of(turns, agent, skill);
-    if (!queue || !queue->idle || queue->count || now_ms - queue->idle_ms >= IDLE_MS)
+    if (!queue || queue->idle <= queue->sent || queue->count || now_ms - queue->idle_ms >= IDLE_MS)
         return false;
-    queue->idle--;
+    queue->sent++;
     return true;
 }
 

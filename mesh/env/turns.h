@@ -49,7 +49,9 @@ uint32_t turns_waiting(const struct turns *turns, const struct turn_seeker *seek
 bool turns_next(struct turns *turns, const struct turn_seeker *seeker, int64_t now_ms, struct turn_call *ret);
 /* Nobody waited for it a moment ago, and it listens: so many calls that come now need not wait (they found nobody just before). */
 void turns_idle(struct turns *turns, const struct turn_seeker *seeker, uint32_t slots, int64_t now_ms);
-/* Such a slot for this call? It is used up by that. */
+/* An instance has taken a call: one that was free is not any more. */
+void turns_taken(struct turns *turns, const struct turn_seeker *seeker);
+/* Such a slot for this call? No other one is sent for it, unless it becomes free again. */
 bool turns_take_idle(struct turns *turns, const char *agent, const char *skill, int64_t now_ms);
 /* An instance asks itself whenever it has a slot, until it says that it has joined its groups again (or has not asked for a while): nobody is sent there unasked. */
 void turns_asked(struct turns *turns, const char *instance, bool is_joined, int64_t now_ms);

@@ -153,6 +153,12 @@ void turns_next_verb(const struct ask *ask)
     (void)env_answer(env, ask->reply, ask->encoding, &answer); /* not sent: it is asked again */
 }
 
+void turns_begun(struct env *env, const char *agent)
+{
+    struct turn_seeker seeker = seeker_of(env, agent);
+    turns_taken(env->turns, &seeker);
+}
+
 void turns_heard(struct env *env, const char *agent, const char *instance)
 {
     if (turns_count(env->turns) > 0)

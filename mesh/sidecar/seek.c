@@ -52,7 +52,7 @@ static void on_next(void *ctx, const Amp__EnvReply *reply, const struct amp_erro
         uint32_t turns = reply->turns < seek->asked ? reply->turns : seek->asked;
         seek->is_contended = turns > 0 || reply->waiting > 0;
         seek->is_last = !seek->is_joined && turns < seek->asked; /* nobody of those who wait is for the rest: it is for whoever comes */
-        seek->kept += turns;
+        seek->kept += turns > seek->early ? turns - seek->early : 0;
         if (turns > 0)
             loop_timer_set(seek->timer, KEEP_MS);
     }
@@ -72,6 +72,7 @@ static void ask(struct sidecar *sidecar, uint32_t slots, bool is_joined)
     request.verb_case = AMP__ENV_REQUEST__VERB_NEXT;
     request.next = &next;
     seek->asked = slots;
+    seek->early = 0;
     seek->is_joined = is_joined;
     seek->is_last = seek->is_new = false;
     if (env_call(sidecar->loop, sidecar->bus, sidecar->agent, &request, ANSWER_MS, on_next, sidecar, &seek->call) != AMP_OK)
@@ -109,7 +110,9 @@ uint32_t seek_promised(const struct sidecar *sidecar)
 void seek_found(struct sidecar *sidecar)
 {
     struct seek *seek = &sidecar->seek;
-    if (seek->kept > 0)
+    if (seek->call)
+        seek->early++;
+    else if (seek->kept > 0)
         seek->kept--;
     seek->is_contended = true;
 }

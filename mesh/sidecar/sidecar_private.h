@@ -71,6 +71,7 @@ struct seek {
     struct env_call *call;     /* who is next? or NULL */
     struct loop_timer *timer;  /* while slots are kept */
     uint32_t asked, kept;      /* slots */
+    uint32_t early;            /* requests that were here before we knew that they had their turn */
     bool is_joined;            /* when we asked */
     bool is_contended;         /* somebody waited when we asked last, or was sent here: we ask before we join */
     bool is_last;              /* we asked, and nobody is left: we join, and look once more */
