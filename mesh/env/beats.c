@@ -1,5 +1,6 @@
 /* amp.hb: who is there, with how much room, and how somebody died. */
 #include "env_private.h"
+#include "turns_verb.h"
 
 #include "base/alloc.h"
 #include "base/bus.h"

@@ -1,6 +1,7 @@
 /* Durable tasks meet agents: calls and attempts. What becomes of a task is the engine's decision; this file does what it says and tells it what happened.
  * Whose turn it is: target.c. */
 #include "env_private.h"
+#include "turns_verb.h"
 
 #include "base/alloc.h"
 #include "base/bus.h"

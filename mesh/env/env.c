@@ -1,5 +1,6 @@
 /* Owns and wires the parts of the environment. */
 #include "schedules.h"
+#include "turns_verb.h"
 
 #include "base/alloc.h"
 #include "base/bus.h"

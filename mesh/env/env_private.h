@@ -56,7 +56,6 @@ struct loop_timer;
 #define ENV_BACKLOG_MS 20u             /* until a write that the journal had no room for is tried again */
 #define ENV_PASSED_MAX 1000u           /* control messages on their way to direct tasks */
 #define ENV_CONTROL_MS 5000u
-#define ENV_TURNS_MAX 256u             /* calls told by one instance's question that it is their turn */
 #define ENV_STARTS_MAX 256u            /* calls started in one turn */
 #define ENV_TARGET_STARTS_MAX 32u      /* of them for one agent or skill, while others wait */
 #define ENV_AHEAD_MAX_MS (INT64_C(3653) * 86400000) /* of a task's start: ten years, or somebody counts in other units */
@@ -305,18 +304,6 @@ void env_refuse_no_task(const struct ask *ask, const char *id);
 AMP_MUST_USE enum amp_code env_publish(struct env *env, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope);
 size_t env_payload_max(const struct env *env);
 
-/* ---- turns_verb.c: direct calls that wait for a free slot ------------------------------------------------------------ */
-
-void turns_wait_verb(const struct ask *ask);
-void turns_next_verb(const struct ask *ask);
-void turns_begun(struct env *env, const char *agent); /* an instance of it has taken a call */
-/* A task of this instance has ended, so that it has a free slot and is in its groups again. */
-void turns_freed(struct env *env, const char *agent, const char *instance);
-/* Its beat says that it has a free slot, whatever was missed. */
-void turns_heard(struct env *env, const char *agent, const char *instance);
-void turns_sweep_all(struct env *env);
-void turns_done(struct env *env);
-
 void verbs_release_late(struct env *env); /* readers that waited for the stream are served */
 void verbs_done(struct env *env);
 
@@ -442,8 +429,6 @@ struct registry_slots target_slots(const struct target *target);
 void target_say_waiting(struct target *target, const struct registry_slots *slots);
 /* Somebody may be free: agent's queue and those of its skills. */
 void targets_wake(struct env *env, const struct registry_agent *agent, bool has_room);
-/* Since when the durable task waits that is next for this agent or one of its skills; INT64_MAX: none does. `card` may be NULL. */
-int64_t targets_first_unix_ms(const struct env *env, const char *agent, const Amp__AgentCard *card);
 void targets_run(struct env *env); /* the tick */
 void targets_sweep(struct env *env);
 void targets_done(struct env *env);
@@ -603,8 +588,7 @@ struct env {
     struct held *late, *late_last; /* readers that wait until the stream has been read */
     struct probe *probes; /* of the last sweep */
     struct turns *turns;  /* direct calls that wait for a free slot */
-    struct offer *offers, *old_offers;
-    uint32_t n_offers;
+    struct offers { struct offer *now, *before; uint32_t count; } offers; /* turns_verb.c */
     struct loop_timer *lost_timer; /* at the next end of three intervals without a beat */
     int64_t lost_due_ms;
     bool is_lost_late; /* the last look came late, and was put off */

@@ -3,6 +3,7 @@
  * any more is closed with the reason: the instance left, or its beats do not name the task (its end was missed while the bus or we were
  * away). What was said while nobody listened comes later, from the stream, if there is one (evtstream.h). */
 #include "env_private.h"
+#include "turns_verb.h"
 
 #include "base/alloc.h"
 #include "base/bus.h"

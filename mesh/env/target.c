@@ -1,6 +1,6 @@
 /* Queues of durable tasks, one per agent or skill that is asked for, and when somebody is free. In a queue each sender has a lane, and they take turns: who has much
  * waiting there does not hold up who has little. Which of them runs is decided here; what becomes of it then, in dispatch.c. */
-#include "env_private.h"
+#include "turns_verb.h"
 
 #include "base/alloc.h"
 #include "base/bus.h"

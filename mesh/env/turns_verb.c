@@ -1,6 +1,6 @@
 /* Direct calls that found every instance busy, and instances that have a free slot, brought together (amp.md 10.14). What is kept here may be lost: a call that does not hear
  * of its turn tries by itself. */
-#include "env_private.h"
+#include "turns_verb.h"
 
 #include "base/alloc.h"
 #include "base/bus.h"
@@ -10,6 +10,7 @@
 
 #include <stdlib.h>
 
+#define TURNS_AT_ONCE_MAX 256u /* of one question of an instance */
 #define OFFERS_MAX 4096u /* turns told a moment ago, of which is heard whether somebody was there */
 
 struct offer { /* that it is its turn; lives until the next sweep but one */
@@ -50,16 +51,16 @@ static void offers_free(struct offer *offer)
 
 static enum amp_code publish_offer(struct env *env, const struct turn_call *call, const char *agent, const char *instance)
 {
-    if (env->n_offers >= OFFERS_MAX)
+    if (env->offers.count >= OFFERS_MAX)
         return bus_publish(env->bus, call->reply, NULL, amp_buf_bytes(&env->out));
     struct offer *offer = xcalloc(1, sizeof *offer);
     offer->env = env;
     etask_strcpy(offer->agent, agent);
     etask_strcpy(offer->instance, instance);
     offer->inbox = bus_inbox_new(env->bus, on_offered, offer);
-    offer->next = env->offers;
-    env->offers = offer;
-    env->n_offers++;
+    offer->next = env->offers.now;
+    env->offers.now = offer;
+    env->offers.count++;
     return bus_inbox_request(offer->inbox, call->reply, amp_buf_bytes(&env->out));
 }
 
@@ -144,7 +145,7 @@ void turns_next_verb(const struct ask *ask)
         targets_wake(env, agent, true);
     if (is_joined && is_durable_next && free_slots)
         free_slots--; /* it is called through the groups */
-    while (answer.turns < free_slots && answer.turns < ENV_TURNS_MAX && !(is_durable_next && !is_joined) && give(env, ask->from, next->instance))
+    while (answer.turns < free_slots && answer.turns < TURNS_AT_ONCE_MAX && !(is_durable_next && !is_joined) && give(env, ask->from, next->instance))
         answer.turns++;
     if (is_joined && answer.turns < free_slots && !is_durable_next)
         turns_idle(env->turns, &seeker, free_slots - answer.turns, loop_now_ms(env->loop));
@@ -178,18 +179,18 @@ void turns_freed(struct env *env, const char *agent, const char *instance)
 
 void turns_sweep_all(struct env *env)
 {
-    offers_free(env->old_offers);
-    env->old_offers = env->offers;
-    env->offers = NULL;
-    env->n_offers = 0;
+    offers_free(env->offers.before);
+    env->offers.before = env->offers.now;
+    env->offers.now = NULL;
+    env->offers.count = 0;
     turns_sweep(env->turns, loop_now_ms(env->loop));
 }
 
 void turns_done(struct env *env)
 {
-    offers_free(env->old_offers);
-    offers_free(env->offers);
-    env->offers = env->old_offers = NULL;
+    offers_free(env->offers.before);
+    offers_free(env->offers.now);
+    env->offers.now = env->offers.before = NULL;
     turns_free(env->turns);
     env->turns = NULL;
 }

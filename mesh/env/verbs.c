@@ -1,5 +1,6 @@
 /* amp.env.<verb>.<from>: decodes a request, finds its verb, answers in kind. */
 #include "schedules.h"
+#include "turns_verb.h"
 
 #include "base/alloc.h"
 #include "base/bus.h"
