@@ -50,7 +50,7 @@ def work(frame):
         changed.wait(0.02)
     reply = {'id': frame['id'], 'result': 'done in attempt %d' % frame['params']['attempt']}
     if frame['params']['taskId'] in cancelled:
-        reply = {'id': frame['id'], 'error': {'code': -32000, 'message': 'cancelled'}}
+        reply = {'id': frame['id'], 'error': {'code': -32800, 'message': 'cancelled'}}
     with lock:
         print(json.dumps(reply), flush=True)
 lock, changed, cancelled = threading.Lock(), threading.Event(), set()
