@@ -17,16 +17,17 @@ tap = Tap()
 
 # Says on a log when it begins, waits for a gate or a time, and answers with what it was asked.
 AGENT = """
-import os, sys, time
+import os, sys, threading
+pause = threading.Event()
 log, text = sys.argv[1], sys.stdin.read().strip()
 fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 os.write(fd, (text + '\\n').encode())
 gate, ms = text.split()[-1].split('=')[0], text.split('=')[-1]
 if '=' in text:
-    time.sleep(int(ms) / 1000)
+    pause.wait(int(ms) / 1000)
 else:
     while not os.path.exists(gate):
-        time.sleep(0.005)
+        pause.wait(0.005)
 print(text)
 """
 
