@@ -176,10 +176,20 @@ static void find_holders(void)
     }
 }
 
+/* Whose events are held back does not hang. */
+static void find_blocked(void)
+{
+    struct hold *hold;
+    LIST_FOREACH(hold, &everywhere, entry)
+        if (hold->task->is_blocked)
+            hold->progress_us = world_now_us();
+}
+
 bool hold_look(void)
 {
     bool is_told = true;
     find_holders();
+    find_blocked();
     for (struct held *held = known; held < known + n_known; held++) {
         if (held->told_us)
             continue;
