@@ -165,6 +165,8 @@ void job_begun(const char *text)
         if (strcmp(job->wish->text, text) != 0)
             continue;
         job->n_begun++;
+        if (!job->wish->is_durable && job->n_begun > 1 && !scenario.has_doubled)
+            world_fail("PW: the direct call %s is worked on %u times", job->task, job->n_begun);
         if (!job->due_us)
             continue;
         stat_add(STAT_delayed, 1);

@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+#define RUSH_EVERY 4u /* seeds */
+#define RUSH_MAX 24u  /* calls */
+
 static const char *const fault_texts[FAULTS] = {
 #define FAULT(name, text) text,
 #include "fault.def"
@@ -62,6 +65,23 @@ static void add_job(struct script *plan, uint32_t n)
     uint32_t name = world_below(plan->n_names);
     if (!wish->is_skill)
         snprintf(wish->agent, sizeof wish->agent, "agent-%u", name & 7u);
+}
+
+/* More direct calls at once than there are slots. */
+static void add_rush(struct script *plan, uint32_t n_jobs)
+{
+    uint32_t at_ms = world_below((FAULTS_S - 3) * 1000), within_ms = world_between(10, 2000), n = world_between(6, RUSH_MAX);
+    bool is_skill = world_chance(30);
+    uint32_t name = world_below(plan->n_names) & 7u;
+    for (uint32_t i = n_jobs; i < n_jobs + n && i < JOBS_MAX; i++) {
+        struct wish *wish = &add(plan, ITEM_JOB, at_ms + world_below(within_ms))->wish;
+        wish->client = world_below(plan->n_clients);
+        wish->is_skill = is_skill;
+        wish->timeout_ms = world_between(1500, 30000);
+        wish->n = i;
+        snprintf(wish->text, sizeof wish->text, "plain %u", i);
+        snprintf(wish->agent, sizeof wish->agent, is_skill ? "work" : "agent-%u", name);
+    }
 }
 
 static void add_schedule(struct script *plan, uint32_t n)
@@ -168,6 +188,8 @@ void plan_make(struct script *plan)
             add_fault(plan, fault, at_ms);
     }
     hasten(plan);
+    if (plan->seed % RUSH_EVERY == 0)
+        add_rush(plan, n_jobs);
 }
 
 /* ---- in words -------------------------------------------------------------------------------------------------------- */

@@ -130,6 +130,7 @@ static void begin(const bool *only)
         begin_item(&scenario.script.items[i]);
     }
     world_at(world_now_us() + FAULTS_S * 1000000ll, NULL, heal, NULL);
+    wait_begin();
     look(NULL);
 }
 

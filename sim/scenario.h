@@ -112,6 +112,7 @@ struct job { /* a task as its caller knows it; nothing here is ever forgotten, w
     uint32_t known_events;        /* that there are at least so many, and the state it had at its end, if that was told */
     Amp__TaskState known_end;
     struct human human;
+    int64_t waits_us; /* a direct call: since when it is seen to wait; 0: it does not */
     int64_t due_us; /* it may not start before; 0: at once, or not submitted yet */
     int64_t due_unix_ms;
     int64_t silent_since_us;      /* since when it was seen to wait without a reason; 0: it was not */
@@ -163,6 +164,7 @@ struct instance {
     Amp__AgentCard card;
     struct agent_habits habits;
     bool is_up, is_leaving;
+    int64_t free_us; /* since when it is seen to have a free slot; 0: it has none, or cannot be reached */
 };
 
 struct nodes {
@@ -204,6 +206,11 @@ void witness_ask(void *nothing); /* for tasks that have not ended, now */
 void witness_count(struct journal *journal); /* has a sender more open than it may? */
 bool witness_has_quota(void);
 void witness_start(struct journal *journal); /* an environment has started: what was accepted is there */
+
+/* ---- wait.c: direct calls and free slots ------------------------------------------------------------------------------------------ */
+
+void wait_begin(void);
+void wait_begun(const struct sidecar *sidecar); /* an agent there has begun a task */
 
 /* ---- check.c: reads the journal when all is quiet, and holds it against what the clients were told ----------------------------- */
 

@@ -1,6 +1,7 @@
 #include "env/turns.h"
 
 #include "base/alloc.h"
+#include "base/seeded.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -400,7 +401,8 @@ bool turns_next(struct turns *turns, const struct turn_seeker *seeker, int64_t n
         return false;
     struct turn *turn = queue->heap[0];
     bool is_skill = queue->key[0] == 's';
-    queue_out(turns, turn);
+    if (!SEEDED_BUG("turn-again"))
+        queue_out(turns, turn);
     measure(queue, now_ms);
     turn->heard_ms = now_ms;
     *ret = (struct turn_call){

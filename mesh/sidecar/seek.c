@@ -6,6 +6,7 @@
 #include "base/counters.h"
 #include "base/envcall.h"
 #include "base/loop.h"
+#include "base/seeded.h"
 
 #define ANSWER_MS 100u /* an environment that takes longer is done without */
 #define ALONE_MS 1000  /* so long */
@@ -44,7 +45,9 @@ static void on_next(void *ctx, const Amp__EnvReply *reply, const struct amp_erro
     struct sidecar *sidecar = ctx;
     struct seek *seek = &sidecar->seek;
     seek->call = NULL;
-    if (err->code != AMP_OK) {
+    if (SEEDED_BUG("asks-on") && err->code != AMP_OK) {
+        seek->is_contended = true;
+    } else if (err->code != AMP_OK) {
         seek->alone_until_ms = loop_now_ms(sidecar->loop) + ALONE_MS;
         seek->is_contended = false;
         seek->is_new = true;

@@ -1,0 +1,87 @@
+/* Direct calls wait only for a slot: while an instance that could take one is free and both can be reached, it is taken soon, whatever becomes of the environment, which keeps
+ * whose turn it is (amp.md 10.14). */
+#include "bus_private.h"
+#include "scenario.h"
+
+#include "base/call_private.h"
+#include "base/loop.h"
+#include "sidecar/sidecar_private.h"
+
+#include <string.h>
+
+#define LOOK_US 100000
+#define WAIT_MAX_US 3000000
+#define SENT_MAX_US 500000 /* a request without an answer for so long is with somebody who cannot say anything: its caller does not wait for a slot */
+
+static bool can_talk(const struct bus *bus)
+{
+    const struct link *link = bus->link;
+    int64_t now_us = world_now_us();
+    bool is_calm = !weather.lost_percent && !weather.jitter_us;
+    return is_calm && link && link->is_known && !bus->is_dead && !link->is_silent && link->up.stalled_until_us <= now_us && link->down.stalled_until_us <= now_us;
+}
+
+static bool is_free(const struct instance *instance)
+{
+    const struct sidecar *sidecar = instance->is_up ? instance->sidecar : NULL;
+    return sidecar && sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_UP && sidecar_free_slots(sidecar) > 0 && can_talk(instance->bus) && loop_frozen_until_us(instance->loop) <= world_now_us();
+}
+
+static bool is_waiting(const struct job *job)
+{
+    const struct call_fsm *fsm = job->call ? &job->call->fsm : NULL;
+    if (!fsm || fsm->is_cancelling || fsm->is_down || !can_talk(job->client->bus))
+        return false;
+    if (fsm->phase == CALL_SENT)
+        return loop_now_ms(job->client->loop) - fsm->sent_at < SENT_MAX_US / 1000;
+    return fsm->phase == CALL_ASKING || fsm->phase == CALL_QUEUING || fsm->phase == CALL_WAITING;
+}
+
+/* → since when one that could take it has been free; INT64_MAX: none is */
+static int64_t free_since_us(const struct job *job)
+{
+    int64_t since_us = INT64_MAX;
+    for (const struct instance *instance = nodes.instances; instance < nodes.instances + nodes.n_instances; instance++)
+        if (instance->free_us && instance->free_us < since_us && (job->wish->is_skill || strcmp(instance->plan->agent, job->wish->agent) == 0))
+            since_us = instance->free_us;
+    return since_us;
+}
+
+static void look_at(struct job *job)
+{
+    int64_t now_us = world_now_us();
+    if (!is_waiting(job)) {
+        job->waits_us = 0;
+        return;
+    }
+    if (!job->waits_us)
+        job->waits_us = now_us;
+    int64_t free_us = free_since_us(job), since_us = free_us > job->waits_us ? free_us : job->waits_us;
+    stat_add(STAT_wait_looks, 1);
+    stat_add(STAT_wait_free, free_us != INT64_MAX);
+    if (free_us != INT64_MAX && now_us - since_us > WAIT_MAX_US)
+        world_fail("PW: the direct call %s waits, and for %u ms there has been somebody free", job->task, (unsigned)((now_us - since_us) / 1000));
+}
+
+static void look(void *ctx)
+{
+    for (struct instance *instance = nodes.instances; instance < nodes.instances + nodes.n_instances; instance++) {
+        if (!is_free(instance))
+            instance->free_us = 0;
+        else if (!instance->free_us)
+            instance->free_us = world_now_us();
+    }
+    for (struct job *job = scenario.jobs; job < scenario.jobs + scenario.n_jobs; job++)
+        if (!job->wish->is_durable)
+            look_at(job);
+    world_at(world_now_us() + LOOK_US, NULL, look, NULL);
+}
+
+void wait_begin(void) { look(NULL); }
+
+void wait_begun(const struct sidecar *sidecar)
+{
+    for (struct instance *instance = nodes.instances; instance < nodes.instances + nodes.n_instances; instance++)
+        if (instance->sidecar == sidecar && sidecar_free_slots(sidecar) == 0)
+            instance->free_us = 0;
+}
