@@ -12,6 +12,7 @@
 #define GAP_STALE_MS 30000
 #define ASKS_MS 60000   /* of a task; one that takes longer ends with a beat at the latest */
 #define ASKERS_MAX 100000u
+#define LOOKED_AT_MAX 256u
 #define PRIORITIES 3
 
 struct turn_sender { /* with calls that wait in a queue */
@@ -240,12 +241,13 @@ static uint32_t about_ms(const struct turn_queue *queue, uint32_t position, int6
     return ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
 }
 
+/* Of a long queue about: by so many of those that wait as can be looked at each time that somebody says that it still waits. */
 static uint32_t position_of(const struct turn_queue *queue, const struct turn *turn)
 {
-    uint32_t position = 1;
-    for (size_t i = 0; i < queue->count; i++)
-        position += is_before(queue->heap[i], turn);
-    return position;
+    size_t stride = queue->count / LOOKED_AT_MAX + 1, position = 1;
+    for (size_t i = 0; i < queue->count; i += stride)
+        position += is_before(queue->heap[i], turn) ? stride : 0;
+    return (uint32_t)(position <= queue->count ? position : queue->count + 1);
 }
 
 static int64_t counts_from(const struct turn_queue *queue, const struct turn_sender *sender, const struct turn_call *call, int64_t now_ms)

@@ -224,6 +224,10 @@ static void test_there_is_room_for_so_many_of_one_sender_and_so_many_in_all(void
         snprintf(task, sizeof task, "t-%u", i);
         waits(from, task);
     }
+    struct turn_place place;
+    call = call_of("f50", "t-5050");
+    assert_int_equal(wait_as(&call, &place), AMP_OK); /* it waits already; of so many its place is known about */
+    assert_in_range(place.position, 4000, 6100);
     call = call_of("late", "t-late");
     assert_int_equal(wait_as(&call, NULL), AMP_OVERLOADED);
     assert_int_equal(turns_count(turns), TURNS_QUEUE_MAX);
