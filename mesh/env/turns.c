@@ -254,10 +254,11 @@ static int64_t counts_from(const struct turn_queue *queue, const struct turn_sen
 {
     static const int64_t later_ms[PRIORITIES] = {[AMP__PRIORITY__PRIORITY_HIGH] = -TURNS_PRIORITY_MS, [AMP__PRIORITY__PRIORITY_LOW] = TURNS_PRIORITY_MS};
     int64_t at_ms = now_ms + later_ms[call->priority];
-    unsigned n_senders = HASH_COUNT(queue->senders);
-    if (sender->count == 0)
+    unsigned n_senders = HASH_COUNT(queue->senders) > 1 ? HASH_COUNT(queue->senders) : 2;
+    /* Among those that ask for about as much nobody is held back: any other order than that of coming makes the longest waits longer. */
+    if (sender->count < TURNS_BURST || (uint64_t)sender->count * n_senders * 2 <= (uint64_t)queue->count * 3)
         return at_ms;
-    int64_t share_ms = (int64_t)queue->gap_us * (n_senders > 1 ? n_senders : 2) / 1000;
+    int64_t share_ms = (int64_t)queue->gap_us * n_senders / 1000;
     int64_t fair_ms = sender->last_ms[call->priority] + share_ms;
     return sender->last_ms[call->priority] && fair_ms > at_ms ? fair_ms : at_ms;
 }

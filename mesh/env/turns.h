@@ -1,13 +1,14 @@
 /* Calls that wait for a free slot, one queue per agent or skill that is asked for (amp.md 10.14). Pure: time is an argument, nothing is sent. Everything is bounded.
  *
- * What decides is one number, when a call counts as having come: the moment it began to wait; later by a fair share of the time for each call of its sender that waits
- * already, so that who sends much does not hold up who sends little; earlier or later by its priority, a fixed time, so that whatever waits long enough is first some day. */
+ * What decides is one number, when a call counts as having come: the moment it began to wait; later, for a sender that has far more than its share of those that wait, by
+ * a fair share of the time behind its last one, so that it does not hold up who sends little; earlier or later by its priority, a fixed time, so that whatever waits long enough is first some day. */
 #pragma once
 #include <amp/amp.h>
 
 #define TURNS_MAX 100000u           /* calls that wait, of all */
 #define TURNS_QUEUE_MAX 10000u      /* for one agent or skill */
 #define TURNS_SENDER_MAX 2500u      /* of them of one sender */
+#define TURNS_BURST 16u             /* calls of one sender that wait in the order in which they came, whatever its share */
 #define TURNS_PRIORITY_MS 10000     /* high counts as having come so much earlier, low so much later */
 #define TURNS_RENEW_MAX_MS 5000u    /* who has not said for so long that it waits, waits no more */
 #define TURNS_GIVEN_MS 2000u        /* whose turn it was, and who was not taken all the same, is first again for so long */
