@@ -1,6 +1,7 @@
 /* What the agents see of leases: who works on which task, under which epoch, and what became of those who came too late. Nothing here is forgotten while a seed runs, whatever dies. */
 #include "hold.h"
 
+#include "base/bus.h"
 #include "base/loop.h"
 #include "env/env_private.h"
 #include "sidecar/sidecar.h"
@@ -90,7 +91,7 @@ static int64_t hindered_until_us(const struct hold *hold)
     if (!nodes.env || journal_failure(nodes.env->journal))
         return INT64_MAX;
     int64_t frozen_us = later_of(loop_frozen_until_us(nodes.loop), loop_frozen_until_us(sidecar_loop(hold->sidecar)));
-    return later_of(nodes.started_us, frozen_us);
+    return later_of(later_of(nodes.started_us, hold->alone_us), frozen_us);
 }
 
 void hold_step(struct hold *hold)
@@ -176,20 +177,23 @@ static void find_holders(void)
     }
 }
 
-/* Whose events are held back does not hang. */
-static void find_blocked(void)
+/* Whose events are held back does not hang; who lost the bus by the server's own doing works on for a while, and is told when it is back (amp.md 10.7.3). */
+static void find_hindered(void)
 {
     struct hold *hold;
-    LIST_FOREACH(hold, &everywhere, entry)
+    LIST_FOREACH(hold, &everywhere, entry) {
         if (hold->task->is_blocked)
             hold->progress_us = world_now_us();
+        if (bus_was_ended(hold->sidecar->bus))
+            hold->alone_us = world_now_us();
+    }
 }
 
 bool hold_look(void)
 {
     bool is_told = true;
     find_holders();
-    find_blocked();
+    find_hindered();
     for (struct held *held = known; held < known + n_known; held++) {
         if (held->told_us)
             continue;
