@@ -96,8 +96,12 @@ static void rank_loose(struct timeline *timeline)
         uint32_t rank = RANKS + RANK_WAIT;
         for (size_t k = 0; is_loose(item) && k < timeline->count; k++) {
             const struct item *other = &timeline->items[k];
-            if (!is_loose(other) && other->kind != TIMELINE_END && other->at_unix_ms <= item->at_unix_ms && other->rank > rank)
+            if (is_loose(other) || other->at_unix_ms > item->at_unix_ms || other->rank <= rank)
+                continue;
+            if (other->kind != TIMELINE_END)
                 rank = other->rank % RANKS == RANK_BEGIN ? other->rank + 1 : other->rank;
+            else if (item->kind == TIMELINE_IGNORED) /* nothing else can come behind the end */
+                rank = other->rank;
         }
         if (is_loose(item))
             item->rank = rank;

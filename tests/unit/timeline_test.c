@@ -104,6 +104,21 @@ static void test_a_time_without_an_environment_stands_between_the_events_of_the_
     free(text);
 }
 
+static void test_what_comes_too_late_stands_in_its_time_also_behind_the_end(void **state)
+{
+    record("{\"amp/attempts\":[{\"attempt\":1,\"instance\":\"i-1\",\"startedAt\":\"1970-01-01T00:00:01.005Z\",\"endedAt\":\"1970-01-01T00:00:03.000Z\",\"outcome\":\"instance_lost\","
+           "\"ignored\":[{\"instance\":\"i-1\",\"at\":\"1970-01-01T00:00:09.000Z\",\"state\":\"completed\"}]},"
+           "{\"attempt\":2,\"instance\":\"i-2\",\"startedAt\":\"1970-01-01T00:00:04.000Z\",\"endedAt\":\"1970-01-01T00:00:08.000Z\",\"outcome\":\"completed\","
+           "\"ignored\":[{\"instance\":\"i-2\",\"at\":\"1970-01-01T00:00:05.000Z\",\"state\":\"failed\"}]}]}");
+    status(3500, "WORKING", "{\"amp/retry\":{\"attempt\":2}}");
+    status(8000, "COMPLETED", "");
+    char *text = printed(0);
+    const char *early = strstr(text, "i-2 came too late"), *over = strstr(text, "s  completed"), *late = strstr(text, "i-1 came too late");
+    if (!early || !over || !late || early > over || over > late)
+        fail_msg("%s", text);
+    free(text);
+}
+
 /* All within a millisecond, and the retry told a little later than the wait began: the order is that of cause and effect. */
 static void test_a_death_its_retry_the_wait_and_the_next_attempt_stand_in_this_order(void **state)
 {
@@ -273,6 +288,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_waits_and_attempts_stand_in_their_time, begin, end),
         cmocka_unit_test_setup_teardown(test_a_time_without_an_environment_stands_between_the_events_of_the_attempt, begin, end),
+        cmocka_unit_test_setup_teardown(test_what_comes_too_late_stands_in_its_time_also_behind_the_end, begin, end),
         cmocka_unit_test_setup_teardown(test_a_death_its_retry_the_wait_and_the_next_attempt_stand_in_this_order, begin, end),
         cmocka_unit_test_setup_teardown(test_an_answer_while_nobody_has_the_task_begins_no_attempt, begin, end),
         cmocka_unit_test_setup_teardown(test_what_became_of_questions_is_told, begin, end),
