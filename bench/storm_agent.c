@@ -10,7 +10,7 @@ static void on_task(struct amesh_task *task, void *ctx)
     size_t id;
     int64_t until_ns = storm_begin(agent, task->text, &id);
     if (until_ns <= 0) {
-        (void)amesh_task_reject(task, until_ns == 0 ? STORM_BUSY " busy" : "no task of the storm: %s", task->text);
+        (void)(until_ns == 0 ? amesh_task_busy(task, STORM_BUSY) : amesh_task_reject(task, "no task of the storm: %s", task->text));
         return;
     }
     struct pollfd pfd = {.fd = amesh_fd(task->mesh), .events = POLLIN};

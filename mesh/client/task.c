@@ -230,6 +230,11 @@ enum amp_code amesh_task_reject(struct amesh_task *task, const char *fmt, ...)
     END_WITH("rejected");
 }
 
+enum amp_code amesh_task_busy(struct amesh_task *task, const char *fmt, ...)
+{
+    END_WITH("busy");
+}
+
 enum amp_code amesh_task_cancel(struct amesh_task *task, const char *fmt, ...)
 {
     END_WITH("canceled");

@@ -20,7 +20,7 @@
 
 uint32_t sidecar_free_slots(const struct sidecar *sidecar)
 {
-    return sidecar->slots > sidecar->inflight ? sidecar->slots - sidecar->inflight : 0;
+    return sidecar->slots > sidecar->inflight && !pause_left_ms(sidecar) ? sidecar->slots - sidecar->inflight : 0;
 }
 
 void sidecar_touch(struct sidecar *sidecar)
@@ -73,9 +73,11 @@ enum amp_code sidecar_state_check(const struct sidecar *sidecar, struct amp_erro
     if (sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_DRAINING || sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_GONE)
         return amp_error_set(reterr, AMP_STOPPING, "", "instance %s of %s is leaving the mesh", sidecar->instance, sidecar->agent);
     if (sidecar_free_slots(sidecar) == 0) {
-        enum amp_code code = amp_error_set(reterr, AMP_BUSY, "", "all %u slots of instance %s are taken", sidecar->slots, sidecar->instance);
+        uint32_t pause_ms = pause_left_ms(sidecar);
+        enum amp_code code = pause_ms ? amp_error_set(reterr, AMP_BUSY, "", "the agent of instance %s said that it can take nothing now", sidecar->instance)
+                                      : amp_error_set(reterr, AMP_BUSY, "", "all %u slots of instance %s are taken", sidecar->slots, sidecar->instance);
         if (reterr)
-            reterr->retry_after_ms = SIDECAR_BUSY_RETRY_MS;
+            reterr->retry_after_ms = pause_ms ? pause_ms : SIDECAR_BUSY_RETRY_MS;
         return code;
     }
     return AMP_OK;
@@ -303,6 +305,7 @@ enum amp_code sidecar_new(struct loop *loop, struct bus *bus, const struct home 
     task_table_init(sidecar);
     member_init(sidecar);
     seek_init(sidecar);
+    pause_init(sidecar);
     beat_init(sidecar);
     death_init(sidecar);
     code = choose_socket(sidecar, reterr);
@@ -333,6 +336,7 @@ void sidecar_free(struct sidecar *sidecar)
     micro_close(sidecar);
     member_done(sidecar);
     seek_done(sidecar);
+    pause_done(sidecar);
     beat_done(sidecar);
     death_done(sidecar);
     loop_timer_free(sidecar->grace);

@@ -88,6 +88,19 @@ void seek_found(struct sidecar *sidecar); /* a request came to this instance its
 void seek_stop(struct sidecar *sidecar);  /* it leaves, or the bus is away */
 void seek_done(struct sidecar *sidecar);
 
+/* ---- pause.c: an agent that can take nothing now ------------------------------------------------------------------ */
+
+struct pause {
+    struct loop_timer *timer; /* set: it takes nothing */
+    int64_t until_ms;
+    uint32_t gap_ms;          /* the last one; 0: it has done something since */
+};
+void pause_init(struct sidecar *sidecar);
+void pause_begin(struct sidecar *sidecar, struct amp_error *err); /* for err->retry_after_ms, or (0) for longer each time, which is written there */
+uint32_t pause_left_ms(const struct sidecar *sidecar);            /* 0: it takes what comes */
+void pause_forget(struct sidecar *sidecar);
+void pause_done(struct sidecar *sidecar);
+
 /* ---- inbound.c ------------------------------------------------------------------------------------------------ */
 
 void inbound_request(struct sidecar *sidecar, struct endpoint *endpoint, const struct bus_msg *msg);
@@ -235,6 +248,7 @@ struct sidecar {
     struct bus_inbox *probe;       /* tells that the server knows our subscriptions, or that we left them */
     struct member member;
     struct seek seek;
+    struct pause pause;
     struct micro micro;
     struct beat beat;
     struct death_log death;

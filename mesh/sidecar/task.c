@@ -98,12 +98,14 @@ static void count_end(struct task *task, Amp__TaskState state)
     struct endpoint *endpoint = task->endpoint;
     endpoint->n_requests++;
     endpoint->busy_ns += (uint64_t)(clock_mono_us() - task->started_us) * 1000;
-    if (state == AMP__TASK_STATE__TASK_STATE_COMPLETED)
+    if (state == AMP__TASK_STATE__TASK_STATE_COMPLETED) {
         counter_add(COUNTER_tasks_completed, 1);
-    else if (state == AMP__TASK_STATE__TASK_STATE_CANCELED)
+        pause_forget(task->sidecar);
+    } else if (state == AMP__TASK_STATE__TASK_STATE_CANCELED) {
         counter_add(COUNTER_tasks_canceled, 1);
-    else
+    } else {
         counter_add(COUNTER_tasks_failed, 1);
+    }
 }
 
 /* The last event and the end marker. `err` with AMP_OK: in good order. */
@@ -425,6 +427,19 @@ static void wait_for_answer(struct task *task, const char *question)
     table->n_waiting++;
 }
 
+/* As if it had never come: nobody has heard of it yet. False: somebody has. */
+static bool give_back(struct task *task, const struct amp_error *err)
+{
+    if (!task_stream_drop(task, err))
+        return false;
+    loop_timer_stop(task->ack);
+    loop_timer_stop(task->deadline);
+    task_lease_stop(task);
+    counter_add(COUNTER_tasks_bounced, 1);
+    turn_over(task);
+    return true;
+}
+
 void task_finish(struct task *task, const struct task_outcome *outcome)
 {
     struct task_verdict verdict = {.state = outcome->state, .reason = outcome->reason, .error = outcome->error, .death = outcome->death};
@@ -436,6 +451,13 @@ void task_finish(struct task *task, const struct task_outcome *outcome)
         task_outcome_apply(task, outcome->result, &verdict);
     else if (!task->stream.is_ended && task->source.is_text_started && verdict.state == AMP__TASK_STATE__TASK_STATE_COMPLETED)
         task_outcome_close_text(task);
+    if (verdict.error.code == AMP_BUSY) {
+        pause_begin(task->sidecar, &verdict.error);
+        if (!task->is_canceled && give_back(task, &verdict.error)) {
+            free(verdict.text);
+            return;
+        }
+    }
     turn_over(task);
     if (task->stream.is_ended) {
         free(verdict.text);

@@ -109,14 +109,27 @@ static enum amp_code put_artifacts(struct task *task, const struct cJSON *artifa
     return AMP_OK;
 }
 
+static void take_busy(const struct cJSON *result, struct task_verdict *verdict)
+{
+    const struct cJSON *after = cJSON_GetObjectItemCaseSensitive(result, "retryAfterMs");
+    const char *message = member_text(result, "message");
+    verdict->state = AMP__TASK_STATE__TASK_STATE_FAILED;
+    (void)amp_error_set(&verdict->error, AMP_BUSY, "", "the agent can take nothing now%s%s", message ? ": " : "", message ? message : "");
+    verdict->error.retry_after_ms = cJSON_IsNumber(after) && after->valuedouble > 0 && after->valuedouble < UINT32_MAX ? (uint32_t)after->valuedouble : 0;
+}
+
 static enum amp_code take_state(const struct cJSON *result, struct task_verdict *verdict, struct amp_error *err)
 {
     const char *state = member_text(result, "state");
     if (!state)
         return AMP_OK;
+    if (strcmp(state, "busy") == 0) {
+        take_busy(result, verdict);
+        return AMP_OK;
+    }
     Amp__TaskState parsed = amp_task_state_parse(state);
     if (!amp_task_is_terminal(parsed) && parsed != AMP__TASK_STATE__TASK_STATE_INPUT_REQUIRED)
-        return bad(err, "result.state", "`state` is none of completed, failed, rejected, canceled, input-required");
+        return bad(err, "result.state", "`state` is none of completed, failed, rejected, canceled, input-required, busy");
     verdict->state = parsed;
     return AMP_OK;
 }

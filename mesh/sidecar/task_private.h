@@ -185,6 +185,8 @@ void task_mark_dirty(struct task *task);
 
 /* ---- task_outcome.c ------------------------------------------------------------------------------------------ */
 
+/* Of a task of which nobody has heard yet its caller is told that it was not taken, and there is nothing more to say. False: somebody has. */
+bool task_stream_drop(struct task *task, const struct amp_error *err);
 struct task_verdict { /* how the task ends, after its outcome was looked at */
     Amp__TaskState state;
     const char *reason; /* borrowed, or == text */

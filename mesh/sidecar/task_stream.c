@@ -92,6 +92,23 @@ void task_stream_reset(struct task *task)
     memset(stream->lanes, 0, sizeof(stream->lanes));
 }
 
+bool task_stream_drop(struct task *task, const struct amp_error *err)
+{
+    struct task_stream *stream = &task->stream;
+    if (!stream->is_held || stream->is_ended || stream->count > 1) /* the one that says that it is worked on */
+        return false;
+    inbound_reply(task->sidecar, stream->lanes[LANE_CALLER].subject, stream->lanes[LANE_CALLER].encoding, err);
+    for (size_t i = 0; i < LANES; i++)
+        stream->lanes[i].is_open = false;
+    amp_buf_reset(&stream->bodies);
+    stream->n_refs = 0;
+    stream->base = stream->count;
+    stream->is_held = false;
+    stream->is_ended = true;
+    task_mark_dirty(task);
+    return true;
+}
+
 void task_stream_end(struct task *task, const Amp__Error *wire)
 {
     struct task_stream *stream = &task->stream;

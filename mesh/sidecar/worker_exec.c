@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 
 #include "base/alloc.h"
 #include "base/loop.h"
@@ -195,6 +196,9 @@ static void finish(struct job *job, const struct spawn_exit *exit)
     } else if (exit->is_signal) {
         finish_killed(job, exit);
         return;
+    } else if (exit->exit_code == EX_TEMPFAIL && job->bytes == 0) {
+        outcome.state = AMP__TASK_STATE__TASK_STATE_FAILED;
+        (void)amp_error_set(&outcome.error, AMP_BUSY, "", "the agent can take nothing now%s%s", exit->n_stderr_lines > 0 ? ": " : "", exit->n_stderr_lines > 0 ? exit->stderr_lines[exit->n_stderr_lines - 1] : " (exit status 75)");
     } else if (exit->exit_code != 0) {
         outcome.state = AMP__TASK_STATE__TASK_STATE_FAILED;
         outcome.reason = reason = reason_make(exit);

@@ -179,6 +179,41 @@ def in_vain(mesh):
     check(all(status == 0 for status, _ in answers(threads)), "the others are served")
 
 
+LIMITED = """
+import os, sys, threading
+log, limit, text = sys.argv[1], sys.argv[2], sys.stdin.read().strip()
+fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+is_limited = os.path.exists(limit)
+os.write(fd, ('busy' if is_limited else 'done').encode() + b'\\n')
+if is_limited:
+    print('rate limit of the model', file=sys.stderr)
+    sys.exit(75)
+print(text)
+"""
+
+
+def limited_agent(mesh):
+    """An agent that can take nothing now: its calls wait or go elsewhere, nothing fails, and it is not asked all the time."""
+    limit = mesh.path("limit")
+    open(limit, "w").close()
+    mesh.agent("limited", "--", PY, "-c", LIMITED, mesh.path("limited.log"), limit)
+    direct = [mesh.ask("limited", f"d{i}") for i in range(3)]
+    durable = mesh.run("ask", "--detach", "limited", "later").ok().out.strip()
+    until(lambda: len(mesh.begun("limited")) >= 3, "it is asked now and then")
+    os.unlink(limit)
+    check(answers(direct) == [(0, f"d{i}") for i in range(3)], "all are answered", [t.result.err for t in direct])
+    until(lambda: mesh.state(durable) == "TASK_STATE_COMPLETED", "the durable one, too")
+    attempts = mesh.show(durable)["metadata"]["amp/attempts"]
+    check(len(attempts) == 1, "that it was busy was no attempt", attempts)
+    begun = mesh.begun("limited")
+    check(begun.count("done") == 4, "each was done once", begun)
+    open(limit, "w").close()
+    second = mesh.agent("limited", "--", "cat")
+    got = answers([mesh.ask("limited", f"e{i}") for i in range(6)])
+    check(got == [(0, f"e{i}") for i in range(6)], "with another instance the calls go there", got)
+    second.stop()
+
+
 def main():
     with Turns() as mesh:
         mesh.raw = Nats(mesh.bus)
@@ -189,6 +224,7 @@ def main():
         tap.run("an instance is killed while calls wait: the others serve them", instance_killed, mesh)
         tap.run("callers that are killed while they wait hold up nobody", leaving_caller, mesh)
         tap.run("a turn that cannot come in time is refused at once", in_vain, mesh)
+        tap.run("an agent that is busy by itself: load, and no failure", limited_agent, mesh)
     tap.done()
 
 

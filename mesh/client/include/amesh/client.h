@@ -147,6 +147,8 @@ AMP_API enum amp_code amesh_task_complete(struct amesh_task *task, const char *t
 AMP_API enum amp_code amesh_task_fail(struct amesh_task *task, const char *fmt, ...) AMP_PRINTF(2, 3);
 AMP_API enum amp_code amesh_task_reject(struct amesh_task *task, const char *fmt, ...) AMP_PRINTF(2, 3);
 AMP_API enum amp_code amesh_task_cancel(struct amesh_task *task, const char *fmt, ...) AMP_PRINTF(2, 3);
+/* It can take nothing now: another instance gets the task, or the caller waits (local-api.md 3.2). Before anything was said of the task, and soon; later it fails with AMP_BUSY. */
+AMP_API enum amp_code amesh_task_busy(struct amesh_task *task, const char *fmt, ...) AMP_PRINTF(2, 3);
 /* Ends this run with a question; the answer comes as a new task of the same id with `resume`. amesh_ask is the way that waits. */
 AMP_API enum amp_code amesh_task_require_input(struct amesh_task *task, const char *fmt, ...) AMP_PRINTF(2, 3);
 /* Any outcome of local-api.md 3.2. When it is refused (AMP_MALFORMED, AMP_TOO_LARGE) the task goes on. */
