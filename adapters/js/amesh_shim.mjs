@@ -52,7 +52,7 @@ function answered({ id, result, error }) {
 class Result {
   constructor(task) {
     const wire = task.metadata?.["amp/error"], texts = (parts) => (parts ?? []).map((p) => p.text ?? "").join("");
-    if (task.status?.state !== "TASK_STATE_COMPLETED") {
+    if (!["TASK_STATE_COMPLETED", "TASK_STATE_SUBMITTED"].includes(task.status?.state)) { // submitted: it was detached
       const error = new Error(texts(task.status?.message?.parts) || wire?.message || task.status?.state);
       const [code, reason] = wire?.code ? [wire.code, wire.name] : ENDS[task.status?.state] ?? [];
       throw Object.assign(error, { name: "TaskFailed", code: code && `AMESH-${code}`, reason, hint: wire?.hint, task });
@@ -139,8 +139,8 @@ class Task {
     return "value" in answer ? answer.value : answer.text;
   }
   // → {text, task}; throws TaskFailed {code, reason, hint, task}.
-  async send(to, text, { skill, context, timeoutMs, durable, key } = {}) {
-    return new Result(await this.#ask("send", { to: to ?? undefined, skill, text, contextId: context, timeoutMs, durable, key }));
+  async send(to, text, { skill, context, timeoutMs, durable, key, detach } = {}) {
+    return new Result(await this.#ask("send", { to: to ?? undefined, skill, text, contextId: context, timeoutMs, durable, key, detach }));
   }
   sleep(ms) { return sleep(ms, undefined, { signal: this.signal }).catch((e) => { this.#told ||= this.canceled; throw e; }); }
 }

@@ -44,7 +44,7 @@ class Result(str):
 
     def __new__(cls, task):
         status, wire = task.get("status", {}), task.get("metadata", {}).get("amp/error", {})
-        if status.get("state") != "TASK_STATE_COMPLETED":
+        if status.get("state") not in ("TASK_STATE_COMPLETED", "TASK_STATE_SUBMITTED"):  # submitted: it was detached
             reason = "".join(p.get("text", "") for p in (status.get("message") or {}).get("parts", [])) or wire.get("message") or str(status.get("state"))
             code, name = (wire["code"], wire.get("name")) if "code" in wire else _ENDS.get(status.get("state"), (None, None))
             raise TaskFailed(reason, f"AMESH-{code}" if code else None, name, wire.get("hint"), task)
@@ -158,9 +158,11 @@ class Task:
         asked = {"prompt": prompt, "options": options, "schema": schema, "expiresMs": expires_ms, "default": default, "multiple": multiple or None, "other": other or None}
         return self._request("task.ask", asked, lambda r: r["value"] if "value" in r else r["text"])
 
-    def send(self, agent, text, skill=None, context=None, timeout_ms=None, durable=None, key=None):
-        """→ Result of a task given to another agent (None: to whoever has the skill); raises TaskFailed."""
-        return self._request("send", {"to": agent, "text": text, "skill": skill, "contextId": context, "timeoutMs": timeout_ms, "durable": durable, "key": key}, Result)
+    def send(self, agent, text, skill=None, context=None, timeout_ms=None, durable=None, key=None, detach=None):
+        """→ Result of a task given to another agent (None: to whoever has the skill); raises TaskFailed. It has no more time than this task, and ends with it unless
+        this one is completed; with detach it is durable and goes on by itself, and the Result is the task as it was accepted."""
+        asked = {"to": agent, "text": text, "skill": skill, "contextId": context, "timeoutMs": timeout_ms, "durable": durable, "key": key, "detach": detach}
+        return self._request("send", asked, Result)
 
     def kv_get(self, key, default=None, scope="context"):
         return self._request("kv.get", {"key": key, "scope": scope}, lambda r: r["value"], {"value": default})

@@ -104,6 +104,7 @@ static enum amp_code encode_request(struct call *call, const struct call_options
     request.context_id = (char *)options->context_id;
     request.message = (Amp__Message *)options->message;
     request.parent = (char *)options->parent;
+    request.root = (char *)options->root;
     request.has_timeout_ms = options->timeout_ms > 0;
     request.timeout_ms = options->timeout_ms;
     request.given_ms = options->given_ms ? options->given_ms : options->timeout_ms;

@@ -17,6 +17,7 @@ struct call_options {
     const char *from;     /* sender: a valid id */
     const char *task_id, *context_id; /* valid ids; made by the caller */
     const char *parent;   /* or NULL */
+    const char *root;     /* of its tree, if there is a parent; or NULL */
     const Amp__Message *message; /* borrowed until call_start returns */
     uint32_t timeout_ms;  /* 0: none */
     uint32_t given_ms;    /* what people were promised of which timeout_ms is left, for the words of a missed deadline; 0: timeout_ms */

@@ -20,7 +20,7 @@ struct env_submit {
     char from[AMP_NAME_MAX + 1];
     uint8_t *packed; /* the submit, for the next time; NULL: there is none */
     size_t len;
-    int64_t until_ms;
+    int64_t begun_ms, until_ms;
     uint32_t answer_ms, n_silent;
     char task[AMP_NAME_MAX + 1];
     bool has_key; /* then a conflict is about that */
@@ -60,11 +60,19 @@ static void finish(struct env_submit *submit, const Amp__EnvReply *reply, const 
     on_reply(ctx, reply, err);
 }
 
+static uint32_t left_of(const struct env_submit *submit, uint32_t timeout_ms)
+{
+    int64_t gone_ms = loop_now_ms(submit->loop) - submit->begun_ms;
+    return gone_ms < timeout_ms ? timeout_ms - (uint32_t)gone_ms : 1;
+}
+
 static void on_due(void *ctx)
 {
     struct env_submit *submit = ctx;
     Amp__Submit *what = amp__submit__unpack(NULL, submit->len, submit->packed);
     struct amp_error err = {0};
+    if (what && what->request->timeout_ms > 0 && !what->not_before && !what->has_delay_ms) /* what is left of the caller's time shrinks meanwhile */
+        what->request->timeout_ms = left_of(submit, what->request->timeout_ms);
     enum amp_code code = what ? send_once(submit, what) : AMP_NO_MEMORY;
     amp__submit__free_unpacked(what, NULL);
     if (code == AMP_OK)
@@ -136,7 +144,8 @@ enum amp_code env_submit(struct loop *loop, struct bus *bus, const char *from, c
     submit->bus = bus;
     for (size_t i = 0; from[i]; i++)
         submit->from[i] = from[i];
-    submit->until_ms = loop_now_ms(loop) + options->patience_ms;
+    submit->begun_ms = loop_now_ms(loop);
+    submit->until_ms = submit->begun_ms + options->patience_ms;
     submit->answer_ms = options->answer_ms;
     submit->on_reply = on_reply;
     submit->ctx = ctx;

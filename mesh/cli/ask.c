@@ -50,10 +50,11 @@ static const char *value(const struct ask *ask, const char *option)
 /* Inside a task of an agent the call belongs to that task: parent, context and the agents above, so that circles are seen. */
 static void read_surroundings(struct ask *ask)
 {
-    const char *parent = getenv("AMESH_TASK"), *above = getenv("AMESH_PATH"), *agent = getenv("AMESH_AGENT");
+    const char *parent = getenv("AMESH_TASK"), *above = getenv("AMESH_PATH"), *agent = getenv("AMESH_AGENT"), *root = getenv("AMESH_ROOT");
     if (parent == NULL || !amp_id_is_valid(parent))
         return;
     ask->parent = parent;
+    ask->root = root != NULL && amp_id_is_valid(root) ? root : parent;
     if (above == NULL || *above == '\0')
         above = agent;
     if (above == NULL)
@@ -65,6 +66,22 @@ static void read_surroundings(struct ask *ask)
             ask->path[ask->n_path++] = name;
     }
     ask->hops = (uint32_t)ask->n_path;
+}
+
+/* A call inside of a task has no more time than is left of that; what goes on without it has its own. */
+static int read_deadline(struct ask *ask)
+{
+    const char *text = getenv("AMESH_DEADLINE");
+    char *end = NULL;
+    int64_t until_unix_ms = text != NULL && *text != '\0' ? strtoll(text, &end, 10) : 0;
+    if (ask->parent == NULL || ask->is_apart || ask->answered_task != NULL || end == NULL || *end != '\0')
+        return 0;
+    int64_t left_ms = until_unix_ms - clock_unix_ms();
+    if (left_ms <= 0)
+        return cli_fail_with(&ask->cli, AMP_DEADLINE, "nothing is left of the time of task %s, inside of which this is asked", ask->parent);
+    if (left_ms < UINT32_MAX && (ask->timeout_ms == 0 || left_ms < ask->timeout_ms))
+        ask->timeout_ms = (uint32_t)left_ms;
+    return 0;
 }
 
 static int read_context(struct ask *ask)
@@ -138,6 +155,8 @@ static int read_options(struct ask *ask)
     ask->form = has(ask, "events") ? ANSWER_EVENTS : ask->cli.is_json ? ANSWER_JSON : ANSWER_TEXT;
     ask->is_detached |= is_later && ask->form != ANSWER_EVENTS && !ask->is_verbose;
     ask->is_durable = has(ask, "durable") || ask->is_detached || ask->key != NULL || is_later;
+    ask->is_apart = ask->is_detached || is_later;
+    read_surroundings(ask);
     if (ask_is_schedule(ask) && ask->is_impatient)
         return cli_usage(&ask->cli, "--no-wait does not go with --every and --cron: whether an instance is free is seen when a run begins; --overlap says what happens then");
     if (ask->retry != NULL && strcmp(ask->retry, "safe") != 0 && strcmp(ask->retry, "never") != 0)
@@ -149,15 +168,12 @@ static int read_options(struct ask *ask)
     if (ask->key != NULL && (*ask->key == '\0' || strlen(ask->key) > AMP_KEY_MAX))
         return cli_usage(&ask->cli, "--key must have 1 to %u bytes", AMP_KEY_MAX);
     status = status != 0 ? status : cli_duration(&ask->cli, "timeout", &ask->timeout_ms);
+    status = status != 0 ? status : read_deadline(ask);
     if (ask->timeout_ms > 0 && ask->timeout_ms < ask->cli.timeout_ms)
         ask->cli.timeout_ms = ask->timeout_ms > ENV_WAIT_MIN_MS ? ask->timeout_ms : ENV_WAIT_MIN_MS;
     if (status == 0)
         status = read_target(ask);
-    if (status == 0) {
-        read_surroundings(ask);
-        status = read_context(ask);
-    }
-    return status;
+    return status == 0 ? read_context(ask) : status;
 }
 
 static int make_message(struct ask *ask)

@@ -24,13 +24,14 @@ struct ask {
     struct cli cli;
     struct amp_arena arena; /* of the message */
     /* what is asked */
-    const char *agent, *skill, *text, *answered_task, *parent, *key, *retry;
+    const char *agent, *skill, *text, *answered_task, *parent, *root, *key, *retry;
     const char **files;
     char **path;
     size_t n_path;
     uint32_t hops, timeout_ms;
     bool is_durable, is_detached, is_impatient;
     Amp__Priority priority;
+    bool is_apart; /* nobody waits for it here: inside of a task it does not end with that */
     struct ask_when when;
     enum answer_form form;
     bool is_verbose;
@@ -43,7 +44,7 @@ struct ask {
     struct env_watch *watch;
     struct away away; /* while watching */
     struct env_call *answer_call;
-    struct loop_signal *on_sigint;
+    struct loop_signal *on_sigint, *on_sigterm;
     struct loop_io *input;
     struct amp_arena typed; /* of the answer in hand */
     struct loop_timer *look; /* at what a durable task waits for */

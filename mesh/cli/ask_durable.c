@@ -228,6 +228,7 @@ int ask_durable(struct ask *ask)
     task.context_id = ask->context_id;
     task.message = ask->message;
     task.parent = (char *)ask->parent;
+    task.root = (char *)ask->root;
     task.has_timeout_ms = ask->timeout_ms > 0;
     task.timeout_ms = ask->timeout_ms;
     task.has_hops = ask->hops > 0;
@@ -239,6 +240,7 @@ int ask_durable(struct ask *ask)
     submit.request = &task;
     submit.key = (char *)ask->key;
     submit.retry = (char *)ask->retry;
+    submit.has_detached = submit.detached = ask->parent != NULL && ask->is_apart;
     Amp__Timestamp not_before = AMP__TIMESTAMP__INIT;
     not_before.unix_ms = ask->when.at.unix_ms;
     submit.not_before = ask->when.at.unix_ms > 0 && ask->when.at.in_ms == 0 ? &not_before : NULL;

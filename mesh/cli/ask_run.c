@@ -263,9 +263,14 @@ static void interrupt(struct ask *ask, const char *notice, const char *reason)
                       ask->task_id);
 }
 
-static void on_sigint(void *ctx, int signo)
+/* SIGTERM is how a task's program is told that the task was cancelled. */
+static void on_signal(void *ctx, int signo)
 {
-    interrupt(ctx, "interrupted", "interrupted by its caller");
+    const struct ask *ask = ctx;
+    char reason[AMP_NAME_MAX + 64] = "interrupted by its caller";
+    if (signo == SIGTERM && ask->parent != NULL)
+        snprintf(reason, sizeof reason, "its parent %s was told to stop", ask->parent);
+    interrupt(ctx, "interrupted", reason);
 }
 
 /* ---- runs ---------------------------------------------------------------------------------------- */
@@ -288,7 +293,8 @@ void ask_begin(struct ask *ask)
     ask->answer.out_style = ask->cli.out;
     ask->answer.err_style = ask->cli.err;
     ask->answer.ready_unix_ms = clock_unix_ms();
-    ask->on_sigint = loop_signal_new(ask->cli.loop, SIGINT, on_sigint, ask);
+    ask->on_sigint = loop_signal_new(ask->cli.loop, SIGINT, on_signal, ask);
+    ask->on_sigterm = loop_signal_new(ask->cli.loop, SIGTERM, on_signal, ask);
 }
 
 void ask_end(struct ask *ask)
@@ -300,6 +306,7 @@ void ask_end(struct ask *ask)
     env_watch_free(ask->watch);
     call_free(ask->call);
     loop_signal_free(ask->on_sigint);
+    loop_signal_free(ask->on_sigterm);
     output_queue_end();
     amp_arena_done(&ask->typed);
     answer_done(&ask->answer);
@@ -310,6 +317,7 @@ int ask_direct(struct ask *ask)
     struct call_options options = {
         .agent = ask->agent,       .skill = ask->skill,       .from = ask->cli.from,     .task_id = ask->task_id,
         .context_id = ask->context_id, .parent = ask->parent, .message = ask->message,   .timeout_ms = ask->timeout_ms,
+        .root = ask->root,
         .attempt = 1,              .hops = ask->hops,         .path = ask->path,         .n_path = ask->n_path,
         .is_impatient = ask->is_impatient,
         .may_queue = true,

@@ -404,7 +404,7 @@ static const struct command_option list_options[] = {
 };
 static const struct command_option show_options[] = {
     {.name = "events", .letter = 'e', .help = "every event as it came, one by line"},
-    {.name = "tree", .help = "only the task and the tasks made inside it, as a tree"},
+    {.name = "tree", .help = "the whole tree that the task stands in, from the outermost task down; with --json under amp/tree"},
     {0},
 };
 static const struct command_option watch_options[] = {

@@ -1,6 +1,17 @@
-/* Parts of `amesh task …`: task.c has the commands, task_show.c one task with all that happened in it. */
+/* Parts of `amesh task …`: task.c has the commands, task_show.c one task with all that happened in it, task_tree.c the tree it stands in. */
 #pragma once
 #include "cli/context.h"
+
+#define TASK_TREE_MAX 500u          /* tasks of a tree that are shown, and */
+#define TASK_TREE_CHILDREN_MAX 100u /* of one parent */
+
+struct cJSON;
+/* The whole tree in which a task stands. Exit code; *ret is to be freed in any case. */
+struct task_tree;
+int task_tree_read(struct cli *cli, const char *id, struct task_tree **ret);
+void task_tree_free(struct task_tree *tree);
+void task_tree_print(const struct task_tree *tree);
+struct cJSON *task_tree_json(const struct task_tree *tree); /* the caller's */
 
 int task_run_show(const struct command *command, struct command_args *args);
 int task_run_fork(const struct command *command, struct command_args *args);

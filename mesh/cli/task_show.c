@@ -12,18 +12,19 @@
 #include "cli/task.h"
 #include "cli/timeline.h"
 
-#define TREE_TASKS_MAX 500u
 #define DEATHS_AGENTS_MAX 4u /* whose death reports are asked for */
 
-enum show_mode { SHOW_TIMELINE, SHOW_EVENTS, SHOW_TREE };
+enum show_mode { SHOW_TIMELINE, SHOW_EVENTS };
 
 struct show {
     struct cli cli;
     enum show_mode mode;
+    bool is_tree;
     struct timeline *timeline;
     struct amp_arena arena; /* of the event in hand */
-    uint32_t shown;         /* tasks of the tree */
-    bool is_cut;            /* there are more than TREE_TASKS_MAX */
+    struct task_tree *tree; /* or NULL */
+    uint32_t shown;         /* children in the timeline */
+    bool is_cut;            /* there are more than TASK_TREE_MAX */
     uint32_t n_events;      /* printed */
     char token[AMP_KV_KEY_MAX + 1]; /* of the next page of events; "": that was all */
 };
@@ -110,84 +111,6 @@ static void print_events(struct show *show, const Amp__TaskRecord *record)
     error_print_plain(stdout, &show->cli.out, &err, record->error);
 }
 
-/* ---- the tree of child tasks ------------------------------------------------------------------------- */
-
-struct node {
-    char id[AMP_NAME_MAX + 1];
-    char *line;
-};
-struct nodes {
-    struct node *items;
-    size_t count;
-};
-
-static char *tree_line(const struct cli *cli, const Amp__TaskRecord *record)
-{
-    char target[96], took[PRINT_SHORT_SIZE] = "";
-    const char *state = amp_task_state_short(cli_task_state(record));
-    task_target(record, target, sizeof target);
-    int64_t end = record->ended != NULL ? record->ended->unix_ms : clock_unix_ms();
-    if (record->submitted != NULL)
-        print_duration(end - record->submitted->unix_ms, took);
-    char *text = task_request_text(record, 60);
-    char *line = xasprintf("%s%s%s  %s%s%s  %s  %s%s%s", print_on(&cli->out, PRINT_BOLD), target, print_off(&cli->out),
-                           print_on(&cli->out, print_state_color(state)), state, print_off(&cli->out), took, record->task->id,
-                           *text != '\0' ? "  " : "", text);
-    free(text);
-    return line;
-}
-
-struct children {
-    const struct cli *cli;
-    struct nodes nodes;
-};
-
-static int on_children(void *ctx, const Amp__EnvReply *reply)
-{
-    struct children *children = ctx;
-    struct nodes *nodes = &children->nodes;
-    if (nodes->count >= TREE_TASKS_MAX)
-        return CLI_ENOUGH; /* more are never shown */
-    nodes->items = xrealloc(nodes->items, (nodes->count + reply->n_tasks + 1) * sizeof *nodes->items);
-    for (size_t i = 0; i < reply->n_tasks; i++) {
-        struct node *node = &nodes->items[nodes->count++];
-        snprintf(node->id, sizeof node->id, "%s", reply->tasks[i]->task->id);
-        node->line = tree_line(children->cli, reply->tasks[i]);
-    }
-    return 0;
-}
-
-static int print_children(struct show *show, const char *parent, const char *indent, unsigned depth)
-{
-    struct children children = {.cli = &show->cli};
-    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
-    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
-    query.parent = (char *)parent;
-    query.has_page_size = true;
-    query.page_size = 100;
-    request.verb_case = AMP__ENV_REQUEST__VERB_LIST;
-    request.list = &query;
-    int status = cli_request_pages(&show->cli, &request, on_children, &children);
-    bool has_utf8 = show->cli.out.has_utf8;
-    for (size_t i = children.nodes.count; i-- > 0;) { /* newest first on the wire, oldest first for people */
-        struct node *node = &children.nodes.items[i];
-        bool is_last = i == 0;
-        if (show->shown == TREE_TASKS_MAX)
-            show->is_cut = true;
-        if (status == 0 && show->shown < TREE_TASKS_MAX) {
-            show->shown++;
-            printf("%s%s%s\n", indent, has_utf8 ? (is_last ? "└─ " : "├─ ") : (is_last ? "`- " : "|- "), node->line);
-            char *deeper = xasprintf("%s%s", indent, is_last ? "   " : has_utf8 ? "│  " : "|  ");
-            if (depth < AMP_HOPS_MAX)
-                status = print_children(show, node->id, deeper, depth + 1);
-            free(deeper);
-        }
-        free(node->line);
-    }
-    free(children.nodes.items);
-    return status;
-}
-
 /* ---- the timeline ------------------------------------------------------------------------------------ */
 
 static int on_child(void *ctx, const Amp__EnvReply *reply)
@@ -196,8 +119,8 @@ static int on_child(void *ctx, const Amp__EnvReply *reply)
     for (size_t i = reply->n_tasks; i-- > 0;)
         timeline_child(show->timeline, reply->tasks[i]);
     show->shown += (uint32_t)reply->n_tasks;
-    show->is_cut = show->shown >= TREE_TASKS_MAX && reply->next_page_token != NULL;
-    return show->shown >= TREE_TASKS_MAX ? CLI_ENOUGH : 0;
+    show->is_cut = show->shown >= TASK_TREE_MAX && reply->next_page_token != NULL;
+    return show->shown >= TASK_TREE_MAX ? CLI_ENOUGH : 0;
 }
 
 static int add_children(struct show *show, const char *parent)
@@ -272,13 +195,6 @@ static int on_task(void *ctx, const Amp__EnvReply *reply)
         return cli_fail_with(cli, AMP_NO_SUCH_TASK, "there is no task %s", cli->args->rest[0]);
     const Amp__TaskRecord *record = reply->tasks[0];
     snprintf(show->token, sizeof show->token, "%s", reply->next_page_token != NULL ? reply->next_page_token : "");
-    if (show->mode == SHOW_TREE) {
-        char *line = tree_line(cli, record);
-        printf("%s\n", line);
-        free(line);
-        show->token[0] = '\0';
-        return 0;
-    }
     if (is_first && !cli->is_json)
         print_head(show, record);
     if (is_first && !cli->is_json && show->mode == SHOW_TIMELINE)
@@ -298,7 +214,7 @@ static int read_task(struct show *show, const char *id)
     Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
     Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
     query.id = (char *)id;
-    query.has_events = query.events = show->mode != SHOW_TREE;
+    query.has_events = query.events = true;
     request.verb_case = AMP__ENV_REQUEST__VERB_GET;
     request.get = &query;
     int status = cli_request(&show->cli, &request, on_task, show);
@@ -320,7 +236,10 @@ static int on_document(void *ctx, const Amp__EnvReply *reply)
     char *lines = cJSON_PrintUnformatted(timeline);
     const Amp__Json *said = task->metadata;
     size_t kept = said != NULL && said->text.len > 2 ? said->text.len - 1 : 0;
-    char *text = xasprintf("%.*s%s\"amp/timeline\":%s}", (int)kept, kept > 0 ? (const char *)said->text.data : "", kept > 0 ? "," : "{", lines != NULL ? lines : "[]");
+    cJSON *tree = show->tree != NULL ? task_tree_json(show->tree) : NULL;
+    char *branches = tree != NULL ? cJSON_PrintUnformatted(tree) : NULL;
+    char *text = xasprintf("%.*s%s\"amp/timeline\":%s%s%s}", (int)kept, kept > 0 ? (const char *)said->text.data : "", kept > 0 ? "," : "{", lines != NULL ? lines : "[]",
+                           branches != NULL ? ",\"amp/tree\":" : "", branches != NULL ? branches : "");
     Amp__Json metadata = AMP__JSON__INIT;
     metadata.text = (ProtobufCBinaryData){.data = (uint8_t *)text, .len = strlen(text)};
     task->metadata = &metadata;
@@ -328,7 +247,9 @@ static int on_document(void *ctx, const Amp__EnvReply *reply)
     task->metadata = (Amp__Json *)said;
     free(text);
     cJSON_free(lines);
+    cJSON_free(branches);
     cJSON_Delete(timeline);
+    cJSON_Delete(tree);
     return is_ok ? 0 : cli_fail_with(&show->cli, AMP_TOO_LARGE, "the task is too large to be shown");
 }
 
@@ -344,13 +265,17 @@ static int print_document(struct show *show, const char *id)
 
 static int show_task(struct show *show, const char *id)
 {
-    int status = read_task(show, id);
+    int status = show->is_tree ? task_tree_read(&show->cli, id, &show->tree) : 0;
+    if (status == 0 && show->is_tree && !show->cli.is_json) {
+        task_tree_print(show->tree);
+        return 0;
+    }
+    if (status == 0)
+        status = read_task(show, id);
     if (status == 0 && show->mode == SHOW_TIMELINE)
         status = add_children(show, id);
     if (status == 0 && show->mode == SHOW_TIMELINE)
         add_deaths(show);
-    if (status == 0 && show->mode == SHOW_TREE)
-        status = print_children(show, id, "", 1);
     if (status == 0 && show->mode == SHOW_TIMELINE && show->cli.is_json)
         return print_document(show, id);
     if (status == 0 && show->mode == SHOW_TIMELINE) {
@@ -365,7 +290,8 @@ static int read_mode(struct show *show)
     bool is_tree = command_flag(show->cli.command, show->cli.args, "tree"), is_events = command_flag(show->cli.command, show->cli.args, "events");
     if (is_tree && is_events)
         return cli_usage(&show->cli, "--tree or --events, not both");
-    show->mode = is_tree && !show->cli.is_json ? SHOW_TREE : is_events ? SHOW_EVENTS : SHOW_TIMELINE;
+    show->is_tree = is_tree;
+    show->mode = is_events ? SHOW_EVENTS : SHOW_TIMELINE;
     return 0;
 }
 
@@ -386,7 +312,8 @@ int task_run_show(const struct command *command, struct command_args *args)
         show.timeline = timeline_new();
         status = show_task(&show, args->rest[0]);
         if (show.is_cut)
-            fprintf(stderr, "only %u child tasks are shown\n", TREE_TASKS_MAX);
+            fprintf(stderr, "only %u child tasks are shown\n", TASK_TREE_MAX);
+        task_tree_free(show.tree);
         timeline_free(show.timeline);
         amp_arena_done(&show.arena);
     }

@@ -86,6 +86,7 @@ static const Amp__Submit *add_request(const struct commit *commit)
     Amp__Submit *submit = amp__submit__unpack(&journal_batch_arena(commit->batch)->allocator, task->submit_len, task->submit);
     commit->frames[0].from = task->from[0] ? task->from : NULL;
     commit->frames[0].parent = task->parent[0] ? task->parent : NULL;
+    commit->frames[0].root = submit ? submit->request->root : NULL;
     commit->frames[0].request = submit ? submit->request->message : NULL;
     return submit;
 }
@@ -115,6 +116,8 @@ static void on_commit(void *ctx, enum amp_code code)
     hook_at(HOOK_env_answered);
     if (code == AMP_OK)
         inbox_committed(task);
+    if (code == AMP_OK && etask_is_over(task))
+        tree_ended(task);
     if (commit->is_submit)
         submit_done(task, code);
     else

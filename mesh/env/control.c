@@ -98,18 +98,38 @@ void control_done(struct env *env)
     env->n_passed = 0;
 }
 
-/* Done when it is written down, so that a new environment does not start again what was cancelled. */
-static void cancel(const struct ask *ask, struct etask *task)
+/* Its caller may see to it as well; the second word is refused. */
+static void pass_cancel(struct etask *task, const char *reason)
+{
+    Amp__Control control = AMP__CONTROL__INIT;
+    Amp__Cancel cancel = AMP__CANCEL__INIT;
+    cancel.reason = (char *)reason;
+    control.kind_case = AMP__CONTROL__KIND_CANCEL;
+    control.cancel = &cancel;
+    if (task->instance[0])
+        (void)pass(task, task->instance, &control, "", AMP_PROTOBUF);
+}
+
+void control_end(struct etask *task, const char *reason)
 {
     struct engine_event event = {.kind = ENGINE_EV_CANCEL};
-    const char *reason = ask->request->command->control->cancel->reason;
+    if (!task->is_durable) {
+        pass_cancel(task, reason);
+        return;
+    }
     if (reason && reason[0] && !task->cancel_reason)
         task->cancel_reason = xstrndup(reason, amp_utf8_cut(amp_bytes_of(reason), AMP_LABEL_MAX));
     if (task->n_attempts && !task->attempts[task->n_attempts - 1].ended_unix_ms)
         task->attempts[task->n_attempts - 1].is_canceled = true;
-    etask_reply_later(task, ask->reply, ask->encoding, false);
     dispatch_event(task, &event);
-    etask_changed(task); /* so that the reply leaves, also when the callee must be told first */
+    etask_changed(task); /* also when the callee must be told first */
+}
+
+/* Done when it is written down, so that a new environment does not start again what was cancelled. */
+static void cancel(const struct ask *ask, struct etask *task)
+{
+    etask_reply_later(task, ask->reply, ask->encoding, false);
+    control_end(task, ask->request->command->control->cancel->reason);
 }
 
 struct located {

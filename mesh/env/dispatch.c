@@ -247,6 +247,7 @@ static void fill_call(struct etask *task, const Amp__Request *request, struct ca
         .task_id = task->id,
         .context_id = task->context,
         .parent = task->parent[0] ? task->parent : NULL,
+        .root = task->root,
         .message = request->message,
         .timeout_ms = task->engine.deadline_at == ENGINE_NEVER ? 0 : left_ms > 0 ? (uint32_t)left_ms : 1,
         .given_ms = request->has_timeout_ms ? request->timeout_ms : 0,

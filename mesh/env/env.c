@@ -119,6 +119,7 @@ static void go_on(struct etask *task)
     if (task->instance[0] && !event.is_held)
         control_stop_old(task, task->instance);
     dispatch_event(task, &event);
+    tree_check(task);
 }
 
 static bool load_row(void *ctx, const struct journal_row *row)

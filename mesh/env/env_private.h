@@ -151,6 +151,9 @@ struct etask {
     struct pending_key *key; /* on its way to the disk, or NULL */
     char *retry_of;     /* the task that this one tries again, or NULL */
     char *fork_of;      /* the task that it goes on from, or NULL */
+    char *root;         /* the outermost task of its tree, or NULL */
+    bool is_detached;   /* it does not end with its parent */
+    bool is_tree_told;  /* its children were told that it has ended */
     uint32_t fork_seq;
     uint8_t *error;     /* packed Amp__Error, when it ended by one */
     size_t error_len;
@@ -373,7 +376,14 @@ struct held;
 struct passed;
 /* Tells an instance that has an earlier attempt to leave off; what it still says does not count. */
 void control_stop_old(struct etask *task, const char *instance);
+/* Cancels an open task: a durable one, or the message goes to whom has it. */
+void control_end(struct etask *task, const char *reason);
 void control_done(struct env *env);
+
+/* ---- tree.c ---------------------------------------------------------------------------------------------------------- */
+
+void tree_ended(struct etask *task); /* that is on the disk: its children end with it, or not */
+void tree_check(struct etask *task); /* it was committed, or loaded: has its parent ended meanwhile? */
 
 /* ---- watch.c --------------------------------------------------------------------------------------------------- */
 

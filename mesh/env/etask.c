@@ -120,6 +120,7 @@ void etask_free(struct etask *task)
     free(task->cancel_reason);
     free(task->retry_of);
     free(task->fork_of);
+    free(task->root);
     free(task);
 }
 
@@ -432,6 +433,17 @@ void etask_flush_all(struct env *env)
 
 /* ---- from the journal -------------------------------------------------------------------------------------------------- */
 
+/* What its request says of the tree that it stands in. */
+static void load_tree(struct etask *task, struct amp_bytes request)
+{
+    struct amp_arena *arena = &task->env->scratch;
+    amp_arena_reset(arena);
+    const Amp__Submit *submit = amp__submit__unpack(&arena->allocator, request.len, request.data);
+    if (submit && submit->request && submit->request->root)
+        task->root = xstrdup(submit->request->root);
+    task->is_detached = submit && submit->detached;
+}
+
 struct etask *etask_load(struct env *env, const struct journal_row *row)
 {
     struct etask *task = etask_new(env, row->task, row->context);
@@ -452,6 +464,8 @@ struct etask *etask_load(struct env *env, const struct journal_row *row)
         memcpy(task->submit, row->request.data, row->request.len);
         env->fat_bytes += task->is_durable ? row->request.len : 0;
     }
+    if (row->parent[0] && row->request.len)
+        load_tree(task, row->request);
     view_load_attempts(task, row->attempts);
     if (task->is_durable) {
         env->n_durable++;

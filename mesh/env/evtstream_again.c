@@ -50,6 +50,7 @@ static void add_request(struct evtstream *evt, Amp__Frame *frame)
     frame->from = given(at->from);
     frame->parent = given(at->parent);
     frame->request = submit && submit->request ? submit->request->message : NULL;
+    frame->root = submit && submit->request ? submit->request->root : NULL;
 }
 
 static enum amp_code publish(struct evtstream *evt, Amp__Frame *frame)

@@ -272,7 +272,7 @@ static void fill_submit(struct fork *fork)
     submit->fork_seq = wanted->seq;
     submit->request->task_id = (char *)"";
     submit->request->context_id = wanted->has_same_context && wanted->same_context ? fork->context : (char *)"";
-    submit->request->parent = NULL; /* whoever made the first one does not wait for this one */
+    submit->request->parent = submit->request->root = NULL; /* whoever made the first one does not wait for this one */
     submit->request->n_path = 0;
     submit->request->has_hops = false;
     if (!wanted->agent)

@@ -77,6 +77,7 @@ static void keep_request(struct etask *task, const Amp__Frame *frame)
     request.task_id = task->id;
     request.context_id = task->context;
     request.message = frame->request;
+    request.root = frame->root;
     submit.agent = task->agent;
     submit.request = &request;
     task->submit_len = amp__submit__get_packed_size(&submit);
@@ -101,6 +102,7 @@ static struct etask *begin(struct env *env, const struct amp_subject *subject, c
     etask_strcpy(task->instance, frame->instance);
     etask_strcpy(task->from, frame->from);
     etask_strcpy(task->parent, frame->parent);
+    task->root = frame->parent && frame->root ? xstrdup(frame->root) : NULL;
     const Amp__Timestamp *time = frame->n_events ? frame->events[0]->time : NULL;
     task->submitted_unix_ms = task->started_unix_ms = time ? time->unix_ms : clock_unix_ms();
     if (frame->request)

@@ -256,6 +256,9 @@ static Amp__Json *make_metadata(const struct etask *task, const Amp__Json *own, 
     put(&out, task->is_durable ? "{\"amp/durable\":true" : "{\"amp/durable\":false");
     append_id(&out, "amp/from", task->from);
     append_id(&out, "amp/parent", task->parent);
+    append_id(&out, "amp/root", task->root ? task->root : "");
+    if (task->is_detached && task->parent[0])
+        put(&out, ",\"amp/detached\":true");
     append_id(&out, "amp/retryOf", task->retry_of ? task->retry_of : "");
     if (task->fork_of)
         (void)amp_buf_printf(&out, ",\"amp/forkedFrom\":{\"task\":\"%s\",\"seq\":%u}", task->fork_of, task->fork_seq);
@@ -412,6 +415,7 @@ Amp__TaskRecord *view_task(struct etask *task, struct amp_arena *arena, int flag
     record->skill = given(task->skill);
     record->from = given(task->from);
     record->parent = given(task->parent);
+    record->root = task->root;
     record->has_durable = true;
     record->durable = task->is_durable;
     record->has_events_count = true;

@@ -176,7 +176,7 @@ static void add(const struct ask *ask, const Amp__ScheduleCommand *command)
     given.from = (char *)ask->from;
     given.created = &created;
     /* Its runs are nobody's children: what was above its making has ended long before. */
-    given.submit->request->parent = NULL;
+    given.submit->request->parent = given.submit->request->root = NULL;
     given.submit->request->n_path = 0;
     given.submit->request->has_hops = false;
     if (code == AMP_OK)

@@ -237,6 +237,8 @@ static struct etask *make_task(const struct ask *ask, const Amp__Submit *submit)
     etask_strcpy(task->skill, submit->skill);
     etask_strcpy(task->from, ask->from);
     etask_strcpy(task->parent, request->parent);
+    task->root = request->parent && request->root ? xstrdup(request->root) : NULL;
+    task->is_detached = submit->detached;
     task->submitted_unix_ms = now_unix_ms;
     task->retry_of = submit->retry_of ? xstrdup(submit->retry_of) : NULL;
     task->fork_of = submit->fork_of ? xstrdup(submit->fork_of) : NULL;
@@ -473,6 +475,7 @@ void submit_done(struct etask *task, enum amp_code code)
     struct engine_event event = {.kind = ENGINE_EV_COMMITTED};
     struct env *env = task->env;
     dispatch_event(task, &event);
+    tree_check(task);
     if (task->lane && etask_is_crowded(env))
         etask_slim(task);
 }

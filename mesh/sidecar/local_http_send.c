@@ -157,6 +157,11 @@ static void start_send(struct sidecar *sidecar, struct http_request *request, co
         cJSON_DeleteItemFromObjectCaseSensitive(params, "durable");
         cJSON_AddTrueToObject(params, "durable");
     }
+    const char *detach = http_query(request, "detach");
+    if (detach && strcmp(detach, "0") != 0) {
+        cJSON_DeleteItemFromObjectCaseSensitive(params, "detach");
+        cJSON_AddTrueToObject(params, "detach");
+    }
     cJSON_DeleteItemFromObjectCaseSensitive(params, "stream");
     cJSON_AddBoolToObject(params, "stream", form != FORM_JSON);
     struct exchange *exchange = local_exchange_new(sidecar, request, form);

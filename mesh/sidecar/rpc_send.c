@@ -25,7 +25,8 @@ struct sent {
     struct amp_fold *fold;
     char task_id[AMP_NAME_MAX + 1], context_id[AMP_NAME_MAX + 1], parent[AMP_NAME_MAX + 1];
     char agent[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1];
-    bool is_stream, is_durable, is_dropped;
+    bool is_stream, is_durable, is_detached, is_dropped;
+    bool is_orphan;            /* its parent has ended, and it was told */
     Amp__Message *message;     /* in `arena`, for the history of a durable task */
     struct amp_arena arena;
     LIST_ENTRY(sent) entry;
@@ -66,6 +67,27 @@ void rpc_sent_cancel(struct sent *sent, const char *reason)
         send_cancel_to_env(sent, reason);
 }
 
+static struct sent *find_child(struct sidecar *sidecar, const char *parent)
+{
+    struct sent *sent;
+    LIST_FOREACH(sent, &all_sent, entry)
+        if (sent->call && !sent->is_orphan && sent->rpc->sidecar == sidecar && !strcmp(sent->parent, parent))
+            return sent;
+    return NULL;
+}
+
+/* From the beginning each time: a cancel may end a call at once, and its answer others. */
+void rpc_parent_ended(struct sidecar *sidecar, const char *parent, const char *how)
+{
+    char reason[AMP_NAME_MAX + 64];
+    struct sent *sent;
+    snprintf(reason, sizeof reason, "its parent %s %s", parent, how);
+    while ((sent = find_child(sidecar, parent))) {
+        sent->is_orphan = true;
+        call_cancel(sent->call, reason);
+    }
+}
+
 static void add_metadata(cJSON *task, const struct sent *sent)
 {
     cJSON *metadata = cJSON_GetObjectItemCaseSensitive(task, "metadata");
@@ -103,10 +125,22 @@ static void add_wire_error(cJSON *task, const Amp__Error *wire)
         cJSON_Delete(error);
 }
 
+static void answer_send(struct sent *sent, cJSON *task, const struct amp_error *err)
+{
+    struct rpc *rpc = sent->rpc;
+    rpc->state = NULL;
+    rpc->cancel = NULL;
+    sent_free(sent);
+    if (task)
+        rpc_done(rpc, task);
+    else
+        rpc_fail(rpc, err);
+    cJSON_Delete(task);
+}
+
 /* The send is over. When the task has reached an end, however bad, the task is the answer; else the error is. */
 static void end_send(struct sent *sent, const struct amp_error *err, const Amp__Error *wire)
 {
-    struct rpc *rpc = sent->rpc;
     struct amp_error own = *err;
     cJSON *task = NULL;
     if (amp_task_is_terminal(amp_fold_state(sent->fold)))
@@ -115,14 +149,7 @@ static void end_send(struct sent *sent, const struct amp_error *err, const Amp__
         amp_error_set(&own, AMP_BAD_ANSWER, "", "the stream of task %s ended before the task did", sent->task_id);
     if (task && wire)
         add_wire_error(task, wire);
-    rpc->state = NULL;
-    rpc->cancel = NULL;
-    sent_free(sent);
-    if (task)
-        rpc_done(rpc, task);
-    else
-        rpc_fail(rpc, &own);
-    cJSON_Delete(task);
+    answer_send(sent, task, &own);
 }
 
 /* ---- direct --------------------------------------------------------------------------------------------------- */
@@ -173,7 +200,7 @@ struct send_params {
     struct task *parent;
     uint32_t timeout_ms;
     Amp__Priority priority;
-    bool is_durable, is_stream;
+    bool is_durable, is_detached, is_stream;
 };
 
 static void start_call(struct sent *sent, const struct send_params *params)
@@ -181,6 +208,8 @@ static void start_call(struct sent *sent, const struct send_params *params)
     static const struct call_handlers handlers = {.on_event = on_event, .on_taken = on_taken, .on_end = on_end};
     struct rpc *rpc = sent->rpc;
     const Amp__Request *above = params->parent ? task_request(params->parent) : NULL;
+    if (params->parent)
+        task_has_child(params->parent);
     size_t n_path = above ? above->n_path + 1 : 0;
     char **path = xcalloc(n_path + 1, sizeof *path);
     for (size_t i = 0; above && i < above->n_path; i++)
@@ -189,7 +218,7 @@ static void start_call(struct sent *sent, const struct send_params *params)
         path[n_path - 1] = (char *)sidecar_agent(rpc->sidecar);
     struct call_options options = {
         .agent = params->to, .skill = params->skill, .from = sidecar_agent(rpc->sidecar), .task_id = sent->task_id, .context_id = sent->context_id,
-        .parent = params->parent ? sent->parent : NULL, .message = sent->message, .timeout_ms = params->timeout_ms, .attempt = 1,
+        .parent = params->parent ? sent->parent : NULL, .root = params->parent ? task_root(params->parent) : NULL, .message = sent->message, .timeout_ms = params->timeout_ms, .attempt = 1,
         .hops = above ? above->hops + 1 : 0, .path = path, .n_path = n_path, .may_queue = true, .priority = params->priority,
     };
     struct amp_error err = {0};
@@ -248,6 +277,11 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
         if (!sent->fold)
             abort();
     }
+    if (sent->is_detached) { /* that it is accepted is all that its sender wants to know */
+        cJSON *task = rpc_sent_task(sent, &own);
+        answer_send(sent, task, &own);
+        return;
+    }
     enum amp_code code = env_watch_start(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), sidecar_agent(rpc->sidecar), sent->task_id, 1, 0, &handlers, sent, &sent->watch);
     if (code != AMP_OK) {
         amp_error_set(&own, code, "", "task %s was accepted but cannot be watched: %s", sent->task_id, amp_code_info(code)->text);
@@ -265,6 +299,7 @@ static void start_submit(struct sent *sent, const struct send_params *params)
     request.context_id = sent->context_id;
     request.message = sent->message;
     request.parent = params->parent ? sent->parent : NULL;
+    request.root = params->parent ? (char *)task_root(params->parent) : NULL;
     request.has_timeout_ms = params->timeout_ms > 0;
     request.timeout_ms = params->timeout_ms;
     request.has_hops = above != NULL;
@@ -278,6 +313,7 @@ static void start_submit(struct sent *sent, const struct send_params *params)
     submit.agent = (char *)params->to;
     submit.skill = (char *)params->skill;
     submit.key = (char *)params->key;
+    submit.has_detached = submit.detached = params->is_detached;
     submit.request = &request;
     const struct env_submit_options options = {.answer_ms = SUBMIT_TIMEOUT_MS, .patience_ms = params->timeout_ms > 0 ? params->timeout_ms : ENV_PATIENCE_MS};
     enum amp_code code = env_submit(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), sidecar_agent(rpc->sidecar), &submit, &options, on_submitted, sent, &sent->submit);
@@ -303,11 +339,12 @@ static enum amp_code read_parent(struct rpc *rpc, const cJSON *params, struct se
         return amp_error_set(reterr, AMP_NO_SUCH_TASK, own, "this instance does not work on task %s", id);
     if (!ret->context)
         ret->context = task_context(ret->parent);
-    /* Time travels down: a call inside a task cannot want more than its task was given. */
-    const Amp__Request *above = task_request(ret->parent);
-    if (above->timeout_ms && (!ret->timeout_ms || ret->timeout_ms > above->timeout_ms))
-        ret->timeout_ms = above->timeout_ms;
-    return AMP_OK;
+    /* Time travels down: a call inside a task cannot want more than is left of its task's. */
+    uint32_t left_ms;
+    if (ret->is_detached || !task_left_ms(ret->parent, &left_ms) || (ret->timeout_ms && ret->timeout_ms <= left_ms))
+        return AMP_OK;
+    ret->timeout_ms = left_ms;
+    return left_ms ? AMP_OK : amp_error_set(reterr, AMP_DEADLINE, own, "nothing is left of the time of task %s", id);
 }
 
 static enum amp_code read_params(struct rpc *rpc, const cJSON *params, struct send_params *ret, struct amp_error *reterr)
@@ -323,12 +360,13 @@ static enum amp_code read_params(struct rpc *rpc, const cJSON *params, struct se
         code = rpc_string(params, "key", &ret->key, reterr);
     if (code == AMP_OK)
         code = rpc_number(params, "timeoutMs", 0, &ret->timeout_ms, reterr);
+    ret->is_detached = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(params, "detach"));
+    ret->is_durable = ret->is_detached || cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(params, "durable"));
     if (code == AMP_OK)
         code = read_parent(rpc, params, ret, reterr);
     if (code != AMP_OK)
         return code;
     ret->message = cJSON_GetObjectItemCaseSensitive(params, "message");
-    ret->is_durable = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(params, "durable"));
     ret->is_stream = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(params, "stream"));
     if (!ret->to == !ret->skill)
         return amp_error_set(reterr, AMP_INVALID, "to", "exactly one of to and skill is needed");
@@ -389,6 +427,7 @@ void rpc_send(struct rpc *rpc, const cJSON *json)
     int64_t now = clock_unix_ms();
     sent->rpc = rpc;
     sent->is_durable = params.is_durable;
+    sent->is_detached = params.is_detached;
     sent->is_stream = params.is_stream;
     LIST_INSERT_HEAD(&all_sent, sent, entry);
     amp_arena_init(&sent->arena, AMP_ARENA_BYTES_MAX);

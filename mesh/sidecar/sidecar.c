@@ -385,7 +385,8 @@ static char *path_below(const struct sidecar *sidecar, const struct task *task)
 
 char **sidecar_env_new(struct sidecar *sidecar, const struct task *task)
 {
-    char **env = xcalloc(7, sizeof *env);
+    uint32_t left_ms;
+    char **env = xcalloc(9, sizeof *env);
     env[0] = xasprintf("AMESH_SOCK=%s", sidecar->socket);
     env[1] = xasprintf("AMESH_AGENT=%s", sidecar->agent);
     /* A sidecar that was itself started inside a task must not pass that task on to its agent. */
@@ -393,6 +394,8 @@ char **sidecar_env_new(struct sidecar *sidecar, const struct task *task)
     env[3] = task ? xasprintf("AMESH_CONTEXT=%s", task_context(task)) : xstrdup("AMESH_CONTEXT=");
     env[4] = task ? xasprintf("AMESH_ATTEMPT=%u", task_attempt(task)) : xstrdup("AMESH_ATTEMPT=");
     env[5] = task ? path_below(sidecar, task) : xstrdup("AMESH_PATH=");
+    env[6] = task ? xasprintf("AMESH_ROOT=%s", task_root(task)) : xstrdup("AMESH_ROOT=");
+    env[7] = task && task_left_ms(task, &left_ms) ? xasprintf("AMESH_DEADLINE=%lld", (long long)clock_unix_ms() + left_ms) : xstrdup("AMESH_DEADLINE=");
     return env;
 }
 

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/seeded.h"
+#include "sidecar/rpc.h"
 
 #define CALLER_SILENT_MS 10000u                    /* a caller that reads on, or waits, is heard of each second (amp.md 5.5.2) */
 #define OVERDUE_MS (SIDECAR_CANCEL_MS + 1000u)     /* the worker had its 5 s and a kill; the caller waits no longer */
@@ -28,12 +29,21 @@ uint32_t task_attempt(const struct task *task) { return task->request->has_attem
 uint64_t task_epoch(const struct task *task) { return task->request->epoch; }
 Amp__TaskState task_state(const struct task *task) { return task->state; }
 const Amp__Request *task_request(const struct task *task) { return task->request; }
+const char *task_root(const struct task *task) { return task->request->root && task->request->root[0] ? task->request->root : task->request->task_id; }
 const Amp__Message *task_resume(const struct task *task) { return task->resume; }
 bool task_is_canceled(const struct task *task) { return task->is_canceled; }
+void task_has_child(struct task *task) { task->is_parent = true; }
 void task_set_data(struct task *task, void *data) { task->data = data; }
 void *task_data(const struct task *task) { return task->data; }
 bool task_is_over(const struct task *task) { return task->stream.is_ended; }
 struct amp_arena *task_arena(struct task *task) { return &task->arena; }
+
+bool task_left_ms(const struct task *task, uint32_t *ret_ms)
+{
+    int64_t left_ms = task->due_ms - loop_now_ms(task->sidecar->loop);
+    *ret_ms = left_ms > 0 ? (uint32_t)left_ms : 0;
+    return task->due_ms != 0;
+}
 
 bool task_is_full(const struct task *task)
 {
@@ -134,6 +144,8 @@ static void conclude(struct task *task, Amp__TaskState state, const char *reason
     loop_timer_stop(task->overdue);
     task_lease_ended(task);
     task_mark_dirty(task); /* whoever waits for room is told */
+    if (state != AMP__TASK_STATE__TASK_STATE_COMPLETED && task->is_parent)
+        rpc_parent_ended(task->sidecar, task_id(task), state == AMP__TASK_STATE__TASK_STATE_CANCELED ? "was cancelled" : "has failed");
 }
 
 static void leave_waiting(struct task *task)
@@ -283,6 +295,8 @@ void task_cancel(struct task *task, const char *reason)
     task_mark_dirty(task); /* whoever waits for room is told */
     task_questions_drop(task);
     tell_worker(task, reason && reason[0] ? reason : "cancelled by the caller");
+    if (task->is_parent)
+        rpc_parent_ended(task->sidecar, task_id(task), "was cancelled");
 }
 
 /* ---- what the agent says --------------------------------------------------------------------------------------------- */
@@ -391,7 +405,9 @@ void task_start(struct task *task, const struct task_origin *origin)
         task->stream.is_held = true;
     uint32_t ack_ms = request->has_ack_ms ? request->ack_ms : SIDECAR_ACK_MS;
     loop_timer_set(task->ack, ack_ms);
-    if (request->has_timeout_ms && request->timeout_ms > 0)
+    bool is_limited = request->has_timeout_ms && request->timeout_ms > 0;
+    task->due_ms = is_limited ? loop_now_ms(sidecar->loop) + request->timeout_ms : 0;
+    if (is_limited)
         loop_timer_set(task->deadline, request->timeout_ms);
     task_caller_watch(task);
     task_lease_begin(task);

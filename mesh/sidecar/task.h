@@ -23,9 +23,13 @@ const char *task_from(const struct task *task);
 uint32_t task_attempt(const struct task *task);
 Amp__TaskState task_state(const struct task *task);
 const Amp__Request *task_request(const struct task *task);
+const char *task_root(const struct task *task); /* of its tree: itself, if nothing is above it */
+/* What is left of its time, which is all that a call inside of it may have; false: it has no limit. 0: it is over. */
+bool task_left_ms(const struct task *task, uint32_t *ret_ms);
 /* After an outcome INPUT_REQUIRED was answered, run() comes again and this is the answer; else NULL. */
 const Amp__Message *task_resume(const struct task *task);
 bool task_is_canceled(const struct task *task); /* cancel was asked for; the worker has been told */
+void task_has_child(struct task *task); /* a direct call was made inside of it: it is to be told of its end */
 void task_set_data(struct task *task, void *data); /* the worker's own */
 void *task_data(const struct task *task);
 

@@ -95,6 +95,7 @@ struct task {
     int64_t progress_ms;           /* when the agent last said something */
     int64_t stopped_ms;            /* since when its process is stopped; 0: it is not */
     int64_t heard_ms;              /* when the caller last sent a control */
+    int64_t due_ms;                /* when its time is over, by the loop's clock; 0: never */
     struct loop_timer *caller;     /* task_caller.c: when to ask, or NULL */
     struct bus_inbox *echo;        /* and what tells that nobody is there, or NULL */
     struct task_lease lease;
@@ -102,7 +103,7 @@ struct task {
     int64_t started_us;
     const Amp__Message *resume;    /* the answer that a new turn begins with, in the arena */
     void *data;
-    bool is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering, is_retired, has_asked, has_unsaid;
+    bool is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering, is_retired, has_asked, has_unsaid, is_parent;
 };
 
 /* ---- task.c ------------------------------------------------------------------------------------------------- */

@@ -151,6 +151,7 @@ static void frame_init(struct frame *frame, const struct task *task, const struc
     if (lane->wants_request) {
         frame->wire.from = (char *)task->from;
         frame->wire.parent = task->request->parent;
+        frame->wire.root = task->request->root;
         frame->wire.request = task->request->message;
     }
 }

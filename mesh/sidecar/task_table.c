@@ -73,7 +73,7 @@ void task_discard(struct task *task)
     }
     amp_arena_reset(&task->arena);
     task_stream_reset(task);
-    task->is_running = task->is_canceled = task->is_blocked = task->is_waiting = task->wants_turn = task->is_lingering = task->is_retired = task->has_asked = task->has_unsaid = false;
+    task->is_running = task->is_canceled = task->is_blocked = task->is_waiting = task->wants_turn = task->is_lingering = task->is_retired = task->has_asked = task->has_unsaid = task->is_parent = false;
     task->resume = NULL;
     task->cancel_reason = NULL;
     task->request = NULL;

@@ -95,8 +95,9 @@ cJSON *link_run_params(const struct task *task)
         cJSON_AddStringToObject(params, "skill", request->skill);
     if (request->parent)
         cJSON_AddStringToObject(params, "parent", request->parent);
-    if (request->timeout_ms)
-        cJSON_AddNumberToObject(params, "timeoutMs", request->timeout_ms);
+    uint32_t left_ms;
+    if (task_left_ms(task, &left_ms))
+        cJSON_AddNumberToObject(params, "timeoutMs", left_ms);
     cJSON *meta = request->metadata ? cJSON_ParseWithLength((const char *)request->metadata->text.data, request->metadata->text.len) : NULL;
     if (meta)
         cJSON_AddItemToObject(params, "meta", meta);

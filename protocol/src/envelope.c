@@ -227,7 +227,7 @@ static enum amp_code check_envelope(const ProtobufCMessage *message, const struc
 static const struct rule envelope_rules[] = {ID(Envelope, from), ONE(Envelope, body_case, RULE_CHOICE, 0)};
 static const struct rule request_rules[] = {
     CHILD(Request, message), ID(Request, parent),       MANY(Request, path, RULE_IDS, AMP_HOPS_MAX, 0),
-    ID(Request, skill),      OBJECT(Request, metadata),
+    ID(Request, skill),      OBJECT(Request, metadata), ID(Request, root),
 };
 static const struct rule event_rules[] = {OBJECT(Event, body)};
 static const struct rule end_rules[] = {CHILD(End, error)};
@@ -238,6 +238,7 @@ static const struct rule frame_rules[] = {
     ID(Frame, instance),
     ID(Frame, from),
     ID(Frame, parent),
+    ID(Frame, root),
     CHILDREN(Frame, events, AMP_MEMBERS_MAX),
     CHILD(Frame, end),
     CHILD(Frame, request),
@@ -320,6 +321,7 @@ static const struct rule record_rules[] = {
     ID(TaskRecord, skill),
     ID(TaskRecord, from),
     ID(TaskRecord, parent),
+    ID(TaskRecord, root),
     TEXT(TaskRecord, waiting, TEXT_MAX),
     CHILDREN(TaskRecord, events, AMP_MEMBERS_MAX),
     CHILD(TaskRecord, error),

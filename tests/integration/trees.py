@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""Calls inside of tasks: their time, their tree, what ends with what, how far down they go; and why a task took as long as it did."""
+import json
+import os
+import signal
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
+from meshtest import AMESH, Bus, Tap, check, until  # noqa: E402
+
+AGENT = os.path.join(HERE, "../support/tree.py")
+tap = Tap()
+
+
+class Trees(Bus):
+    def start_up(self):
+        self.log = self.env["TREE_LOG"] = os.path.join(self.home, "tree.log")
+        open(self.log, "w").close()
+        super().start_up()
+        self.served = {name: self.serve(name) for name in ("a", "b", "c", "d")}
+        for name in ("x", "y", "z"):
+            self.agent(name, "--concurrency", "4", "--", sys.executable, AGENT)
+
+    def serve(self, name, *options):
+        return self.agent(name, "--concurrency", "4", *options, AGENT + ":agent")
+
+    def did(self, what, task=None, agent=None):
+        with open(self.log) as f:
+            lines = [line.split() for line in f]
+        return [words for words in lines if words[0] == what and task in (None, words[1]) and agent in (None, *words[2:3])]
+
+    def go(self, task):
+        open(os.path.join(self.home, "go-" + task), "w").close()
+
+    def began(self, agent, n=1):
+        """→ the id of the n-th task that this agent was given, once it has it"""
+        return until(lambda: self.did("begin", agent=agent)[n - 1:n], f"task {n} of {agent} begins")[0][1]
+
+    def forget(self):
+        open(self.log, "w").close()
+
+    def ended(self, task, state):
+        def look():
+            record = self.run("task", "show", task, "--json")
+            return record.status == 0 and record.json()["status"]["state"] == "TASK_STATE_" + state
+        until(look, f"{task} is {state}", 20)
+
+    def submit(self, agent, text, *options):
+        return self.run("ask", "--detach", *options, agent, text).ok().out.strip()
+
+
+def numbers(text):
+    return [int(word) for word in text.split()]
+
+
+def time_shrinks(mesh, how, *names):
+    first, *rest = names
+    words = " ".join(f"{how} {name}" for name in rest)
+    left = numbers(mesh.run("ask", "--timeout", "50s", first, words).ok().out)
+    check(len(left) == len(names) and left[0] <= 50000, "each tells what it was given", left)
+    check(all(above - below >= 50 for above, below in zip(left, left[1:])), "each has less than the one above, which had used 50 ms", left)
+    check(left[-1] > 30000, "and no less than is left", left)
+
+
+def time_is_over(mesh, agent, how):
+    """The parent's time ends while it waits for its child."""
+    mesh.forget()
+    asked = mesh.spawn("ask", "--timeout", "1s", agent, f"{how} c wait")
+    child = mesh.began("c")
+    check(asked.wait() == 6, "the parent missed its deadline", asked.err)
+    until(lambda: mesh.did("canceled", child), "the child is told to stop")
+    until(lambda: any(t["id"] == child and t["status"]["state"] in ("TASK_STATE_CANCELED", "TASK_STATE_FAILED")
+                      for t in mesh.run("task", "ls", "--json").ok().json()["tasks"]), "and ends")
+
+
+def detached_has_its_own_time(mesh, agent):
+    mesh.forget()
+    mesh.run("ask", "--timeout", "5s", agent, "detach c wait").ok()
+    child = mesh.began("c")
+    record = mesh.show(child)
+    check("amp/deadline" not in record["metadata"] and record["metadata"]["amp/detached"] is True, "no deadline, and it says why", record["metadata"])
+    mesh.go(child)
+    mesh.ended(child, "COMPLETED")
+
+
+def one_tree(mesh):
+    """a → x (direct) → b (durable) → y (direct) → c, which waits; and a restart of the environment in the middle."""
+    mesh.forget()
+    root = mesh.submit("a", "direct x durable b direct y wait")
+    leaf, others = mesh.began("y"), [mesh.began(name) for name in ("x", "b")]
+    ids = [root, *others, leaf]
+    until(lambda: all(mesh.run("task", "show", i).status == 0 for i in ids), "the environment knows all of them")
+    check(all(mesh.show(i)["metadata"]["amp/root"] == root for i in ids[1:]), "each knows the root")
+    for i in ids:
+        out = mesh.run("task", "show", i, "--tree").ok().out.splitlines()
+        check(len(out) == 4 and all(task in line for task, line in zip(ids, out)), f"the whole tree, asked for {i}", *out)
+        indents = [len(line) - len(line.lstrip(" |`-│└─├")) for line in out]
+        check(indents == sorted(set(indents)), "each indented more than the one above", *out)
+        check(all(kind in line for kind, line in zip(("durable", "direct", "durable", "direct"), out)) and all("working" in line for line in out), "kind and state", *out)
+    mesh.restart_env()
+    tree = until(lambda: (lambda r: r.json()["metadata"]["amp/tree"] if r.status == 0 else None)(mesh.run("task", "show", leaf, "--tree", "--json")), "the tree after a restart")
+    found = []
+    while tree:
+        found.append(tree["id"])
+        check(tree["state"] == "working" and isinstance(tree["durable"], bool) and tree["agent"], "a node", tree)
+        tree = tree["children"][0] if tree.get("children") else None
+    check(found == ids, "the same", found, ids)
+    mesh.go(leaf)
+    mesh.ended(root, "COMPLETED")
+
+
+def ends_with_parent(mesh, agent, how, end):
+    """The parent is submitted or called; its child, and that one's child, wait."""
+    mesh.forget()
+    parent = mesh.submit(agent, f"{how} b {how} c wait")
+    leaf, middle = mesh.began("c"), mesh.began("b")
+    until(lambda: mesh.run("task", "show", leaf).status == 0, "the leaf is known")
+    end(parent)
+    until(lambda: mesh.did("canceled", leaf), "the leaf is told to stop")
+    for task in (parent, middle, leaf):
+        mesh.ended(task, "CANCELED")
+    check(parent in json.dumps(mesh.show(middle)["status"]), "it says what it ended with", mesh.show(middle)["status"])
+
+
+def death_ends_children(mesh, how):
+    """The parent's sidecar and agent are killed; nobody tries it again."""
+    mesh.forget()
+    doomed = mesh.serve("doomed", "--retry", "never")
+    parent = mesh.submit("doomed", f"{how} c wait")
+    child = mesh.began("c")
+    until(lambda: mesh.run("task", "show", child).status == 0, "the child is known")
+    os.killpg(doomed.child.pid, signal.SIGKILL)
+    mesh.ended(parent, "FAILED")
+    until(lambda: mesh.did("canceled", child), "the child is told to stop")
+    mesh.ended(child, "CANCELED")
+
+
+def retry_keeps_children(mesh):
+    """An attempt of the parent dies: the durable child of its key is still there for the next one."""
+    mesh.forget()
+    first = mesh.serve("twice")
+    parent = mesh.submit("twice", "durable c wait")
+    child = mesh.began("c")
+    os.killpg(first.child.pid, signal.SIGKILL)
+    mesh.serve("twice")
+    mesh.began("twice", 2)
+    check(not mesh.did("canceled", child) and mesh.state(child) == "TASK_STATE_WORKING", "the child of the first attempt goes on")
+    mesh.run("task", "cancel", parent).ok()
+    mesh.ended(child, "CANCELED")
+
+
+def completed_leaves_children(mesh):
+    mesh.forget()
+    parent = mesh.submit("a", "detach c wait")
+    child = mesh.began("c")
+    mesh.ended(parent, "COMPLETED")
+    other = mesh.submit("x", "detach d wait")
+    second = mesh.began("d")
+    mesh.ended(other, "COMPLETED")
+    for task in (child, second):
+        check(mesh.state(task) in ("TASK_STATE_WORKING", "TASK_STATE_SUBMITTED"), "it goes on")
+        mesh.go(task)
+        mesh.ended(task, "COMPLETED")
+
+
+def no_environment_is_there(mesh):
+    """The environment is killed between the parent's end and its children's: the next one sees to it."""
+    mesh.forget()
+    parent = mesh.submit("doomed-too", "durable nobody wait")
+    only = mesh.serve("doomed-too", "--retry", "never")
+    mesh.began("doomed-too")
+    child = until(lambda: [t["id"] for t in mesh.run("task", "ls", "--json", "--agent", "nobody").ok().json()["tasks"]], "the child waits")[0]
+    until(lambda: mesh.state(parent) == "TASK_STATE_WORKING", "the attempt is written down")
+    mesh.up.signal(signal.SIGSTOP)
+    os.killpg(only.child.pid, signal.SIGKILL)
+    mesh.restart_env()
+    mesh.ended(parent, "FAILED")
+    mesh.ended(child, "CANCELED")
+
+
+def main():
+    with Trees() as mesh:
+        for how in ("direct", "durable"):
+            tap.run(f"the time of a task shrinks over three {how} calls of the local API", time_shrinks, mesh, how, "a", "b", "c", "d")
+            tap.run(f"and over three {how} calls of amesh ask inside of tasks", time_shrinks, mesh, how, "x", "y", "z", "a")
+        for agent, how in (("a", "direct"), ("a", "durable"), ("x", "direct"), ("x", "durable")):
+            tap.run(f"a {how} child ends with the time of its parent, called by {agent}", time_is_over, mesh, agent, how)
+            tap.run(f"{how} children, and theirs, are cancelled with their parent, called by {agent}", ends_with_parent, mesh, agent, how,
+                    lambda task: mesh.run("task", "cancel", task, "--reason", "no more").ok())
+        for agent in ("a", "x"):
+            tap.run(f"what {agent} detaches has a time of its own", detached_has_its_own_time, mesh, agent)
+        tap.run("a completed parent leaves what it detached alone", completed_leaves_children, mesh)
+        for how in ("direct", "durable"):
+            tap.run(f"a {how} child ends with the death of its parent's agent and sidecar", death_ends_children, mesh, how)
+        tap.run("a parent that is tried again keeps its durable children", retry_keeps_children, mesh)
+        tap.run("children whose parent ended while the environment was away end with the next one", no_environment_is_there, mesh)
+        tap.run("one tree: whole from each of its tasks, direct and durable, over a restart", one_tree, mesh)
+    tap.done()
+
+
+if __name__ == "__main__":
+    main()
