@@ -59,15 +59,9 @@ static enum amp_code check(const struct call_options *options, struct amp_error 
     if (options->is_skill_first) {
         return amp_error_set(reterr, AMP_INVALID, "is_skill_first", "is reserved");
     }
-    if (options->hops > AMP_HOPS_MAX || options->n_path > AMP_HOPS_MAX) {
-        amp_error_set(reterr, AMP_HOPS, "hops", "%u calls stand above this one; at most %u may", (unsigned)options->hops, AMP_HOPS_MAX);
-        amp_error_hint(reterr, "agents call each other in a chain that does not end");
-        return AMP_HOPS;
-    }
-    for (size_t i = 0; options->agent && i < options->n_path; i++) {
-        if (strcmp(options->path[i], options->agent) == 0) {
-            return amp_error_set(reterr, AMP_LOOP, "agent", "agent %s is already at work above this call", options->agent);
-        }
+    enum amp_code code = call_check_path(options->agent, options->hops, options->path, options->n_path, reterr);
+    if (code != AMP_OK) {
+        return code;
     }
     if (options->attach_seq && (!options->instance || !options->lease_ms)) {
         return amp_error_set(reterr, AMP_INVALID, "instance", "only a lease of a named instance can be gone on with");

@@ -52,6 +52,11 @@ struct call_handlers {
 
 /* "high", "normal", "low". False: none of them. */
 bool call_priority(const char *text, Amp__Priority *ret);
+#define CALL_PATH_SIZE 384u
+/* "a -> b -> c", `last` (or NULL) behind the others; in the middle of a long one names are left out. */
+void call_path_text(char *const *path, size_t n_path, const char *last, char ret[CALL_PATH_SIZE]);
+/* Where a call stands, for whoever makes one: AMP_HOPS if too many are above it, AMP_LOOP if `agent` (may be NULL) is; the error names the path, "a -> b -> a". (amp.md 5.4.1) */
+AMP_MUST_USE enum amp_code call_check_path(const char *agent, uint32_t hops, char *const *path, size_t n_path, struct amp_error *reterr);
 /* Starts it. Errors at once: AMP_INVALID, AMP_HOPS, AMP_LOOP (callee is in path), AMP_TOO_LARGE. Everything else comes through on_end, never from inside call_start. */
 AMP_MUST_USE enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_options *options, const struct call_handlers *handlers, void *ctx,
                                       struct call **ret, struct amp_error *reterr);

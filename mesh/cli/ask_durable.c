@@ -2,6 +2,7 @@
 #include <cjson/cJSON.h>
 #include <string.h>
 
+#include "base/call.h"
 #include "base/envcall.h"
 #include "base/loop.h"
 #include "cli/ask.h"
@@ -246,7 +247,9 @@ int ask_durable(struct ask *ask)
     submit.not_before = ask->when.at.unix_ms > 0 && ask->when.at.in_ms == 0 ? &not_before : NULL;
     submit.has_delay_ms = ask->when.at.in_ms > 0;
     submit.delay_ms = ask->when.at.in_ms;
-    ask->status = submit_task(ask, &submit);
+    struct amp_error err = {0};
+    bool is_fine = call_check_path(ask->when.at.unix_ms > 0 ? NULL : ask->agent, ask->hops, ask->path, ask->n_path, &err) == AMP_OK;
+    ask->status = is_fine ? submit_task(ask, &submit) : cli_fail(&ask->cli, &err, NULL);
     if (ask->status == 0 && !ask->is_detached) {
         watch(ask);
         ask_end(ask);

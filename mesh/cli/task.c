@@ -15,6 +15,7 @@
 #include "cli/commands.h"
 #include "cli/damage.h"
 #include "cli/event.h"
+#include "cli/explain.h"
 #include "cli/output.h"
 
 #define LIMIT_DEFAULT 50u
@@ -480,6 +481,15 @@ const struct command task_commands[] = {
                 "  amesh task fork t-01hq3c --from 12 --agent other --text \"the same, but in blue\"",
      .options = fork_options,
      .run = task_run_fork,
+     .complete = "tasks"},
+    {.name = "explain",
+     .operands = "TASK",
+     .summary = "why a task took as long as it did: who could have taken it, who did and why, what it waited for",
+     .details = "Of a task that is not over: what it waits for now, and what would help. Who can do it is told as of now; instances that left more than a minute ago are known only "
+                "if they had it.\n\nWith --json one document: `verdict`, `now`, `help`, `time` (ms by kind: planned, queue, lost, questions, children, work, rest), `waits`, "
+                "`attempts` with `why`, `children`, `instances`.\n\nExamples:\n  amesh explain t-01hq3c\n  amesh explain t-01hq3c --json",
+     .options = no_options,
+     .run = explain_run,
      .complete = "tasks"},
     {.name = "history",
      .operands = "CONTEXT",

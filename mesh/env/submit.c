@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/bus.h"
+#include "base/call.h"
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/hook.h"
@@ -184,13 +185,11 @@ static enum amp_code check_room(const struct ask *ask, size_t bytes, struct amp_
 }
 
 /* It would wait for an agent that waits for it. What starts later has nobody waiting. */
-static bool is_circle(const Amp__Submit *submit)
+static enum amp_code check_path(const Amp__Submit *submit, struct amp_error *err)
 {
     const Amp__Request *request = submit->request;
-    for (size_t i = 0; submit->agent && !submit->not_before && !submit->has_delay_ms && i < request->n_path; i++)
-        if (strcmp(request->path[i], submit->agent) == 0)
-            return true;
-    return false;
+    bool is_awaited = !submit->not_before && !submit->has_delay_ms;
+    return call_check_path(is_awaited ? submit->agent : NULL, request->hops, request->path, request->n_path, err);
 }
 
 static enum amp_code check_submit(const struct ask *ask, const Amp__Submit *submit, struct amp_error *err)
@@ -200,8 +199,9 @@ static enum amp_code check_submit(const struct ask *ask, const Amp__Submit *subm
     enum amp_code code = submit->request->task_id[0] ? check_id(ask->env, submit->request->task_id, err) : AMP_OK;
     if (code != AMP_OK)
         return code;
-    if (is_circle(submit))
-        return amp_error_set(err, AMP_LOOP, "submit.agent", "agent %s is already at work above this call", submit->agent);
+    code = check_path(submit, err);
+    if (code != AMP_OK)
+        return code;
     code = plan_check(submit, clock_unix_ms(), err);
     return code == AMP_OK ? check_room(ask, amp__submit__get_packed_size(submit), err) : code;
 }

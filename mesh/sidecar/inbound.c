@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/bus.h"
+#include "base/call.h"
 #include "base/counters.h"
 #include "base/hook.h"
 #include "base/log.h"
@@ -59,12 +60,7 @@ static enum amp_code request_check(struct sidecar *sidecar, const struct bus_msg
     if (!envelope->from || strcmp(sender, envelope->from) != 0)
         return amp_error_set(reterr, AMP_DENIED, "from", "the envelope is from \"%s\", but its subject says \"%s\"", envelope->from ? envelope->from : "", sender);
     const Amp__Request *request = envelope->request;
-    if (request->has_hops && request->hops > AMP_HOPS_MAX)
-        return amp_error_set(reterr, AMP_HOPS, "request.hops", "%u calls are above this one; at most %u are allowed", request->hops, AMP_HOPS_MAX);
-    for (size_t i = 0; i < request->n_path; i++)
-        if (strcmp(request->path[i], sidecar->agent) == 0)
-            return amp_error_set(reterr, AMP_LOOP, "request.path", "%s is already above this call", sidecar->agent);
-    return AMP_OK;
+    return call_check_path(sidecar->agent, request->hops, request->path, request->n_path, reterr);
 }
 
 /* Room, and not twice. Of two leases of one task the newer one counts: of the same environment, as who may call an agent may not end another's task by that. */

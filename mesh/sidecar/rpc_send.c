@@ -316,12 +316,15 @@ static void start_submit(struct sent *sent, const struct send_params *params)
     submit.has_detached = submit.detached = params->is_detached;
     submit.request = &request;
     const struct env_submit_options options = {.answer_ms = SUBMIT_TIMEOUT_MS, .patience_ms = params->timeout_ms > 0 ? params->timeout_ms : ENV_PATIENCE_MS};
-    enum amp_code code = env_submit(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), sidecar_agent(rpc->sidecar), &submit, &options, on_submitted, sent, &sent->submit);
+    struct amp_error err = {0};
+    enum amp_code code = call_check_path(params->to, request.hops, request.path, request.n_path, &err);
+    if (code == AMP_OK)
+        code = env_submit(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), sidecar_agent(rpc->sidecar), &submit, &options, on_submitted, sent, &sent->submit);
     free(request.path);
     if (code == AMP_OK)
         return;
-    struct amp_error err = {0};
-    amp_error_set(&err, code, "", "the environment cannot be asked: %s", amp_code_info(code)->text);
+    if (err.code == AMP_OK)
+        amp_error_set(&err, code, "", "the environment cannot be asked: %s", amp_code_info(code)->text);
     end_send(sent, &err, NULL);
 }
 

@@ -130,6 +130,7 @@ def death_ends_children(mesh, how):
     parent = mesh.submit("doomed", f"{how} c wait")
     child = mesh.began("c")
     until(lambda: mesh.run("task", "show", child).status == 0, "the child is known")
+    until(lambda: mesh.state(parent) == "TASK_STATE_WORKING", "the attempt is written down")
     os.killpg(doomed.child.pid, signal.SIGKILL)
     mesh.ended(parent, "FAILED")
     until(lambda: mesh.did("canceled", child), "the child is told to stop")
@@ -179,6 +180,112 @@ def no_environment_is_there(mesh):
     mesh.ended(child, "CANCELED")
 
 
+def fails(result, code, *words):
+    check(result.status != 0 and code in result.err and all(word in result.err for word in words), f"{code}, which names the path", result.out, result.err)
+
+
+def circles_name_the_path(mesh, first, second, how):
+    """first → second → first"""
+    result = mesh.run("ask", first, f"{how} {second} {how} {first}")
+    fails(result, "", f"{first} -> {second} -> {first}")
+
+
+def circles_by_skill(mesh):
+    """Nobody can see it before the callee does."""
+    result = mesh.run("ask", "--skill", "round", "x", env={"AMESH_TASK": "t-above", "AMESH_PATH": "one,wheel,two"})
+    fails(result, "AMESH-2007", "one -> wheel -> two -> wheel")
+    durable = mesh.run("ask", "--durable", "--skill", "round", "x", env={"AMESH_TASK": "t-above", "AMESH_PATH": "one,wheel,two"})
+    fails(durable, "AMESH-2007", "one -> wheel -> two -> wheel")
+
+
+def chains_end(mesh):
+    """16 calls may stand above one, the 17th is refused where it is made."""
+    names = [f"n{i}" for i in range(15)]
+    inside = {"AMESH_TASK": "t-above", "AMESH_PATH": ",".join(names)}
+    mesh.run("ask", "a", "", env=inside).ok()
+    mesh.run("ask", "a", "direct b", env=inside).ok()
+    for how in ("direct", "durable"):
+        fails(mesh.run("ask", "a", f"{how} b {how} c", env=inside), "", "n0 -> n1 -> ", "-> a -> b -> c")
+        fails(mesh.run("ask", "x", f"{how} y {how} z", env=inside), "", "n0 -> n1 -> ", "-> x -> y -> z")
+    long = ["n" * 60 + str(i) for i in range(17)]
+    for options in ((), ("--durable",)):
+        fails(mesh.run("ask", *options, "a", "x", env={"AMESH_TASK": "t-above", "AMESH_PATH": ",".join(long)}), "AMESH-2008", f"{long[0]} -> {long[1]} -> ... -> ", "-> a")
+
+
+def ends_at_once_below_what_ended(mesh):
+    """Somebody still submits inside of a task that was cancelled."""
+    parent = mesh.submit("nobody", "x")
+    mesh.run("task", "cancel", parent).ok()
+    mesh.ended(parent, "CANCELED")
+    child = mesh.run("ask", "--durable", "--detach", "nobody", "x", env={"AMESH_TASK": parent}).ok().out.strip()
+    late = mesh.run("ask", "--json", "--durable", "nobody", "x", env={"AMESH_TASK": parent})
+    check(late.status != 0 and f"its parent {parent} was cancelled" in json.dumps(late.json()["status"]), "it ends with what is above it", late.out, late.err)
+    check(mesh.state(child) == "TASK_STATE_SUBMITTED", "what was detached does not")
+
+
+def many_children_are_counted(mesh):
+    parent = mesh.submit("nobody", "x")
+    for i in range(103):
+        mesh.run("ask", "--detach", "nobody", f"child {i}", env={"AMESH_TASK": parent}).ok()
+    out = mesh.run("task", "show", parent, "--tree").ok().out
+    check("3 more" in out and "child 102" in out and "child 2 " not in out and len(out.splitlines()) == 102, "the newest hundred", out[:400])
+
+
+def explain(mesh, task, *options):
+    return mesh.run("explain", task, *options).ok().out
+
+
+def explains_what_waits(mesh):
+    task = mesh.submit("absent", "x")
+    out = until(lambda: (lambda o: o if "no instance of absent" in o else None)(explain(mesh, task)), "why it waits")
+    check("amesh run --name absent" in out and "waiting for an instance" in out, "what helps", out)
+    mesh.agent("absent", "--concurrency", "1", AGENT + ":agent")
+    mesh.ended(task, "COMPLETED")
+    document = json.loads(explain(mesh, task, "--json"))
+    check(document["attempts"][0]["why"] == "the only instance there: it came to the mesh, with a free slot", "why there", document)
+    first = mesh.submit("absent", "wait")
+    mesh.began("absent", 2)
+    second = mesh.submit("absent", "wait")
+    out = until(lambda: (lambda o: o if "is busy" in o else None)(explain(mesh, second)), "it is busy")
+    check(f"amesh explain {first}" in out, "and who keeps it busy", out)
+    mesh.go(first)
+    mesh.ended(first, "COMPLETED")
+    mesh.began("absent", 3)
+    mesh.go(second)
+    mesh.ended(second, "COMPLETED")
+    document = json.loads(explain(mesh, second, "--json"))
+    check("this task's turn" in document["attempts"][0]["why"] and document["waits"], "its turn came", document)
+    check(sum(part["ms"] for part in document["time"]) == document["totalMs"], "the parts are the whole", document)
+
+
+def explains_what_was_slow(mesh):
+    """Two attempts, a child, a question."""
+    mesh.forget()
+    first = mesh.serve("slow")
+    task = mesh.submit("slow", "direct c wait")
+    lost = mesh.began("c")
+    until(lambda: mesh.state(task) == "TASK_STATE_WORKING", "the attempt is written down")
+    mesh.serve("slow")
+    os.killpg(first.child.pid, signal.SIGKILL)
+    child = mesh.began("c", 2)
+    until(lambda: child in explain(mesh, task), "it names the child that it waits for")
+    mesh.go(child)
+    mesh.ended(task, "COMPLETED")
+    document = json.loads(explain(mesh, task, "--json"))
+    parts = {part["what"]: part["ms"] for part in document["time"]}
+    check(parts.get("lost") and parts.get("children") and sum(parts.values()) == document["totalMs"], "lost and children", document)
+    check(document["attempts"][1]["why"].startswith("tried again elsewhere, as attempt 1 ended with instance_lost"), "why the second one", document["attempts"])
+    check({c["id"] for c in document["children"]} == {lost, child}, "both children", document["children"])
+    mesh.agent("asker", "--", "sh", "-c", "amesh task ask 'which colour?'")
+    asking = mesh.submit("asker", "x")
+    out = until(lambda: (lambda o: o if "which colour?" in o else None)(explain(mesh, asking)), "what it asks")
+    check(f"amesh ask --task {asking} TEXT" in out, "and how it is answered", out)
+    mesh.run("ask", "--task", asking, "blue").ok()
+    out = explain(mesh, asking)
+    check("an answer to: which colour?" in out and "now" not in out.splitlines()[2], "afterwards", out)
+    check(mesh.run("explain", "t-none").status == 4, "no such task: 4")
+
+
 def main():
     with Trees() as mesh:
         for how in ("direct", "durable"):
@@ -196,6 +303,16 @@ def main():
         tap.run("a parent that is tried again keeps its durable children", retry_keeps_children, mesh)
         tap.run("children whose parent ended while the environment was away end with the next one", no_environment_is_there, mesh)
         tap.run("one tree: whole from each of its tasks, direct and durable, over a restart", one_tree, mesh)
+        for first, second in (("a", "b"), ("x", "y"), ("a", "x"), ("x", "a")):
+            for how in ("direct", "durable"):
+                tap.run(f"a circle {first} → {second} → {first} of {how} calls is refused with its path", circles_name_the_path, mesh, first, second, how)
+        mesh.agent("wheel", "--skill", "round", "--", "cat")
+        tap.run("so is a circle by a skill", circles_by_skill, mesh)
+        tap.run("a chain that is too long is refused with its path", chains_end, mesh)
+        tap.run("what is submitted inside of a cancelled task ends at once, unless it is detached", ends_at_once_below_what_ended, mesh)
+        tap.run("of many children the newest are shown, the others counted", many_children_are_counted, mesh)
+        tap.run("explain says what a task waits for, what helps, and why it was its turn", explains_what_waits, mesh)
+        tap.run("explain says what made a task slow: attempts, children, questions", explains_what_was_slow, mesh)
     tap.done()
 
 
