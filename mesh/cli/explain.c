@@ -267,7 +267,7 @@ static int on_agents(void *ctx, const Amp__EnvReply *reply)
             instance->since_unix_ms = beat->since != NULL ? beat->since->unix_ms : 0;
             instance->progress_unix_ms = beat->last_progress != NULL ? beat->last_progress->unix_ms : 0;
             for (size_t t = 0; t < beat->n_tasks && instance->n_tasks < EXPLAIN_BUSY_MAX; t++)
-                PUT(instance->tasks[instance->n_tasks++], beat->tasks[t]);
+                put(instance->tasks[instance->n_tasks++], sizeof instance->tasks[0], beat->tasks[t]);
         }
     }
     return 0;

@@ -171,7 +171,8 @@ static int read_query(struct list *list)
     const char *state = command_value(command, cli->args, "state");
     query->agent = (char *)command_value(command, cli->args, "agent");
     query->context_id = (char *)command_value(command, cli->args, "context");
-    query->parent = (char *)command_value(command, cli->args, "schedule"); /* amp.md 10.9.6 */
+    const char *schedule = command_value(command, cli->args, "schedule"), *parent = command_value(command, cli->args, "parent");
+    query->parent = (char *)(parent != NULL ? parent : schedule); /* amp.md 10.9.6 */
     query->has_open = query->open = command_flag(command, cli->args, "open");
     query->has_dead = query->dead = command_flag(command, cli->args, "dead");
     int status = read_limits(list);
@@ -180,7 +181,9 @@ static int read_query(struct list *list)
     if (status == 0 && query->context_id != NULL)
         status = cli_id(cli, "the context", query->context_id);
     if (status == 0 && query->parent != NULL)
-        status = cli_id(cli, "the schedule", query->parent);
+        status = cli_id(cli, parent != NULL ? "the parent" : "the schedule", query->parent);
+    if (status == 0 && parent != NULL && schedule != NULL)
+        return cli_usage(cli, "--parent or --schedule, not both: a run of a schedule was made inside of no task");
     if (status != 0 || state == NULL)
         return status;
     query->has_state = true;
@@ -397,6 +400,7 @@ static const struct command_option list_options[] = {
     {.name = "agent", .letter = 'a', .arg = "A", .help = "only tasks of this agent", .complete = "agents"},
     {.name = "context", .letter = 'c', .arg = "C", .help = "only tasks of this conversation", .complete = "contexts"},
     {.name = "schedule", .arg = "S", .help = "only runs of this schedule", .complete = "schedules"},
+    {.name = "parent", .arg = "T", .help = "only tasks that were made inside of this one", .complete = "tasks"},
     {.name = "open", .letter = 'o', .help = "only tasks that have not ended"},
     {.name = "dead", .help = "only dead letters: tasks given up after too many tries, with the reason, until they are tried again"},
     {.name = "since", .arg = "TIME", .help = "only tasks that were submitted within the last TIME, such as 1h"},

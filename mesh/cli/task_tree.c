@@ -1,4 +1,4 @@
-/* amesh task show --tree: all tasks of the tree that one stands in, from the outermost one down. Its root is named by each task (amp.md 5.4.4); where that is not so, or not
+/* amesh task show --tree: all tasks of the tree that one stands in, from the outermost one down. Its root is named by each task (amp.md 5.4.3); where that is not so, or not
  * known here, the way up goes from parent to parent. */
 #include <cjson/cJSON.h>
 #include <stdlib.h>

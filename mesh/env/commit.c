@@ -10,6 +10,7 @@
 #include "base/loop.h"
 #include "base/seeded.h"
 #include "env/inbox.h"
+#include "env/tree.h"
 
 #include <stdio.h>
 #include <stdlib.h>

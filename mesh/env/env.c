@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "env/inbox.h"
+#include "env/tree.h"
 
 #include <sodium.h>
 #include <stdlib.h>

@@ -376,14 +376,8 @@ struct held;
 struct passed;
 /* Tells an instance that has an earlier attempt to leave off; what it still says does not count. */
 void control_stop_old(struct etask *task, const char *instance);
-/* Cancels an open task: a durable one, or the message goes to whom has it. */
-void control_end(struct etask *task, const char *reason);
+void control_end(struct etask *task, const char *reason); /* cancels an open task, or passes that on to who has it */
 void control_done(struct env *env);
-
-/* ---- tree.c ---------------------------------------------------------------------------------------------------------- */
-
-void tree_ended(struct etask *task); /* that is on the disk: its children end with it, or not */
-void tree_check(struct etask *task); /* it was committed, or loaded: has its parent ended meanwhile? */
 
 /* ---- watch.c --------------------------------------------------------------------------------------------------- */
 

@@ -12,6 +12,7 @@
 #include "base/hook.h"
 #include "base/loop.h"
 #include "base/seeded.h"
+#include "env/tree.h"
 
 #include <sodium.h>
 #include <stdio.h>

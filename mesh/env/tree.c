@@ -1,6 +1,8 @@
-/* Child tasks end with their parent, unless it is completed, or they were detached from it (amp.md 5.4.5). What counts is an end that is on the disk: a parent that is tried
+/* Child tasks end with their parent, unless it is completed, or they were detached from it (amp.md 5.4.4). What counts is an end that is on the disk: a parent that is tried
  * again keeps its children, and a crash leaves none behind. A child whose submit was under way when its parent ended is looked at when it is committed, and so are all
  * that a new environment finds. */
+#include "env/tree.h"
+
 #include "env_private.h"
 
 #include "base/alloc.h"

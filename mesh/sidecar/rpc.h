@@ -18,5 +18,5 @@ struct rpc_handlers {
 struct rpc *rpc_start(struct sidecar *sidecar, const char *method, const struct cJSON *params, const struct rpc_handlers *handlers, void *ctx);
 /* Cancels a send (the callee is told) or a question; no callback after this. NULL is fine. */
 void rpc_free(struct rpc *rpc);
-/* The task `parent` was cancelled, or has ended without an answer: the direct calls made inside of it end with it (amp.md 5.4.5). `how`: "was cancelled", for people. */
+/* The task `parent` was cancelled, or has ended without an answer: the direct calls made inside of it end with it (amp.md 5.4.4). `how`: "was cancelled", for people. */
 void rpc_parent_ended(struct sidecar *sidecar, const char *parent, const char *how);

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Calls inside of tasks: their time, their tree, what ends with what, how far down they go; and why a task took as long as it did."""
+import contextlib
 import json
 import os
 import signal
@@ -7,7 +8,7 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
-from meshtest import AMESH, Bus, Tap, check, until  # noqa: E402
+from meshtest import AMESH, Bus, Failed, Skipped, Tap, check, until  # noqa: E402
 
 AGENT = os.path.join(HERE, "../support/tree.py")
 tap = Tap()
@@ -180,6 +181,31 @@ def no_environment_is_there(mesh):
     mesh.ended(child, "CANCELED")
 
 
+def no_crash_leaves_children_behind(mesh):
+    """The environment dies right behind one of its commits, which may be that of the parent's end: the next one sees to the children."""
+    with open(AMESH, "rb") as f:
+        if b"AMESH_CRASH_AT" not in f.read():
+            raise Skipped("this build ends at no point")
+    ended = 0
+    for n in range(1, 9):
+        parent = mesh.submit("nobody", "x")
+        asked = mesh.spawn("ask", "--durable", "nobody", "x", env={"AMESH_TASK": parent})
+        child = until(lambda: [t["id"] for t in mesh.run("task", "ls", "--parent", parent, "--json").ok().json()["tasks"]], "the child is there")[0]
+        mesh.kill_env()
+        with contextlib.suppress(Failed):
+            mesh.start_env(env={"AMESH_CRASH_AT": f"env_committed:{n}"})
+        mesh.run("task", "cancel", parent)
+        mesh.restart_env()
+        if mesh.state(parent) == "TASK_STATE_SUBMITTED":
+            mesh.run("task", "cancel", parent).ok()
+        else:
+            ended += mesh.up.child.poll() is None
+        for task in (parent, child):
+            mesh.ended(task, "CANCELED")
+        check(asked.wait() != 0, "its caller knows")
+    check(ended > 0, "at least one parent had ended by then")
+
+
 def fails(result, code, *words):
     check(result.status != 0 and code in result.err and all(word in result.err for word in words), f"{code}, which names the path", result.out, result.err)
 
@@ -228,6 +254,7 @@ def many_children_are_counted(mesh):
     for i in range(103):
         mesh.run("ask", "--detach", "nobody", f"child {i}", env={"AMESH_TASK": parent}).ok()
     out = mesh.run("task", "show", parent, "--tree").ok().out
+    check(len(mesh.run("task", "ls", "--parent", parent, "--limit", "200", "--json").ok().json()["tasks"]) == 103, "task ls --parent has all")
     check("3 more" in out and "child 102" in out and "child 2 " not in out and len(out.splitlines()) == 102, "the newest hundred", out[:400])
 
 
@@ -302,6 +329,7 @@ def main():
             tap.run(f"a {how} child ends with the death of its parent's agent and sidecar", death_ends_children, mesh, how)
         tap.run("a parent that is tried again keeps its durable children", retry_keeps_children, mesh)
         tap.run("children whose parent ended while the environment was away end with the next one", no_environment_is_there, mesh)
+        tap.run("no crash of the environment leaves children of an ended task behind", no_crash_leaves_children_behind, mesh)
         tap.run("one tree: whole from each of its tasks, direct and durable, over a restart", one_tree, mesh)
         for first, second in (("a", "b"), ("x", "y"), ("a", "x"), ("x", "a")):
             for how in ("direct", "durable"):

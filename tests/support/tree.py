@@ -2,6 +2,7 @@
 """An agent that calls others, as its text says: served by the shim (agent), or run once per task (main, which calls by `amesh ask`). What it does goes into the file TREE_LOG,
 a line each. Words: `direct|durable|detach NAME WORDS…` asks NAME, `wait` waits until it is told to go or to stop, `die` dies; nothing: tells how much time there is."""
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -11,6 +12,10 @@ import time
 def log(*words):
     with open(os.environ["TREE_LOG"], "a") as f:
         f.write(" ".join(str(w) for w in words) + "\n")
+
+
+def pause(seconds):
+    select.select([], [], [], seconds)
 
 
 def may_go(task):
@@ -28,7 +33,7 @@ def agent(text, task):
             task.sleep(0.02)
         if how in ("direct", "durable", "detach"):
             name, _, words = rest.partition(" ")
-            time.sleep(0.05)  # of the time that was given
+            pause(0.05)  # of the time that was given
             result = task.send(name, words, durable=how != "direct", **({"detach": True} if how == "detach" else {}))
             return f"{task.timeout_ms} {result.text}"
         return str(task.timeout_ms)
@@ -51,10 +56,10 @@ def main():
     if how == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     while how == "wait" and not may_go(task):
-        time.sleep(0.02)
+        pause(0.02)
     if how in ("direct", "durable", "detach"):
         name, _, words = rest.partition(" ")
-        time.sleep(0.05)
+        pause(0.05)
         option = [] if how == "direct" else ["--" + how]
         asked = subprocess.run([os.environ["AMESH"], "ask", *option, name, words], stdout=subprocess.PIPE, text=True)
         print(left, asked.stdout.strip())
