@@ -111,7 +111,7 @@ static void test_what_waits_for_an_instance_says_what_would_help(void **state)
     span(EXPLAIN_QUEUE, 5000, 20000)->is_open = true;
     snprintf(explain.waiting, sizeof explain.waiting, "no instance of painter is on the mesh");
     explain_conclude(&explain);
-    assert_string_equal(explain.now, "waits for 15 s: no instance of painter is on the mesh");
+    assert_string_equal(explain.now, "waits for 15.0 s: no instance of painter is on the mesh");
     assert_int_equal(explain.n_help, 1);
     assert_string_equal(explain.help[0], "amesh run --name painter -- COMMAND starts one");
 }
