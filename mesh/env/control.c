@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/call.h"
 #include "env/inbox.h"
+#include "env/tree.h"
 
 #include <stdlib.h>
 #include <string.h>

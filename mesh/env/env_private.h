@@ -129,7 +129,6 @@ struct plan { /* of a task that does not start at once, or that a schedule made 
 };
 struct inbox;
 struct inbox_entry;
-struct delivery;
 
 struct etask {
     UT_hash_handle hh;
@@ -152,8 +151,7 @@ struct etask {
     char *retry_of;     /* the task that this one tries again, or NULL */
     char *fork_of;      /* the task that it goes on from, or NULL */
     char *root;         /* the outermost task of its tree, or NULL */
-    bool is_detached;   /* it does not end with its parent */
-    bool is_tree_told;  /* its children were told that it has ended */
+    bool is_detached, is_tree_told; /* it does not end with its parent; its children were told of its end */
     uint32_t fork_seq;
     uint8_t *error;     /* packed Amp__Error, when it ended by one */
     size_t error_len;
@@ -372,11 +370,8 @@ void load_sweep(struct env *env);
 
 /* ---- control.c ------------------------------------------------------------------------------------------------------- */
 
-struct held;
-struct passed;
 /* Tells an instance that has an earlier attempt to leave off; what it still says does not count. */
 void control_stop_old(struct etask *task, const char *instance);
-void control_end(struct etask *task, const char *reason); /* cancels an open task, or passes that on to who has it */
 void control_done(struct env *env);
 
 /* ---- watch.c --------------------------------------------------------------------------------------------------- */
