@@ -139,6 +139,22 @@ static int read_priority(struct ask *ask)
     return cli_usage(&ask->cli, "--priority is high, normal or low, not \"%s\"", text);
 }
 
+/* What does not go together. */
+static int check_options(const struct ask *ask)
+{
+    if (ask_is_schedule(ask) && ask->is_impatient)
+        return cli_usage(&ask->cli, "--no-wait does not go with --every and --cron: whether an instance is free is seen when a run begins; --overlap says what happens then");
+    if (ask->retry != NULL && strcmp(ask->retry, "safe") != 0 && strcmp(ask->retry, "never") != 0)
+        return cli_usage(&ask->cli, "--retry must be safe or never, not \"%s\"", ask->retry);
+    if (ask->retry != NULL && (!ask->is_durable || ask->answered_task != NULL))
+        return cli_usage(&ask->cli, "--retry belongs to a new task with --durable: a direct call is never tried again");
+    if (ask->is_durable && value(ask, "priority") != NULL)
+        return cli_usage(&ask->cli, "--priority is of direct calls: durable tasks wait in the order in which they were accepted");
+    if (ask->key != NULL && (*ask->key == '\0' || strlen(ask->key) > AMP_KEY_MAX))
+        return cli_usage(&ask->cli, "--key must have 1 to %u bytes", AMP_KEY_MAX);
+    return 0;
+}
+
 static int read_options(struct ask *ask)
 {
     ask->skill = value(ask, "skill");
@@ -157,16 +173,7 @@ static int read_options(struct ask *ask)
     ask->is_durable = has(ask, "durable") || ask->is_detached || ask->key != NULL || is_later;
     ask->is_apart = ask->is_detached || is_later;
     read_surroundings(ask);
-    if (ask_is_schedule(ask) && ask->is_impatient)
-        return cli_usage(&ask->cli, "--no-wait does not go with --every and --cron: whether an instance is free is seen when a run begins; --overlap says what happens then");
-    if (ask->retry != NULL && strcmp(ask->retry, "safe") != 0 && strcmp(ask->retry, "never") != 0)
-        return cli_usage(&ask->cli, "--retry must be safe or never, not \"%s\"", ask->retry);
-    if (ask->retry != NULL && (!ask->is_durable || ask->answered_task != NULL))
-        return cli_usage(&ask->cli, "--retry belongs to a new task with --durable: a direct call is never tried again");
-    if (status == 0 && ask->is_durable && value(ask, "priority") != NULL)
-        return cli_usage(&ask->cli, "--priority is of direct calls: durable tasks wait in the order in which they were accepted");
-    if (ask->key != NULL && (*ask->key == '\0' || strlen(ask->key) > AMP_KEY_MAX))
-        return cli_usage(&ask->cli, "--key must have 1 to %u bytes", AMP_KEY_MAX);
+    status = status != 0 ? status : check_options(ask);
     status = status != 0 ? status : cli_duration(&ask->cli, "timeout", &ask->timeout_ms);
     status = status != 0 ? status : read_deadline(ask);
     if (ask->timeout_ms > 0 && ask->timeout_ms < ask->cli.timeout_ms)
