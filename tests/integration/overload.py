@@ -52,16 +52,20 @@ def ten_thousand(mesh):
 
 def large_ones(mesh):
     """Requests that together are larger than the memory there is for them: told to come back, and all there in the end."""
-    said, ids = stampede(mesh, "nobody-large", 50, 40, 48 << 10, "b")
+    for callers in (50, 100, 200):  # a fast disk has room for more
+        said, ids = stampede(mesh, f"nobody-large{callers}", callers, 40, 48 << 10, f"b{callers}")
+        check(said["accepted"] == 40 * callers, "all came through", said)
+        there = known(mesh, f"nobody-large{callers}")
+        check(set(ids) == set(there), "all are there", len(ids), len(there))
+        if said["repeated"] > 0:
+            break
     peak = mesh.status("VmHWM")
-    check(said["accepted"] == 2000 and said["repeated"] > 0, "some were told to come back, and came through", said)
-    there = known(mesh, "nobody-large")
-    check(set(ids) == set(there), "all are there", len(ids), len(there))
-    print(f"# 2,000 × 48 KiB at once: {said}; RSS {peak} KiB at most")
+    check(said["repeated"] > 0, "some were told to come back", said)
+    print(f"# {len(ids)} × 48 KiB at once: {said}; RSS {peak} KiB at most")
     if os.path.exists(RELEASE):
         check(peak < RSS_MAX_KIB + (64 << 10), "and they do not stay in memory", peak)
-    agent = mesh.agent("nobody-large", "--concurrency", "8", "--mode", "jsonl", "--", sys.executable, "-c", "import json, sys\nfor line in sys.stdin:\n f = json.loads(line)\n if f.get('method') == 'task.run': print(json.dumps({'id': f['id'], 'result': str(len(f['params']['text']))}), flush=True)\n")
-    until(lambda: all(s == "TASK_STATE_COMPLETED" for s in known(mesh, "nobody-large").values()), "and are worked on", deadline=120)
+    agent = mesh.agent(f"nobody-large{callers}", "--concurrency", "8", "--mode", "jsonl", "--", sys.executable, "-c", "import json, sys\nfor line in sys.stdin:\n f = json.loads(line)\n if f.get('method') == 'task.run': print(json.dumps({'id': f['id'], 'result': str(len(f['params']['text']))}), flush=True)\n")
+    until(lambda: all(s == "TASK_STATE_COMPLETED" for s in known(mesh, f"nobody-large{callers}").values()), "and are worked on", deadline=120)
     one = mesh.run("task", "show", ids[7], "--json").ok().json()
     check(one["artifacts"][0]["parts"][0]["text"] == str(48 << 10), "with all that was asked", one["artifacts"])
     agent.stop()

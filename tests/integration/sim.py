@@ -26,7 +26,7 @@ def holds(program, seeds):
 
 
 def same_words(seed):
-    told = [run(program, "--seed", seed).stdout for program in (SANITIZED, FAST, FAST)]
+    told = [re.sub(r"/amesh-sim-\w+/", "/", run(program, "--seed", seed).stdout) for program in (SANITIZED, FAST, FAST)]  # its folder is its own
     check(len(told[0].splitlines()) > 20 and told[0] == told[1] == told[2], "word for word", *[t[-500:] for t in told])
 
 
