@@ -179,7 +179,6 @@ void call_io_confirm(struct call *call)
 
 static void say_taken(struct call *call)
 {
-    call->is_queued = call->is_queued && !call->fsm.is_turn; /* else the environment still keeps our place */
     call_turn_close(call);
     amp_buf_done(&call->wire); /* it is never sent again */
     if (call->handlers.on_taken) {

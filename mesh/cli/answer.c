@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/form.h"
 #include "cli/event.h"
+#include "cli/json.h"
 #include "cli/output.h"
 
 void answer_init(struct answer *answer, const char *task_id, const char *context_id, enum answer_form form)
@@ -179,15 +180,6 @@ enum amp_code answer_take(struct answer *answer, uint32_t seq, const Amp__Event 
     return AMP_OK;
 }
 
-static void add_time(cJSON *json, const char *name, int64_t unix_ms)
-{
-    char text[AMP_TIME_SIZE];
-    if (unix_ms == 0)
-        return;
-    amp_time_format(unix_ms, text);
-    cJSON_AddStringToObject(json, name, text);
-}
-
 /* As in the environment's records (`amesh task show --json`). */
 static cJSON *attempt_json(const struct answer *answer, const struct amp_error *err)
 {
@@ -195,9 +187,9 @@ static cJSON *attempt_json(const struct answer *answer, const struct amp_error *
     cJSON_AddNumberToObject(attempt, "attempt", 1);
     cJSON_AddStringToObject(attempt, "agent", answer->agent);
     cJSON_AddStringToObject(attempt, "instance", answer->instance);
-    add_time(attempt, "readyAt", answer->ready_unix_ms);
-    add_time(attempt, "startedAt", answer->taken_unix_ms);
-    add_time(attempt, "endedAt", answer->ended_unix_ms);
+    json_add_time(attempt, "readyAt", answer->ready_unix_ms);
+    json_add_time(attempt, "startedAt", answer->taken_unix_ms);
+    json_add_time(attempt, "endedAt", answer->ended_unix_ms);
     if (answer->ready_unix_ms != 0 && answer->taken_unix_ms != 0)
         cJSON_AddNumberToObject(attempt, "waitMs", (double)(answer->taken_unix_ms - answer->ready_unix_ms));
     if (answer->taken_unix_ms != 0 && answer->ended_unix_ms != 0)

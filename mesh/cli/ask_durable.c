@@ -41,8 +41,8 @@ static int print_record(void *ctx, const Amp__EnvReply *reply)
     return reply->n_tasks > 0 && output_message(stdout, &reply->tasks[0]->task->base) ? 0 : 1;
 }
 
-/* With --json the document is the environment's record, or what was seen here where that does not fit a message. */
-static void print_final(struct ask *ask)
+/* Not 0: there was no answer, or on_record said so. */
+static int get_record(struct ask *ask, int (*on_record)(void *ctx, const Amp__EnvReply *reply))
 {
     Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
     Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
@@ -50,8 +50,14 @@ static void print_final(struct ask *ask)
     query.id = ask->task_id;
     request.verb_case = AMP__ENV_REQUEST__VERB_GET;
     request.get = &query;
-    int status = cli_ask_env(&ask->cli, &request, print_record, NULL, &err);
-    if (err.code != AMP_OK || status != 0)
+    int status = cli_ask_env(&ask->cli, &request, on_record, ask, &err);
+    return err.code != AMP_OK ? 1 : status;
+}
+
+/* With --json the document is the environment's record, or what was seen here where that does not fit a message. */
+static void print_final(struct ask *ask)
+{
+    if (get_record(ask, print_record) != 0)
         answer_print_task(&ask->answer, ask->parent, NULL);
 }
 
@@ -76,13 +82,7 @@ static int tell_taken(void *ctx, const Amp__EnvReply *reply)
 /* It was over before it could be watched. */
 static void find_taken(struct ask *ask)
 {
-    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
-    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
-    struct amp_error err = {0};
-    query.id = ask->task_id;
-    request.verb_case = AMP__ENV_REQUEST__VERB_GET;
-    request.get = &query;
-    (void)cli_ask_env(&ask->cli, &request, tell_taken, ask, &err); /* nothing is told without an answer */
+    (void)get_record(ask, tell_taken); /* nothing is told without an answer */
 }
 
 /* ---- what it waits for ----------------------------------------------------------------------------------- */

@@ -261,6 +261,8 @@ static char **page_token_of(Amp__EnvRequest *request)
         return &request->inbox->page_token;
     case AMP__ENV_REQUEST__VERB_HISTORY:
         return &request->history->page_token;
+    case AMP__ENV_REQUEST__VERB_GET: /* of its events */
+        return &request->get->page_token;
     default:
         abort(); /* no list */
     }
@@ -297,4 +299,15 @@ int cli_request_pages(struct cli *cli, Amp__EnvRequest *request, int (*take)(voi
     struct amp_error err;
     int status = cli_ask_pages(cli, request, take, ctx, &err);
     return err.code == AMP_OK ? status : cli_fail(cli, &err, NULL);
+}
+
+int cli_request_task(struct cli *cli, const char *id, int (*take)(void *ctx, const Amp__EnvReply *reply), void *ctx)
+{
+    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    query.id = (char *)id;
+    query.has_events = query.events = true;
+    request.verb_case = AMP__ENV_REQUEST__VERB_GET;
+    request.get = &query;
+    return cli_request_pages(cli, &request, take, ctx);
 }

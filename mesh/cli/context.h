@@ -60,6 +60,8 @@ void cli_pause(struct cli *cli, uint32_t ms);
 /* The same two for a list: `take` gets every page (amp.md 10.1.2), or as many as it takes until its result is not 0; CLI_ENOUGH ends it well. */
 #define CLI_ENOUGH (-1)
 int cli_request_pages(struct cli *cli, Amp__EnvRequest *request, int (*take)(void *ctx, const Amp__EnvReply *reply), void *ctx);
+/* A task with all its events: its record comes with each page. */
+int cli_request_task(struct cli *cli, const char *id, int (*take)(void *ctx, const Amp__EnvReply *reply), void *ctx);
 int cli_ask_pages(struct cli *cli, Amp__EnvRequest *request, int (*take)(void *ctx, const Amp__EnvReply *reply), void *ctx, struct amp_error *reterr);
 
 /* The sender's id: $AMESH_AGENT, else "cli-<user>". */

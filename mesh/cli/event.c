@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "cli/json.h"
 #include "cli/print.h"
 
 #define SUMMARY_MAX 160 /* characters of a line's text */
@@ -108,17 +109,11 @@ cJSON *event_metadata(const Amp__StreamResponse *body)
     return json;
 }
 
-static const char *text_of(const cJSON *object, const char *name)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-    return cJSON_IsString(item) ? item->valuestring : "";
-}
-
 static char *tool_summary(const cJSON *tool, const char *value_name, const char *fmt)
 {
     char *value = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(tool, value_name));
-    const char *name = text_of(tool, "name");
-    char *line = xasprintf("tool %s%s%s%s", *name != '\0' ? name : text_of(tool, "callId"), fmt, value != NULL ? value : "",
+    const char *name = json_text_of(tool, "name");
+    char *line = xasprintf("tool %s%s%s%s", *name != '\0' ? name : json_text_of(tool, "callId"), fmt, value != NULL ? value : "",
                            *fmt == '(' ? ")" : "");
     cJSON_free(value);
     return line;
@@ -139,11 +134,11 @@ static char *local_summary(const cJSON *metadata)
         if (i == 1)
             return tool_summary(said, "output", " = ");
         if (i == 2)
-            return xasprintf("step %s %s", text_of(said, "name"), text_of(said, "phase"));
+            return xasprintf("step %s %s", json_text_of(said, "name"), json_text_of(said, "phase"));
         if (i == 3)
-            return xasprintf("log %s: %s", text_of(said, "level"), text_of(said, "text"));
+            return xasprintf("log %s: %s", json_text_of(said, "level"), json_text_of(said, "text"));
         if (i == 4)
-            return xasprintf("reasoning: %s", text_of(said, "text"));
+            return xasprintf("reasoning: %s", json_text_of(said, "text"));
         char *whole = cJSON_PrintUnformatted(said);
         char *line = xasprintf("%s %s", kinds[i], whole != NULL ? whole : "");
         cJSON_free(whole);
@@ -166,7 +161,7 @@ static char *value_text(const cJSON *object, const char *name)
 {
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, name);
     char *json = value != NULL && !cJSON_IsString(value) ? cJSON_PrintUnformatted(value) : NULL;
-    char *text = xstrdup(json != NULL ? json : text_of(object, name));
+    char *text = xstrdup(json != NULL ? json : json_text_of(object, name));
     cJSON_free(json);
     return text;
 }
@@ -179,7 +174,7 @@ static char *outcome_summary(const cJSON *metadata)
     char *line = NULL;
     if (!cJSON_IsObject(said))
         return NULL;
-    const char *id = text_of(said, "id"), *by = text_of(said, "by"), *why = text_of(said, "why");
+    const char *id = json_text_of(said, "id"), *by = json_text_of(said, "by"), *why = json_text_of(said, "why");
     const char *before = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(said, "again")) ? " before, told again" : "";
     char *text = value_text(said, answer == NULL ? "default" : cJSON_HasObjectItem(answer, "text") ? "text" : "value");
     if (answer != NULL)
@@ -208,7 +203,7 @@ static char *status_summary(const Amp__StreamResponse *body)
     char *line = metadata != NULL ? local_summary(metadata) : NULL;
     if (line == NULL && metadata != NULL && !amp_task_is_terminal(state))
         line = outcome_summary(metadata);
-    const char *id = text_of(cJSON_GetObjectItemCaseSensitive(metadata, "amp/question"), "id");
+    const char *id = json_text_of(cJSON_GetObjectItemCaseSensitive(metadata, "amp/question"), "id");
     char *asked = *id != '\0' ? xasprintf("  (%s)", id) : xstrdup("");
     cJSON_Delete(metadata);
     if (line == NULL)

@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "cli/event.h"
+#include "cli/json.h"
 #include "cli/output.h"
 #include "cli/task.h"
 #include "cli/timeline_private.h"
@@ -18,22 +19,9 @@ struct reading {
     struct explain explain;
     struct timeline *timeline; /* of the events: questions */
     struct amp_arena arena;    /* of the event in hand */
-    char token[AMP_KV_KEY_MAX + 1];
     uint32_t n_events;
     bool is_read;
 };
-
-static const char *text_of(const cJSON *object, const char *name)
-{
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
-    return text != NULL ? text : "";
-}
-
-static int64_t time_of(const cJSON *object, const char *name)
-{
-    int64_t unix_ms = 0;
-    return amp_time_parse(text_of(object, name), &unix_ms) == AMP_OK ? unix_ms : 0;
-}
 
 static void put(char *ret, size_t size, const char *text)
 {
@@ -75,16 +63,16 @@ static const char *add_waits(struct explain *explain, const cJSON *waits, bool i
     const cJSON *wait = NULL;
     const char *last = "";
     cJSON_ArrayForEach(wait, waits) {
-        last = text_of(wait, "reason");
+        last = json_text_of(wait, "reason");
         bool is_planned = strstr(last, "at which it was to start") != NULL || strstr(last, "planned for") != NULL;
         bool is_open = is_now && wait->next == NULL;
         struct explain_span *before = explain->n_spans > 0 ? &explain->spans[explain->n_spans - 1] : NULL;
-        if (before != NULL && before->kind == EXPLAIN_QUEUE && strcmp(before->text, last) == 0 && time_of(wait, "from") - before->to_unix_ms <= SAME_MS) {
-            before->to_unix_ms = is_open ? explain->now_unix_ms : time_of(wait, "to");
+        if (before != NULL && before->kind == EXPLAIN_QUEUE && strcmp(before->text, last) == 0 && json_time_of(wait, "from") - before->to_unix_ms <= SAME_MS) {
+            before->to_unix_ms = is_open ? explain->now_unix_ms : json_time_of(wait, "to");
             before->is_open = is_open;
             continue; /* the same wait, looked at again in between */
         }
-        struct explain_span *span = add_span(explain, is_planned ? EXPLAIN_PLANNED : EXPLAIN_QUEUE, time_of(wait, "from"), is_open ? 0 : time_of(wait, "to"));
+        struct explain_span *span = add_span(explain, is_planned ? EXPLAIN_PLANNED : EXPLAIN_QUEUE, json_time_of(wait, "from"), is_open ? 0 : json_time_of(wait, "to"));
         if (span != NULL)
             PUT(span->text, last);
     }
@@ -95,7 +83,7 @@ static void add_attempt(struct explain *explain, const cJSON *item)
 {
     const cJSON *number = cJSON_GetObjectItemCaseSensitive(item, "attempt");
     const char *waited_for = add_waits(explain, cJSON_GetObjectItemCaseSensitive(item, "waits"), false);
-    int64_t started = time_of(item, "startedAt"), ended = time_of(item, "endedAt");
+    int64_t started = json_time_of(item, "startedAt"), ended = json_time_of(item, "endedAt");
     if (started == 0)
         return; /* nobody had it */
     if (explain->n_attempts == EXPLAIN_ATTEMPTS_MAX) {
@@ -104,13 +92,13 @@ static void add_attempt(struct explain *explain, const cJSON *item)
     }
     struct explain_attempt *attempt = &explain->attempts[explain->n_attempts++];
     attempt->number = cJSON_IsNumber(number) ? number->valueint : 0;
-    PUT(attempt->instance, text_of(item, "instance"));
-    PUT(attempt->agent, text_of(item, "agent"));
-    put_host(attempt->host, text_of(item, "host"));
-    PUT(attempt->outcome, text_of(item, "outcome"));
-    PUT(attempt->reason, text_of(item, "reason"));
+    PUT(attempt->instance, json_text_of(item, "instance"));
+    PUT(attempt->agent, json_text_of(item, "agent"));
+    put_host(attempt->host, json_text_of(item, "host"));
+    PUT(attempt->outcome, json_text_of(item, "outcome"));
+    PUT(attempt->reason, json_text_of(item, "reason"));
     PUT(attempt->waited_for, waited_for);
-    attempt->ready_unix_ms = time_of(item, "readyAt");
+    attempt->ready_unix_ms = json_time_of(item, "readyAt");
     attempt->started_unix_ms = started;
     attempt->ended_unix_ms = ended;
 }
@@ -157,7 +145,6 @@ static int on_task(void *ctx, const Amp__EnvReply *reply)
     if (reply->n_tasks == 0)
         return cli_fail_with(&reading->cli, AMP_NO_SUCH_TASK, "there is no task %s", reading->cli.args->rest[0]);
     const Amp__TaskRecord *record = reply->tasks[0];
-    put(reading->token, sizeof reading->token, reply->next_page_token);
     if (!reading->is_read) {
         take_record(&reading->explain, record);
         timeline_record(reading->timeline, record);
@@ -176,17 +163,7 @@ static int on_task(void *ctx, const Amp__EnvReply *reply)
 
 static int read_task(struct reading *reading, const char *id)
 {
-    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
-    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
-    query.id = (char *)id;
-    query.has_events = query.events = true;
-    request.verb_case = AMP__ENV_REQUEST__VERB_GET;
-    request.get = &query;
-    int status = 0;
-    do {
-        query.page_token = reading->token[0] != '\0' ? reading->token : NULL;
-        status = cli_request(&reading->cli, &request, on_task, reading);
-    } while (status == 0 && reading->token[0] != '\0');
+    int status = cli_request_task(&reading->cli, id, on_task, reading);
     for (size_t i = 0; status == 0 && i < reading->timeline->count; i++) {
         const struct item *item = &reading->timeline->items[i];
         if (item->kind != TIMELINE_QUESTION || item->is_again)

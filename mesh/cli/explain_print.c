@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "cli/agents.h"
 #include "cli/explain.h"
+#include "cli/json.h"
 
 #define INSTANCES_SHOWN 12u
 #define WAITS_SHOWN 12u
@@ -189,15 +190,6 @@ static void add_text(cJSON *json, const char *name, const char *text)
         cJSON_AddStringToObject(json, name, text);
 }
 
-static void add_time(cJSON *json, const char *name, int64_t unix_ms)
-{
-    char time[AMP_TIME_SIZE];
-    if (unix_ms <= 0)
-        return;
-    amp_time_format(unix_ms, time);
-    cJSON_AddStringToObject(json, name, time);
-}
-
 static cJSON *span_json(const struct explain_span *span)
 {
     cJSON *json = cJSON_CreateObject();
@@ -210,9 +202,9 @@ static cJSON *span_json(const struct explain_span *span)
         cJSON_AddStringToObject(json, "reason", span->text);
         add_text(json, "id", span->id);
     }
-    add_time(json, "from", span->from_unix_ms);
+    json_add_time(json, "from", span->from_unix_ms);
     if (!span->is_open)
-        add_time(json, "to", span->to_unix_ms);
+        json_add_time(json, "to", span->to_unix_ms);
     cJSON_AddNumberToObject(json, "ms", (double)(span->to_unix_ms - span->from_unix_ms));
     return json;
 }
@@ -224,8 +216,8 @@ static cJSON *attempt_json(const struct explain_attempt *attempt)
     add_text(json, "agent", attempt->agent);
     add_text(json, "instance", attempt->instance);
     add_text(json, "host", attempt->host);
-    add_time(json, "startedAt", attempt->started_unix_ms);
-    add_time(json, "endedAt", attempt->ended_unix_ms);
+    json_add_time(json, "startedAt", attempt->started_unix_ms);
+    json_add_time(json, "endedAt", attempt->ended_unix_ms);
     cJSON_AddNumberToObject(json, "waitMs", (double)(attempt->ready_unix_ms > 0 ? attempt->started_unix_ms - attempt->ready_unix_ms : 0));
     add_text(json, "why", attempt->why);
     add_text(json, "outcome", attempt->outcome);
@@ -242,7 +234,7 @@ static cJSON *instance_json(const struct explain *explain, const struct explain_
     cJSON_AddStringToObject(json, "state", instance->is_known ? agents_state_name(instance->state) : "gone");
     cJSON_AddNumberToObject(json, "slots", instance->slots);
     cJSON_AddNumberToObject(json, "free", instance->free);
-    add_time(json, "since", instance->since_unix_ms);
+    json_add_time(json, "since", instance->since_unix_ms);
     for (size_t i = 0; i < explain->n_attempts; i++)
         if (strcmp(explain->attempts[i].instance, instance->name) == 0)
             cJSON_AddItemToArray(had, cJSON_CreateNumber(explain->attempts[i].number));
@@ -287,8 +279,8 @@ cJSON *explain_json(const struct explain *explain)
     add_text(json, "skill", explain->skill);
     add_text(json, "from", explain->from);
     add_text(json, "asked", explain->text);
-    add_time(json, "submitted", explain->submitted_unix_ms);
-    add_time(json, "ended", explain->ended_unix_ms);
+    json_add_time(json, "submitted", explain->submitted_unix_ms);
+    json_add_time(json, "ended", explain->ended_unix_ms);
     cJSON_AddNumberToObject(json, "totalMs", (double)explain->total_ms);
     cJSON_AddStringToObject(json, "verdict", explain->verdict);
     add_text(json, "error", explain->is_over ? explain->error : "");

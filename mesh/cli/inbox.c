@@ -13,6 +13,7 @@
 #include "cli/commands.h"
 #include "cli/context.h"
 #include "cli/inbox.h"
+#include "cli/json.h"
 #include "cli/output.h"
 #include "cli/question.h"
 
@@ -41,15 +42,6 @@ struct inbox {
 
 /* ---- one question ------------------------------------------------------------------------------------------ */
 
-static void add_time(cJSON *json, const char *name, const Amp__Timestamp *time)
-{
-    char text[AMP_TIME_SIZE];
-    if (time == NULL)
-        return;
-    amp_time_format(time->unix_ms, text);
-    cJSON_AddStringToObject(json, name, text);
-}
-
 static void add_text(cJSON *json, const char *name, const char *text)
 {
     if (text != NULL)
@@ -67,8 +59,8 @@ cJSON *inbox_json(const Amp__Question *question)
     add_text(json, "from", question->from);
     add_text(json, "request", question->request);
     cJSON_ArrayForEach(each, form) cJSON_AddItemToObject(json, each->string, cJSON_Duplicate(each, true));
-    add_time(json, "askedAt", question->asked);
-    add_time(json, "expiresAt", question->expires);
+    json_add_time(json, "askedAt", question->asked != NULL ? question->asked->unix_ms : 0);
+    json_add_time(json, "expiresAt", question->expires != NULL ? question->expires->unix_ms : 0);
     cJSON_AddBoolToObject(json, "durable", question->has_durable && question->durable);
     if (question->has_attempt)
         cJSON_AddNumberToObject(json, "attempt", question->attempt);

@@ -26,7 +26,7 @@ struct show {
     uint32_t shown;         /* children in the timeline */
     bool is_cut;            /* there are more than TASK_TREE_MAX */
     uint32_t n_events;      /* printed */
-    char token[AMP_KV_KEY_MAX + 1]; /* of the next page of events; "": that was all */
+    bool is_begun, has_more; /* pages of events */
 };
 
 static void print_field(const struct cli *cli, const char *name, const char *text)
@@ -103,7 +103,7 @@ static void print_events(struct show *show, const Amp__TaskRecord *record)
         else if (is_readable)
             event_print_line(stdout, &show->cli.out, &head, body);
     }
-    if (show->token[0] != '\0' || show->cli.is_json || record->error == NULL || record->error->code == AMP_OK)
+    if (show->has_more || show->cli.is_json || record->error == NULL || record->error->code == AMP_OK)
         return;
     struct amp_error err = {0};
     amp_error_from_wire(&err, record->error);
@@ -190,11 +190,12 @@ static int on_task(void *ctx, const Amp__EnvReply *reply)
 {
     struct show *show = ctx;
     struct cli *cli = &show->cli;
-    bool is_first = show->token[0] == '\0';
+    bool is_first = !show->is_begun;
     if (reply->n_tasks == 0)
         return cli_fail_with(cli, AMP_NO_SUCH_TASK, "there is no task %s", cli->args->rest[0]);
     const Amp__TaskRecord *record = reply->tasks[0];
-    snprintf(show->token, sizeof show->token, "%s", reply->next_page_token != NULL ? reply->next_page_token : "");
+    show->is_begun = true;
+    show->has_more = reply->next_page_token != NULL;
     if (is_first && !cli->is_json)
         print_head(show, record);
     if (is_first && !cli->is_json && show->mode == SHOW_TIMELINE)
@@ -206,23 +207,6 @@ static int on_task(void *ctx, const Amp__EnvReply *reply)
     else
         print_events(show, record);
     return output_is_lost() ? CLI_ENOUGH : 0;
-}
-
-/* All pages of it. */
-static int read_task(struct show *show, const char *id)
-{
-    Amp__TaskQuery query = AMP__TASK_QUERY__INIT;
-    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
-    query.id = (char *)id;
-    query.has_events = query.events = true;
-    request.verb_case = AMP__ENV_REQUEST__VERB_GET;
-    request.get = &query;
-    int status = cli_request(&show->cli, &request, on_task, show);
-    while (status == 0 && show->token[0] != '\0') {
-        query.page_token = show->token;
-        status = cli_request(&show->cli, &request, on_task, show);
-    }
-    return status;
 }
 
 /* The A2A Task, and the timeline behind what its metadata say. */
@@ -271,7 +255,7 @@ static int show_task(struct show *show, const char *id)
         return 0;
     }
     if (status == 0)
-        status = read_task(show, id);
+        status = cli_request_task(&show->cli, id, on_task, show);
     if (status == 0 && show->mode == SHOW_TIMELINE)
         status = add_children(show, id);
     if (status == 0 && show->mode == SHOW_TIMELINE)

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "cli/json.h"
 #include "cli/output.h"
 #include "cli/task.h"
 
@@ -225,15 +226,6 @@ void task_tree_print(const struct task_tree *tree)
 
 /* ---- for programs ------------------------------------------------------------------------------------------- */
 
-static void add_time(cJSON *json, const char *name, int64_t unix_ms)
-{
-    char time[AMP_TIME_SIZE];
-    if (unix_ms <= 0)
-        return;
-    amp_time_format(unix_ms, time);
-    cJSON_AddStringToObject(json, name, time);
-}
-
 static cJSON *node_json(const struct node *node)
 {
     cJSON *json = cJSON_CreateObject();
@@ -245,8 +237,8 @@ static cJSON *node_json(const struct node *node)
         cJSON_AddTrueToObject(json, "detached");
     if (node->is_cut_off)
         cJSON_AddTrueToObject(json, "cutOff");
-    add_time(json, "submitted", node->submitted_unix_ms);
-    add_time(json, "ended", node->ended_unix_ms);
+    json_add_time(json, "submitted", node->submitted_unix_ms);
+    json_add_time(json, "ended", node->ended_unix_ms);
     if (node->text[0] != '\0')
         cJSON_AddStringToObject(json, "asked", node->text);
     if (node->n_more > 0)

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "cli/error.h"
 #include "cli/event.h"
+#include "cli/json.h"
 #include "cli/task.h"
 #include "cli/timeline_private.h"
 
@@ -89,25 +90,13 @@ struct item *timeline_find(struct timeline *timeline, enum timeline_kind kind, c
 
 /* ---- the record -------------------------------------------------------------------------------------------- */
 
-static const char *text_of(const cJSON *object, const char *name)
-{
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
-    return text != NULL ? text : "";
-}
-
-static int64_t time_of(const cJSON *object, const char *name)
-{
-    int64_t unix_ms = 0;
-    return amp_time_parse(text_of(object, name), &unix_ms) == AMP_OK ? unix_ms : 0;
-}
-
 /* Before the attempt `slot`. */
 static void add_waits(struct timeline *timeline, const cJSON *waits, uint32_t slot, bool is_now)
 {
     const cJSON *wait = NULL;
     cJSON_ArrayForEach(wait, waits) {
-        struct item *item = timeline_add(timeline, TIMELINE_WAIT, time_of(wait, "from"), xstrdup(text_of(wait, "reason")));
-        item->until_unix_ms = time_of(wait, "to");
+        struct item *item = timeline_add(timeline, TIMELINE_WAIT, json_time_of(wait, "from"), xstrdup(json_text_of(wait, "reason")));
+        item->until_unix_ms = json_time_of(wait, "to");
         item->slot = slot;
         item->is_open = is_now && wait->next == NULL;
     }
@@ -117,8 +106,8 @@ static void add_aways(struct timeline *timeline, const cJSON *aways, uint32_t sl
 {
     const cJSON *away = NULL;
     cJSON_ArrayForEach(away, aways) {
-        struct item *item = timeline_add(timeline, TIMELINE_AWAY, time_of(away, "from"), xstrdup(text_of(away, "reason")));
-        item->until_unix_ms = time_of(away, "to");
+        struct item *item = timeline_add(timeline, TIMELINE_AWAY, json_time_of(away, "from"), xstrdup(json_text_of(away, "reason")));
+        item->until_unix_ms = json_time_of(away, "to");
         item->slot = slot;
     }
 }
@@ -127,8 +116,8 @@ static void add_aways(struct timeline *timeline, const cJSON *aways, uint32_t sl
 static void add_attempt(struct timeline *timeline, const cJSON *attempt)
 {
     const cJSON *number = cJSON_GetObjectItemCaseSensitive(attempt, "attempt");
-    const char *instance = text_of(attempt, "instance"), *host = text_of(attempt, "host"), *outcome = text_of(attempt, "outcome");
-    int64_t started = time_of(attempt, "startedAt"), ended = time_of(attempt, "endedAt");
+    const char *instance = json_text_of(attempt, "instance"), *host = json_text_of(attempt, "host"), *outcome = json_text_of(attempt, "outcome");
+    int64_t started = json_time_of(attempt, "startedAt"), ended = json_time_of(attempt, "endedAt");
     uint32_t slot = ++timeline->n_attempts;
     if (slot == 1)
         timeline->first_number = cJSON_IsNumber(number) ? number->valueint : 0;
@@ -144,21 +133,21 @@ static void add_attempt(struct timeline *timeline, const cJSON *attempt)
     }
     if (ended == 0 || strcmp(outcome, "completed") == 0)
         return;
-    const char *reason = text_of(attempt, "reason");
+    const char *reason = json_text_of(attempt, "reason");
     bool is_canceled = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(attempt, "canceled"));
     struct item *item = timeline_add(timeline, TIMELINE_ATTEMPT_END, ended, xasprintf("%s%s%s%s", outcome, *reason != '\0' ? ": " : "", reason, is_canceled ? " (its cancel was asked for)" : ""));
     item->number = cJSON_IsNumber(number) ? number->valueint : 0;
     item->slot = slot;
     item->key = xstrdup(instance);
-    snprintf(item->agent, sizeof item->agent, "%s", text_of(attempt, "agent"));
+    snprintf(item->agent, sizeof item->agent, "%s", json_text_of(attempt, "agent"));
     item->is_bad = true;
 }
 
 static void add_ignored(struct timeline *timeline, const cJSON *ignored)
 {
-    const char *state = text_of(ignored, "state"), *answer = text_of(ignored, "answer");
-    int64_t at = time_of(ignored, "at");
-    char *text = xasprintf("%s came too late, its lease was over; it says %s%s%s", text_of(ignored, "instance"), state, *answer != '\0' ? ": " : "", answer);
+    const char *state = json_text_of(ignored, "state"), *answer = json_text_of(ignored, "answer");
+    int64_t at = json_time_of(ignored, "at");
+    char *text = xasprintf("%s came too late, its lease was over; it says %s%s%s", json_text_of(ignored, "instance"), state, *answer != '\0' ? ": " : "", answer);
     timeline_add(timeline, TIMELINE_IGNORED, at != 0 ? at : timeline->start_unix_ms, text);
 }
 

@@ -358,6 +358,8 @@ bool turns_withdraw(struct turns *turns, const char *from, const char *task)
 /* Of those, the queue whose first one is first; NULL: nobody waits. */
 static struct turn_queue *first_queue(const struct turns *turns, const struct turn_seeker *seeker)
 {
+    if (!turns->n_waiting)
+        return NULL;
     struct turn_queue *first = find_queue(turns, 'a', seeker->agent);
     if (first && !first->count)
         first = NULL;
@@ -377,6 +379,8 @@ int64_t turns_first_ms(const struct turns *turns, const struct turn_seeker *seek
 
 uint32_t turns_waiting(const struct turns *turns, const struct turn_seeker *seeker)
 {
+    if (!turns->n_waiting)
+        return 0;
     const struct turn_queue *queue = find_queue(turns, 'a', seeker->agent);
     size_t count = queue ? queue->count : 0;
     for (size_t i = 0; seeker->card && i < seeker->card->n_skills; i++) {
