@@ -1,15 +1,6 @@
-#include "base/call_fsm.h"
+#include "base/call_fsm_private.h"
 
 #include <assert.h>
-
-/* One step at work: the actions so far. */
-struct step {
-    struct call_fsm *fsm;
-    const struct call_event *event;
-    int64_t now;
-    struct call_action *actions;
-    size_t count;
-};
 
 void call_fsm_init(struct call_fsm *fsm, uint32_t timeout_ms, bool is_impatient, uint32_t seed, int64_t now_ms)
 {
@@ -42,7 +33,7 @@ void call_fsm_attach(struct call_fsm *fsm)
     fsm->is_attaching = true;
 }
 
-static struct call_action *push(struct step *step, enum call_action_kind kind, enum call_why why)
+struct call_action *call_step_push(struct step *step, enum call_action_kind kind, enum call_why why)
 {
     assert(step->count < CALL_ACTIONS_MAX);
     struct call_action *action = &step->actions[step->count++];
@@ -50,9 +41,9 @@ static struct call_action *push(struct step *step, enum call_action_kind kind, e
     return action;
 }
 
-static void end(struct step *step, enum call_why why)
+void call_step_end(struct step *step, enum call_why why)
 {
-    push(step, CALL_DO_END, why)->code = step->event->code;
+    call_step_push(step, CALL_DO_END, why)->code = step->event->code;
     step->fsm->phase = CALL_ENDED;
 }
 
@@ -70,7 +61,7 @@ static void publish(struct step *step, bool is_turn)
     step->fsm->phase = CALL_SENT;
     step->fsm->sent_at = step->now;
     step->fsm->is_turn = is_turn;
-    push(step, CALL_DO_PUBLISH_REQUEST, CALL_WHY_NONE);
+    call_step_push(step, CALL_DO_PUBLISH_REQUEST, CALL_WHY_NONE);
 }
 
 static void send(struct step *step)
@@ -88,14 +79,14 @@ static void queue(struct step *step)
 {
     step->fsm->phase = CALL_QUEUING;
     step->fsm->asked_at = step->now;
-    push(step, CALL_DO_PUBLISH_WAIT, CALL_WHY_NONE);
+    call_step_push(step, CALL_DO_PUBLISH_WAIT, CALL_WHY_NONE);
 }
 
 static void ask(struct step *step)
 {
     step->fsm->phase = CALL_ASKING;
     step->fsm->asked_at = step->now;
-    push(step, CALL_DO_PUBLISH_WHO, CALL_WHY_NONE);
+    call_step_push(step, CALL_DO_PUBLISH_WHO, CALL_WHY_NONE);
 }
 
 /* Half of the wait is fixed and half is drawn, so that callers who were refused together do not come back together. */
@@ -108,16 +99,6 @@ static void back_off(struct step *step)
     fsm->backoff_ms = fsm->backoff_ms * 2 < CALL_BACKOFF_MAX_MS ? fsm->backoff_ms * 2 : CALL_BACKOFF_MAX_MS;
 }
 
-/* Nothing is lost that the holder still keeps: it is asked for what comes next. */
-static void attach(struct step *step)
-{
-    struct call_fsm *fsm = step->fsm;
-    fsm->is_attaching = true;
-    fsm->ended_pongs = 0;
-    fsm->attach_at = step->now + CALL_ATTACH_EVERY_MS;
-    push(step, CALL_DO_PUBLISH_ATTACH, CALL_WHY_NONE);
-}
-
 static void start(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
@@ -127,21 +108,21 @@ static void start(struct step *step)
     }
     fsm->phase = CALL_TAKEN;
     fsm->heard_at = fsm->ping_at = step->now;
-    attach(step);
+    call_taken_attach(step);
 }
 
 static void say_busy(struct step *step)
 {
     if (!step->fsm->has_said_busy) {
         step->fsm->has_said_busy = true;
-        push(step, CALL_DO_SAY_WAITING, CALL_WHY_BUSY);
+        call_step_push(step, CALL_DO_SAY_WAITING, CALL_WHY_BUSY);
     }
 }
 
 static void wait_busy(struct step *step)
 {
     if (step->fsm->is_impatient) {
-        end(step, CALL_WHY_BUSY);
+        call_step_end(step, CALL_WHY_BUSY);
         return;
     }
     back_off(step);
@@ -192,7 +173,7 @@ static void go_down(struct step *step)
     }
     if (!fsm->has_said_down && fsm->phase != CALL_IDLE) {
         fsm->has_said_down = true;
-        push(step, CALL_DO_SAY_WAITING, CALL_WHY_NO_BUS);
+        call_step_push(step, CALL_DO_SAY_WAITING, CALL_WHY_NO_BUS);
     }
 }
 
@@ -214,10 +195,10 @@ static void go_up(struct step *step)
         return;
     }
     if (fsm->phase == CALL_TAKEN && fsm->lease_ms) {
-        attach(step);
+        call_taken_attach(step);
     }
     if (fsm->phase == CALL_TAKEN && fsm->is_cancelling) {
-        push(step, CALL_DO_PUBLISH_CANCEL, CALL_WHY_CANCELED);
+        call_step_push(step, CALL_DO_PUBLISH_CANCEL, CALL_WHY_CANCELED);
     }
 }
 
@@ -227,7 +208,7 @@ static void on_not_published(struct step *step)
     const struct call_event *event = step->event;
     if (event->action == CALL_DO_PUBLISH_REQUEST && fsm->phase == CALL_SENT) {
         if (event->code != AMP_NO_BUS && event->code != AMP_OVERLOADED) {
-            end(step, CALL_WHY_REFUSED);
+            call_step_end(step, CALL_WHY_REFUSED);
             return;
         }
         back_off(step);
@@ -241,77 +222,10 @@ static void on_not_published(struct step *step)
     }
 }
 
-static uint32_t ping_every_ms(const struct call_fsm *fsm)
-{
-    uint32_t third = fsm->lease_ms / 3;
-    return third && third < CALL_PING_EVERY_MS ? third : CALL_PING_EVERY_MS;
-}
-
-static void on_frame(struct step *step)
-{
-    struct call_fsm *fsm = step->fsm;
-    bool is_first = fsm->phase != CALL_TAKEN;
-    fsm->phase = CALL_TAKEN;
-    fsm->heard_at = step->now;
-    fsm->is_attaching = false;
-    fsm->gaps = 0;
-    if (is_first || !fsm->lease_ms) {
-        fsm->ping_at = step->now + ping_every_ms(fsm);
-    }
-    fsm->pings_open = fsm->ended_pongs = 0;
-    fsm->was_down = fsm->is_down;
-    if (is_first) {
-        push(step, CALL_DO_TAKEN, CALL_WHY_NONE);
-    }
-    push(step, CALL_DO_DELIVER, CALL_WHY_NONE);
-    if (step->event->is_last) {
-        end(step, CALL_WHY_STREAM);
-    } else if (is_first && fsm->is_cancelling) {
-        fsm->cancel_by = step->now + CALL_CANCEL_MAX_MS;
-        push(step, CALL_DO_PUBLISH_CANCEL, CALL_WHY_CANCELED);
-    }
-}
-
-/* Nobody will read what the callee still does. */
-static void break_off(struct step *step, enum call_why why)
-{
-    if (step->fsm->phase == CALL_TAKEN && !step->fsm->is_cancelling) {
-        push(step, CALL_DO_PUBLISH_CANCEL, why);
-    }
-    end(step, why);
-}
-
-/* Also as the first frame: somebody took it. */
-static void on_gap(struct step *step)
-{
-    if (step->fsm->lease_ms && step->fsm->phase == CALL_TAKEN && ++step->fsm->gaps <= CALL_GAPS_MAX) {
-        step->fsm->heard_at = step->now;
-        if (!step->fsm->is_attaching) {
-            attach(step);
-        }
-        return;
-    }
-    if (step->fsm->phase != CALL_TAKEN) {
-        step->fsm->phase = CALL_TAKEN;
-        push(step, CALL_DO_TAKEN, CALL_WHY_NONE);
-    }
-    break_off(step, CALL_WHY_GAP);
-}
-
 /* A bus that was started anew is found again by everybody in their own time. */
-static bool is_just_back(const struct step *step)
+bool call_step_is_just_back(const struct step *step)
 {
     return step->fsm->up_at != INT64_MIN && step->now - step->fsm->up_at < CALL_RETURN_MS;
-}
-
-static void on_not_attached(struct step *step)
-{
-    struct call_fsm *fsm = step->fsm;
-    if (step->event->kind != CALL_EV_NO_RESPONDERS) {
-        end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_NOT_KEPT);
-    } else if (!is_just_back(step) && step->now - fsm->heard_at >= CALL_ATTACH_MAX_MS) {
-        end(step, CALL_WHY_GONE);
-    }
 }
 
 /* The answer to a request that nobody took: it may be sent again. */
@@ -319,15 +233,15 @@ static void on_not_taken(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
     if (fsm->phase == CALL_TAKEN && fsm->is_attaching) {
-        on_not_attached(step);
+        call_taken_not_attached(step);
     }
     if (fsm->phase != CALL_SENT) {
         return; /* said twice, or too late: somebody took it */
     }
     if (fsm->is_cancelling) {
-        end(step, CALL_WHY_CANCELED);
+        call_step_end(step, CALL_WHY_CANCELED);
     } else if (step->event->kind == CALL_EV_REPLY_ERROR) {
-        end(step, CALL_WHY_REPLY);
+        call_step_end(step, CALL_WHY_REPLY);
     } else if (fsm->has_turn) {
         fsm->has_turn = false;
         publish(step, true);
@@ -353,49 +267,12 @@ static void on_who(struct step *step)
     if (step->fsm->phase != CALL_ASKING) {
         return;
     }
-    if (step->event->kind == CALL_EV_WHO_NONE && is_just_back(step)) {
+    if (step->event->kind == CALL_EV_WHO_NONE && call_step_is_just_back(step)) {
         back_off(step);
     } else if (step->event->kind == CALL_EV_WHO_NONE) {
-        end(step, CALL_WHY_NOBODY);
+        call_step_end(step, CALL_WHY_NOBODY);
     } else {
         wait_busy(step);
-    }
-}
-
-static void on_pong(struct step *step)
-{
-    struct call_fsm *fsm = step->fsm;
-    if (fsm->phase != CALL_TAKEN) {
-        return;
-    }
-    if (step->event->kind == CALL_EV_PONG_NONE && is_just_back(step)) {
-        return; /* as if it had not answered */
-    }
-    fsm->pings_open = 0;
-    fsm->heard_at = step->now;
-    if (step->event->kind == CALL_EV_PONG_NONE) {
-        end(step, CALL_WHY_GONE);
-    } else if (step->event->kind == CALL_EV_PONG_UNKNOWN) {
-        end(step, fsm->was_down ? CALL_WHY_MISSED_END : CALL_WHY_UNKNOWN);
-    } else if (step->event->kind == CALL_EV_PONG_ENDED && ++fsm->ended_pongs >= CALL_ENDED_PONGS_MAX) {
-        if (fsm->lease_ms) {
-            attach(step);
-        } else {
-            end(step, CALL_WHY_MISSED_END);
-        }
-    }
-}
-
-/* The holder of the lease said something elsewhere. */
-static void on_heard(struct step *step)
-{
-    struct call_fsm *fsm = step->fsm;
-    if (fsm->phase != CALL_TAKEN) {
-        return;
-    }
-    fsm->heard_at = step->now;
-    if (step->event->kind == CALL_EV_LOST_TRACK && !fsm->is_attaching) {
-        attach(step);
     }
 }
 
@@ -408,59 +285,26 @@ static void on_cancel(struct step *step)
     fsm->is_cancelling = true;
     if (fsm->phase == CALL_TAKEN) {
         fsm->cancel_by = step->now + CALL_CANCEL_MAX_MS;
-        push(step, CALL_DO_PUBLISH_CANCEL, CALL_WHY_CANCELED);
+        call_step_push(step, CALL_DO_PUBLISH_CANCEL, CALL_WHY_CANCELED);
     } else if (fsm->phase != CALL_SENT || fsm->is_down) {
-        end(step, CALL_WHY_CANCELED);
+        call_step_end(step, CALL_WHY_CANCELED);
     }
     /* CALL_SENT: somebody may be taking it right now; the first answer says whom to tell, or that there is nobody to tell. */
-}
-
-static void ping(struct step *step)
-{
-    struct call_fsm *fsm = step->fsm;
-    if (fsm->pings_open >= CALL_PINGS_OPEN_MAX && !fsm->lease_ms) {
-        end(step, CALL_WHY_HUNG);
-        return;
-    }
-    fsm->pings_open++;
-    fsm->ping_at = step->now + ping_every_ms(fsm);
-    push(step, CALL_DO_PUBLISH_PING, CALL_WHY_NONE);
-}
-
-static int64_t lapses_at(const struct call_fsm *fsm)
-{
-    return fsm->phase == CALL_TAKEN && fsm->lease_ms ? fsm->heard_at + fsm->lease_ms + CALL_LEASE_GRACE_MS : INT64_MAX;
-}
-
-/* Nobody is told to stop when a lease has lapsed: its holder hears nothing, or asks before it goes on. */
-static void on_timer_taken(struct step *step)
-{
-    struct call_fsm *fsm = step->fsm;
-    if (fsm->lease_ms && step->now - fsm->timer_at >= CALL_STALL_MS) {
-        fsm->heard_at = step->now; /* what the holder said meanwhile is not read yet */
-    }
-    if (step->now >= lapses_at(fsm)) {
-        end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_LAPSED);
-    } else if (fsm->is_attaching && step->now >= fsm->attach_at) {
-        attach(step);
-    } else if (!fsm->is_attaching && step->now >= fsm->ping_at) {
-        ping(step);
-    }
 }
 
 static void on_timer(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
     if (step->now >= fsm->deadline_at) {
-        break_off(step, CALL_WHY_DEADLINE);
+        call_taken_break_off(step, CALL_WHY_DEADLINE);
     } else if (step->now >= fsm->cancel_by) {
-        end(step, CALL_WHY_CANCELED);
+        call_step_end(step, CALL_WHY_CANCELED);
     } else if (fsm->is_down) {
         if (!fsm->lease_ms && step->now - fsm->down_since >= CALL_DOWN_MAX_MS) { /* of a lease the holder decides (amp.md 10.7.3) */
-            end(step, CALL_WHY_NO_BUS);
+            call_step_end(step, CALL_WHY_NO_BUS);
         }
     } else if (fsm->phase == CALL_SENT && step->now - fsm->sent_at >= CALL_SILENCE_MS) {
-        end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_NO_ACK);
+        call_step_end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_NO_ACK);
     } else if (fsm->phase == CALL_ASKING && step->now - fsm->asked_at >= CALL_SILENCE_MS) {
         wait_busy(step); /* the name is taken, its holder is slow: as good as busy */
     } else if (fsm->phase == CALL_QUEUING && step->now - fsm->asked_at >= CALL_TURN_SILENCE_MS) {
@@ -468,7 +312,7 @@ static void on_timer(struct step *step)
     } else if (fsm->phase == CALL_WAITING && step->now >= fsm->retry_at) {
         send(step);
     } else if (fsm->phase == CALL_TAKEN) {
-        on_timer_taken(step);
+        call_taken_timer(step);
     }
 }
 
@@ -493,7 +337,7 @@ static int64_t next_due(const struct call_fsm *fsm, int64_t now)
     case CALL_WAITING:
         return earlier(due, fsm->retry_at);
     case CALL_TAKEN:
-        return earlier(earlier(due, lapses_at(fsm)), fsm->is_attaching ? fsm->attach_at : fsm->ping_at);
+        return earlier(earlier(due, call_taken_lapses_at(fsm)), fsm->is_attaching ? fsm->attach_at : fsm->ping_at);
     case CALL_IDLE:
     case CALL_ENDED:
         break;
@@ -518,16 +362,16 @@ static void dispatch(struct step *step)
         on_not_taken(step);
         break;
     case CALL_EV_DENIED:
-        break_off(step, CALL_WHY_DENIED);
+        call_taken_break_off(step, CALL_WHY_DENIED);
         break;
     case CALL_EV_BAD_ANSWER:
-        break_off(step, CALL_WHY_BAD_ANSWER);
+        call_taken_break_off(step, CALL_WHY_BAD_ANSWER);
         break;
     case CALL_EV_FRAME:
-        on_frame(step);
+        call_taken_frame(step);
         break;
     case CALL_EV_FRAME_GAP:
-        on_gap(step);
+        call_taken_gap(step);
         break;
     case CALL_EV_WHO_NONE:
     case CALL_EV_WHO_THERE:
@@ -544,17 +388,17 @@ static void dispatch(struct step *step)
         break;
     case CALL_EV_TURN_REFUSED:
         if (step->fsm->phase == CALL_QUEUING)
-            end(step, CALL_WHY_REPLY);
+            call_step_end(step, CALL_WHY_REPLY);
         break;
     case CALL_EV_PONG:
     case CALL_EV_PONG_UNKNOWN:
     case CALL_EV_PONG_ENDED:
     case CALL_EV_PONG_NONE:
-        on_pong(step);
+        call_taken_pong(step);
         break;
     case CALL_EV_HEARD:
     case CALL_EV_LOST_TRACK:
-        on_heard(step);
+        call_taken_heard(step);
         break;
     case CALL_EV_BUS_DOWN:
         go_down(step);
@@ -584,7 +428,7 @@ size_t call_fsm_step(struct call_fsm *fsm, const struct call_event *event, int64
     if (fsm->phase != CALL_ENDED && due != INT64_MAX) {
         fsm->timer_at = due > now_ms ? due : now_ms;
         int64_t in_ms = due > now_ms ? due - now_ms : 0;
-        push(&step, CALL_DO_SET_TIMER, CALL_WHY_NONE)->in_ms = in_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)in_ms;
+        call_step_push(&step, CALL_DO_SET_TIMER, CALL_WHY_NONE)->in_ms = in_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)in_ms;
     }
     return step.count;
 }

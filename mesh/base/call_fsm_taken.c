@@ -1,0 +1,149 @@
+/* A call that an instance works on: frames come, or are missed and asked for again; is it still there? */
+#include "base/call_fsm_private.h"
+
+/* Nothing is lost that the holder still keeps: it is asked for what comes next. */
+void call_taken_attach(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    fsm->is_attaching = true;
+    fsm->ended_pongs = 0;
+    fsm->attach_at = step->now + CALL_ATTACH_EVERY_MS;
+    call_step_push(step, CALL_DO_PUBLISH_ATTACH, CALL_WHY_NONE);
+}
+
+static uint32_t ping_every_ms(const struct call_fsm *fsm)
+{
+    uint32_t third = fsm->lease_ms / 3;
+    return third && third < CALL_PING_EVERY_MS ? third : CALL_PING_EVERY_MS;
+}
+
+void call_taken_frame(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    bool is_first = fsm->phase != CALL_TAKEN;
+    fsm->phase = CALL_TAKEN;
+    fsm->heard_at = step->now;
+    fsm->is_attaching = false;
+    fsm->gaps = 0;
+    if (is_first || !fsm->lease_ms) {
+        fsm->ping_at = step->now + ping_every_ms(fsm);
+    }
+    fsm->pings_open = fsm->ended_pongs = 0;
+    fsm->was_down = fsm->is_down;
+    if (is_first) {
+        call_step_push(step, CALL_DO_TAKEN, CALL_WHY_NONE);
+    }
+    call_step_push(step, CALL_DO_DELIVER, CALL_WHY_NONE);
+    if (step->event->is_last) {
+        call_step_end(step, CALL_WHY_STREAM);
+    } else if (is_first && fsm->is_cancelling) {
+        fsm->cancel_by = step->now + CALL_CANCEL_MAX_MS;
+        call_step_push(step, CALL_DO_PUBLISH_CANCEL, CALL_WHY_CANCELED);
+    }
+}
+
+/* Nobody will read what the callee still does. */
+void call_taken_break_off(struct step *step, enum call_why why)
+{
+    if (step->fsm->phase == CALL_TAKEN && !step->fsm->is_cancelling) {
+        call_step_push(step, CALL_DO_PUBLISH_CANCEL, why);
+    }
+    call_step_end(step, why);
+}
+
+/* Also as the first frame: somebody took it. */
+void call_taken_gap(struct step *step)
+{
+    if (step->fsm->lease_ms && step->fsm->phase == CALL_TAKEN && ++step->fsm->gaps <= CALL_GAPS_MAX) {
+        step->fsm->heard_at = step->now;
+        if (!step->fsm->is_attaching) {
+            call_taken_attach(step);
+        }
+        return;
+    }
+    if (step->fsm->phase != CALL_TAKEN) {
+        step->fsm->phase = CALL_TAKEN;
+        call_step_push(step, CALL_DO_TAKEN, CALL_WHY_NONE);
+    }
+    call_taken_break_off(step, CALL_WHY_GAP);
+}
+
+void call_taken_not_attached(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (step->event->kind != CALL_EV_NO_RESPONDERS) {
+        call_step_end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_NOT_KEPT);
+    } else if (!call_step_is_just_back(step) && step->now - fsm->heard_at >= CALL_ATTACH_MAX_MS) {
+        call_step_end(step, CALL_WHY_GONE);
+    }
+}
+
+void call_taken_pong(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (fsm->phase != CALL_TAKEN) {
+        return;
+    }
+    if (step->event->kind == CALL_EV_PONG_NONE && call_step_is_just_back(step)) {
+        return; /* as if it had not answered */
+    }
+    fsm->pings_open = 0;
+    fsm->heard_at = step->now;
+    if (step->event->kind == CALL_EV_PONG_NONE) {
+        call_step_end(step, CALL_WHY_GONE);
+    } else if (step->event->kind == CALL_EV_PONG_UNKNOWN) {
+        call_step_end(step, fsm->was_down ? CALL_WHY_MISSED_END : CALL_WHY_UNKNOWN);
+    } else if (step->event->kind == CALL_EV_PONG_ENDED && ++fsm->ended_pongs >= CALL_ENDED_PONGS_MAX) {
+        if (fsm->lease_ms) {
+            call_taken_attach(step);
+        } else {
+            call_step_end(step, CALL_WHY_MISSED_END);
+        }
+    }
+}
+
+/* The holder of the lease said something elsewhere. */
+void call_taken_heard(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (fsm->phase != CALL_TAKEN) {
+        return;
+    }
+    fsm->heard_at = step->now;
+    if (step->event->kind == CALL_EV_LOST_TRACK && !fsm->is_attaching) {
+        call_taken_attach(step);
+    }
+}
+
+static void ping(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (fsm->pings_open >= CALL_PINGS_OPEN_MAX && !fsm->lease_ms) {
+        call_step_end(step, CALL_WHY_HUNG);
+        return;
+    }
+    fsm->pings_open++;
+    fsm->ping_at = step->now + ping_every_ms(fsm);
+    call_step_push(step, CALL_DO_PUBLISH_PING, CALL_WHY_NONE);
+}
+
+int64_t call_taken_lapses_at(const struct call_fsm *fsm)
+{
+    return fsm->phase == CALL_TAKEN && fsm->lease_ms ? fsm->heard_at + fsm->lease_ms + CALL_LEASE_GRACE_MS : INT64_MAX;
+}
+
+/* Nobody is told to stop when a lease has lapsed: its holder hears nothing, or asks before it goes on. */
+void call_taken_timer(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (fsm->lease_ms && step->now - fsm->timer_at >= CALL_STALL_MS) {
+        fsm->heard_at = step->now; /* what the holder said meanwhile is not read yet */
+    }
+    if (step->now >= call_taken_lapses_at(fsm)) {
+        call_step_end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_LAPSED);
+    } else if (fsm->is_attaching && step->now >= fsm->attach_at) {
+        call_taken_attach(step);
+    } else if (!fsm->is_attaching && step->now >= fsm->ping_at) {
+        ping(step);
+    }
+}
