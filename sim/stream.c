@@ -22,7 +22,7 @@ struct stored {
 
 static struct {
     bool is_there, is_begun;
-    uint64_t last, number, next[CONSUMERS_MAX]; /* next: what each consumer is given next */
+    uint64_t last, number, next[CONSUMERS_MAX], given[CONSUMERS_MAX]; /* of each consumer: what it is given next, and how many it was */
     int64_t made_us;
     TAILQ_HEAD(, stored) all;
 } stream;
@@ -155,6 +155,7 @@ static void make_consumer(const char *reply, const char *body)
     char text[128];
     uint64_t number = stream.number++ % CONSUMERS_MAX, from = number_in(body, "\"opt_start_seq\":");
     stream.next[number] = from;
+    stream.given[number] = 0;
     snprintf(text, sizeof text, "{\"name\":\"c%" PRIu64 "\",\"num_pending\":%" PRIu64 "}", number, count_from(from));
     say(reply, text);
 }
@@ -166,7 +167,7 @@ static void pull(const char *reply, uint64_t number, uint64_t batch)
     while (reply && number < CONSUMERS_MAX && batch-- > 0 && (stored = find(stream.next[number], false))) {
         char ack[128];
         stream.next[number] = stored->seq + 1;
-        snprintf(ack, sizeof ack, "$JS.ACK.AMP_EVT.c.1.%" PRIu64 ".1.1.%" PRIu64, stored->seq, count_from(stored->seq + 1));
+        snprintf(ack, sizeof ack, "$JS.ACK.AMP_EVT.c.1.%" PRIu64 ".%" PRIu64 ".1.%" PRIu64, stored->seq, ++stream.given[number], count_from(stored->seq + 1));
         server_say(stored->subject, ack, reply, (struct amp_bytes){stored->data, stored->len});
     }
 }

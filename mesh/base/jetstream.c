@@ -241,7 +241,7 @@ struct js_read {
     struct js_read_handlers handlers;
     void *ctx;
     char stream[JS_NAME_MAX + 1], consumer[JS_NAME_MAX + 1];
-    uint64_t until_seq, last_seq, left;
+    uint64_t until_seq, taken, left;
     uint32_t wanted, got; /* messages of the pull under way; 0 wanted: none is */
     struct js_request *request;
     struct bus_inbox *inbox; /* of the pulls */
@@ -302,9 +302,9 @@ static void on_message(struct js_read *read, const struct bus_msg *msg)
         on_status(read);
         return;
     }
-    if (at.seq <= read->last_seq)
-        return; /* twice; who sends nothing else is silent */
-    read->last_seq = at.seq;
+    if (at.nth != read->taken + 1)
+        return; /* twice, or before its turn; who sends nothing else is silent */
+    read->taken = at.nth;
     read->left = at.pending;
     read->got++;
     loop_timer_set(read->silence, JS_SILENCE_MS);

@@ -63,9 +63,10 @@ AMP_MUST_USE enum js_outcome js_stream_read(const struct cJSON *json, const stru
 
 struct js_delivery {
     uint64_t seq;     /* in the stream */
+    uint64_t nth;     /* of what this consumer delivered, from 1 on */
     uint64_t pending; /* messages behind it that match the filter */
 };
-/* From the reply subject of a message that a consumer delivered: $JS.ACK.[domain.account.]<stream>.<consumer>.<n>.<seq>.<n>.<time>.<pending>[.<token>] */
+/* From the reply subject of a message that a consumer delivered: $JS.ACK.[domain.account.]<stream>.<consumer>.<n>.<seq>.<nth>.<time>.<pending>[.<token>] */
 AMP_MUST_USE bool js_delivery_parse(const char *reply, struct js_delivery *ret);
 /* {"stream":"…","seq":N}: where a published message went. */
 AMP_MUST_USE bool js_ack_read(const struct cJSON *json, const char *stream, uint64_t *ret_seq);

@@ -151,7 +151,7 @@ bool js_delivery_parse(const char *reply, struct js_delivery *ret)
     if (n != ACK_OLD && n < ACK_NEW)
         return false;
     size_t shift = n == ACK_OLD ? 0 : ACK_NEW - ACK_OLD;
-    return number_of(tokens[5 + shift], &ret->seq) && number_of(tokens[8 + shift], &ret->pending) && ret->seq > 0;
+    return number_of(tokens[5 + shift], &ret->seq) && number_of(tokens[6 + shift], &ret->nth) && number_of(tokens[8 + shift], &ret->pending) && ret->seq > 0 && ret->nth > 0;
 }
 
 bool js_ack_read(const struct cJSON *json, const char *stream, uint64_t *ret_seq)

@@ -28,7 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *text = calloc(1, size + 1);
     if (size)
         memcpy(text, data, size);
-    if (js_delivery_parse(text, &at) && at.seq == 0)
+    if (js_delivery_parse(text, &at) && (at.seq == 0 || at.nth == 0))
         abort();
     free(text);
     return 0;

@@ -44,28 +44,30 @@ static void test_a_delivery_says_where_it_stands_and_what_follows(void **state)
 {
     static const struct {
         const char *reply;
-        uint64_t seq, pending; /* 0: it is none */
+        uint64_t seq, pending, nth; /* seq 0: it is none */
     } rows[] = {
-        {"$JS.ACK.S.C.1.22.3.1795865784502870742.4", 22, 4},
-        {"$JS.ACK.S.C.1.9007199254740991.3.1.0", 9007199254740991, 0},
-        {"$JS.ACK._.hash.S.C.1.22.3.17.4", 22, 4},
-        {"$JS.ACK.hub.hash.S.C.1.22.3.17.4.token", 22, 4},
-        {"$JS.ACK.S.C.1.22.3.17", 0, 0},
-        {"$JS.ACK.S.C.1.0.3.17.4", 0, 0},
-        {"$JS.ACK.S.C.1.x.3.17.4", 0, 0},
-        {"$JS.ACK.S.C.1.22.3.17.-4", 0, 0},
-        {"$JS.ACK.S.C.1.22.3.17.", 0, 0},
-        {"$JS.ACK.a.b.c.d.e.f.g.h.i.j.k", 0, 0},
-        {"$JS.ACK.S.C.1.99999999999999999999.3.17.4", 0, 0},
-        {"_INBOX.x", 0, 0},
-        {"", 0, 0},
-        {NULL, 0, 0},
+        {"$JS.ACK.S.C.1.22.3.1795865784502870742.4", 22, 4, 3},
+        {"$JS.ACK.S.C.1.9007199254740991.3.1.0", 9007199254740991, 0, 3},
+        {"$JS.ACK._.hash.S.C.1.22.3.17.4", 22, 4, 3},
+        {"$JS.ACK.hub.hash.S.C.1.22.5.17.4.token", 22, 4, 5},
+        {"$JS.ACK.S.C.1.22.0.17.4", 0, 0, 0},
+        {"$JS.ACK.S.C.1.22.x.17.4", 0, 0, 0},
+        {"$JS.ACK.S.C.1.22.3.17", 0, 0, 0},
+        {"$JS.ACK.S.C.1.0.3.17.4", 0, 0, 0},
+        {"$JS.ACK.S.C.1.x.3.17.4", 0, 0, 0},
+        {"$JS.ACK.S.C.1.22.3.17.-4", 0, 0, 0},
+        {"$JS.ACK.S.C.1.22.3.17.", 0, 0, 0},
+        {"$JS.ACK.a.b.c.d.e.f.g.h.i.j.k", 0, 0, 0},
+        {"$JS.ACK.S.C.1.99999999999999999999.3.17.4", 0, 0, 0},
+        {"_INBOX.x", 0, 0, 0},
+        {"", 0, 0, 0},
+        {NULL, 0, 0, 0},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct js_delivery at = {0};
         bool is_one = js_delivery_parse(rows[i].reply, &at);
-        if (is_one != (rows[i].seq > 0) || (is_one && (at.seq != rows[i].seq || at.pending != rows[i].pending)))
-            fail_msg("%s: %d %" PRIu64 " %" PRIu64, rows[i].reply, is_one, at.seq, at.pending);
+        if (is_one != (rows[i].seq > 0) || (is_one && (at.seq != rows[i].seq || at.pending != rows[i].pending || at.nth != rows[i].nth)))
+            fail_msg("%s: %d %" PRIu64 " %" PRIu64 " %" PRIu64, rows[i].reply, is_one, at.seq, at.pending, at.nth);
     }
 }
 
