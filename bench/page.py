@@ -156,6 +156,18 @@ def join(data):
     return markdown([f"{data['joins']} joins, {data['callers']} callers", "p50 ms", "p99 ms", "max ms"], [[r["what"], *(f"{x:.2f}" for x in r["ms"])] for r in data["rows"]]) + "\n\n" + ran_on(data)
 
 
+def cost(data):
+    tables = []
+    for window in dict.fromkeys(r["window"] for r in data["rows"]):
+        own = [r for r in data["rows"] if r["window"] == window]
+        rows = [[r["party"], f"{r['instructions']:,.0f}" if r["instructions"] else "", f"{r['allocations']['own']:.1f}", f"{r['allocations']['nats.c']:.1f}", f"{sum(r['system_calls'].values()):.1f}",
+                 f"{r['switches']:.2f}", ", ".join(f"{k} {v:.1f}" for k, v in sorted(r["system_calls"].items(), key=lambda x: -x[1]) if v >= 0.1)] for r in own if "party" in r]
+        tables.append(markdown([f"per call, {window} in flight", "instructions", "allocations, own", "of nats.c", "system calls", "waits", "which"], rows))
+        bus = next(r for r in own if "bus" in r)
+        tables.append("On the bus: {0[messages]:.1f} messages, {0[bytes]:,.0f} bytes of payload; nats.c: {1[messages]:.1f} messages, {1[bytes]:,.0f} bytes.".format(bus["bus"], bus["bus_nats_c"]))
+    return "\n\n".join([*tables, ran_on(data).rsplit(", ", 1)[0] + f", {data['calls']:,} calls</sub>"])
+
+
 # ---- what was aimed at ------------------------------------------------------------------------------------------
 
 # what, results, (results → value), format, aim, (value → is it reached)
@@ -206,7 +218,7 @@ def aims(results):
     return markdown(["", "measured", "aim", ""], rows) if rows else "Nothing has been measured yet: `make bench`."
 
 
-SECTIONS = {"storm": storm, "call": call, "stream": stream, "join": join, "submit": submit, "stampede": stampede, "start": start, "restart": restart, "failover": failover}
+SECTIONS = {"storm": storm, "call": call, "cost": cost, "stream": stream, "join": join, "submit": submit, "stampede": stampede, "start": start, "restart": restart, "failover": failover}
 
 
 def fill(page, name, text):
