@@ -114,14 +114,16 @@ static void on_send_done(void *ctx, const cJSON *task, const struct amp_error *e
 {
     struct exchange *exchange = ctx;
     bool is_early_error = err && err->code != AMP_OK && !exchange->is_started;
+    cJSON *read = cJSON_IsRaw(task) && exchange->form != FORM_JSON ? cJSON_Parse(task->valuestring) : NULL;
     if (is_early_error)
         http_reply_error(exchange->request, err);
     else if (exchange->form == FORM_SSE)
-        end_sse(exchange, task, err);
+        end_sse(exchange, read ? read : task, err);
     else if (exchange->form == FORM_TEXT)
-        end_text(exchange, task, err);
+        end_text(exchange, read ? read : task, err);
     else
         local_reply_json(exchange->request, 200, task);
+    cJSON_Delete(read);
     local_exchange_end(exchange);
 }
 

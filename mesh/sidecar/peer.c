@@ -46,11 +46,16 @@ static void reply_error(struct peer *peer, const cJSON *id, const char *method, 
         session_close(peer->session, "the peer does not read its answers");
 }
 
+/* A result that is text already goes out as it is. */
 static void reply_result(struct peer *peer, const cJSON *id, const cJSON *result)
 {
     if (!id)
         return;
-    if (session_reply(peer->session, id, cJSON_Duplicate(result, true)) == AMP_OK)
+    char *text = cJSON_IsRaw(result) ? result->valuestring : cJSON_PrintUnformatted(result);
+    enum amp_code code = text ? session_reply(peer->session, id, amp_bytes_of(text)) : AMP_NO_MEMORY;
+    if (!cJSON_IsRaw(result))
+        free(text);
+    if (code == AMP_OK)
         return;
     struct amp_error err = {0};
     amp_error_set(&err, AMP_TOO_LARGE, "", "the answer is larger than what may wait on this connection");
@@ -83,13 +88,19 @@ static void on_rpc_event(void *ctx, uint32_t seq, struct amp_bytes stream_respon
     struct asked *asked = ctx;
     if (!asked->id)
         return;
-    cJSON *params = cJSON_CreateObject();
-    cJSON_AddItemToObject(params, "id", cJSON_Duplicate(asked->id, true));
-    cJSON_AddNumberToObject(params, "seq", seq);
-    char *text = xstrndup((const char *)stream_response.data, stream_response.len);
-    cJSON_AddRawToObject(params, "event", text);
-    free(text);
-    if (session_notify(asked->peer->session, "send.event", params) != AMP_OK)
+    char room[SESSION_ID_ROOM];
+    char *id = session_id_text(asked->id, room);
+    struct amp_buf params;
+    amp_buf_init(&params, AMP_WIRE_BYTES_MAX + 1024); /* an event came in one message; an id is short (session.c) */
+    (void)amp_buf_printf(&params, "{\"id\":%s,\"seq\":%u,\"event\":", id ? id : "null", seq);
+    (void)amp_buf_append(&params, stream_response.data, stream_response.len);
+    enum amp_code code = amp_buf_append(&params, "}", 1);
+    if (code == AMP_OK)
+        code = session_notify(asked->peer->session, "send.event", amp_buf_bytes(&params));
+    amp_buf_done(&params);
+    if (id != room)
+        free(id);
+    if (code != AMP_OK)
         session_close(asked->peer->session, "the peer does not read the events it asked for");
 }
 

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ENV_TIMEOUT_MS = 10000, LOG_TEXT_MAX = 4096 };
+enum { ENV_TIMEOUT_MS = 10000, LOG_TEXT_MAX = 4096, TEXT_KEPT_MAX = 64 << 10 };
 
 void rpc_done(struct rpc *rpc, const cJSON *result)
 {
@@ -101,6 +101,25 @@ cJSON *rpc_json_of(const ProtobufCMessage *message, struct amp_error *reterr)
     }
     amp_buf_done(&buf);
     return json;
+}
+
+const cJSON *rpc_text_of(const ProtobufCMessage *message, struct amp_error *reterr)
+{
+    static struct amp_buf text; /* one for all: an answer is copied before the next one is made */
+    static cJSON raw;
+    if (text.cap > TEXT_KEPT_MAX || !text.max) {
+        amp_buf_done(&text);
+        amp_buf_init(&text, AMP_FOLD_BYTES_MAX);
+    }
+    amp_buf_reset(&text);
+    if (amp_encode(message, AMP_JSON, &text, reterr) != AMP_OK)
+        return NULL;
+    if (amp_buf_append(&text, "", 1) != AMP_OK) {
+        amp_error_set(reterr, AMP_TOO_LARGE, "", "the answer is larger than %u bytes", AMP_FOLD_BYTES_MAX);
+        return NULL;
+    }
+    raw = (cJSON){.type = cJSON_Raw, .valuestring = (char *)text.data};
+    return &raw;
 }
 
 enum amp_code rpc_message_of(const cJSON *json, const ProtobufCMessageDescriptor *type, struct amp_arena *arena, ProtobufCMessage **ret, struct amp_error *reterr)

@@ -8,7 +8,7 @@ struct sidecar;
 struct rpc;
 
 struct rpc_handlers {
-    /* Exactly once per rpc_start, possibly before it returns. `result` is borrowed. */
+    /* Exactly once per rpc_start, possibly before it returns. `result` is borrowed; of send and task.get it may be JSON that is text already (cJSON_IsRaw). */
     void (*on_done)(void *ctx, const struct cJSON *result, const struct amp_error *err);
     /* send with stream: one event, before on_done. `stream_response` is JSON. May be NULL. */
     void (*on_event)(void *ctx, uint32_t seq, struct amp_bytes stream_response);

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
-enum { SUBMIT_TIMEOUT_MS = 10000 };
+enum { SUBMIT_TIMEOUT_MS = 10000, METADATA_ROOM = 512 /* three ids and their names */ };
 
 struct sent {
     struct rpc *rpc;
@@ -88,44 +88,84 @@ void rpc_parent_ended(struct sidecar *sidecar, const char *parent, const char *h
     }
 }
 
-static void add_metadata(cJSON *task, const struct sent *sent)
+/* What stands in the task already, which is rare, goes through a tree. */
+static enum amp_code metadata_open(struct amp_buf *out, const Amp__Json *own)
 {
-    cJSON *metadata = cJSON_GetObjectItemCaseSensitive(task, "metadata");
-    if (!cJSON_IsObject(metadata)) {
-        cJSON_DeleteItemFromObjectCaseSensitive(task, "metadata");
-        metadata = cJSON_AddObjectToObject(task, "metadata");
-    }
-    if (sent->agent[0])
-        cJSON_AddStringToObject(metadata, "amp/agent", sent->agent);
-    if (sent->instance[0])
-        cJSON_AddStringToObject(metadata, "amp/instance", sent->instance);
-    if (sent->parent[0])
-        cJSON_AddStringToObject(metadata, "amp/parent", sent->parent);
-    if (sent->is_durable)
-        cJSON_AddBoolToObject(metadata, "amp/durable", true);
+    cJSON *tree = own ? cJSON_ParseWithLength((const char *)own->text.data, own->text.len) : NULL;
+    char *text = tree && cJSON_IsObject(tree) && tree->child ? cJSON_PrintUnformatted(tree) : NULL;
+    enum amp_code code = text ? amp_buf_append(out, text, strlen(text) - 1) : amp_buf_append(out, "{", 1); /* without its end */
+    free(text);
+    cJSON_Delete(tree);
+    return code;
 }
 
-cJSON *rpc_sent_task(struct sent *sent, struct amp_error *reterr)
+static void metadata_name(struct amp_buf *out, const char *name)
 {
-    cJSON *task = rpc_json_of(&amp_fold_task(sent->fold)->base, reterr);
-    if (task)
-        add_metadata(task, sent);
-    return task;
+    (void)amp_buf_append(out, ",", out->len > 1);
+    (void)amp_json_append_string(out, amp_bytes_of(name));
+    (void)amp_buf_append(out, ":", 1);
+}
+
+static void metadata_id(struct amp_buf *out, const char *name, const char *id)
+{
+    if (!id[0])
+        return;
+    metadata_name(out, name);
+    (void)amp_json_append_string(out, amp_bytes_of(id));
+}
+
+/* The buffer remembers a failure, so its end is the only check. */
+static enum amp_code metadata_write(struct amp_buf *out, const struct sent *sent, const Amp__Error *wire)
+{
+    (void)metadata_open(out, amp_fold_task(sent->fold)->metadata);
+    metadata_id(out, "amp/agent", sent->agent);
+    metadata_id(out, "amp/instance", sent->instance);
+    metadata_id(out, "amp/parent", sent->parent);
+    if (sent->is_durable) {
+        metadata_name(out, "amp/durable");
+        (void)amp_buf_append(out, "true", 4);
+    }
+    if (wire) {
+        metadata_name(out, "amp/error");
+        if (amp_encode(&wire->base, AMP_JSON, out, NULL) != AMP_OK)
+            (void)amp_buf_append(out, "null", 4);
+    }
+    return amp_buf_append(out, "}", 1);
+}
+
+static const cJSON *sent_text(struct sent *sent, const Amp__Error *wire, struct amp_error *reterr)
+{
+    uint8_t room[METADATA_ROOM];
+    struct amp_buf text;
+    Amp__Json metadata = AMP__JSON__INIT;
+    Amp__Task task = *amp_fold_task(sent->fold);
+    bool is_small = !task.metadata && !wire;
+    if (is_small) /* cap == max: the buffer is never grown and may live on the stack */
+        text = (struct amp_buf){.data = room, .cap = sizeof room, .max = sizeof room};
+    else
+        amp_buf_init(&text, AMP_FOLD_BYTES_MAX);
+    enum amp_code code = metadata_write(&text, sent, wire);
+    metadata.text = (ProtobufCBinaryData){.data = text.data, .len = text.len};
+    task.metadata = &metadata;
+    const cJSON *made = NULL;
+    if (code == AMP_OK)
+        made = rpc_text_of(&task.base, reterr);
+    else
+        amp_error_set(reterr, code, "", "the metadata of the task is too large");
+    if (!is_small)
+        amp_buf_done(&text);
+    return made;
+}
+
+const cJSON *rpc_sent_task(struct sent *sent, struct amp_error *reterr)
+{
+    return sent_text(sent, NULL, reterr);
 }
 
 /* ---- the end -------------------------------------------------------------------------------------------------- */
 
-static void add_wire_error(cJSON *task, const Amp__Error *wire)
-{
-    cJSON *metadata = cJSON_GetObjectItemCaseSensitive(task, "metadata");
-    cJSON *error = rpc_json_of(&wire->base, NULL);
-    if (metadata && error)
-        cJSON_AddItemToObject(metadata, "amp/error", error);
-    else
-        cJSON_Delete(error);
-}
-
-static void answer_send(struct sent *sent, cJSON *task, const struct amp_error *err)
+/* `task` is copied by whoever asked before the rpc is gone. */
+static void answer_send(struct sent *sent, const cJSON *task, const struct amp_error *err)
 {
     struct rpc *rpc = sent->rpc;
     rpc->state = NULL;
@@ -135,24 +175,36 @@ static void answer_send(struct sent *sent, cJSON *task, const struct amp_error *
         rpc_done(rpc, task);
     else
         rpc_fail(rpc, err);
-    cJSON_Delete(task);
 }
 
 /* The send is over. When the task has reached an end, however bad, the task is the answer; else the error is. */
 static void end_send(struct sent *sent, const struct amp_error *err, const Amp__Error *wire)
 {
     struct amp_error own = *err;
-    cJSON *task = NULL;
+    const cJSON *task = NULL;
     if (amp_task_is_terminal(amp_fold_state(sent->fold)))
-        task = rpc_sent_task(sent, &own);
+        task = sent_text(sent, wire, &own);
     else if (own.code == AMP_OK)
         amp_error_set(&own, AMP_BAD_ANSWER, "", "the stream of task %s ended before the task did", sent->task_id);
-    if (task && wire)
-        add_wire_error(task, wire);
     answer_send(sent, task, &own);
 }
 
 /* ---- direct --------------------------------------------------------------------------------------------------- */
+
+/* Line ends between its tokens, which a peer may have put there, would end the lines in which the agent gets it. */
+static void pass_on(struct rpc *rpc, uint32_t seq, const Amp__Json *body)
+{
+    struct amp_bytes text = {body->text.data, body->text.len};
+    struct amp_buf compact;
+    if (!memchr(text.data, '\n', text.len) && !memchr(text.data, '\r', text.len)) {
+        rpc->handlers->on_event(rpc->ctx, seq, text);
+        return;
+    }
+    amp_buf_init(&compact, AMP_WIRE_BYTES_MAX);
+    if (amp_encode(&body->base, AMP_JSON, &compact, NULL) == AMP_OK)
+        rpc->handlers->on_event(rpc->ctx, seq, amp_buf_bytes(&compact));
+    amp_buf_done(&compact);
+}
 
 static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
 {
@@ -167,7 +219,7 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
         return;
     }
     if (sent->is_stream && sent->rpc->handlers->on_event)
-        sent->rpc->handlers->on_event(sent->rpc->ctx, seq, body);
+        pass_on(sent->rpc, seq, event->body);
 }
 
 static void on_taken(void *ctx, const char *agent, const char *instance)
@@ -278,7 +330,7 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
             abort();
     }
     if (sent->is_detached) { /* that it is accepted is all that its sender wants to know */
-        cJSON *task = rpc_sent_task(sent, &own);
+        const cJSON *task = rpc_sent_task(sent, &own);
         answer_send(sent, task, &own);
         return;
     }

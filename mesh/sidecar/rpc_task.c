@@ -160,12 +160,11 @@ static void on_env_task(struct rpc *rpc, const Amp__EnvReply *reply)
         rpc_fail_with(rpc, AMP_NO_SUCH_TASK, "taskId", "the environment does not know this task");
         return;
     }
-    cJSON *result = rpc_json_of(&reply->tasks[0]->task->base, &err);
+    const cJSON *result = rpc_text_of(&reply->tasks[0]->task->base, &err);
     if (result)
         rpc_done(rpc, result);
     else
         rpc_fail(rpc, &err);
-    cJSON_Delete(result);
 }
 
 static const char *wanted_task(struct rpc *rpc, const cJSON *params)
@@ -198,12 +197,13 @@ void rpc_task_get(struct rpc *rpc, const cJSON *params)
         rpc_env_call(rpc, &request, on_env_task);
         return;
     }
-    cJSON *result = task ? own_task(task) : rpc_sent_task(sent, &err);
+    cJSON *own = task ? own_task(task) : NULL;
+    const cJSON *result = task ? own : rpc_sent_task(sent, &err);
     if (result)
         rpc_done(rpc, result);
     else
         rpc_fail(rpc, &err);
-    cJSON_Delete(result);
+    cJSON_Delete(own);
 }
 
 static void on_env_stopped(struct rpc *rpc, const Amp__EnvReply *reply)

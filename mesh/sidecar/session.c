@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,73 +160,89 @@ static void on_writable(void *ctx, int events)
     on_flush(ctx);
 }
 
-/* Takes `frame` over. */
-static enum amp_code push(struct session *session, cJSON *frame)
+/* One line of these pieces; a line is never cut in two. */
+static enum amp_code push(struct session *session, const struct amp_bytes *pieces, size_t n)
 {
-    if (session->is_closed) {
-        cJSON_Delete(frame);
+    struct amp_buf *queue = &session->queue;
+    size_t len = 1;
+    if (session->is_closed)
         return AMP_NO_SIDECAR;
+    for (size_t i = 0; i < n; i++)
+        len += pieces[i].len;
+    if (len > OUT_MAX || queue->len - session->queue_start > OUT_MAX - len)
+        return AMP_OVERLOADED;
+    if (len > OUT_MAX - queue->len) { /* the written part is still in front */
+        memmove(queue->data, queue->data + session->queue_start, queue->len - session->queue_start);
+        queue->len -= session->queue_start;
+        session->queue_start = 0;
     }
-    char *text = cJSON_PrintUnformatted(frame);
-    cJSON_Delete(frame);
-    if (!text)
-        return AMP_NO_MEMORY;
-    size_t len = strlen(text);
-    enum amp_code code = AMP_OVERLOADED;
-    if (session->queue.len - session->queue_start + len + 1 <= OUT_MAX) {
-        text[len] = '\n'; /* the NUL's place: one append, a line is never cut in two */
-        code = amp_buf_append(&session->queue, text, len + 1);
-        if (code == AMP_TOO_LARGE) { /* the written part is still in front */
-            session->queue.is_full = false;
-            memmove(session->queue.data, session->queue.data + session->queue_start, session->queue.len - session->queue_start);
-            session->queue.len -= session->queue_start;
-            session->queue_start = 0;
-            code = amp_buf_append(&session->queue, text, len + 1);
-        }
-    }
-    free(text);
+    size_t start = queue->len;
+    enum amp_code code = AMP_OK;
+    for (size_t i = 0; i < n && code == AMP_OK; i++)
+        code = amp_buf_append(queue, pieces[i].data, pieces[i].len);
+    if (code == AMP_OK)
+        code = amp_buf_append(queue, "\n", 1);
     if (code == AMP_OK)
         loop_tick_request(session->flush);
+    else
+        queue->len = start, queue->is_full = false;
     return code;
 }
 
-static cJSON *frame_new(void)
+/* Text that is part of a line. */
+#define PIECE(text) ((struct amp_bytes){(const uint8_t *)(text), sizeof(text) - 1})
+#define FRAME_HEAD "{\"jsonrpc\":\"2.0\","
+
+static struct amp_bytes or_empty(struct amp_bytes params)
 {
-    cJSON *frame = cJSON_CreateObject();
-    cJSON_AddStringToObject(frame, "jsonrpc", "2.0");
-    return frame;
+    return params.len ? params : PIECE("{}");
 }
 
-enum amp_code session_request(struct session *session, const char *method, struct cJSON *params, uint64_t *ret_number)
+enum amp_code session_request(struct session *session, const char *method, struct amp_bytes params, uint64_t *ret_number)
 {
-    cJSON *frame = frame_new();
+    char head[64];
     uint64_t number = ++session->next_number;
-    cJSON_AddNumberToObject(frame, "id", (double)number);
-    cJSON_AddStringToObject(frame, "method", method);
-    cJSON_AddItemToObject(frame, "params", params ? params : cJSON_CreateObject());
+    int len = snprintf(head, sizeof head, FRAME_HEAD "\"id\":%" PRIu64 ",\"method\":\"", number);
+    const struct amp_bytes pieces[] = {{(const uint8_t *)head, (size_t)len}, amp_bytes_of(method), PIECE("\",\"params\":"), or_empty(params), PIECE("}")};
     *ret_number = number;
-    return push(session, frame);
+    return push(session, pieces, sizeof pieces / sizeof *pieces);
 }
 
-enum amp_code session_notify(struct session *session, const char *method, struct cJSON *params)
+enum amp_code session_notify(struct session *session, const char *method, struct amp_bytes params)
 {
-    cJSON *frame = frame_new();
-    cJSON_AddStringToObject(frame, "method", method);
-    cJSON_AddItemToObject(frame, "params", params ? params : cJSON_CreateObject());
-    return push(session, frame);
+    const struct amp_bytes pieces[] = {PIECE(FRAME_HEAD "\"method\":\""), amp_bytes_of(method), PIECE("\",\"params\":"), or_empty(params), PIECE("}")};
+    return push(session, pieces, sizeof pieces / sizeof *pieces);
 }
 
-enum amp_code session_reply(struct session *session, const struct cJSON *id, struct cJSON *result)
+char *session_id_text(const struct cJSON *id, char room[SESSION_ID_ROOM])
 {
-    cJSON *frame = frame_new();
-    cJSON_AddItemToObject(frame, "id", cJSON_Duplicate(id, true));
-    cJSON_AddItemToObject(frame, "result", result ? result : cJSON_CreateNull());
-    return push(session, frame);
+    bool is_whole = cJSON_IsNumber(id) && id->valuedouble == (double)id->valueint;
+    if (id && !is_whole)
+        return cJSON_PrintUnformatted(id);
+    if (id)
+        snprintf(room, SESSION_ID_ROOM, "%d", id->valueint);
+    else
+        memcpy(room, "null", sizeof "null");
+    return room;
+}
+
+enum amp_code session_reply(struct session *session, const struct cJSON *id, struct amp_bytes result)
+{
+    char room[SESSION_ID_ROOM];
+    char *text = session_id_text(id, room);
+    if (!text)
+        return AMP_NO_MEMORY;
+    const struct amp_bytes pieces[] = {PIECE(FRAME_HEAD "\"id\":"), amp_bytes_of(text), PIECE(",\"result\":"), result.len ? result : PIECE("null"), PIECE("}")};
+    enum amp_code code = push(session, pieces, sizeof pieces / sizeof *pieces);
+    if (text != room)
+        free(text);
+    return code;
 }
 
 enum amp_code session_error(struct session *session, const struct cJSON *id, int number, const struct amp_error *err)
 {
-    cJSON *frame = frame_new();
+    cJSON *frame = cJSON_CreateObject();
+    cJSON_AddStringToObject(frame, "jsonrpc", "2.0");
     cJSON_AddItemToObject(frame, "id", id ? cJSON_Duplicate(id, true) : cJSON_CreateNull());
     cJSON *error = cJSON_AddObjectToObject(frame, "error");
     cJSON_AddNumberToObject(error, "code", number);
@@ -239,7 +256,12 @@ enum amp_code session_error(struct session *session, const struct cJSON *id, int
         cJSON_AddStringToObject(data, "hint", err->hint);
     if (err->retry_after_ms)
         cJSON_AddNumberToObject(data, "retryAfterMs", err->retry_after_ms);
-    return push(session, frame);
+    char *text = cJSON_PrintUnformatted(frame);
+    struct amp_bytes line = amp_bytes_of(text);
+    enum amp_code pushed = text ? push(session, &line, 1) : AMP_NO_MEMORY;
+    free(text);
+    cJSON_Delete(frame);
+    return pushed;
 }
 
 /* ---- input ------------------------------------------------------------------------------------------ */

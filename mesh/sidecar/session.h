@@ -32,8 +32,12 @@ void session_free(struct session *session); /* what is queued is written once mo
 /* Ends the connection as if the peer had: on_closed with `reason`, from the end of this turn. */
 void session_close(struct session *session, const char *reason);
 
-/* All of these take `params`/`result` over (they delete it). AMP_OVERLOADED when more than 16 MiB wait for a reader that does not read: the caller decides, nothing is lost silently. */
-AMP_MUST_USE enum amp_code session_request(struct session *session, const char *method, struct cJSON *params, uint64_t *ret_number);
-AMP_MUST_USE enum amp_code session_notify(struct session *session, const char *method, struct cJSON *params);
-AMP_MUST_USE enum amp_code session_reply(struct session *session, const struct cJSON *id, struct cJSON *result);
+/* `params` and `result` are JSON text without line ends that is taken as it is, and copied; empty: {} and null. AMP_OVERLOADED when more than 16 MiB would wait for a reader that does not read: the caller
+ * decides, nothing is lost silently. */
+AMP_MUST_USE enum amp_code session_request(struct session *session, const char *method, struct amp_bytes params, uint64_t *ret_number);
+AMP_MUST_USE enum amp_code session_notify(struct session *session, const char *method, struct amp_bytes params);
+AMP_MUST_USE enum amp_code session_reply(struct session *session, const struct cJSON *id, struct amp_bytes result);
 AMP_MUST_USE enum amp_code session_error(struct session *session, const struct cJSON *id, int number, const struct amp_error *err);
+/* The id of a request as JSON, "null" for NULL: `room`, or memory that is the caller's to free (NULL when there is none). */
+#define SESSION_ID_ROOM 16
+char *session_id_text(const struct cJSON *id, char room[SESSION_ID_ROOM]);

@@ -101,9 +101,16 @@ bool link_lease_assign(struct link *link, struct job *job)
     job->lease_ms = poll->lease_ms;
     link->n_leased++;
     start_lease(job);
-    cJSON *params = link_run_params(job->task);
-    poll_end(poll, params);
-    cJSON_Delete(params);
+    cJSON params = {.type = cJSON_Raw};
+    if (link_run_params(job->task, &link->params) == AMP_OK && amp_buf_append(&link->params, "", 1) == AMP_OK)
+        params.valuestring = (char *)link->params.data;
+    poll_end(poll, params.valuestring ? &params : NULL);
+    if (!params.valuestring) {
+        struct amp_error err = {0};
+        amp_error_set(&err, AMP_TOO_LARGE, "", "what is asked is larger than an agent can be told");
+        link_job_limit(job, 0, &err);
+    }
+    link_params_trim(link);
     return true;
 }
 

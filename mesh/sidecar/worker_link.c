@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RPC_CANCELED = -32800 };
+enum { RPC_CANCELED = -32800, PARAMS_KEPT_MAX = 64 << 10 };
 
 /* ---- jobs ------------------------------------------------------------------------------------------------------ */
 
@@ -76,39 +76,74 @@ static void fail_soon(struct job *job, enum amp_code code, const char *text)
     link_job_limit(job, 0, &err);
 }
 
-/* A task may be larger than what an agent may send, so the message is not measured here; the session bounds what waits. */
-cJSON *link_run_params(const struct task *task)
+static void put_name(struct amp_buf *out, const char *name)
+{
+    (void)amp_buf_append(out, ",\"", 2);
+    (void)amp_buf_append(out, name, strlen(name));
+    (void)amp_buf_append(out, "\":", 2);
+}
+
+static void put_text(struct amp_buf *out, const char *name, const char *text)
+{
+    if (!text)
+        return;
+    put_name(out, name);
+    (void)amp_json_append_string(out, amp_bytes_of(text));
+}
+
+static void put_json(struct amp_buf *out, const char *name, const ProtobufCMessage *message)
+{
+    put_name(out, name);
+    if (amp_encode(message, AMP_JSON, out, NULL) != AMP_OK)
+        (void)amp_buf_append(out, "null", 4);
+}
+
+/* "text" and "message". */
+static void put_message(struct amp_buf *out, const Amp__Message *message)
+{
+    struct amp_buf text;
+    amp_buf_init(&text, AMP_WIRE_BYTES_MAX);
+    bool has_text = amp_message_text(message, &text) == AMP_OK;
+    (void)amp_buf_append(out, "\"text\":", 7);
+    (void)amp_json_append_string(out, has_text ? amp_buf_bytes(&text) : amp_bytes_of(""));
+    put_json(out, "message", &message->base);
+    amp_buf_done(&text);
+}
+
+/* A task may be larger than what an agent may send, so the message is not measured here; the session bounds what waits. The buffer remembers a failure, so its end is the only check. */
+enum amp_code link_run_params(const struct task *task, struct amp_buf *out)
 {
     const Amp__Request *request = task_request(task);
     const Amp__Message *resume = task_resume(task);
-    cJSON *params = cJSON_CreateObject();
-    struct amp_buf text;
-    amp_buf_init(&text, AMP_WIRE_BYTES_MAX);
-    cJSON_AddStringToObject(params, "taskId", task_id(task));
-    cJSON_AddStringToObject(params, "contextId", task_context(task));
-    bool has_text = amp_message_text(request->message, &text) == AMP_OK && amp_buf_append(&text, "", 1) == AMP_OK;
-    cJSON_AddStringToObject(params, "text", has_text ? (const char *)text.data : "");
-    cJSON_AddItemToObject(params, "message", rpc_json_of(&request->message->base, NULL));
-    cJSON_AddNumberToObject(params, "attempt", task_attempt(task));
-    cJSON_AddStringToObject(params, "from", task_from(task));
-    if (request->skill)
-        cJSON_AddStringToObject(params, "skill", request->skill);
-    if (request->parent)
-        cJSON_AddStringToObject(params, "parent", request->parent);
     uint32_t left_ms;
+    amp_buf_reset(out);
+    (void)amp_buf_append(out, "{\"taskId\":", 10);
+    (void)amp_json_append_string(out, amp_bytes_of(task_id(task)));
+    put_text(out, "contextId", task_context(task));
+    (void)amp_buf_append(out, ",", 1);
+    put_message(out, request->message);
+    (void)amp_buf_printf(out, ",\"attempt\":%u", task_attempt(task));
+    put_text(out, "from", task_from(task));
+    put_text(out, "skill", request->skill);
+    put_text(out, "parent", request->parent);
     if (task_left_ms(task, &left_ms))
-        cJSON_AddNumberToObject(params, "timeoutMs", left_ms);
-    cJSON *meta = request->metadata ? cJSON_ParseWithLength((const char *)request->metadata->text.data, request->metadata->text.len) : NULL;
-    if (meta)
-        cJSON_AddItemToObject(params, "meta", meta);
-    amp_buf_reset(&text);
-    if (resume && amp_message_text(resume, &text) == AMP_OK && amp_buf_append(&text, "", 1) == AMP_OK) {
-        cJSON *answer = cJSON_AddObjectToObject(params, "resume");
-        cJSON_AddStringToObject(answer, "text", (const char *)text.data);
-        cJSON_AddItemToObject(answer, "message", rpc_json_of(&resume->base, NULL));
+        (void)amp_buf_printf(out, ",\"timeoutMs\":%u", left_ms);
+    if (request->metadata)
+        put_json(out, "meta", &request->metadata->base); /* not its text: there may be line ends in it */
+    if (resume) {
+        (void)amp_buf_append(out, ",\"resume\":{", 11);
+        put_message(out, resume);
+        (void)amp_buf_append(out, "}", 1);
     }
-    amp_buf_done(&text);
-    return params;
+    return amp_buf_append(out, "}", 1);
+}
+
+void link_params_trim(struct link *link)
+{
+    if (link->params.cap <= PARAMS_KEPT_MAX)
+        return;
+    amp_buf_done(&link->params);
+    amp_buf_init(&link->params, AMP_FOLD_BYTES_MAX);
 }
 
 void link_job_outcome(struct job *job, const cJSON *result, const cJSON *error)
@@ -179,7 +214,10 @@ static bool assign(struct link *link, struct job *job)
     if (!seat)
         return link_lease_assign(link, job);
     loop_timer_stop(job->limit);
-    enum amp_code code = session_request(peer_session(seat->peer), "task.run", link_run_params(job->task), &job->number);
+    enum amp_code code = link_run_params(job->task, &link->params);
+    if (code == AMP_OK)
+        code = session_request(peer_session(seat->peer), "task.run", amp_buf_bytes(&link->params), &job->number);
+    link_params_trim(link);
     if (code != AMP_OK) {
         fail_soon(job, code, "the agent does not read what it is sent");
         return true;
@@ -353,12 +391,14 @@ static void cancel(struct worker *worker, struct task *task, const char *reason)
     link_job_limit(job, job->seat || job->lease_ms || job->is_orphan ? LINK_CANCEL_MS : 0, &err);
     if (!job->seat)
         return;
-    cJSON *params = cJSON_CreateObject();
-    cJSON_AddStringToObject(params, "taskId", task_id(task));
-    if (reason && *reason)
-        cJSON_AddStringToObject(params, "reason", reason);
-    if (session_notify(peer_session(job->seat->peer), "task.cancel", params) != AMP_OK)
+    struct amp_buf params;
+    amp_buf_init(&params, AMP_LINE_MAX);
+    (void)amp_buf_append(&params, "{\"taskId\":", 10);
+    (void)amp_json_append_string(&params, amp_bytes_of(task_id(task)));
+    put_text(&params, "reason", reason && *reason ? reason : NULL);
+    if (amp_buf_append(&params, "}", 1) != AMP_OK || session_notify(peer_session(job->seat->peer), "task.cancel", amp_buf_bytes(&params)) != AMP_OK)
         link_job_limit(job, 0, NULL); /* it reads nothing: no use in waiting */
+    amp_buf_done(&params);
 }
 
 static void drain(struct worker *worker)
@@ -367,7 +407,7 @@ static void drain(struct worker *worker)
     struct seat *seat;
     link->is_draining = true;
     TAILQ_FOREACH(seat, &link->seats, entry)
-        if (session_notify(peer_session(seat->peer), "drain", NULL) != AMP_OK)
+        if (session_notify(peer_session(seat->peer), "drain", (struct amp_bytes){0}) != AMP_OK)
             log_event(LOG_WARN, "agent.not_told", "agent", sidecar_agent(worker->sidecar), "method", "drain", NULL);
     link_lease_done(link);
 }
@@ -397,6 +437,7 @@ static void link_free(struct worker *worker)
     }
     link_process_done(link);
     loop_timer_free(link->grace);
+    amp_buf_done(&link->params);
     free(link);
 }
 
@@ -413,6 +454,7 @@ struct worker *worker_link_new(struct sidecar *sidecar, enum worker_link_mode mo
     struct link *link = xcalloc(1, sizeof *link);
     link->base = (struct worker){.ops = &link_ops, .sidecar = sidecar};
     link->mode = mode;
+    amp_buf_init(&link->params, AMP_FOLD_BYTES_MAX);
     TAILQ_INIT(&link->seats);
     TAILQ_INIT(&link->jobs);
     link_lease_init(link);

@@ -49,6 +49,7 @@ struct link {
     enum worker_link_mode mode;
     TAILQ_HEAD(, seat) seats;
     TAILQ_HEAD(, job) jobs;
+    struct amp_buf params; /* of the task.run under way */
     /* worker_process.c */
     char **argv;               /* owned copy; NULL: nothing is spawned */
     struct spawn *spawn;
@@ -81,7 +82,9 @@ void link_job_fail(struct job *job, const struct amp_error *err, const Amp__Deat
 void link_job_limit(struct job *job, uint32_t in_ms, const struct amp_error *err);
 /* What an agent said as the end of a task: result or error of task.run. */
 void link_job_outcome(struct job *job, const struct cJSON *result, const struct cJSON *error);
-struct cJSON *link_run_params(const struct task *task);
+/* The params of task.run as JSON, in place of what is in `out`. AMP_TOO_LARGE when it has no room for them. */
+AMP_MUST_USE enum amp_code link_run_params(const struct task *task, struct amp_buf *out);
+void link_params_trim(struct link *link); /* gives back what one huge task took */
 
 /* ---- worker_process.c ---------------------------------------------------------------------------------------- */
 

@@ -12,7 +12,7 @@ static struct session *session;
 
 static void on_request(void *ctx, const char *method, const cJSON *params, const cJSON *id)
 {
-    if (id && session_reply(session, id, cJSON_CreateString(method)) != AMP_OK)
+    if (id && session_reply(session, id, (struct amp_bytes){0}) != AMP_OK)
         session_close(session, "full");
 }
 
