@@ -77,17 +77,17 @@ static const char *hint_of(const struct amp_error *err, char *ret, size_t size)
 
 void error_death_cause(const Amp__Death *death, char *ret, size_t size)
 {
-    const char *oom = death->has_oom && death->oom ? " (out of memory)" : "";
+    const char *why = death->has_oom && death->oom ? " (out of memory)" : death->has_by_sidecar && death->by_sidecar ? " by its sidecar" : "";
     if (death->has_signal) {
         const char *name = sigabbrev_np(death->signal);
         if (name != NULL)
-            snprintf(ret, size, "killed by SIG%s%s", name, oom);
+            snprintf(ret, size, "killed by SIG%s%s", name, why);
         else
-            snprintf(ret, size, "killed by signal %d%s", (int)death->signal, oom);
+            snprintf(ret, size, "killed by signal %d%s", (int)death->signal, why);
     } else if (death->has_exit_code) {
-        snprintf(ret, size, "exited with %d%s", (int)death->exit_code, oom);
+        snprintf(ret, size, "exited with %d%s", (int)death->exit_code, why);
     } else {
-        snprintf(ret, size, "lost its connection%s", oom);
+        snprintf(ret, size, "lost its connection%s", why);
     }
 }
 
@@ -166,6 +166,7 @@ cJSON *error_death_json(const Amp__Death *death)
     cJSON_AddItemToObject(json, "exit_code", death->has_exit_code ? cJSON_CreateNumber(death->exit_code) : cJSON_CreateNull());
     cJSON_AddItemToObject(json, "signal", death->has_signal ? cJSON_CreateNumber(death->signal) : cJSON_CreateNull());
     cJSON_AddBoolToObject(json, "oom", death->has_oom && death->oom);
+    cJSON_AddBoolToObject(json, "by_sidecar", death->has_by_sidecar && death->by_sidecar);
     add_strings(json, "stderr", death->stderr, death->n_stderr);
     add_strings(json, "tasks", death->tasks, death->n_tasks);
     cJSON_AddNumberToObject(json, "rss_max_bytes", (double)death->rss_max_bytes);

@@ -44,6 +44,7 @@ static void fill(struct sidecar *sidecar, const struct spawn_exit *exit, Amp__De
     death->has_signal = exit->is_signal;
     death->signal = exit->signal;
     death->has_oom = death->oom = exit->is_oom;
+    death->has_by_sidecar = death->by_sidecar = exit->is_ours;
     death->has_rss_max_bytes = death->has_cpu_ms = death->has_pid = death->has_uptime_ms = true;
     death->rss_max_bytes = exit->rss_max_bytes;
     death->cpu_ms = exit->cpu_ms;
@@ -56,7 +57,7 @@ static void tell(struct sidecar *sidecar, const struct spawn_exit *exit, size_t 
     const char *last = exit->n_stderr_lines > 0 ? exit->stderr_lines[exit->n_stderr_lines - 1] : "";
     log_event(LOG_ERROR, "agent.died", "agent", sidecar->agent, "instance", sidecar->instance, "pid", log_int(exit->pid),
               exit->is_signal ? "signal" : "exit_code", log_int(exit->is_signal ? exit->signal : exit->exit_code), "oom", exit->is_oom ? "true" : "false",
-              "tasks", log_int((long long)n_tasks), "stderr", last, NULL);
+              "by_sidecar", exit->is_ours ? "true" : "false", "tasks", log_int((long long)n_tasks), "stderr", last, NULL);
 }
 
 const Amp__Death *sidecar_agent_died(struct sidecar *sidecar, const struct spawn_exit *exit, struct task *const *tasks, size_t n_tasks)

@@ -37,6 +37,7 @@ struct spawn {
     struct spawn_oom oom;
     int64_t started_ms;
     bool echoes_stderr, closes_stdin, is_paused, has_exited, is_over;
+    uint64_t signals_sent; /* by spawn_kill: one bit each */
 };
 
 /* ---- the end ------------------------------------------------------------------------------------------- */
@@ -101,6 +102,7 @@ static void over(struct spawn *spawn)
     exit.n_stderr_lines = spawn_lines_list(&spawn->lines, lines);
     exit.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
     exit.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    exit.is_ours = exit.is_signal && spawn->signals_sent >> exit.signal & 1;
     if (exit.is_signal && exit.signal == SIGKILL) {
         struct spawn_oom now;
         spawn_oom_read(&now);
@@ -239,8 +241,11 @@ static void on_linger(void *ctx)
 
 void spawn_kill(struct spawn *spawn, int signo)
 {
-    if (!spawn->is_over)
-        (void)kill(-spawn->pid, signo);
+    if (spawn->is_over)
+        return;
+    if (!spawn->has_exited)
+        spawn->signals_sent |= UINT64_C(1) << signo;
+    (void)kill(-spawn->pid, signo);
 }
 
 pid_t spawn_pid(const struct spawn *spawn)

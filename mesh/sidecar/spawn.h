@@ -12,6 +12,7 @@ struct spawn_exit {
     bool is_signal;
     int exit_code; /* when !is_signal */
     int signal;    /* when is_signal */
+    bool is_ours;  /* the signal was spawn_kill's */
     bool is_oom;   /* killed by the kernel for memory (cgroup's or the host's oom_kill counter rose) */
     char **stderr_lines; /* last AMP_STDERR_LINES_MAX lines, sanitised, oldest first; borrowed during on_exit */
     size_t n_stderr_lines;

@@ -182,7 +182,7 @@ static void finish_killed(struct job *job, const struct spawn_exit *exit)
     const char *name = sigabbrev_np(exit->signal);
     outcome.death = sidecar_agent_died(job->worker->base.sidecar, exit, &job->task, 1);
     (void)amp_error_set(&outcome.error, AMP_AGENT_DIED, "", "the agent's process %d was killed by signal %d (SIG%s)%s%s%s", exit->pid, exit->signal, name ? name : "?",
-                        exit->is_oom ? ": the kernel was out of memory" : "", exit->n_stderr_lines > 0 ? "; its last words: " : "",
+                        exit->is_oom ? ": the kernel was out of memory" : exit->is_ours ? " by its sidecar" : "", exit->n_stderr_lines > 0 ? "; its last words: " : "",
                         exit->n_stderr_lines > 0 ? exit->stderr_lines[exit->n_stderr_lines - 1] : "");
     task_finish(job->task, &outcome);
 }

@@ -125,7 +125,8 @@ static void describe(const struct spawn_exit *exit, bool has_tasks, struct amp_e
     if (exit->is_oom)
         amp_error_set(err, AMP_AGENT_DIED, "", "the agent's process was killed because the memory was used up");
     else if (exit->is_signal)
-        amp_error_set(err, AMP_AGENT_DIED, "", "the agent's process was killed by signal %d (SIG%s)", exit->signal, sigabbrev_np(exit->signal) ? sigabbrev_np(exit->signal) : "?");
+        amp_error_set(err, AMP_AGENT_DIED, "", "the agent's process was killed by signal %d (SIG%s)%s", exit->signal, sigabbrev_np(exit->signal) ? sigabbrev_np(exit->signal) : "?",
+                      exit->is_ours ? " by its sidecar" : "");
     else
         amp_error_set(err, AMP_AGENT_DIED, "", "the agent's process ended with exit code %d%s", exit->exit_code, has_tasks ? " while it worked on the task" : "");
     if (last)

@@ -431,6 +431,11 @@ def hung(mesh):
     lost, won = mesh.ended(task)["metadata"]["amp/attempts"]
     check(lost["outcome"] == "hung" and lost["error"] == "AMESH-3013" and "stopped" in lost["reason"] and won["attempt"] == 2, "as hung, and why", lost, won)
     until(lambda: process_state(pid) is None, "the one that stood still is killed")
+    code = "import signal,sys\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nfor line in sys.stdin: signal.pause()"
+    mesh.agent("mute", "--mode", "jsonl", "--progress-timeout", "300ms", "--retry", "never", "--", PY, "-c", code)
+    check("AMESH-3013" in mesh.run("ask", "mute", "x").err, "an agent that holds its connection is found silent, too")
+    deaths = until(lambda: mesh.run("show", "mute", "--json").ok().json()["deaths"], "its end is reported")
+    check(deaths[0]["signal"] == 9 and deaths[0]["by_sidecar"] is True and "killed by SIGKILL by its sidecar" in mesh.run("show", "mute").ok().out, "with who ended it", deaths)
     mesh.instance("silent", "--progress-timeout", "700ms", "--retry", "never")
     r = mesh.run("ask", "silent", f"wait {mesh.path('never')}")
     check(r.status == 1 and "AMESH-3013" in r.err and "said nothing" in r.err, "silence is told to a caller, too", r.status, r.err)

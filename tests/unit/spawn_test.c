@@ -154,6 +154,17 @@ static void test_a_signal_is_told_and_is_not_called_out_of_memory(void **state)
     assert_true(child->exit.is_signal);
     assert_int_equal(child->exit.signal, SIGKILL);
     assert_false(child->exit.is_oom);
+    assert_false(child->exit.is_ours);
+}
+
+static void test_a_signal_of_ours_is_told_as_ours(void **state)
+{
+    struct child *child = *state;
+    start_sh(child, "exec sleep 60");
+    spawn_kill(child->spawn, SIGTERM);
+    run(child, STOP_EXIT);
+    assert_int_equal(child->exit.signal, SIGTERM);
+    assert_true(child->exit.is_ours);
 }
 
 static void test_stderr_keeps_its_last_lines_cut_and_harmless(void **state)
@@ -380,6 +391,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CLAIM(test_an_exit_status_and_all_output_are_told),
         CLAIM(test_a_signal_is_told_and_is_not_called_out_of_memory),
+        CLAIM(test_a_signal_of_ours_is_told_as_ours),
         CLAIM(test_stderr_keeps_its_last_lines_cut_and_harmless),
         CLAIM(test_stdin_arrives_whole_and_closes),
         CLAIM(test_a_child_need_not_read_its_stdin),
