@@ -30,6 +30,26 @@ static void put_name(struct amp_buf *out, const char *name)
     put(out, "\":");
 }
 
+/* Attempts are written once per task and more: printf was a tenth of what a direct task costs here. */
+static void put_number(struct amp_buf *out, int64_t number)
+{
+    char text[24];
+    size_t at = sizeof text;
+    uint64_t left = number < 0 ? -(uint64_t)number : (uint64_t)number;
+    do
+        text[--at] = (char)('0' + left % 10);
+    while ((left /= 10) > 0);
+    if (number < 0)
+        text[--at] = '-';
+    (void)amp_buf_append(out, text + at, sizeof text - at);
+}
+
+static void append_number(struct amp_buf *out, const char *name, int64_t number)
+{
+    put_name(out, name);
+    put_number(out, number);
+}
+
 static void append_id(struct amp_buf *out, const char *name, const char *id)
 {
     if (!*id)
@@ -100,7 +120,8 @@ static void append_late(struct amp_buf *out, const struct attempt *attempt)
 /* Ids and code names hold nothing that JSON would escape. */
 static void append_attempt(struct amp_buf *out, const struct attempt *attempt)
 {
-    (void)amp_buf_printf(out, "{\"attempt\":%u", attempt->number);
+    put(out, "{\"attempt\":");
+    put_number(out, attempt->number);
     append_id(out, "agent", attempt->agent);
     append_id(out, "instance", attempt->instance);
     append_text(out, "host", attempt->host);
@@ -108,10 +129,10 @@ static void append_attempt(struct amp_buf *out, const struct attempt *attempt)
     append_time(out, "startedAt", attempt->started_unix_ms);
     append_time(out, "endedAt", attempt->ended_unix_ms);
     if (attempt->started_unix_ms)
-        (void)amp_buf_printf(out, ",\"waitMs\":%lld", (long long)(attempt->started_unix_ms - attempt->ready_unix_ms));
+        append_number(out, "waitMs", attempt->started_unix_ms - attempt->ready_unix_ms);
     if (attempt->ended_unix_ms) {
         int64_t from = attempt->started_unix_ms ? attempt->started_unix_ms : attempt->ended_unix_ms;
-        (void)amp_buf_printf(out, ",\"runMs\":%lld", (long long)(attempt->ended_unix_ms - from));
+        append_number(out, "runMs", attempt->ended_unix_ms - from);
         bool is_ended_by_agent = attempt->state != AMP__TASK_STATE__TASK_STATE_UNSPECIFIED;
         append_id(out, "outcome", is_ended_by_agent ? amp_task_state_short(attempt->state) : outcome_of(attempt)->name);
         if (attempt->outcome != AMP_OK)
@@ -266,7 +287,7 @@ static Amp__Json *make_metadata(const struct etask *task, const Amp__Json *own, 
     if (task->plan)
         append_plan(&out, task->plan);
     if (task->n_attempts) {
-        (void)amp_buf_printf(&out, ",\"amp/attempts\":");
+        put(&out, ",\"amp/attempts\":");
         append_attempts(&out, task);
     }
     append_waits_now(&out, task);

@@ -85,20 +85,32 @@ enum amp_code sidecar_state_check(const struct sidecar *sidecar, struct amp_erro
 
 /* ---- to the bus -------------------------------------------------------------------------------------------- */
 
-enum amp_code sidecar_encode(struct sidecar *sidecar, enum amp_encoding encoding, Amp__Envelope *envelope)
+static enum amp_code encode(struct sidecar *sidecar, enum amp_encoding encoding, Amp__Envelope *envelope, struct amp_bytes own)
 {
     envelope->version = AMP_PROTOCOL_VERSION;
     envelope->from = sidecar->agent;
     amp_buf_reset(&sidecar->out);
+    if (encoding == AMP_JSON)
+        return amp_encode_own(&envelope->base, own, &sidecar->out, NULL);
     return amp_encode(&envelope->base, encoding, &sidecar->out, NULL);
+}
+
+enum amp_code sidecar_encode(struct sidecar *sidecar, enum amp_encoding encoding, Amp__Envelope *envelope)
+{
+    return encode(sidecar, encoding, envelope, (struct amp_bytes){0});
+}
+
+enum amp_code sidecar_publish_own(struct sidecar *sidecar, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope, struct amp_bytes own)
+{
+    enum amp_code code = encode(sidecar, encoding, envelope, own);
+    if (code != AMP_OK)
+        return code;
+    return bus_publish(sidecar->bus, subject, NULL, amp_buf_bytes(&sidecar->out));
 }
 
 enum amp_code sidecar_publish(struct sidecar *sidecar, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope)
 {
-    enum amp_code code = sidecar_encode(sidecar, encoding, envelope);
-    if (code != AMP_OK)
-        return code;
-    return bus_publish(sidecar->bus, subject, NULL, amp_buf_bytes(&sidecar->out));
+    return sidecar_publish_own(sidecar, subject, encoding, envelope, (struct amp_bytes){0});
 }
 
 /* ---- coming -------------------------------------------------------------------------------------------------- */

@@ -270,4 +270,6 @@ void sidecar_slot_release(struct sidecar *sidecar);
 AMP_MUST_USE enum amp_code sidecar_encode(struct sidecar *sidecar, enum amp_encoding encoding, Amp__Envelope *envelope);
 /* Encodes the envelope and publishes it. */
 AMP_MUST_USE enum amp_code sidecar_publish(struct sidecar *sidecar, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope);
+/* The same for one whose values of type Json lie in `own`, as amp_encode_own has it. */
+AMP_MUST_USE enum amp_code sidecar_publish_own(struct sidecar *sidecar, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope, struct amp_bytes own);
 AMP_MUST_USE enum amp_code sidecar_state_check(const struct sidecar *sidecar, struct amp_error *reterr); /* may a new task come in? */

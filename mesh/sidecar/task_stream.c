@@ -202,7 +202,7 @@ static enum amp_code frame_send(struct task *task, const struct task_lane *lane,
     Amp__Envelope envelope = AMP__ENVELOPE__INIT;
     envelope.body_case = AMP__ENVELOPE__BODY_FRAME;
     envelope.frame = &frame->wire;
-    return sidecar_publish(task->sidecar, lane->subject, lane->encoding, &envelope);
+    return sidecar_publish_own(task->sidecar, lane->subject, lane->encoding, &envelope, amp_buf_bytes(&task->stream.bodies));
 }
 
 /* A frame too large with only the request, or only the death's lines, to blame: those give way, and say so. */

@@ -48,23 +48,40 @@ static enum amp_code encode_protobuf(const ProtobufCMessage *message, struct amp
     return code;
 }
 
-enum amp_code amp_encode(const ProtobufCMessage *message, enum amp_encoding encoding, struct amp_buf *out,
-                         struct amp_error *reterr)
+/* What was appended before an error is taken back. */
+static enum amp_code encoded(enum amp_code code, size_t len, const struct amp_error *err, struct amp_buf *out,
+                             struct amp_error *reterr)
 {
-    size_t len = out->len;
-    struct amp_error err = {.code = AMP_OK};
-    enum amp_code code = encoding == AMP_JSON ? json_write(message, out, &err) : encode_protobuf(message, out);
     if (code == AMP_OK)
         return AMP_OK;
     out->len = len;
-    if (err.code != AMP_OK) {
+    if (err->code != AMP_OK) {
         if (reterr)
-            *reterr = err;
+            *reterr = *err;
         return code;
     }
     if (code == AMP_TOO_LARGE)
         return amp_error_set(reterr, code, "", "the message is larger than %zu bytes", out->max);
     return amp_error_set(reterr, code, "", "out of memory");
+}
+
+enum amp_code amp_encode_own(const ProtobufCMessage *message, struct amp_bytes own, struct amp_buf *out,
+                             struct amp_error *reterr)
+{
+    size_t len = out->len;
+    struct amp_error err;
+    err.code = AMP_OK;
+    return encoded(json_write(message, own, out, &err), len, &err, out, reterr);
+}
+
+enum amp_code amp_encode(const ProtobufCMessage *message, enum amp_encoding encoding, struct amp_buf *out,
+                         struct amp_error *reterr)
+{
+    static const struct amp_error none;
+    size_t len = out->len;
+    if (encoding == AMP_JSON)
+        return amp_encode_own(message, (struct amp_bytes){0}, out, reterr);
+    return encoded(encode_protobuf(message, out), len, &none, out, reterr);
 }
 
 enum amp_code amp_json_parse(struct amp_bytes text, struct cJSON **ret, struct amp_error *reterr)

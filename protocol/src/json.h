@@ -7,8 +7,8 @@
 
 #define JSON_FIELDS_MAX 64u /* of one message type: they are counted in one word */
 
-/* Appends the canonical JSON. */
-enum amp_code json_write(const ProtobufCMessage *message, struct amp_buf *out, struct amp_error *reterr);
+/* Appends the canonical JSON. `own`: see amp_encode_own. */
+enum amp_code json_write(const ProtobufCMessage *message, struct amp_bytes own, struct amp_buf *out, struct amp_error *reterr);
 /* Reads one JSON document as a message of `type` into the arena. */
 enum amp_code json_read(const ProtobufCMessageDescriptor *type, struct amp_bytes json, struct amp_arena *arena,
                         ProtobufCMessage **ret, struct amp_error *reterr);

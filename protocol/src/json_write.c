@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 struct writer {
+    struct amp_bytes own;
     struct amp_buf *out;
     struct amp_error *err;
 };
@@ -156,9 +157,15 @@ static enum amp_code write_base64(struct amp_buf *out, const ProtobufCBinaryData
 static enum amp_code write_json(struct writer *w, const Amp__Json *json, const struct path *path)
 {
     struct amp_bytes text = {.data = json->text.data, .len = json->text.len};
-    enum amp_code code = amp_json_check(text, &amp_json_limits_default, w->err);
+    size_t at = (uintptr_t)text.data - (uintptr_t)w->own.data;
+    if (w->own.len > 0 && at < w->own.len && text.len <= w->own.len - at)
+        return amp_buf_append(w->out, text.data, text.len);
+    size_t n_spaces;
+    enum amp_code code = strict_check(text, &amp_json_limits_default, &n_spaces, w->err);
     if (code != AMP_OK)
         return path_blame(w->err, code, path);
+    if (n_spaces == 0)
+        return amp_buf_append(w->out, text.data, text.len);
     code = buf_reserve(w->out, text.len);
     if (code == AMP_OK)
         w->out->len += strict_compact(text.data, text.len, w->out->data + w->out->len);
@@ -282,8 +289,9 @@ static enum amp_code write_message(struct writer *w, const ProtobufCMessage *mes
     return code == AMP_OK ? amp_buf_append(w->out, "}", 1) : code;
 }
 
-enum amp_code json_write(const ProtobufCMessage *message, struct amp_buf *out, struct amp_error *reterr)
+enum amp_code json_write(const ProtobufCMessage *message, struct amp_bytes own, struct amp_buf *out,
+                         struct amp_error *reterr)
 {
-    struct writer w = {.out = out, .err = reterr};
+    struct writer w = {.own = own, .out = out, .err = reterr};
     return write_message(&w, message, NULL);
 }

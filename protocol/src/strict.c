@@ -509,7 +509,8 @@ const char *strict_token_name(enum strict_token token)
     return names[token];
 }
 
-enum amp_code amp_json_check(struct amp_bytes text, const struct amp_json_limits *limits, struct amp_error *reterr)
+enum amp_code strict_check(struct amp_bytes text, const struct amp_json_limits *limits, size_t *ret_n_spaces,
+                           struct amp_error *reterr)
 {
     struct strict s;
     strict_init(&s, text, limits, reterr);
@@ -518,5 +519,12 @@ enum amp_code amp_json_check(struct amp_bytes text, const struct amp_json_limits
         token = strict_next(&s);
     while (token != STRICT_END && token != STRICT_ERROR);
     strict_done(&s);
+    *ret_n_spaces = s.n_spaces;
     return s.code;
+}
+
+enum amp_code amp_json_check(struct amp_bytes text, const struct amp_json_limits *limits, struct amp_error *reterr)
+{
+    size_t unused;
+    return strict_check(text, limits, &unused, reterr);
 }

@@ -62,6 +62,9 @@ enum strict_token strict_next(struct strict *s);
 bool strict_skip(struct strict *s, enum strict_token first);
 /* Resolves the escapes of a checked string. `ret` has room for text_len bytes; returns text_len. */
 size_t strict_unescape(const uint8_t *data, size_t len, uint8_t *ret);
+/* amp_json_check that also tells how much white space there is between the tokens. */
+enum amp_code strict_check(struct amp_bytes text, const struct amp_json_limits *limits, size_t *ret_n_spaces,
+                           struct amp_error *reterr);
 /* Copies checked JSON without the white space between tokens. `ret` has room for len bytes; returns what it took. */
 size_t strict_compact(const uint8_t *json, size_t len, uint8_t *ret);
 /* For people: "a string", "an object" … */

@@ -20,6 +20,14 @@ bool time_is_in_range(int64_t unix_ms)
     return unix_ms >= TIME_MIN_MS && unix_ms <= TIME_MAX_MS;
 }
 
+static inline char *put_number(char *p, uint32_t value, int digits, char after)
+{
+    for (int k = digits - 1; k >= 0; k--, value /= 10)
+        p[k] = (char)('0' + value % 10);
+    p[digits] = after;
+    return p + digits + 1;
+}
+
 void amp_time_format(int64_t unix_ms, char ret[AMP_TIME_SIZE])
 {
     if (!time_is_in_range(unix_ms))
@@ -36,19 +44,15 @@ void amp_time_format(int64_t unix_ms, char ret[AMP_TIME_SIZE])
     int64_t month = (5 * day_of_year + 2) / 153, day = day_of_year - (153 * month + 2) / 5 + 1;
     month += month < 10 ? 3 : -9;
     int64_t year = year_of_era + era * 400 + (month <= 2);
-    const int64_t values[] = {year, month, day, ms / 3600000, ms / 60000 % 60, ms / 1000 % 60, ms % 1000};
-    static const struct {
-        int digits;
-        char after;
-    } shape[] = {{4, '-'}, {2, '-'}, {2, 'T'}, {2, ':'}, {2, ':'}, {2, '.'}, {3, 'Z'}};
+    const uint32_t in_day = (uint32_t)ms;
     char *p = ret;
-    for (size_t i = 0; i < sizeof(shape) / sizeof(shape[0]); i++) {
-        int64_t value = values[i];
-        for (int k = shape[i].digits - 1; k >= 0; k--, value /= 10)
-            p[k] = (char)('0' + value % 10);
-        p += shape[i].digits;
-        *p++ = shape[i].after;
-    }
+    p = put_number(p, (uint32_t)year, 4, '-');
+    p = put_number(p, (uint32_t)month, 2, '-');
+    p = put_number(p, (uint32_t)day, 2, 'T');
+    p = put_number(p, in_day / 3600000, 2, ':');
+    p = put_number(p, in_day / 60000 % 60, 2, ':');
+    p = put_number(p, in_day / 1000 % 60, 2, '.');
+    p = put_number(p, in_day % 1000, 3, 'Z');
     *p = '\0';
 }
 

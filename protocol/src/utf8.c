@@ -3,6 +3,10 @@
 
 #include "buf.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #define BYTES_OF(byte) ((uint64_t)(byte)*0x0101010101010101u)
 
 size_t utf8_read(const uint8_t *p, const uint8_t *end, uint32_t *ret_code_point)
@@ -52,7 +56,22 @@ size_t utf8_skip_invalid(const uint8_t *p, const uint8_t *end)
     return len;
 }
 
-const uint8_t *utf8_skip_plain(const uint8_t *p, const uint8_t *end)
+#ifdef __SSE2__ /* of every x86-64 */
+static const uint8_t *skip_plain_wide(const uint8_t *p, const uint8_t *end)
+{
+    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\'), space = _mm_set1_epi8(' ');
+    for (; end - p >= 16; p += 16) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
+        __m128i special = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, backslash)),
+                                       _mm_cmplt_epi8(bytes, space)); /* signed: what is not ASCII too */
+        unsigned mask = (unsigned)_mm_movemask_epi8(special);
+        if (mask)
+            return p + __builtin_ctz(mask);
+    }
+    return p;
+}
+#else
+static const uint8_t *skip_plain_wide(const uint8_t *p, const uint8_t *end)
 {
     while (end - p >= 8) {
         uint64_t word = load_8(p);
@@ -64,6 +83,13 @@ const uint8_t *utf8_skip_plain(const uint8_t *p, const uint8_t *end)
             return p + __builtin_ctzll(special) / 8;
         p += 8;
     }
+    return p;
+}
+#endif
+
+const uint8_t *utf8_skip_plain(const uint8_t *p, const uint8_t *end)
+{
+    p = skip_plain_wide(p, end);
     while (p < end && *p >= 0x20 && *p < 0x80 && *p != '"' && *p != '\\')
         p++;
     return p;

@@ -73,6 +73,35 @@ static void test_json_fields_keep_their_text(void **state)
     assert_refused(TYPE(part), "{\"data\":{\"a\":1,\"a\":2}}", AMP_MALFORMED, "data");
 }
 
+/* What lies elsewhere is checked and made compact; a value that only begins in `own` is not in it. */
+static void test_json_of_our_own_is_taken_as_it_is_and_no_other(void **state)
+{
+    static char own[] = "{\"a\": 1}{\"b\": 2}", foreign[] = "{\"a\": 1}", broken[] = "{";
+    static const struct {
+        char *text;
+        size_t len, own_len;
+        const char *written; /* NULL: refused */
+    } cases[] = {
+        {own, 8, 16, "{\"data\":{\"a\": 1}}"},        {own + 8, 8, 16, "{\"data\":{\"b\": 2}}"}, {own + 8, 8, 15, "{\"data\":{\"b\":2}}"},
+        {own + 8, 8, 8, "{\"data\":{\"b\":2}}"},      {own, 8, 0, "{\"data\":{\"a\":1}}"},     {foreign, 8, 16, "{\"data\":{\"a\":1}}"},
+        {broken, 1, 16, NULL},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        Amp__Part part = AMP__PART__INIT;
+        Amp__Json json = AMP__JSON__INIT;
+        struct amp_buf out;
+        amp_buf_init(&out, 1024);
+        json.text = (ProtobufCBinaryData){.data = (uint8_t *)cases[i].text, .len = cases[i].len};
+        part.data = &json;
+        struct amp_bytes given = {(const uint8_t *)own, cases[i].own_len};
+        assert_int_equal(amp_encode_own(&part.base, given, &out, NULL), cases[i].written ? AMP_OK : AMP_MALFORMED);
+        assert_int_equal(out.len, cases[i].written ? strlen(cases[i].written) : 0);
+        if (cases[i].written)
+            assert_memory_equal(out.data, cases[i].written, out.len);
+        amp_buf_done(&out);
+    }
+}
+
 static void test_numbers_are_exact_or_refused(void **state)
 {
     assert_canonical(TYPE(death),
@@ -175,6 +204,7 @@ int main(void)
         cmocka_unit_test(test_both_spellings_are_read_and_one_is_written),
         cmocka_unit_test(test_null_is_unset_but_a_value_of_json),
         cmocka_unit_test(test_json_fields_keep_their_text),
+        cmocka_unit_test(test_json_of_our_own_is_taken_as_it_is_and_no_other),
         cmocka_unit_test(test_numbers_are_exact_or_refused),
         cmocka_unit_test(test_enums_have_names),
         cmocka_unit_test(test_bytes_are_base64_of_either_alphabet),
