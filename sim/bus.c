@@ -514,17 +514,17 @@ void bus_free(struct bus *bus)
     }
     while (!TAILQ_EMPTY(&bus->subs))
         sub_free(TAILQ_FIRST(&bus->subs));
-    for (struct bus_inbox *inbox; (inbox = TAILQ_FIRST(&bus->inboxes));) {
-        TAILQ_REMOVE(&bus->inboxes, inbox, entry);
-        free(inbox);
-    }
+    for (struct bus_inbox *inbox, *next = TAILQ_FIRST(&bus->inboxes); (inbox = next); free(inbox))
+        next = TAILQ_NEXT(inbox, entry);
     loop_timer_free(bus->retry);
     loop_timer_free(bus->said);
+    free(bus->memory);
     free(bus);
 }
 
 bool bus_is_up(const struct bus *bus) { return bus->link && !bus->is_dead; }
 bool bus_was_ended(const struct bus *bus) { return !bus->link && !bus->was_silent; }
+void **bus_memory(struct bus *bus) { return &bus->memory; }
 const struct bus_info *bus_info(const struct bus *bus) { return &bus->info; }
 
 struct bus_sub *bus_subscribe(struct bus *bus, const char *subject, const char *queue, void (*on_msg)(void *ctx, const struct bus_msg *msg), void *ctx)

@@ -61,6 +61,7 @@ struct bus {
     struct bus_info info;
     struct link *link;
     struct loop_timer *retry, *said;
+    void *memory;
     bool is_dead, is_calling, was_silent;
     TAILQ_HEAD(, bus_sub) subs;
     TAILQ_HEAD(inboxes, bus_inbox) inboxes;

@@ -255,6 +255,7 @@ static void destroy(struct bus *bus)
     free((char *)bus->options.url);
     free((char *)bus->options.creds);
     free((char *)bus->options.name);
+    free(bus->memory);
     free(bus);
 }
 
@@ -322,6 +323,11 @@ bool bus_is_up(const struct bus *bus)
 bool bus_was_ended(const struct bus *bus)
 {
     return !bus->link && !bus->was_silent;
+}
+
+void **bus_memory(struct bus *bus)
+{
+    return &bus->memory;
 }
 
 const struct bus_info *bus_info(const struct bus *bus)

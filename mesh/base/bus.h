@@ -45,6 +45,8 @@ void bus_free(struct bus *bus);
 bool bus_is_up(const struct bus *bus);
 /* It is away because the server ended the connection: most often that restarts, and nobody has a bus. False while it is up, and when it went silent: others may still have one. */
 bool bus_was_ended(const struct bus *bus);
+/* What calls over this connection remember of those whom they met (base/call_wary.h). Given back by bus_free with free(). */
+void **bus_memory(struct bus *bus);
 const struct bus_info *bus_info(const struct bus *bus); /* filled anew after each reconnect */
 
 /* queue: NULL for a plain subscription. `on_msg` borrows the message. Aborts only on a subject that amp_subject_build did not make valid. */

@@ -106,6 +106,7 @@ struct bus {
     bool is_up_due;                  /* on_up is to be called at the end of the turn */
     bool was_silent;                 /* the last link was given up for its silence */
 
+    void *memory;                    /* bus_memory */
     struct connector *connector;     /* an attempt under way, or NULL */
     struct loop_timer *retry;
     unsigned attempts;               /* failed since the loss */

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/bus.h"
 #include "base/bus_envelope.h"
+#include "base/call_wary.h"
 #include "base/counters.h"
 #include "base/loop.h"
 
@@ -19,6 +20,9 @@ static void release(struct call *call)
     free(call->instance);
     free(call->from);
     free(call->task_id);
+    free(call->context_id);
+    free(call->cause);
+    free(call->broken);
     free(call);
 }
 
@@ -105,6 +109,7 @@ static enum amp_code encode_request(struct call *call, const struct call_options
     request.has_given_ms = request.has_timeout_ms && request.given_ms != request.timeout_ms;
     request.has_attempt = true;
     request.attempt = options->attempt ? options->attempt : 1;
+    request.has_may_retry = request.may_retry = call->may_retry;
     request.has_hops = true;
     request.hops = options->hops;
     request.path = options->path;
@@ -173,6 +178,7 @@ enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_o
     call->lease_ms = options->lease_ms;
     call->epoch = options->epoch;
     call->given_ms = options->given_ms ? options->given_ms : options->timeout_ms;
+    call->may_retry = options->may_retry && !options->instance && !options->lease_ms && !options->is_journalled && options->attempt <= 1;
     amp_buf_init(&call->wire, AMP_WIRE_BYTES_MAX);
     code = build_subjects(call, options, reterr);
     if (code == AMP_OK && !options->attach_seq) {
@@ -188,6 +194,7 @@ enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_o
     call->instance = copy(options->instance);
     call->from = copy(options->from);
     call->task_id = copy(options->task_id);
+    call->context_id = call->may_retry ? copy(options->context_id) : NULL;
     call_io_open(call);
     amp_stream_init(&call->stream);
     call_fsm_init(&call->fsm, options->timeout_ms, options->is_impatient, seed_of(options->task_id, options->attempt), loop_now_ms(loop));
@@ -198,6 +205,12 @@ enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_o
     }
     if (options->attach_seq) {
         take_over(call, options);
+    }
+    if (call->may_retry) {
+        call_fsm_retry(&call->fsm);
+    }
+    if (!options->instance && !options->lease_ms && wary_is(bus, options->skill ? options->skill : options->agent, options->skill != NULL, loop_now_ms(loop))) {
+        call_fsm_wary(&call->fsm);
     }
     counter_add(COUNTER_calls_started, 1);
     *ret = call;

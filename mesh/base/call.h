@@ -32,14 +32,15 @@ struct call_options {
     Amp__Priority priority; /* among those that wait so */
     uint32_t lease_ms;    /* 0: none. Else the callee stops by itself when it does not hear of us for so long, and keeps what is not committed (amp.md 10.7) */
     uint64_t epoch;       /* of the lease; the one after it is never that of another */
+    bool may_retry;       /* a direct call that fails with its instance, before it has shown anything, goes to another one (amp.md 5.6). Not for an `instance`, nor for a lease */
     uint32_t attach_seq;  /* 0: a new call. Else the call of a former caller, at `instance` under `epoch`, is gone on with from this event on: it begins as taken,
                              without on_taken; `message` may be NULL */
 };
 
 struct call_handlers {
-    /* One event in order, each number once. `event` is borrowed. */
+    /* One event in order, each number once; also over attempts, each of which begins with an event that tells why (amp.md 10.5.6). `event` is borrowed. */
     void (*on_event)(void *ctx, uint32_t seq, const Amp__Event *event);
-    /* Who took it (first frame). */
+    /* Who took it (first frame of each attempt). */
     void (*on_taken)(void *ctx, const char *agent, const char *instance);
     /* Waiting, with the reason ("every instance of up is busy"); for people. May be NULL. */
     void (*on_waiting)(void *ctx, const char *reason);

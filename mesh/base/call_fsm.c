@@ -9,6 +9,7 @@ void call_fsm_init(struct call_fsm *fsm, uint32_t timeout_ms, bool is_impatient,
         .is_impatient = is_impatient,
         .backoff_ms = CALL_BACKOFF_MIN_MS,
         .random = seed ? seed : 1,
+        .attempt = 1,
         .deadline_at = timeout_ms ? now_ms + timeout_ms : INT64_MAX,
         .cancel_by = INT64_MAX,
         .asked_at = INT64_MIN,
@@ -47,16 +48,7 @@ void call_step_end(struct step *step, enum call_why why)
     step->fsm->phase = CALL_ENDED;
 }
 
-/* xorshift32: jitter needs no more. */
-static uint32_t draw(struct call_fsm *fsm, uint32_t below)
-{
-    fsm->random ^= fsm->random << 13;
-    fsm->random ^= fsm->random >> 17;
-    fsm->random ^= fsm->random << 5;
-    return fsm->random % below;
-}
-
-static void publish(struct step *step, bool is_turn)
+void step_publish(struct step *step, bool is_turn)
 {
     step->fsm->phase = CALL_SENT;
     step->fsm->sent_at = step->now;
@@ -64,99 +56,24 @@ static void publish(struct step *step, bool is_turn)
     call_step_push(step, CALL_DO_PUBLISH_REQUEST, CALL_WHY_NONE);
 }
 
-static void send(struct step *step)
+void step_send(struct step *step)
 {
-    publish(step, false);
-}
-
-/* Who has no environment to ask tries again and again, from time to time. */
-static bool may_queue(const struct step *step)
-{
-    return step->fsm->may_queue && step->now >= step->fsm->alone_until;
-}
-
-static void queue(struct step *step)
-{
-    step->fsm->phase = CALL_QUEUING;
-    step->fsm->asked_at = step->now;
-    call_step_push(step, CALL_DO_PUBLISH_WAIT, CALL_WHY_NONE);
-}
-
-static void ask(struct step *step)
-{
-    step->fsm->phase = CALL_ASKING;
-    step->fsm->asked_at = step->now;
-    call_step_push(step, CALL_DO_PUBLISH_WHO, CALL_WHY_NONE);
-}
-
-/* Half of the wait is fixed and half is drawn, so that callers who were refused together do not come back together. */
-static void back_off(struct step *step)
-{
-    struct call_fsm *fsm = step->fsm;
-    fsm->phase = CALL_WAITING;
-    fsm->bounces = 0;
-    fsm->retry_at = step->now + fsm->backoff_ms / 2 + draw(fsm, fsm->backoff_ms / 2 + 1) + 1;
-    fsm->backoff_ms = fsm->backoff_ms * 2 < CALL_BACKOFF_MAX_MS ? fsm->backoff_ms * 2 : CALL_BACKOFF_MAX_MS;
+    if (step->fsm->is_wary)
+        failover_seek(step);
+    else
+        step_publish(step, false);
 }
 
 static void start(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
     if (!fsm->is_attaching) {
-        send(step);
+        step_send(step);
         return;
     }
     fsm->phase = CALL_TAKEN;
     fsm->heard_at = fsm->ping_at = step->now;
     call_taken_attach(step);
-}
-
-static void say_busy(struct step *step)
-{
-    if (!step->fsm->has_said_busy) {
-        step->fsm->has_said_busy = true;
-        call_step_push(step, CALL_DO_SAY_WAITING, CALL_WHY_BUSY);
-    }
-}
-
-static void wait_busy(struct step *step)
-{
-    if (step->fsm->is_impatient) {
-        call_step_end(step, CALL_WHY_BUSY);
-        return;
-    }
-    back_off(step);
-    say_busy(step);
-}
-
-static void on_queued(struct step *step)
-{
-    struct call_fsm *fsm = step->fsm;
-    if (fsm->phase != CALL_QUEUING)
-        return;
-    fsm->phase = CALL_WAITING;
-    fsm->bounces = 0;
-    fsm->retry_at = step->now + CALL_TURN_MS;
-    say_busy(step);
-}
-
-/* Told while the request is on its way anyway: it is used if that was in vain. */
-static void on_turn(struct step *step)
-{
-    struct call_fsm *fsm = step->fsm;
-    if (fsm->phase == CALL_QUEUING || (fsm->phase == CALL_WAITING && !fsm->is_down)) {
-        publish(step, true);
-    } else if (fsm->phase == CALL_SENT || fsm->phase == CALL_ASKING) {
-        fsm->has_turn = true;
-    }
-}
-
-static void on_no_turns(struct step *step)
-{
-    if (step->fsm->phase != CALL_QUEUING)
-        return;
-    step->fsm->alone_until = step->now + CALL_ALONE_MS;
-    ask(step);
 }
 
 static void go_down(struct step *step)
@@ -191,8 +108,11 @@ static void go_up(struct step *step)
     fsm->heard_at = step->now;
     fsm->pings_open = 0;
     if (fsm->phase == CALL_WAITING) {
-        send(step);
+        step_send(step);
         return;
+    }
+    if (fsm->phase == CALL_SEEKING) {
+        failover_seek(step);
     }
     if (fsm->phase == CALL_TAKEN && fsm->lease_ms) {
         call_taken_attach(step);
@@ -211,11 +131,11 @@ static void on_not_published(struct step *step)
             call_step_end(step, CALL_WHY_REFUSED);
             return;
         }
-        back_off(step);
+        step_back_off(step);
     } else if (event->action == CALL_DO_PUBLISH_WHO && fsm->phase == CALL_ASKING) {
-        back_off(step);
+        step_back_off(step);
     } else if (event->action == CALL_DO_PUBLISH_WAIT && fsm->phase == CALL_QUEUING) {
-        back_off(step);
+        step_back_off(step);
     }
     if (event->code == AMP_NO_BUS) {
         go_down(step);
@@ -240,39 +160,39 @@ static void on_not_taken(struct step *step)
     }
     if (fsm->is_cancelling) {
         call_step_end(step, CALL_WHY_CANCELED);
+    } else if (step->event->is_conflict && fsm->attempt > 1) {
+        failover_conflict(step);
     } else if (step->event->kind == CALL_EV_REPLY_ERROR) {
         call_step_end(step, CALL_WHY_REPLY);
     } else if (fsm->has_turn) {
         fsm->has_turn = false;
-        publish(step, true);
+        wait_go_there(step, fsm->is_turn_named);
     } else if (step->event->kind == CALL_EV_BOUNCED) {
-        if (++fsm->bounces <= CALL_BOUNCES_MAX && !fsm->is_turn) {
-            send(step);
-        } else if (may_queue(step)) {
-            queue(step);
-        } else {
-            wait_busy(step);
-        }
-    } else if (may_queue(step)) {
-        queue(step);
+        step_send_again(step);
+    } else if (step_may_queue(step)) {
+        step_queue(step);
     } else if (fsm->asked_at != INT64_MIN && step->now - fsm->asked_at < CALL_WHO_EVERY_MS) {
-        wait_busy(step);
+        step_wait_busy(step);
     } else {
-        ask(step);
+        step_ask(step);
     }
 }
 
 static void on_who(struct step *step)
 {
+    if (step->fsm->phase == CALL_SEEKING) {
+        failover_who(step);
+        return;
+    }
     if (step->fsm->phase != CALL_ASKING) {
         return;
     }
     if (step->event->kind == CALL_EV_WHO_NONE && call_step_is_just_back(step)) {
-        back_off(step);
+        step_back_off(step);
     } else if (step->event->kind == CALL_EV_WHO_NONE) {
         call_step_end(step, CALL_WHY_NOBODY);
     } else {
-        wait_busy(step);
+        step_wait_busy(step);
     }
 }
 
@@ -292,6 +212,19 @@ static void on_cancel(struct step *step)
     /* CALL_SENT: somebody may be taking it right now; the first answer says whom to tell, or that there is nobody to tell. */
 }
 
+/* What came while we stood still is not read yet. */
+static void on_silence(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    if (step->now - fsm->timer_at >= CALL_STALL_MS) {
+        fsm->sent_at = step->now - CALL_SILENCE_MS + CALL_STALL_MS;
+    } else if (fsm->is_cancelling) {
+        call_step_end(step, CALL_WHY_CANCELED);
+    } else {
+        failover_or_end(step, CALL_WHY_NO_ACK);
+    }
+}
+
 static void on_timer(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
@@ -304,13 +237,15 @@ static void on_timer(struct step *step)
             call_step_end(step, CALL_WHY_NO_BUS);
         }
     } else if (fsm->phase == CALL_SENT && step->now - fsm->sent_at >= CALL_SILENCE_MS) {
-        call_step_end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_NO_ACK);
+        on_silence(step);
+    } else if (fsm->phase == CALL_SEEKING) {
+        failover_timer(step);
     } else if (fsm->phase == CALL_ASKING && step->now - fsm->asked_at >= CALL_SILENCE_MS) {
-        wait_busy(step); /* the name is taken, its holder is slow: as good as busy */
+        step_wait_busy(step); /* the name is taken, its holder is slow: as good as busy */
     } else if (fsm->phase == CALL_QUEUING && step->now - fsm->asked_at >= CALL_TURN_SILENCE_MS) {
-        on_no_turns(step);
+        wait_no_turns(step);
     } else if (fsm->phase == CALL_WAITING && step->now >= fsm->retry_at) {
-        send(step);
+        step_send(step);
     } else if (fsm->phase == CALL_TAKEN) {
         call_taken_timer(step);
     }
@@ -336,6 +271,8 @@ static int64_t next_due(const struct call_fsm *fsm, int64_t now)
         return earlier(due, fsm->asked_at + CALL_TURN_SILENCE_MS);
     case CALL_WAITING:
         return earlier(due, fsm->retry_at);
+    case CALL_SEEKING:
+        return earlier(earlier(due, fsm->seek_by), fsm->asked_at + CALL_SEEK_EVERY_MS);
     case CALL_TAKEN:
         return earlier(earlier(due, call_taken_lapses_at(fsm)), fsm->is_attaching ? fsm->attach_at : fsm->ping_at);
     case CALL_IDLE:
@@ -362,7 +299,10 @@ static void dispatch(struct step *step)
         on_not_taken(step);
         break;
     case CALL_EV_DENIED:
-        call_taken_break_off(step, CALL_WHY_DENIED);
+        if (step->fsm->phase == CALL_SEEKING)
+            failover_denied(step);
+        else
+            call_taken_break_off(step, CALL_WHY_DENIED);
         break;
     case CALL_EV_BAD_ANSWER:
         call_taken_break_off(step, CALL_WHY_BAD_ANSWER);
@@ -378,13 +318,13 @@ static void dispatch(struct step *step)
         on_who(step);
         break;
     case CALL_EV_QUEUED:
-        on_queued(step);
+        wait_queued(step);
         break;
     case CALL_EV_TURN:
-        on_turn(step);
+        wait_turn(step);
         break;
     case CALL_EV_NO_TURNS:
-        on_no_turns(step);
+        wait_no_turns(step);
         break;
     case CALL_EV_TURN_REFUSED:
         if (step->fsm->phase == CALL_QUEUING)

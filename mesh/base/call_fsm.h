@@ -2,7 +2,8 @@
  * turns what the bus says into events; everything that can go wrong between caller and callee is decided here, and nowhere else.
  *
  * Promises, whatever the order of events: exactly one CALL_DO_END; no action but none after it; the request is never published
- * again once somebody may have taken it (a frame came, or the answer to it is outstanding). */
+ * again once somebody may have taken it (a frame came, or the answer to it is outstanding), except as another attempt (CALL_DO_RETRY). There is
+ * one only of a call that may be tried again, after its instance failed, and as long as nothing was shown that could not be taken back (amp.md 5.6). */
 #pragma once
 #include <amp/amp.h>
 
@@ -27,6 +28,12 @@
 #define CALL_STALL_MS 500u        /* a timer that rings so late: it was we who stood still */
 #define CALL_GAPS_MAX 3u          /* in a row: what its holder sends is not what it should be */
 #define CALL_ATTACH_MAX_MS 1500u  /* nobody of its name there for this long: it is gone */
+#define CALL_ATTEMPTS_MAX 3u      /* of a call that may be tried again: one that fails three instances will fail a fourth */
+#define CALL_SEEK_EVERY_MS 50u    /* who looks for another instance asks so often, and takes the first answer: one that is stopped gives none */
+#define CALL_SEEK_MAX_MS 2000u    /* and for so long */
+#define CALL_SEEKS_MAX 16u        /* answers of instances that may not have it, before there is no other one */
+#define CALL_SEEKS_FULL_MAX 4u    /* of such that are full, before it waits for its turn */
+#define CALL_PINGS_RETRY 3u       /* unanswered in a row, where another instance may have the task: as many as beats (amp.md 9.2.2) */
 #define CALL_ACTIONS_MAX 6u       /* of one step */
 
 enum call_phase {
@@ -36,6 +43,7 @@ enum call_phase {
     CALL_QUEUING, /* nobody listened; asked the environment for a turn */
     CALL_WAITING, /* it exists and is busy (or the bus is away): to be sent again at retry_at */
     CALL_TAKEN,   /* an instance works on it */
+    CALL_SEEKING, /* an instance is looked for, to be named: for another attempt, or since the last time one did not answer */
     CALL_ENDED,
 };
 
@@ -76,7 +84,10 @@ enum call_action_kind {
     CALL_DO_PUBLISH_CANCEL, /* `why` says for what reason */
     CALL_DO_PUBLISH_ATTACH, /* asks the holder of the lease for the events from the next one on */
     CALL_DO_TAKEN,          /* tell who took it */
-    CALL_DO_DELIVER,        /* the events of the frame at hand */
+    CALL_DO_DELIVER,        /* the events of the frame at hand; with CALL_WHY_BROKEN all but the end */
+    CALL_DO_BROKEN,         /* keep why this attempt failed (`why`), and who had it */
+    CALL_DO_RETRY,          /* what comes next is another attempt: nothing of the one before reaches it */
+    CALL_DO_REFUSED,        /* who was named has the task already, from before: not that one */
     CALL_DO_SAY_WAITING,    /* tell that it waits; why: CALL_WHY_BUSY or CALL_WHY_NO_BUS */
     CALL_DO_SET_TIMER,      /* CALL_EV_TIMER in in_ms, instead of an earlier setting */
     CALL_DO_END,            /* `why`; `phase` is the one it ended in */
@@ -102,6 +113,14 @@ enum call_why {
     CALL_WHY_HUNG,    /* the callee's sidecar is there and does not answer */
     CALL_WHY_LAPSED,  /* nothing was heard of the holder for its lease */
     CALL_WHY_NOT_KEPT, /* the holder cannot go on where its former caller was */
+    CALL_WHY_BROKEN,   /* the end marker came, with a failure of the instance; in END: it was kept, as there was nobody else */
+};
+
+enum call_who { /* who answered */
+    CALL_WHO_UNTOLD,
+    CALL_WHO_FREE,
+    CALL_WHO_FULL,
+    CALL_WHO_AVOIDED, /* had the task already */
 };
 
 struct call_event {
@@ -109,6 +128,13 @@ struct call_event {
     enum call_action_kind action; /* NOT_PUBLISHED */
     enum amp_code code;           /* NOT_PUBLISHED */
     bool is_last;                 /* FRAME */
+    bool is_shown;                /* FRAME: something in it cannot be taken back */
+    bool may_retry;               /* FRAME: another instance may do it */
+    bool is_broken, is_load;      /* FRAME, is_last: the instance failed; or it could not take it, after all */
+    bool is_conflict;             /* REPLY_ERROR: it has the task already */
+    bool is_named;                /* TURN: with an instance */
+    enum call_who who;            /* WHO_THERE */
+    bool is_once;                 /* WHO_THERE: what was begun there must not be begun again */
 };
 
 struct call_action {
@@ -127,7 +153,15 @@ struct call_fsm {
     bool may_queue;                    /* turns are kept by the environment */
     bool is_turn;                      /* the request that is out went where we were told to go */
     bool has_turn;                     /* we were told while one was out: to be used if that is in vain */
+    bool is_turn_named;                /* told which instance */
     bool is_attaching;                 /* nothing has come yet of what the holder was asked for */
+    bool is_wary;                      /* sent to named instances only */
+    bool is_broken;                    /* this attempt has failed; the next one begins when an instance was found */
+    bool may_retry, is_shown;          /* as the frames of this attempt say */
+    enum call_why broken;              /* why the last attempt that failed did */
+    uint32_t attempt, retries;         /* from 1; that are left */
+    uint32_t seeks;
+    int64_t seek_by;
     uint32_t lease_ms;                 /* 0: none */
     int64_t heard_at, attach_at, timer_at;
     uint32_t bounces, gaps, pings_open, ended_pongs, backoff_ms, random;
@@ -145,6 +179,12 @@ void call_fsm_lease(struct call_fsm *fsm, uint32_t lease_ms);
 void call_fsm_queue(struct call_fsm *fsm);
 /* Before the first step: a former caller's call is gone on with. It begins as taken; CALL_EV_NO_RESPONDERS and CALL_EV_REPLY_ERROR answer the attach. */
 void call_fsm_attach(struct call_fsm *fsm);
+/* Before the first step: the caller allows further attempts. Not for a lease, nor for a named instance. */
+void call_fsm_retry(struct call_fsm *fsm);
+/* Before the first step: an instance that does not answer is known there, and the bus goes on to pick it: an instance is looked for and named. */
+void call_fsm_wary(struct call_fsm *fsm);
+/* Would a failure of the instance lead to another attempt now, as far as the caller and this task are concerned? */
+bool call_fsm_may_retry(const struct call_fsm *fsm);
 /* Writes the actions in the order in which they are to be done and returns how many. Actions of one step never invalidate each other:
  * an END is the last one. */
 size_t call_fsm_step(struct call_fsm *fsm, const struct call_event *event, int64_t now_ms, struct call_action ret[CALL_ACTIONS_MAX]);

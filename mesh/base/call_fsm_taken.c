@@ -21,6 +21,10 @@ void call_taken_frame(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
     bool is_first = fsm->phase != CALL_TAKEN;
+    if (failover_is_past(fsm)) {
+        return; /* who has failed is not gone back to */
+    }
+    fsm->is_broken = false; /* it was slow, and has it */
     fsm->phase = CALL_TAKEN;
     fsm->heard_at = step->now;
     fsm->is_attaching = false;
@@ -30,6 +34,11 @@ void call_taken_frame(struct step *step)
     }
     fsm->pings_open = fsm->ended_pongs = 0;
     fsm->was_down = fsm->is_down;
+    fsm->may_retry |= step->event->may_retry;
+    if (step->event->is_last && failover_frame(step, is_first)) {
+        return;
+    }
+    fsm->is_shown |= step->event->is_shown;
     if (is_first) {
         call_step_push(step, CALL_DO_TAKEN, CALL_WHY_NONE);
     }
@@ -54,6 +63,9 @@ void call_taken_break_off(struct step *step, enum call_why why)
 /* Also as the first frame: somebody took it. */
 void call_taken_gap(struct step *step)
 {
+    if (failover_is_past(step->fsm)) {
+        return;
+    }
     if (step->fsm->lease_ms && step->fsm->phase == CALL_TAKEN && ++step->fsm->gaps <= CALL_GAPS_MAX) {
         step->fsm->heard_at = step->now;
         if (!step->fsm->is_attaching) {
@@ -90,9 +102,11 @@ void call_taken_pong(struct step *step)
     fsm->pings_open = 0;
     fsm->heard_at = step->now;
     if (step->event->kind == CALL_EV_PONG_NONE) {
-        call_step_end(step, CALL_WHY_GONE);
+        failover_or_end(step, CALL_WHY_GONE);
+    } else if (step->event->kind == CALL_EV_PONG_UNKNOWN && fsm->was_down) {
+        call_step_end(step, CALL_WHY_MISSED_END);
     } else if (step->event->kind == CALL_EV_PONG_UNKNOWN) {
-        call_step_end(step, fsm->was_down ? CALL_WHY_MISSED_END : CALL_WHY_UNKNOWN);
+        failover_or_end(step, CALL_WHY_UNKNOWN);
     } else if (step->event->kind == CALL_EV_PONG_ENDED && ++fsm->ended_pongs >= CALL_ENDED_PONGS_MAX) {
         if (fsm->lease_ms) {
             call_taken_attach(step);
@@ -118,8 +132,9 @@ void call_taken_heard(struct step *step)
 static void ping(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
-    if (fsm->pings_open >= CALL_PINGS_OPEN_MAX && !fsm->lease_ms) {
-        call_step_end(step, CALL_WHY_HUNG);
+    uint32_t most = call_fsm_may_retry(fsm) && fsm->may_retry ? CALL_PINGS_RETRY : CALL_PINGS_OPEN_MAX;
+    if (fsm->pings_open >= most && !fsm->lease_ms) {
+        failover_or_end(step, CALL_WHY_HUNG);
         return;
     }
     fsm->pings_open++;

@@ -2,6 +2,7 @@
 
 #include "base/bus.h"
 #include "base/bus_envelope.h"
+#include "base/call_retry.h"
 #include "base/call_text.h"
 #include "base/call_turn.h"
 #include "base/counters.h"
@@ -19,6 +20,14 @@ void call_io_open(struct call *call)
     call->inbox = bus_inbox_new(call->bus, on_reply, call);
 }
 
+void call_io_renew(struct call *call)
+{
+    bus_inbox_free(call->inbox);
+    bus_inbox_free(call->ctl);
+    call->ctl = NULL;
+    call->inbox = bus_inbox_new(call->bus, on_reply, call);
+}
+
 void call_io_close(struct call *call)
 {
     call_turn_close(call);
@@ -31,7 +40,7 @@ void call_io_close(struct call *call)
     amp_buf_done(&call->wire);
 }
 
-static struct call_names names_of(const struct call *call)
+struct call_names call_names_of(const struct call *call)
 {
     return (struct call_names){
         .agent = call->agent,
@@ -50,8 +59,8 @@ static struct call_names names_of(const struct call *call)
 
 /* ---- actions -------------------------------------------------------------------------------------------- */
 
-/* What is left of the caller's time shrinks while it waits for an instance. */
-static enum amp_code renew_timeout(struct call *call)
+/* What is left of the caller's time shrinks while it waits for an instance; another attempt says that it is one. */
+static enum amp_code renew_request(struct call *call)
 {
     struct amp_arena arena;
     amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
@@ -60,9 +69,10 @@ static enum amp_code renew_timeout(struct call *call)
     if (code == AMP_OK) {
         int64_t left = call->fsm.deadline_at - loop_now_ms(call->loop);
         Amp__Request *request = ((Amp__Envelope *)message)->request;
-        request->timeout_ms = left > 0 ? (uint32_t)left : 1;
+        request->timeout_ms = !call->timeout_ms ? 0 : left > 0 ? (uint32_t)left : 1;
         request->given_ms = call->given_ms;
-        request->has_given_ms = request->given_ms != request->timeout_ms;
+        request->has_given_ms = call->timeout_ms && request->given_ms != request->timeout_ms;
+        call_again_fill(call, request, &arena);
         amp_buf_reset(&call->wire);
         code = amp_encode(message, AMP_PROTOBUF, &call->wire, NULL);
     }
@@ -72,13 +82,14 @@ static enum amp_code renew_timeout(struct call *call)
 
 static enum amp_code publish_request(struct call *call)
 {
-    if (call->was_sent && call->timeout_ms) {
-        enum amp_code code = renew_timeout(call);
+    if ((call->was_sent && call->timeout_ms) || call->is_renewed) {
+        enum amp_code code = renew_request(call);
         if (code != AMP_OK) {
             return code;
         }
     }
     call->was_sent = true;
+    call->is_renewed = false;
     bool is_sent_there = call->fsm.is_turn && *call->turn_subject;
     return bus_inbox_request(call->inbox, is_sent_there ? call->turn_subject : call->subject, amp_buf_bytes(&call->wire));
 }
@@ -180,7 +191,8 @@ void call_io_confirm(struct call *call)
 static void say_taken(struct call *call)
 {
     call_turn_close(call);
-    amp_buf_done(&call->wire); /* it is never sent again */
+    if (!call_fsm_may_retry(&call->fsm))
+        amp_buf_done(&call->wire); /* it is never sent again */
     if (call->handlers.on_taken) {
         call->handlers.on_taken(call->ctx, call->taken_agent, call->taken_instance);
     }
@@ -196,38 +208,50 @@ static void say_waiting(struct call *call, enum call_why why)
         return;
     }
     call->waiting_due = CALL_WHY_NONE;
-    struct call_names names = names_of(call);
+    struct call_names names = call_names_of(call);
     char reason[256];
     call_text_waiting(why, &names, reason, sizeof reason);
     call->handlers.on_waiting(call->ctx, reason);
 }
 
-static void deliver(struct call *call)
+static void deliver(struct call *call, bool is_broken)
 {
     const Amp__Frame *frame = call->frame;
-    for (size_t i = call->skip; i < frame->n_events && !call->is_dead; i++) {
-        call->handlers.on_event(call->ctx, frame->seq + (uint32_t)i, frame->events[i]);
+    size_t n = is_broken ? retry_n_kept(frame) : frame->n_events;
+    for (size_t i = call->skip; i < n && !call->is_dead; i++) {
+        call->shown = call->seq_base + frame->seq + (uint32_t)i;
+        call->handlers.on_event(call->ctx, call->shown, frame->events[i]);
     }
+    if (!call->is_dead && call->fsm.is_shown)
+        amp_buf_done(&call->wire);
 }
 
 static void finish(struct call *call, const struct call_action *end)
 {
     struct amp_error err = {.code = AMP_OK};
     const Amp__Error *wire = NULL;
+    struct amp_arena arena;
+    amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
+    call_enter(call);
     if (end->why == CALL_WHY_STREAM || end->why == CALL_WHY_REPLY) {
         wire = call->error;
-        if (wire) {
-            amp_error_from_wire(&err, wire);
-        }
     } else {
-        struct call_names names = names_of(call);
+        call_again_end(call, end, &arena, &wire);
+    }
+    if (wire) {
+        amp_error_from_wire(&err, wire);
+    } else if (end->why != CALL_WHY_STREAM && end->why != CALL_WHY_REPLY) {
+        struct call_names names = call_names_of(call);
         call_text_end(end, &names, &err);
     }
     if (err.code != AMP_OK && err.code != AMP_CANCELED) {
         counter_add(COUNTER_calls_failed, 1);
     }
     call_io_close(call);
-    call->handlers.on_end(call->ctx, &err, wire);
+    if (!call->is_dead)
+        call->handlers.on_end(call->ctx, &err, wire);
+    call_leave(call);
+    amp_arena_done(&arena);
 }
 
 static void end_call(struct call *call, const struct call_action *end)
@@ -260,7 +284,16 @@ static enum amp_code carry_out(struct call *call, const struct call_action *acti
         say_taken(call);
         break;
     case CALL_DO_DELIVER:
-        deliver(call);
+        deliver(call, action->why == CALL_WHY_BROKEN);
+        break;
+    case CALL_DO_BROKEN:
+        call_again_broken(call, action->why);
+        break;
+    case CALL_DO_RETRY:
+        call_again_begin(call);
+        break;
+    case CALL_DO_REFUSED:
+        call_again_avoid(call, call->named);
         break;
     case CALL_DO_SAY_WAITING:
         say_waiting(call, action->why);
@@ -277,7 +310,7 @@ static enum amp_code carry_out(struct call *call, const struct call_action *acti
     return AMP_OK;
 }
 
-static void feed(struct call *call, struct call_event event)
+void call_feed_event(struct call *call, struct call_event event)
 {
     struct call_action actions[CALL_ACTIONS_MAX];
     size_t count = call_fsm_step(&call->fsm, &event, loop_now_ms(call->loop), actions);
@@ -292,14 +325,14 @@ static void feed(struct call *call, struct call_event event)
     }
     /* After the loop: its timer must not replace the one that follows from the failure. */
     if (failed.code != AMP_OK && !call->is_dead) {
-        feed(call, failed);
+        call_feed_event(call, failed);
     }
     call_leave(call);
 }
 
 void call_feed(struct call *call, enum call_event_kind kind)
 {
-    feed(call, (struct call_event){.kind = kind});
+    call_feed_event(call, (struct call_event){.kind = kind});
 }
 
 /* ---- what the bus says ---------------------------------------------------------------------------------- */
@@ -331,13 +364,27 @@ static bool take_names(struct call *call, const Amp__Frame *frame)
     return true;
 }
 
+static struct call_event frame_event(const struct call *call, const Amp__Frame *frame)
+{
+    struct call_event event = {.kind = CALL_EV_FRAME, .is_last = call->stream.is_ended, .may_retry = frame->may_retry};
+    if (!call->may_retry || call->fsm.is_shown)
+        return event;
+    enum retry_kind kind = retry_kind_of(frame);
+    event.is_broken = kind == RETRY_BROKEN;
+    event.is_load = kind == RETRY_LOAD;
+    for (size_t i = call->skip; kind == RETRY_NONE && i < frame->n_events; i++)
+        event.is_shown |= !retry_is_quiet(frame->events[i]);
+    return event;
+}
+
 static void take_frame(struct call *call, const Amp__Frame *frame, size_t size)
 {
     if (strcmp(frame->task_id, call->task_id) != 0) {
         bad_answer(call, "a frame of another task");
         return;
     }
-    if (call->epoch && frame->has_epoch && frame->epoch != call->epoch) {
+    bool is_stale = call->may_retry && frame->has_attempt && frame->attempt != call->fsm.attempt;
+    if (is_stale || (call->epoch && frame->has_epoch && frame->epoch != call->epoch)) {
         counter_add(COUNTER_stale_frames, 1);
         return;
     }
@@ -355,7 +402,7 @@ static void take_frame(struct call *call, const Amp__Frame *frame, size_t size)
         call->frame = frame;
         call->error = frame->end ? frame->end->error : NULL;
         call->received_bytes += size;
-        feed(call, (struct call_event){.kind = CALL_EV_FRAME, .is_last = call->stream.is_ended});
+        call_feed_event(call, frame_event(call, frame));
         if (!call->is_dead && call->fsm.phase == CALL_TAKEN)
             call_io_confirm(call);
     } else if (code != AMP_TASK_ENDED) {
@@ -374,7 +421,7 @@ static void take_reply(struct call *call, const Amp__Reply *reply)
     } else {
         call->error = reply->error;
         snprintf(call->detail, sizeof call->detail, "%s", reply->error->message ? reply->error->message : "");
-        call_feed(call, CALL_EV_REPLY_ERROR);
+        call_feed_event(call, (struct call_event){.kind = CALL_EV_REPLY_ERROR, .is_conflict = reply->error->code == AMP_CONFLICT});
     }
 }
 
@@ -458,13 +505,16 @@ static void on_who_reply(void *ctx, enum bus_inbox_kind kind, const struct bus_m
     amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
     Amp__Envelope *envelope;
     enum amp_encoding encoding;
+    struct call_event event = {.kind = CALL_EV_WHO_THERE};
     if (amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_REPLY, &arena, &envelope, &encoding, NULL) != AMP_OK) {
         counter_add(COUNTER_malformed_refused, 1); /* somebody is there all the same */
     } else if (envelope->reply->beat) {
         note_load(call, envelope->reply->beat);
+        if (call->fsm.phase == CALL_SEEKING)
+            call_again_who(call, envelope->reply->beat, &event);
     }
     amp_arena_done(&arena);
-    call_feed(call, CALL_EV_WHO_THERE);
+    call_feed_event(call, event);
 }
 
 /* Pings and cancels are refused only as the task is gone, so this was an answer. */

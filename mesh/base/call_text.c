@@ -139,6 +139,7 @@ void call_text_end(const struct call_action *end, const struct call_names *names
                       names->task_id);
         return;
     case CALL_WHY_NONE:
+    case CALL_WHY_BROKEN:
     case CALL_WHY_STREAM:
     case CALL_WHY_REPLY:
         break;

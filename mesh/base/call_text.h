@@ -13,7 +13,7 @@ struct call_names {
     uint32_t given_ms, lease_ms;
 };
 
-/* Fills *err for an END. Not for CALL_WHY_STREAM and CALL_WHY_REPLY, whose errors came from the other side. */
+/* Fills *err for an END. Not for CALL_WHY_STREAM, CALL_WHY_REPLY and CALL_WHY_BROKEN, whose errors came from the other side. */
 void call_text_end(const struct call_action *end, const struct call_names *names, struct amp_error *err);
 /* "every instance of up is busy" */
 void call_text_waiting(enum call_why why, const struct call_names *names, char *ret, size_t size);

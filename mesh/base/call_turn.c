@@ -25,9 +25,10 @@ static void fill(const struct call *call, Amp__Wait *wait)
 static bool take_place(struct call *call, const Amp__Turn *turn)
 {
     if (!turn->instance) {
-        *call->turn_subject = '\0';
+        *call->turn_subject = *call->named = '\0';
         return true;
     }
+    snprintf(call->named, sizeof call->named, "%.*s", AMP_NAME_MAX, turn->instance);
     return turn->agent && amp_subject_build(AMP_SUBJECT_REQ_INST, turn->agent, turn->instance, call->from, call->turn_subject, NULL) == AMP_OK;
 }
 
@@ -75,7 +76,7 @@ static void on_turn(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *m
     } else {
         event = take_turn(call, envelope->env_reply);
     }
-    call_feed(call, event);
+    call_feed_event(call, (struct call_event){.kind = event, .is_named = *call->turn_subject != '\0'});
     call->error = NULL;
     call_leave(call);
     amp_arena_done(&arena);

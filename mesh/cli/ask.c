@@ -20,7 +20,7 @@ static const struct command_option ask_options[] = {
     {.name = "durable", .letter = 'd', .help = "through the environment: journalled, retried, survives this command"},
     {.name = "detach", .help = "durable; print the task's id and return"},
     {.name = "key", .arg = "K", .help = "durable; the same key again gives the same task"},
-    {.name = "retry", .arg = "HOW", .help = "with --durable, when the instance that works on it is lost: safe (default: another one tries again) or never", .complete = "safe|never"},
+    {.name = "retry", .arg = "HOW", .help = "when the instance that works on it is lost: safe (default: another one tries again; without --durable only as long as nothing was said) or never", .complete = "safe|never"},
     {.name = "at", .arg = "TIME", .help = "durable; start then: 09:00, \"2026-12-01 09:00\", 2026-12-01T09:00:00Z or +90s; prints the task's id and returns"},
     {.name = "in", .arg = "TIME", .help = "the same as a time from now, such as 5m"},
     {.name = "every", .arg = "TIME", .help = "again and again, this often (at least 1s), first after that time or at --at; prints the schedule's id"},
@@ -146,8 +146,8 @@ static int check_options(const struct ask *ask)
         return cli_usage(&ask->cli, "--no-wait does not go with --every and --cron: whether an instance is free is seen when a run begins; --overlap says what happens then");
     if (ask->retry != NULL && strcmp(ask->retry, "safe") != 0 && strcmp(ask->retry, "never") != 0)
         return cli_usage(&ask->cli, "--retry must be safe or never, not \"%s\"", ask->retry);
-    if (ask->retry != NULL && (!ask->is_durable || ask->answered_task != NULL))
-        return cli_usage(&ask->cli, "--retry belongs to a new task with --durable: a direct call is never tried again");
+    if (ask->retry != NULL && ask->answered_task != NULL)
+        return cli_usage(&ask->cli, "--retry belongs to a new task, not to the answer of one");
     if (ask->is_durable && value(ask, "priority") != NULL)
         return cli_usage(&ask->cli, "--priority is of direct calls: durable tasks wait in the order in which they were accepted");
     if (ask->key != NULL && (*ask->key == '\0' || strlen(ask->key) > AMP_KEY_MAX))

@@ -321,6 +321,7 @@ int ask_direct(struct ask *ask)
         .attempt = 1,              .hops = ask->hops,         .path = ask->path,         .n_path = ask->n_path,
         .is_impatient = ask->is_impatient,
         .may_queue = true,
+        .may_retry = ask->retry == NULL || strcmp(ask->retry, "never") != 0,
         .priority = ask->priority,
     };
     static const struct call_handlers handlers = {.on_event = ask_on_event, .on_taken = ask_on_taken, .on_waiting = on_waiting, .on_refused = on_refused, .on_end = ask_on_end};

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/bus.h"
 #include "base/call.h"
+#include "base/call_retry.h"
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/hook.h"
@@ -335,40 +336,18 @@ static void do_queue(struct etask *task, enum amp_code why)
     task->target->tried_ms = task->target->refused_ms = loop_now_ms(task->env->loop);
 }
 
-/* "agent died: SIGKILL"; of a cause without a death its name, for people. */
-static void cause_text(const struct etask *task, enum amp_code cause, char *ret, size_t size)
-{
-    struct amp_arena *arena = &task->env->scratch;
-    amp_arena_reset(arena);
-    const Amp__Error *error = task->error ? amp__error__unpack(&arena->allocator, task->error_len, task->error) : NULL;
-    const Amp__Death *death = error ? error->death : NULL;
-    const char *signal = death && death->has_signal ? sigabbrev_np(death->signal) : NULL;
-    snprintf(ret, size, "%s", cause == AMP_INTERRUPTED ? "the environment was restarted" : amp_code_info(cause)->name);
-    for (char *at = ret; *at; at++)
-        if (*at == '_')
-            *at = ' ';
-    size_t len = strlen(ret);
-    if (death && death->oom)
-        snprintf(ret + len, size - len, ": out of memory");
-    else if (signal)
-        snprintf(ret + len, size - len, ": SIG%s", signal);
-    else if (death && death->has_exit_code)
-        snprintf(ret + len, size - len, ": exit code %d", (int)death->exit_code);
-}
-
 static void do_retry(struct etask *task, enum amp_code cause)
 {
-    char metadata[192], words[96], text[160];
-    const struct amp_code_info *info = amp_code_info(cause);
-    snprintf(metadata, sizeof metadata, "{\"amp/retry\":{\"attempt\":%u,\"cause\":\"%s\",\"code\":\"AMESH-%u\"}}",
-             task->engine.attempt + 1, info->name, (unsigned)info->code);
+    char metadata[RETRY_METADATA_SIZE], text[RETRY_TEXT_SIZE];
+    struct amp_arena *arena = &task->env->scratch;
     struct attempt *last = last_attempt(task);
     if (last && !last->ended_unix_ms)
         end_attempt(task, cause, AMP__TASK_STATE__TASK_STATE_UNSPECIFIED);
     forget_held(task);
     inbox_lost(task);
-    cause_text(task, cause, words, sizeof words);
-    snprintf(text, sizeof text, "retrying (%s), attempt %u", words, task->engine.attempt + 1);
+    amp_arena_reset(arena);
+    const Amp__Error *error = task->error ? amp__error__unpack(&arena->allocator, task->error_len, task->error) : NULL;
+    retry_tell(cause, error ? error->death : NULL, task->engine.attempt + 1, text, metadata);
     if (etask_emit_status(task, AMP__TASK_STATE__TASK_STATE_WORKING, text, metadata) != AMP_OK)
         counter_add(COUNTER_events_refused, 1);
 }

@@ -84,7 +84,7 @@ struct late { /* what a holder that had lost its lease said when it came back */
 };
 
 struct attempt {
-    uint32_t number;
+    uint32_t number, base; /* base: events of the task before it, if it is a direct one */
     uint64_t epoch; /* of its lease; 0: none */
     struct late *late; /* or NULL */
     bool is_only_once; /* its instance was started with --retry never */
@@ -151,6 +151,7 @@ struct etask {
     char *retry_of;     /* the task that this one tries again, or NULL */
     char *fork_of;      /* the task that it goes on from, or NULL */
     char *root;         /* the outermost task of its tree, or NULL */
+    struct again *again; /* again.h, or NULL */
     bool is_detached, is_tree_told; /* it does not end with its parent; its children were told of its end */
     uint32_t fork_seq;
     uint8_t *error;     /* packed Amp__Error, when it ended by one */
@@ -202,8 +203,7 @@ struct etask {
     /* direct tasks: record.c */
     struct amp_stream stream;
     struct etask *lru_prev, *lru_next;
-    int64_t heard_ms;      /* its last frame */
-    int64_t said_unix_ms;  /* its last event, by the instance's clock; 0: none since it is in memory */
+    int64_t heard_ms, said_unix_ms; /* its last frame; its last event, by the instance's clock, 0: none since it is in memory */
     int64_t orphaned_ms;   /* since when its instance does not have it; 0: it does */
 };
 

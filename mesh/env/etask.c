@@ -8,6 +8,7 @@
 #include "base/hook.h"
 #include "base/loop.h"
 #include "base/seeded.h"
+#include "env/again.h"
 #include "env/inbox.h"
 
 #include <stdlib.h>
@@ -115,6 +116,7 @@ void etask_free(struct etask *task)
     free(task->attempts);
     free(task->waits);
     free(task->held);
+    again_free(task);
     drop_submit(task);
     free(task->error);
     free(task->cancel_reason);

@@ -3,10 +3,12 @@
  * any more is closed with the reason: the instance left, or its beats do not name the task (its end was missed while the bus or we were
  * away). What was said while nobody listened comes later, from the stream, if there is one (evtstream.h). */
 #include "env_private.h"
+#include "again.h"
 #include "turns_verb.h"
 
 #include "base/alloc.h"
 #include "base/bus.h"
+#include "base/call_retry.h"
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/loop.h"
@@ -64,7 +66,7 @@ static void make_room(struct env *env, const struct etask *keep)
 
 void record_adopt(struct etask *task)
 {
-    task->stream.next = task->count + 1;
+    task->stream.next = task->count + 1 - (task->n_attempts ? task->attempts[task->n_attempts - 1].base : 0); /* as its instance counts */
     task->heard_ms = loop_now_ms(task->env->loop);
     lru_append(task);
     make_room(task->env, task);
@@ -108,6 +110,8 @@ static struct etask *begin(struct env *env, const struct amp_subject *subject, c
     if (frame->request)
         keep_request(task, frame);
     begin_attempt(task, frame);
+    if (frame->cause && frame->has_attempt && frame->attempt > 1)
+        again_begin_first(task, frame);
     lru_append(task);
     make_room(env, task);
     turns_begun(env, task->agent);
@@ -172,9 +176,9 @@ static void finish(struct etask *task, const Amp__Error *error, int64_t ended_un
     record_forget(task);
 }
 
-static void take_events(struct etask *task, const Amp__Frame *frame, size_t skip)
+static void take_events(struct etask *task, const Amp__Frame *frame, size_t skip, size_t n)
 {
-    for (size_t i = skip; i < frame->n_events; i++) {
+    for (size_t i = skip; i < n; i++) {
         const ProtobufCBinaryData *body = &frame->events[i]->body->text;
         int64_t time = frame->events[i]->time ? frame->events[i]->time->unix_ms : clock_unix_ms();
         enum amp_code code = etask_emit(task, time, (struct amp_bytes){.data = body->data, .len = body->len});
@@ -193,6 +197,7 @@ static void take_frame(struct etask *task, const Amp__Frame *frame)
 {
     struct env *env = task->env;
     uint32_t skip = 0;
+    size_t n = frame->n_events;
     task->heard_ms = loop_now_ms(env->loop);
     lru_remove(task);
     lru_append(task);
@@ -203,16 +208,18 @@ static void take_frame(struct etask *task, const Amp__Frame *frame)
             return;
         task->stream.next = frame->seq + (uint32_t)frame->n_events;
     }
+    again_heard(task, frame);
+    bool is_kept = again_keep(task, frame, &n);
     if (env->unwritten_bytes > ENV_FLOOD_BYTES_MAX) {
         task->is_incomplete = true; /* history has a hole rather than the environment an end */
         counter_add(COUNTER_journal_refused, 1);
     } else {
-        take_events(task, frame, skip);
+        take_events(task, frame, skip, n);
     }
     task->orphaned_ms = 0;
     if (frame->end)
         turns_freed(env, task->agent, task->instance);
-    if (frame->end)
+    if (frame->end && !is_kept)
         finish(task, frame->end->error, task->said_unix_ms ? task->said_unix_ms : clock_unix_ms()); /* which may be long ago */
 }
 
@@ -222,13 +229,16 @@ static void route(struct env *env, const struct amp_subject *subject, const Amp_
     struct etask *task = find(env, subject, &is_known);
     if (is_known && (!task || task->is_durable || task->is_ended || strcmp(task->context, subject->a) != 0))
         return;
+    bool is_next = task && again_is_next(task, frame);
     /* The first word of who has it counts: nobody else may add to it. */
-    if (task && strcmp(task->instance, frame->instance) != 0) {
+    if (task && !is_next && strcmp(task->instance, frame->instance) != 0) {
         counter_add(COUNTER_malformed_refused, 1);
         return;
     }
-    if (may_fill && frame->seq > (task ? task->stream.next : 1) && evtstream_fill(env, may_fill))
+    if (may_fill && frame->seq > (task && !is_next ? task->stream.next : 1) && evtstream_fill(env, may_fill))
         return;
+    if (is_next)
+        again_begin(task, frame);
     take_frame(task ? task : begin(env, subject, frame), frame);
 }
 
@@ -295,18 +305,37 @@ static void finish_orphan(struct etask *task)
     finish(task, &wire, clock_unix_ms());
 }
 
+/* Nobody has taken it over: what ended its last attempt is its end. */
+static void finish_kept(struct etask *task, const Amp__Frame *frame)
+{
+    size_t n = retry_n_kept(frame);
+    take_events(task, frame, n, frame->n_events);
+    again_free(task);
+    finish(task, frame->end->error, task->said_unix_ms ? task->said_unix_ms : clock_unix_ms());
+}
+
+static void look_after(struct etask *task, int64_t now)
+{
+    const Amp__Frame *kept = again_end(task, &task->env->arena);
+    if (kept) {
+        if (!again_is_awaited(task))
+            finish_kept(task, kept);
+    } else if (is_held(task)) {
+        task->orphaned_ms = 0;
+    } else if (task->orphaned_ms == 0) {
+        task->orphaned_ms = now ? now : 1;
+    } else if (now - task->orphaned_ms > ENV_GONE_GRACE_MS && !again_may_come(task)) {
+        finish_orphan(task);
+    }
+}
+
 void record_sweep(struct env *env)
 {
     int64_t now = loop_now_ms(env->loop);
     struct etask *next;
     for (struct etask *task = env->lru_first; task; task = next) {
         next = task->lru_next;
-        if (is_held(task))
-            task->orphaned_ms = 0;
-        else if (task->orphaned_ms == 0)
-            task->orphaned_ms = now ? now : 1;
-        else if (now - task->orphaned_ms > ENV_GONE_GRACE_MS)
-            finish_orphan(task);
+        look_after(task, now);
     }
 }
 

@@ -139,6 +139,8 @@ static void append_attempt(struct amp_buf *out, const struct attempt *attempt)
             (void)amp_buf_printf(out, ",\"error\":\"AMESH-%u\"", (unsigned)attempt->outcome);
         append_text(out, "reason", attempt->reason);
     }
+    if (attempt->base)
+        (void)amp_buf_printf(out, ",\"after\":%u", attempt->base);
     if (attempt->epoch)
         (void)amp_buf_printf(out, ",\"epoch\":\"%u.%u\"", (unsigned)(attempt->epoch >> 32), (unsigned)attempt->epoch);
     if (attempt->is_only_once)
@@ -230,6 +232,8 @@ static void load_attempt(const cJSON *item, struct attempt *attempt)
 {
     const cJSON *number = cJSON_GetObjectItemCaseSensitive(item, "attempt");
     attempt->number = cJSON_IsNumber(number) && number->valuedouble >= 0 && number->valuedouble <= UINT32_MAX ? (uint32_t)number->valuedouble : 0;
+    const cJSON *base = cJSON_GetObjectItemCaseSensitive(item, "after");
+    attempt->base = cJSON_IsNumber(base) && base->valuedouble >= 0 && base->valuedouble <= UINT32_MAX ? (uint32_t)base->valuedouble : 0;
     etask_strcpy(attempt->agent, text_of(item, "agent"));
     etask_strcpy(attempt->instance, text_of(item, "instance"));
     etask_strcpy(attempt->host, text_of(item, "host"));

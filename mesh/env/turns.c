@@ -341,6 +341,15 @@ enum amp_code turns_wait(struct turns *turns, const struct turn_call *call, int6
     return AMP_OK;
 }
 
+bool turns_has(const struct turns *turns, const char *from, const char *task)
+{
+    char key[sizeof((struct turn *)0)->key];
+    struct turn *turn;
+    make_key(key, from, task);
+    HASH_FIND_STR(turns->all, key, turn);
+    return turn != NULL;
+}
+
 bool turns_withdraw(struct turns *turns, const char *from, const char *task)
 {
     char key[sizeof((struct turn *)0)->key];

@@ -253,6 +253,7 @@ struct send_params {
     uint32_t timeout_ms;
     Amp__Priority priority;
     bool is_durable, is_detached, is_stream;
+    const char *retry; /* "safe", "never" or NULL */
 };
 
 static void start_call(struct sent *sent, const struct send_params *params)
@@ -272,6 +273,7 @@ static void start_call(struct sent *sent, const struct send_params *params)
         .agent = params->to, .skill = params->skill, .from = sidecar_agent(rpc->sidecar), .task_id = sent->task_id, .context_id = sent->context_id,
         .parent = params->parent ? sent->parent : NULL, .root = params->parent ? task_root(params->parent) : NULL, .message = sent->message, .timeout_ms = params->timeout_ms, .attempt = 1,
         .hops = above ? above->hops + 1 : 0, .path = path, .n_path = n_path, .may_queue = true, .priority = params->priority,
+        .may_retry = !params->retry || strcmp(params->retry, "never") != 0,
     };
     struct amp_error err = {0};
     enum amp_code code = call_start(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), &options, &handlers, sent, &sent->call, &err);
@@ -365,6 +367,7 @@ static void start_submit(struct sent *sent, const struct send_params *params)
     submit.agent = (char *)params->to;
     submit.skill = (char *)params->skill;
     submit.key = (char *)params->key;
+    submit.retry = (char *)params->retry;
     submit.has_detached = submit.detached = params->is_detached;
     submit.request = &request;
     const struct env_submit_options options = {.answer_ms = SUBMIT_TIMEOUT_MS, .patience_ms = params->timeout_ms > 0 ? params->timeout_ms : ENV_PATIENCE_MS};
@@ -429,8 +432,12 @@ static enum amp_code read_params(struct rpc *rpc, const cJSON *params, struct se
         return amp_error_set(reterr, AMP_INVALID, "text", "exactly one of text and message is needed");
     const char *priority = NULL;
     code = rpc_string(params, "priority", &priority, reterr);
+    if (code == AMP_OK)
+        code = rpc_string(params, "retry", &ret->retry, reterr);
     if (code != AMP_OK)
         return code;
+    if (ret->retry && strcmp(ret->retry, "safe") != 0 && strcmp(ret->retry, "never") != 0)
+        return amp_error_set(reterr, AMP_INVALID, "retry", "retry is safe or never, not \"%.20s\"", ret->retry);
     if (priority && (ret->is_durable || !call_priority(priority, &ret->priority)))
         return amp_error_set(reterr, AMP_INVALID, "priority", "a direct send may have high, normal or low");
     if (ret->key && (!ret->is_durable || strlen(ret->key) > AMP_KEY_MAX || !*ret->key))

@@ -135,6 +135,14 @@ struct frame { /* one frame with the storage of its parts */
     Amp__Timestamp times[SIDECAR_FRAME_EVENTS_MAX];
 };
 
+/* As long as nothing was said that the caller may have shown. An agent that could not take it has not begun. */
+static bool may_retry(const struct task *task, const struct task_lane *lane)
+{
+    const Amp__Error *error = task->stream.error;
+    bool is_load = error && error->code == AMP_BUSY;
+    return task->request->may_retry && lane->sent <= 1 && (task->sidecar->options.retry_safe || is_load);
+}
+
 static void frame_init(struct frame *frame, const struct task *task, const struct task_lane *lane)
 {
     amp__frame__init(&frame->wire);
@@ -148,7 +156,9 @@ static void frame_init(struct frame *frame, const struct task *task, const struc
     frame->wire.epoch = task->request->epoch;
     frame->wire.seq = lane->sent + 1;
     frame->wire.events = frame->pointers;
+    frame->wire.has_may_retry = frame->wire.may_retry = may_retry(task, lane);
     if (lane->wants_request) {
+        frame->wire.cause = task->request->cause;
         frame->wire.from = (char *)task->from;
         frame->wire.parent = task->request->parent;
         frame->wire.root = task->request->root;

@@ -403,16 +403,41 @@ static struct call_event random_event(void)
         .action = (enum call_action_kind)draw(CALL_DO_PUBLISH_CANCEL + 1),
         .code = codes[draw(4)],
         .is_last = draw(8) == 0,
+        .is_shown = draw(4) == 0,
+        .may_retry = draw(2),
+        .is_broken = draw(3) == 0,
+        .is_load = draw(4) == 0,
+        .is_conflict = draw(2),
+        .is_named = draw(2),
+        .who = (enum call_who)draw(CALL_WHO_AVOIDED + 1),
+        .is_once = draw(2),
     };
 }
 
-/* Is the request possibly with somebody? After it was sent until an answer says that nobody took it. */
-static void check_step(const struct machine *machine, bool *is_out, bool *was_taken, unsigned *ends)
+/* What the frames and answers so far have said. */
+struct told {
+    bool may_retry, is_shown, is_allowed;
+    unsigned attempts, loads;
+};
+
+/* Is the request possibly with somebody? After it was sent until an answer says that nobody took it, or another attempt begins: only where everybody allowed one, and nothing was shown. */
+static void check_step(const struct machine *machine, struct told *told, const struct call_event *event, bool *is_out, bool *was_taken, unsigned *ends)
 {
     assert_true(machine->count <= CALL_ACTIONS_MAX);
     for (size_t i = 0; i < machine->count; i++) {
         enum call_action_kind kind = machine->actions[i].kind;
         assert_int_equal(*ends, 0); /* nothing after the end, within the step and later */
+        if (kind == CALL_DO_RETRY) {
+            bool is_unanswered = machine->actions[i].why == CALL_WHY_NO_ACK;
+            assert_true(told->is_allowed && !told->is_shown);
+            assert_true(is_unanswered ? !event->is_once : told->may_retry && *was_taken);
+            told->attempts++;
+            told->loads += event->kind == CALL_EV_FRAME;
+            told->may_retry = false;
+            *was_taken = *is_out = false;
+        }
+        if (kind == CALL_DO_DELIVER && machine->actions[i].why != CALL_WHY_BROKEN)
+            told->is_shown |= event->is_shown;
         if (kind == CALL_DO_PUBLISH_REQUEST) {
             assert_false(*was_taken);
             assert_false(*is_out);
@@ -429,7 +454,13 @@ static void test_random_events_never_send_a_taken_request_again_nor_act_after_th
         random_state = seed;
         struct machine machine = {.now = MACHINE_NOW};
         call_fsm_init(&machine.fsm, draw(2) ? draw(30000) : 0, draw(2), seed, machine.now);
-        call_fsm_lease(&machine.fsm, draw(2) ? 300 + draw(3000) : 0);
+        struct told told = {.attempts = 1, .is_allowed = draw(2)};
+        if (told.is_allowed)
+            call_fsm_retry(&machine.fsm);
+        else
+            call_fsm_lease(&machine.fsm, draw(2) ? 300 + draw(3000) : 0);
+        if (draw(4) == 0)
+            call_fsm_wary(&machine.fsm);
         if (draw(2))
             call_fsm_queue(&machine.fsm);
         bool is_out = false, was_taken = false;
@@ -439,8 +470,10 @@ static void test_random_events_never_send_a_taken_request_again_nor_act_after_th
             bool is_answer = event.kind == CALL_EV_NO_RESPONDERS || event.kind == CALL_EV_BOUNCED ||
                              (event.kind == CALL_EV_NOT_PUBLISHED && event.action == CALL_DO_PUBLISH_REQUEST);
             is_out = is_out && !is_answer;
+            told.may_retry |= event.kind == CALL_EV_FRAME && event.may_retry;
             machine_feed(&machine, event);
-            check_step(&machine, &is_out, &was_taken, &ends);
+            check_step(&machine, &told, &event, &is_out, &was_taken, &ends);
+            assert_true(told.attempts - told.loads <= CALL_ATTEMPTS_MAX);
             assert_int_equal(ends, machine.fsm.phase == CALL_ENDED);
             assert_true(ends || machine.fsm.phase == CALL_IDLE || machine_find(&machine, CALL_DO_SET_TIMER));
             machine.now += draw(400);
@@ -457,6 +490,8 @@ static void test_every_call_with_a_deadline_ends_by_its_timers_alone(void **stat
         machine_begin(&machine, 5000, false);
         if (draw(2))
             call_fsm_queue(&machine.fsm);
+        if (draw(2))
+            call_fsm_retry(&machine.fsm);
         machine_say(&machine, CALL_EV_START);
         for (unsigned i = draw(10); i > 0 && machine.fsm.phase != CALL_ENDED; i--) {
             machine_feed(&machine, random_event());
