@@ -526,7 +526,7 @@ bool bus_is_up(const struct bus *bus) { return bus->link && !bus->is_dead; }
 bool bus_was_ended(const struct bus *bus) { return !bus->link && !bus->was_silent; }
 void **bus_memory(struct bus *bus) { return &bus->memory; }
 const struct bus_info *bus_info(const struct bus *bus) { return &bus->info; }
-
+size_t bus_waiting_bytes(const struct bus *bus) { return 0; }
 struct bus_sub *bus_subscribe(struct bus *bus, const char *subject, const char *queue, void (*on_msg)(void *ctx, const struct bus_msg *msg), void *ctx)
 {
     struct bus_sub *sub = xcalloc(1, sizeof *sub);

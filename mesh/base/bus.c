@@ -315,6 +315,11 @@ void bus_free(struct bus *bus)
     destroy(bus);
 }
 
+size_t bus_waiting_bytes(const struct bus *bus)
+{
+    return bus->out_bytes;
+}
+
 bool bus_is_up(const struct bus *bus)
 {
     return bus->link != NULL;

@@ -65,6 +65,9 @@ bool bus_is_leaving(const struct bus *bus, const void *ctx);
  * AMP_OVERLOADED when over 64 MiB wait to be written. */
 AMP_MUST_USE enum amp_code bus_publish(struct bus *bus, const char *subject, const char *reply, struct amp_bytes data);
 
+/* About how many bytes wait to be written: more than a few MiB, and the server or the network is slower than we are. */
+size_t bus_waiting_bytes(const struct bus *bus);
+
 /* An inbox receives the replies to one request: any number of them, until closed. Its subject is under this connection's own prefix
  * (`_INBOX_<conn>.<seat>.<token>`): the token cannot be guessed, the seat is a subscription that is used again for the next inbox. What comes late for
  * an inbox that was freed is dropped and counted. */

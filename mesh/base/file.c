@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -43,4 +44,53 @@ enum amp_code file_check_limit(struct amp_error *reterr)
     amp_error_set(reterr, AMP_INVALID, "", "only %llu files may be open at once; at least %u are needed", (unsigned long long)limit.rlim_cur, FILE_OPEN_MIN);
     amp_error_hint(reterr, "ulimit -n 1024 before it, or LimitNOFILE= of its unit");
     return AMP_INVALID;
+}
+
+/* ---- files that others name ------------------------------------------------------------------------------ */
+
+#define NAME_MAX_BYTES 200u
+
+static const char *last_component(const char *name)
+{
+    const char *slash = name ? strrchr(name, '/') : NULL;
+    name = slash ? slash + 1 : name;
+    return !name || *name == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ? "file" : name;
+}
+
+void file_name_in(const char *directory, const char *name, unsigned again, char *ret, size_t size)
+{
+    char before[16] = "";
+    name = last_component(name);
+    if (again > 1)
+        (void)snprintf(before, sizeof before, "%u-", again);
+    (void)snprintf(ret, size, "%s/%s%.*s", directory, before, (int)amp_utf8_cut(amp_bytes_of(name), NAME_MAX_BYTES), name);
+}
+
+bool file_write_all(int fd, struct amp_bytes data)
+{
+    while (data.len > 0) {
+        ssize_t n = write(fd, data.data, data.len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        data.data += n;
+        data.len -= (size_t)n;
+    }
+    return true;
+}
+
+bool file_write_new(const char *path, struct amp_bytes data)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return false;
+    bool is_written = file_write_all(fd, data);
+    int error = errno;
+    is_written = close(fd) == 0 && is_written;
+    if (!is_written) {
+        (void)unlink(path);
+        errno = error;
+    }
+    return is_written;
 }

@@ -6,6 +6,12 @@
  * AMP_INVALID: it cannot be read. */
 AMP_MUST_USE enum amp_code file_read(const char *path, size_t max, struct amp_buf *ret, struct amp_error *reterr);
 
+/* <directory>/<name> for a file that somebody else has named: the last component only, "file" if that is nothing, and "2-…" for the second of that name (again: from 1). */
+void file_name_in(const char *directory, const char *name, unsigned again, char *ret, size_t size);
+/* Makes the file (0600), which must not be there yet, and leaves nothing of it on failure. False: errno. */
+bool file_write_new(const char *path, struct amp_bytes data);
+bool file_write_all(int fd, struct amp_bytes data); /* false: errno */
+
 #define FILE_OPEN_MIN 64u /* descriptors that a program which serves needs: bus, journal, sockets, pipes of one agent */
 /* AMP_INVALID: the limit of open files (ulimit -n) is below FILE_OPEN_MIN. */
 AMP_MUST_USE enum amp_code file_check_limit(struct amp_error *reterr);

@@ -72,6 +72,13 @@ static void text_out(struct answer *answer, struct amp_bytes text)
     answer->ends_line = text.data[text.len - 1] == '\n';
 }
 
+static void blob_out(struct answer *answer, const Amp__Part *part)
+{
+    char *summary = event_blob_summary(part);
+    answer_notice(answer, "answered with %s", summary);
+    free(summary);
+}
+
 static void parts_out(struct answer *answer, Amp__Part *const *parts, size_t n_parts)
 {
     for (size_t i = 0; i < n_parts; i++) {
@@ -80,6 +87,8 @@ static void parts_out(struct answer *answer, Amp__Part *const *parts, size_t n_p
             text_out(answer, amp_bytes_of(part->text));
         else if (part->data != NULL)
             text_out(answer, (struct amp_bytes){part->data->text.data, part->data->text.len});
+        else if (amp_part_is_blob(part))
+            blob_out(answer, part);
         else if (part->url != NULL)
             text_out(answer, amp_bytes_of(part->url));
         else if (part->has_raw)

@@ -15,6 +15,7 @@
 static const struct command_option ask_options[] = {
     {.name = "skill", .letter = 's', .arg = "S", .help = "ask whoever has this skill, instead of an agent by name", .complete = "skills"},
     {.name = "file", .letter = 'f', .arg = "F", .help = "attach a file", .is_repeatable = true, .complete = "files"},
+    {.name = "output", .letter = 'o', .arg = "DIR", .help = "write the files of the answer there; the directory is made", .complete = "files"},
     {.name = "context", .letter = 'c', .arg = "C", .help = "conversation that the task belongs to", .complete = "contexts"},
     {.name = "task", .letter = 't', .arg = "T", .help = "answer this task, which waits for input", .complete = "tasks"},
     {.name = "durable", .letter = 'd', .help = "through the environment: journalled, retried, survives this command"},
@@ -162,6 +163,7 @@ static int read_options(struct ask *ask)
     ask->key = value(ask, "key");
     ask->retry = value(ask, "retry");
     ask->files = command_values(ask->cli.command, ask->cli.args, "file");
+    ask->output = value(ask, "output");
     ask->is_detached = has(ask, "detach");
     ask->is_impatient = has(ask, "no-wait");
     ask->is_verbose = has(ask, "verbose");
@@ -183,15 +185,23 @@ static int read_options(struct ask *ask)
     return status == 0 ? read_context(ask) : status;
 }
 
+static bool ask_is_direct(const struct ask *ask)
+{
+    return !ask->is_durable && ask->answered_task == NULL && !ask_is_schedule(ask);
+}
+
 static int make_message(struct ask *ask)
 {
-    struct message_source source = {.text = ask->text, .files = ask->files};
+    ask->source = (struct message_source){.text = ask->text, .files = ask->files};
+    struct message_source *source = &ask->source;
     struct amp_error err = {0};
+    if (ask_is_direct(ask))
+        source->inline_max = ASK_INLINE_MAX;
     if (ask->answered_task == NULL && !ask_is_schedule(ask)) {
-        source.task_id = ask->task_id;
-        source.context_id = ask->context_id;
+        source->task_id = ask->task_id;
+        source->context_id = ask->context_id;
     }
-    if (message_make(&source, &ask->arena, &ask->message, &err) != AMP_OK)
+    if (message_make(source, &ask->arena, &ask->message, &err) != AMP_OK)
         return cli_fail(&ask->cli, &err, NULL);
     return 0;
 }
@@ -208,7 +218,10 @@ static int run_ask(const struct command *command, struct command_args *args)
     if (status == 0)
         status = cli_connect(&ask.cli);
     if (status == 0)
+        status = ask_files_begin(&ask);
+    if (status == 0)
         status = ask_is_schedule(&ask) ? ask_schedule(&ask) : ask.answered_task != NULL ? ask_answer(&ask) : ask.is_durable ? ask_durable(&ask) : ask_direct(&ask);
+    ask_files_end(&ask);
     cli_done(&ask.cli);
     amp_arena_done(&ask.arena);
     return status;
@@ -220,6 +233,9 @@ const struct command ask_commands[] = {
      .summary = "ask an agent and print its answer while it comes",
      .details = "The answer's text goes to stdout, notices go to stderr. TEXT \"-\" reads standard input. With --skill or --task there is no AGENT.\n"
                 "\n"
+                "Files of any size go along with --file, and those of the answer are written with --output (a name that is there already gets a number). What is durable takes as much "
+                "as one message does.\n"
+                "\n"
                 "A question of the agent is asked and answered in place on a terminal. Otherwise it goes to stderr with the command that answers it, and the "
                 "exit code is 9.\n"
                 "\n"
@@ -228,6 +244,7 @@ const struct command ask_commands[] = {
                 "Examples:\n"
                 "  amesh ask up \"hello\"\n"
                 "  amesh ask --skill translate --file letter.txt \"into French\"\n"
+                "  amesh ask --file film.mp4 --output . shrink \"to 720p\"\n"
                 "  echo hello | amesh ask up -\n"
                 "  amesh ask --durable --key order-7 billing \"invoice order 7\"\n"
                 "  amesh ask --task t-01hq3c yes\n"

@@ -4,8 +4,13 @@
 #include "cli/answer.h"
 #include "cli/away.h"
 #include "cli/context.h"
+#include "cli/message.h"
+
+#define ASK_INLINE_MAX (64u << 10)       /* a file above it is a blob (amp.md 15) */
+#define ASK_TEXT_INLINE_MAX (256u << 10) /* a text likewise */
 
 struct call;
+struct ask_files;
 struct env_watch;
 struct env_call;
 struct loop_signal;
@@ -25,7 +30,8 @@ struct ask {
     struct amp_arena arena; /* of the message */
     /* what is asked */
     const char *agent, *skill, *text, *answered_task, *parent, *root, *key, *retry;
-    const char **files;
+    const char **files, *output;
+    struct message_source source;
     char **path;
     size_t n_path;
     uint32_t hops, timeout_ms;
@@ -37,6 +43,7 @@ struct ask {
     bool is_verbose;
     char task_id[AMP_NAME_MAX + 1], context_id[AMP_NAME_MAX + 1];
     Amp__Message *message;
+    struct ask_files *blobs; /* ask_files.c; NULL: none */
     /* while it runs */
     struct answer answer;
     uint32_t mute_until; /* events up to this one were seen before */
@@ -69,6 +76,18 @@ bool ask_is_schedule(const struct ask *ask);
 int ask_schedule(struct ask *ask);
 /* Answers `answered_task`, then prints what it says from there on. */
 int ask_answer(struct ask *ask);
+
+/* ---- ask_files.c ---- */
+
+/* Takes in what is too large for the message, so that the callee can pull it. Exit code. */
+int ask_files_begin(struct ask *ask);
+/* The answer is there: fetches and writes its files, if --output says where; then on_done with an exit code, possibly at once. False: there is nothing to do. */
+bool ask_files_receive(struct ask *ask, void (*on_done)(struct ask *ask, int status));
+/* In the document files that were written are named by where they are, as long as it is being printed (is_on). */
+void ask_files_name(struct ask *ask, bool is_on);
+/* Tells of files that were not fetched. */
+void ask_files_tell(struct ask *ask);
+void ask_files_end(struct ask *ask);
 
 /* ---- shared by the ways to run it ---- */
 

@@ -232,6 +232,25 @@ static int end_status(struct ask *ask, const struct amp_error *err, const Amp__E
     return status;
 }
 
+static void end(struct ask *ask, const struct amp_error *err, const Amp__Error *wire)
+{
+    /* of a durable task the environment's record is printed: it knows the attempts */
+    if (ask->form == ANSWER_JSON && ask->call != NULL && ask->answer.seq > 0) {
+        ask_files_name(ask, true);
+        answer_print_task(&ask->answer, ask->parent, err);
+        ask_files_name(ask, false);
+    }
+    ask_stop(ask, end_status(ask, err, wire));
+}
+
+static void on_files(struct ask *ask, int status)
+{
+    struct amp_error ok = {.code = AMP_OK};
+    end(ask, &ok, NULL);
+    if (status != 0)
+        ask_stop(ask, status);
+}
+
 void ask_on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
 {
     struct ask *ask = ctx;
@@ -240,10 +259,12 @@ void ask_on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
     ask->is_ended = true;
     ask->answer.ended_unix_ms = clock_unix_ms();
     answer_end_text(&ask->answer);
-    /* of a durable task the environment's record is printed: it knows the attempts */
-    if (ask->form == ANSWER_JSON && ask->call != NULL && ask->answer.seq > 0)
-        answer_print_task(&ask->answer, ask->parent, err);
-    ask_stop(ask, end_status(ask, err, wire));
+    bool is_good = err->code == AMP_OK && ask->answer.state == AMP__TASK_STATE__TASK_STATE_COMPLETED && !ask->is_interrupted;
+    if (is_good && ask_files_receive(ask, on_files))
+        return;
+    if (is_good)
+        ask_files_tell(ask);
+    end(ask, err, wire);
 }
 
 /* Nobody wants the answer any more: a direct call is cancelled and its end awaited, a durable task goes on without us. */
@@ -251,6 +272,10 @@ static void interrupt(struct ask *ask, const char *notice, const char *reason)
 {
     bool is_second = ask->is_interrupted;
     ask->is_interrupted = true;
+    if (ask->is_ended) { /* its files are being fetched */
+        ask_stop(ask, amp_code_info(AMP_INTERRUPTED)->exit);
+        return;
+    }
     if (ask->call != NULL && !is_second) {
         answer_notice(&ask->answer, "%s: cancelling", notice);
         call_cancel(ask->call, reason);

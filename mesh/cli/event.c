@@ -212,6 +212,15 @@ static char *status_summary(const Amp__StreamResponse *body)
     return line;
 }
 
+char *event_blob_summary(const Amp__Part *part)
+{
+    struct amp_blob_ref ref;
+    const char *name = part->filename != NULL ? part->filename : "a file";
+    if (amp_part_blob(part, &ref, NULL) != AMP_OK)
+        return xstrdup(name);
+    return xasprintf("%s (%s, %llu bytes)", name, part->media_type != NULL ? part->media_type : "bytes", (unsigned long long)ref.size);
+}
+
 static char *artifact_summary(const Amp__TaskArtifactUpdateEvent *update)
 {
     const Amp__Artifact *artifact = update->artifact;
@@ -226,6 +235,12 @@ static char *artifact_summary(const Amp__TaskArtifactUpdateEvent *update)
     if (part->text != NULL && is_response)
         return xasprintf("text \"%s\"%s", part->text, end);
     const char *name = artifact->name != NULL ? artifact->name : part->filename != NULL ? part->filename : id;
+    if (amp_part_is_blob(part)) {
+        char *blob = event_blob_summary(part);
+        char *line = xasprintf("artifact %s%s", blob, end);
+        free(blob);
+        return line;
+    }
     if (part->has_raw)
         return xasprintf("artifact %s (%s, %zu bytes)%s", name, part->media_type != NULL ? part->media_type : "bytes", part->raw.len, end);
     if (part->data != NULL)

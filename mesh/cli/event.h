@@ -28,6 +28,8 @@ const Amp__TaskArtifactUpdateEvent *event_response(const Amp__StreamResponse *bo
 Amp__TaskState event_state(const Amp__StreamResponse *body, const Amp__Message **ret_message);
 /* Metadata of the event as JSON, or NULL. The caller's (cJSON_Delete). */
 struct cJSON *event_metadata(const Amp__StreamResponse *body);
+/* "film.mp4 (video/mp4, 1048576 bytes)" for a part that is a blob (amp.md 15). The caller's. */
+char *event_blob_summary(const Amp__Part *part);
 /* Is it something the agent tells beside its answer (tool call, step, log …)? */
 bool event_is_note(const Amp__StreamResponse *body);
 /* All text of a message. The caller's; never NULL. */

@@ -1,33 +1,12 @@
 #include "cli/message.h"
 
 #include <string.h>
-#include <strings.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/media_type.h"
 #include "cli/context.h"
-
-const char *message_media_type(const char *path)
-{
-    static const char *const table[][2] = {
-        {"txt", "text/plain"},       {"md", "text/markdown"},    {"csv", "text/csv"},         {"html", "text/html"},
-        {"htm", "text/html"},        {"css", "text/css"},        {"log", "text/plain"},       {"json", "application/json"},
-        {"jsonl", "application/jsonl"}, {"yaml", "application/yaml"}, {"yml", "application/yaml"}, {"xml", "application/xml"},
-        {"pdf", "application/pdf"},  {"zip", "application/zip"}, {"gz", "application/gzip"},  {"tar", "application/x-tar"},
-        {"png", "image/png"},        {"jpg", "image/jpeg"},      {"jpeg", "image/jpeg"},      {"gif", "image/gif"},
-        {"webp", "image/webp"},      {"svg", "image/svg+xml"},   {"wav", "audio/wav"},        {"mp3", "audio/mpeg"},
-        {"ogg", "audio/ogg"},        {"mp4", "video/mp4"},       {"webm", "video/webm"},      {"py", "text/x-python"},
-        {"js", "text/javascript"},   {"mjs", "text/javascript"}, {"c", "text/x-c"},           {"h", "text/x-c"},
-        {"sh", "application/x-sh"},  {"diff", "text/x-diff"},    {"patch", "text/x-diff"},
-    };
-    const char *base = strrchr(path, '/');
-    const char *dot = strrchr(base != NULL ? base : path, '.');
-    for (size_t i = 0; dot != NULL && i < sizeof table / sizeof *table; i++) {
-        if (strcasecmp(dot + 1, table[i][0]) == 0)
-            return table[i][1];
-    }
-    return "application/octet-stream";
-}
 
 static const char *base_name(const char *path)
 {
@@ -72,6 +51,25 @@ static enum amp_code text_part(const char *text, struct amp_arena *arena, Amp__M
     return code;
 }
 
+/* A regular file that does not stand in the message: its bytes come later. */
+static bool is_large(const struct message_source *source, const char *path)
+{
+    struct stat info;
+    return source->inline_max > 0 && strcmp(path, "-") != 0 && stat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > (off_t)source->inline_max;
+}
+
+static enum amp_code large_part(struct message_source *source, const char *path, struct amp_arena *arena, Amp__Message *message, struct amp_error *reterr)
+{
+    Amp__Part *part = part_new(arena, message);
+    char *name = amp_arena_strdup(arena, amp_bytes_of(base_name(path)));
+    if (part == NULL || name == NULL)
+        return amp_error_set(reterr, AMP_NO_MEMORY, "", "out of memory");
+    part->filename = name;
+    part->media_type = (char *)media_type_of(path);
+    source->large[source->n_large++] = (struct message_large){.part = part, .path = path};
+    return AMP_OK;
+}
+
 static enum amp_code file_part(const char *path, struct amp_arena *arena, Amp__Message *message, struct amp_error *reterr)
 {
     struct amp_buf buf;
@@ -88,14 +86,14 @@ static enum amp_code file_part(const char *path, struct amp_arena *arena, Amp__M
             part->has_raw = true;
             part->raw = (ProtobufCBinaryData){buf.len, copy};
             part->filename = name;
-            part->media_type = (char *)message_media_type(path);
+            part->media_type = (char *)media_type_of(path);
         }
     }
     amp_buf_done(&buf);
     return code;
 }
 
-enum amp_code message_make(const struct message_source *source, struct amp_arena *arena, Amp__Message **ret, struct amp_error *reterr)
+enum amp_code message_make(struct message_source *source, struct amp_arena *arena, Amp__Message **ret, struct amp_error *reterr)
 {
     size_t n_files = 0;
     while (source->files != NULL && source->files[n_files] != NULL)
@@ -119,7 +117,7 @@ enum amp_code message_make(const struct message_source *source, struct amp_arena
     if (source->text != NULL)
         code = text_part(source->text, arena, message, reterr);
     for (size_t i = 0; i < n_files && code == AMP_OK; i++)
-        code = file_part(source->files[i], arena, message, reterr);
+        code = is_large(source, source->files[i]) ? large_part(source, source->files[i], arena, message, reterr) : file_part(source->files[i], arena, message, reterr);
     *ret = message;
     return code;
 }

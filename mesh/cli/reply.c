@@ -82,7 +82,7 @@ static enum amp_code read_file(struct reply *reply, const char *path, Amp__Messa
     amp_buf_done(&buf);
     if (code != AMP_OK)
         return code;
-    const struct message_source attached = {.files = (const char *[]){path, NULL}};
+    struct message_source attached = {.files = (const char *[]){path, NULL}};
     code = is_text ? question_typed(reply->form, strcmp(text, "-") == 0 ? "- " : text, &reply->arena, ret, err) : message_make(&attached, &reply->arena, ret, err);
     free(text);
     return code;

@@ -298,6 +298,9 @@ static void on_artifact(const struct event *event)
     for (size_t i = 0; i < artifact->n_parts; i++) {
         const Amp__Part *part = artifact->parts[i];
         struct amp_bytes bytes = part->text != NULL ? amp_bytes_of(part->text) : part->has_raw ? (struct amp_bytes){part->raw.data, part->raw.len} : part->data != NULL ? (struct amp_bytes){part->data->text.data, part->data->text.len} : (struct amp_bytes){0};
+        struct amp_blob_ref ref;
+        if (amp_part_is_blob(part) && amp_part_blob(part, &ref, NULL) == AMP_OK)
+            bytes.len = (size_t)ref.size;
         if (is_response && part->text != NULL)
             add_piece(event, TIMELINE_TEXT, "", bytes);
         else if (event->timeline->count > 0)

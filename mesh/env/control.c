@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/call.h"
+#include "env/blob.h"
 #include "env/inbox.h"
 #include "env/tree.h"
 
@@ -183,9 +184,12 @@ void control_verb(const struct ask *ask)
     const Amp__TaskCommand *command = ask->request->command;
     struct etask *task = locate(ask, command->id);
     Amp__Control__KindCase kind = command->control->kind_case; /* there is one: amp.md 3.6.2 */
+    struct amp_error err = {.code = AMP_OK};
     if (!task)
         return;
-    if (task->is_durable && kind == AMP__CONTROL__KIND_CANCEL)
+    if (kind == AMP__CONTROL__KIND_ANSWER && blob_check_none(command->control->answer->message, "command.control.answer.message", &err) != AMP_OK)
+        env_refuse(ask->env, ask->reply, ask->encoding, &err);
+    else if (task->is_durable && kind == AMP__CONTROL__KIND_CANCEL)
         cancel(ask, task);
     else if (task->is_durable && kind == AMP__CONTROL__KIND_ANSWER && inbox_answer(ask, task))
         return;

@@ -12,6 +12,7 @@
 #include "base/hook.h"
 #include "base/loop.h"
 #include "base/seeded.h"
+#include "env/blob.h"
 #include "env/tree.h"
 
 #include <sodium.h>
@@ -200,7 +201,9 @@ static enum amp_code check_submit(const struct ask *ask, const Amp__Submit *subm
     enum amp_code code = submit->request->task_id[0] ? check_id(ask->env, submit->request->task_id, err) : AMP_OK;
     if (code != AMP_OK)
         return code;
-    code = check_path(submit, err);
+    code = blob_check_none(submit->request->message, "submit.request.message", err);
+    if (code == AMP_OK)
+        code = check_path(submit, err);
     if (code != AMP_OK)
         return code;
     code = plan_check(submit, clock_unix_ms(), err);

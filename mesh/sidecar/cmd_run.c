@@ -211,13 +211,17 @@ static void on_down(void *ctx)
         sidecar_bus_down(run->sidecar);
 }
 
-/* An instance that nobody can reach is none. That the stock services tools do not see it does no harm. */
+/* An instance that nobody can reach is none. That the stock services tools do not see it does no harm, nor that it can give no large files. */
 static void on_denied(void *ctx, const char *subject)
 {
     struct run *run = ctx;
     struct amp_error err = {0};
     if (strncmp(subject, "$SRV.", 5) == 0)
         return;
+    if (strncmp(subject, "amp.blob.", 9) == 0) {
+        log_event(LOG_WARN, "blobs.denied", "subject", subject, "hint", "others cannot read large files of this agent: the permissions lack this subject", NULL);
+        return;
+    }
     amp_error_set(&err, AMP_DENIED, "", "the bus does not allow %s to subscribe to %s", run->name, subject);
     amp_error_hint(&err, "the permissions of these credentials lack this subject");
     loop_stop(run->loop, fail(run, &err));

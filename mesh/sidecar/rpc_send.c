@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/envcall.h"
+#include "sidecar/files.h"
 #include "sidecar/sidecar.h"
 #include "sidecar/task.h"
 
@@ -27,6 +28,8 @@ struct sent {
     char agent[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1];
     bool is_stream, is_durable, is_detached, is_dropped;
     bool is_orphan;            /* its parent has ended, and it was told */
+    struct blob_held held;     /* files of its message and of its answer */
+    struct blob_fetch *fetch;  /* of the latter */
     Amp__Message *message;     /* in `arena`, for the history of a durable task */
     struct amp_arena arena;
     LIST_ENTRY(sent) entry;
@@ -41,6 +44,8 @@ static void sent_free(struct sent *sent)
     call_free(sent->call);
     env_submit_cancel(sent->submit);
     env_watch_free(sent->watch);
+    blob_fetch_cancel(sent->fetch);
+    blob_held_release(&sent->held, sidecar_blobs(sent->rpc->sidecar));
     amp_fold_free(sent->fold);
     amp_arena_done(&sent->arena);
     free(sent);
@@ -63,7 +68,7 @@ void rpc_sent_cancel(struct sent *sent, const char *reason)
 {
     if (sent->call)
         call_cancel(sent->call, reason);
-    else
+    else if (sent->is_durable)
         send_cancel_to_env(sent, reason);
 }
 
@@ -177,11 +182,65 @@ static void answer_send(struct sent *sent, const cJSON *task, const struct amp_e
         rpc_fail(rpc, err);
 }
 
+/* An agent gets files of this host for the blobs of its answer. */
+static const cJSON *text_with_files(struct sent *sent, struct amp_error *reterr)
+{
+    const Amp__Task *folded = amp_fold_task(sent->fold);
+    char **before = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < folded->n_artifacts; i++) {
+        const Amp__Artifact *artifact = folded->artifacts[i];
+        before = xrealloc(before, (n + artifact->n_parts + 1) * sizeof *before);
+        for (size_t k = 0; k < artifact->n_parts; k++) {
+            before[n++] = artifact->parts[k]->url;
+            (void)!files_show(sent->rpc->sidecar, artifact->parts[k], &sent->arena);
+        }
+    }
+    const cJSON *text = sent_text(sent, NULL, reterr);
+    n = 0;
+    for (size_t i = 0; i < folded->n_artifacts; i++) /* the fold's own again, which it gives back */
+        for (size_t k = 0; k < folded->artifacts[i]->n_parts; k++)
+            folded->artifacts[i]->parts[k]->url = before[n++];
+    free(before);
+    return text;
+}
+
+static void on_fetched(void *ctx, const struct amp_error *err)
+{
+    struct sent *sent = ctx;
+    struct amp_error own = *err;
+    sent->fetch = NULL;
+    const cJSON *task = own.code == AMP_OK ? text_with_files(sent, &own) : NULL;
+    answer_send(sent, task, &own);
+}
+
+/* The answer has blobs: they are pulled first. False: it has none. */
+static bool fetch_answer(struct sent *sent)
+{
+    struct blobs *blobs = sidecar_blobs(sent->rpc->sidecar);
+    const Amp__Task *folded = amp_fold_task(sent->fold);
+    struct amp_blob_ref *refs = NULL;
+    size_t n = 0;
+    for (size_t i = 0; blobs && i < folded->n_artifacts; i++)
+        blob_refs_add(folded->artifacts[i]->parts, folded->artifacts[i]->n_parts, &refs, &n);
+    if (n > 0) {
+        call_free(sent->call);
+        env_watch_free(sent->watch);
+        sent->call = NULL;
+        sent->watch = NULL;
+        sent->fetch = blob_fetch_start(blobs, refs, n, &sent->held, on_fetched, sent);
+    }
+    free(refs);
+    return n > 0;
+}
+
 /* The send is over. When the task has reached an end, however bad, the task is the answer; else the error is. */
 static void end_send(struct sent *sent, const struct amp_error *err, const Amp__Error *wire)
 {
     struct amp_error own = *err;
     const cJSON *task = NULL;
+    if (!wire && amp_fold_state(sent->fold) == AMP__TASK_STATE__TASK_STATE_COMPLETED && fetch_answer(sent))
+        return;
     if (amp_task_is_terminal(amp_fold_state(sent->fold)))
         task = sent_text(sent, wire, &own);
     else if (own.code == AMP_OK)
@@ -474,10 +533,38 @@ static enum amp_code make_message(struct sent *sent, const struct send_params *p
         message->message_id = amp_arena_strdup(&sent->arena, amp_bytes_of(id));
     message->has_role = true;
     message->role = AMP__ROLE__ROLE_USER;
-    return amp_message_check(message, "message", reterr);
+    if (!sent->is_durable || !amp_message_has_blob(message))
+        return amp_message_check(message, "message", reterr);
+    (void)amp_error_set(reterr, AMP_UNSUPPORTED, "message", "a file of over %u bytes cannot go with a durable task", FILES_INLINE_MAX);
+    amp_error_hint(reterr, "send it without durable, or put the file where others find it and send its address");
+    return AMP_UNSUPPORTED;
 }
 
-void rpc_send(struct rpc *rpc, const cJSON *json)
+static struct sent *sent_new(struct rpc *rpc, const struct send_params *params)
+{
+    struct sent *sent = xcalloc(1, sizeof *sent);
+    int64_t now = clock_unix_ms();
+    sent->rpc = rpc;
+    sent->is_durable = params->is_durable;
+    sent->is_detached = params->is_detached;
+    sent->is_stream = params->is_stream;
+    LIST_INSERT_HEAD(&all_sent, sent, entry);
+    amp_arena_init(&sent->arena, AMP_ARENA_BYTES_MAX);
+    amp_id_new('t', now, sent->task_id);
+    if (params->context)
+        snprintf(sent->context_id, sizeof sent->context_id, "%s", params->context);
+    else
+        amp_id_new('c', now, sent->context_id);
+    if (params->parent)
+        snprintf(sent->parent, sizeof sent->parent, "%s", task_id(params->parent));
+    sent->fold = amp_fold_new(sent->task_id, sent->context_id, AMP_FOLD_BYTES_MAX);
+    if (!sent->fold)
+        abort();
+    return sent;
+}
+
+/* `held`: the files of the message, which are the send's from now on; or NULL. */
+static void send_now(struct rpc *rpc, const cJSON *json, struct blob_held *held)
 {
     struct amp_error err = {0};
     struct send_params params = {0};
@@ -485,24 +572,11 @@ void rpc_send(struct rpc *rpc, const cJSON *json)
         rpc_fail(rpc, &err);
         return;
     }
-    struct sent *sent = xcalloc(1, sizeof *sent);
-    int64_t now = clock_unix_ms();
-    sent->rpc = rpc;
-    sent->is_durable = params.is_durable;
-    sent->is_detached = params.is_detached;
-    sent->is_stream = params.is_stream;
-    LIST_INSERT_HEAD(&all_sent, sent, entry);
-    amp_arena_init(&sent->arena, AMP_ARENA_BYTES_MAX);
-    amp_id_new('t', now, sent->task_id);
-    if (params.context)
-        snprintf(sent->context_id, sizeof sent->context_id, "%s", params.context);
-    else
-        amp_id_new('c', now, sent->context_id);
-    if (params.parent)
-        snprintf(sent->parent, sizeof sent->parent, "%s", task_id(params.parent));
-    sent->fold = amp_fold_new(sent->task_id, sent->context_id, AMP_FOLD_BYTES_MAX);
-    if (!sent->fold)
-        abort();
+    struct sent *sent = sent_new(rpc, &params);
+    if (held)
+        sent->held = *held;
+    if (held)
+        *held = (struct blob_held){.n = 0};
     if (make_message(sent, &params, &err) != AMP_OK || amp_fold_message(sent->fold, sent->message) != AMP_OK) {
         if (err.code == AMP_OK)
             amp_error_set(&err, AMP_TOO_LARGE, "message", "the message is too large");
@@ -516,4 +590,59 @@ void rpc_send(struct rpc *rpc, const cJSON *json)
         start_submit(sent, &params);
     else
         start_call(sent, &params);
+}
+
+/* ---- files in the message ------------------------------------------------------------------------------------------ */
+
+struct waiting { /* until they are taken in */
+    struct rpc *rpc;
+    struct sidecar *sidecar;
+    cJSON *json;
+    struct files_job *files;
+    struct blob_held held;
+};
+
+static void waiting_free(struct waiting *waiting)
+{
+    files_cancel(waiting->files);
+    blob_held_release(&waiting->held, sidecar_blobs(waiting->sidecar));
+    cJSON_Delete(waiting->json);
+    free(waiting);
+}
+
+static void cancel_waiting(struct rpc *rpc)
+{
+    waiting_free(rpc->state);
+}
+
+static void on_files(void *ctx, const struct amp_error *err)
+{
+    struct waiting *waiting = ctx;
+    struct rpc *rpc = waiting->rpc;
+    struct amp_error own = *err;
+    waiting->files = NULL;
+    rpc->state = NULL;
+    rpc->cancel = NULL;
+    if (own.code == AMP_OK)
+        send_now(rpc, waiting->json, &waiting->held);
+    waiting_free(waiting); /* the rpc may be gone: only its sidecar is asked */
+    if (own.code != AMP_OK)
+        rpc_fail(rpc, &own);
+}
+
+void rpc_send(struct rpc *rpc, const cJSON *json)
+{
+    const cJSON *message = cJSON_GetObjectItemCaseSensitive(json, "message");
+    if (!files_any(cJSON_GetObjectItemCaseSensitive(message, "parts"))) {
+        send_now(rpc, json, NULL);
+        return;
+    }
+    struct waiting *waiting = xcalloc(1, sizeof *waiting);
+    waiting->rpc = rpc;
+    waiting->sidecar = rpc->sidecar;
+    waiting->json = cJSON_Duplicate(json, true);
+    rpc->state = waiting;
+    rpc->cancel = cancel_waiting;
+    cJSON *parts = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(waiting->json, "message"), "parts");
+    waiting->files = files_start(rpc->sidecar, &parts, 1, &waiting->held, on_files, waiting);
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/blobs.h"
 #include "base/bus.h"
 #include "base/clock.h"
 #include "base/counters.h"
@@ -314,6 +315,8 @@ enum amp_code sidecar_new(struct loop *loop, struct bus *bus, const struct home 
     amp_buf_init(&sidecar->out, AMP_WIRE_BYTES_MAX);
     sidecar->tick = loop_tick_new(loop, sidecar_turn, sidecar);
     sidecar->grace = loop_timer_new(loop, grace_over, sidecar);
+    if (home)
+        sidecar->blobs = blobs_new(loop, bus, &(struct blobs_options){.home = home->path, .holder = sidecar->instance, .from = sidecar->agent});
     task_table_init(sidecar);
     member_init(sidecar);
     seek_init(sidecar);
@@ -345,6 +348,7 @@ void sidecar_free(struct sidecar *sidecar)
     local_free(sidecar->local);
     bus_inbox_free(sidecar->probe);
     task_table_done(sidecar);
+    blobs_free(sidecar->blobs);
     micro_close(sidecar);
     member_done(sidecar);
     seek_done(sidecar);
@@ -362,6 +366,7 @@ void sidecar_free(struct sidecar *sidecar)
 
 struct loop *sidecar_loop(struct sidecar *sidecar) { return sidecar->loop; }
 struct bus *sidecar_bus(struct sidecar *sidecar) { return sidecar->bus; }
+struct blobs *sidecar_blobs(struct sidecar *sidecar) { return sidecar->blobs; }
 struct worker *sidecar_worker(struct sidecar *sidecar) { return sidecar->worker; }
 const struct home *sidecar_home(struct sidecar *sidecar) { return sidecar->home; }
 const struct sidecar_options *sidecar_options(struct sidecar *sidecar) { return &sidecar->options; }
@@ -398,7 +403,7 @@ static char *path_below(const struct sidecar *sidecar, const struct task *task)
 char **sidecar_env_new(struct sidecar *sidecar, const struct task *task)
 {
     uint32_t left_ms;
-    char **env = xcalloc(9, sizeof *env);
+    char **env = xcalloc(SIDECAR_ENV_OUT + 2, sizeof *env);
     env[0] = xasprintf("AMESH_SOCK=%s", sidecar->socket);
     env[1] = xasprintf("AMESH_AGENT=%s", sidecar->agent);
     /* A sidecar that was itself started inside a task must not pass that task on to its agent. */
@@ -408,6 +413,8 @@ char **sidecar_env_new(struct sidecar *sidecar, const struct task *task)
     env[5] = task ? path_below(sidecar, task) : xstrdup("AMESH_PATH=");
     env[6] = task ? xasprintf("AMESH_ROOT=%s", task_root(task)) : xstrdup("AMESH_ROOT=");
     env[7] = task && task_left_ms(task, &left_ms) ? xasprintf("AMESH_DEADLINE=%lld", (long long)clock_unix_ms() + left_ms) : xstrdup("AMESH_DEADLINE=");
+    env[SIDECAR_ENV_IN] = xstrdup("AMESH_IN="); /* worker_exec_files.c */
+    env[SIDECAR_ENV_OUT] = xstrdup("AMESH_OUT=");
     return env;
 }
 

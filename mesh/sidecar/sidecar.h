@@ -7,6 +7,7 @@ struct loop;
 struct bus;
 struct home;
 struct sidecar;
+struct blobs;
 struct worker;
 struct spawn_exit;
 struct task;
@@ -46,6 +47,7 @@ const char *sidecar_agent(struct sidecar *sidecar);
 const char *sidecar_instance(struct sidecar *sidecar);
 const char *sidecar_socket(struct sidecar *sidecar); /* path of the local API */
 const char *sidecar_state(struct sidecar *sidecar);  /* "up", "draining" … */
+struct blobs *sidecar_blobs(struct sidecar *sidecar);   /* or NULL */
 struct worker *sidecar_worker(struct sidecar *sidecar); /* how the agent is attached; NULL while it is being made or freed */
 
 struct cJSON;
@@ -60,7 +62,8 @@ void sidecar_set_agent_pid(struct sidecar *sidecar, pid_t pid); /* 0: none */
 /* The worker lost its process: counts it, beats with the death, keeps it for the log. Makes the wire form (lives until the next call) with the ids of the tasks given. Call it before
  * task_finish of those tasks, and hand the result to them. */
 const Amp__Death *sidecar_agent_died(struct sidecar *sidecar, const struct spawn_exit *exit, struct task *const *tasks, size_t n_tasks);
-/* "K=V" list for a spawned process: AMESH_SOCK, AMESH_AGENT, and for a task (may be NULL) AMESH_TASK, AMESH_CONTEXT, AMESH_ATTEMPT. NULL-ended, free each and the list (sidecar_env_free). */
+/* "K=V" list for a spawned process: AMESH_SOCK, AMESH_AGENT, and for a task (may be NULL) AMESH_TASK, AMESH_CONTEXT, AMESH_ATTEMPT; AMESH_IN and AMESH_OUT, at these places, are empty. NULL-ended, free each and the list (sidecar_env_free). */
+enum { SIDECAR_ENV_IN = 8, SIDECAR_ENV_OUT = 9 };
 char **sidecar_env_new(struct sidecar *sidecar, const struct task *task);
 void sidecar_env_free(char **env);
 /* Restart policy for the worker's process (pure): milliseconds to wait before start number n in a row that failed (100 ms … 30 s, full jitter from `random`), reset after 10 s of life. */

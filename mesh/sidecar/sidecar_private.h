@@ -11,6 +11,7 @@
 #include "sidecar/task.h"
 #include "sidecar/worker.h"
 
+struct blobs;
 struct bus_inbox;
 struct bus_msg;
 struct bus_sub;
@@ -253,6 +254,7 @@ struct sidecar {
     struct beat beat;
     struct death_log death;
     struct task_table tasks;
+    struct blobs *blobs;           /* NULL: nothing is kept here */
     struct local *local;
     struct worker *worker;
     struct amp_buf out;            /* what is being encoded */

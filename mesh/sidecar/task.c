@@ -30,6 +30,7 @@ uint64_t task_epoch(const struct task *task) { return task->request->epoch; }
 Amp__TaskState task_state(const struct task *task) { return task->state; }
 const Amp__Request *task_request(const struct task *task) { return task->request; }
 const char *task_root(const struct task *task) { return task->request->root && task->request->root[0] ? task->request->root : task->request->task_id; }
+const Amp__Message *task_message(const struct task *task) { return task->given; }
 const Amp__Message *task_resume(const struct task *task) { return task->resume; }
 bool task_is_canceled(const struct task *task) { return task->is_canceled; }
 void task_has_child(struct task *task) { task->is_parent = true; }
@@ -47,7 +48,9 @@ bool task_left_ms(const struct task *task, uint32_t *ret_ms)
 
 bool task_is_full(const struct task *task)
 {
-    return task->is_blocked && !task->stream.is_ended && !task->is_canceled && task_stream_unsent(task) > SIDECAR_BRAKE_BYTES;
+    if (task->stream.is_ended || task->is_canceled)
+        return false;
+    return (task->is_blocked && task_stream_unsent(task) > SIDECAR_BRAKE_BYTES) || task_files_is_busy(task);
 }
 
 void task_room_wait(struct task *task, struct task_room *room)
@@ -162,6 +165,7 @@ void task_close(struct task *task, Amp__TaskState state, const struct amp_error 
     leave_waiting(task);
     conclude(task, state, NULL, err, NULL);
     task_questions_drop(task);
+    (void)task_files_stop(task);
 }
 
 static void tell_worker(struct task *task, const char *reason)
@@ -170,7 +174,7 @@ static void tell_worker(struct task *task, const char *reason)
     if (task->is_canceled)
         return;
     task->is_canceled = true;
-    if (task->is_running && worker)
+    if (!task_files_stop(task) && task->is_running && worker)
         worker->ops->cancel(worker, task, reason);
 }
 
@@ -338,14 +342,22 @@ static enum amp_code said(struct task *task, enum amp_code code, struct amp_erro
 enum amp_code task_event(struct task *task, const struct cJSON *local, struct amp_error *reterr)
 {
     enum amp_code code = task_say_check(task, reterr);
-    if (code != AMP_OK)
+    if (code != AMP_OK || task_files_keep(task, local, &code, reterr))
         return code;
+    return task_event_now(task, local, reterr);
+}
+
+enum amp_code task_event_now(struct task *task, const struct cJSON *local, struct amp_error *reterr)
+{
     struct amp_event_sink sink = task_stream_sink(task);
     return said(task, amp_event_project(&task->source, local, &sink, reterr), reterr);
 }
 
 enum amp_code task_text(struct task *task, struct amp_bytes text, struct amp_error *reterr)
 {
+    enum amp_code kept;
+    if (task->files && !task->stream.is_ended && !task->is_canceled && task_files_keep_text(task, text, &kept, reterr))
+        return kept;
     size_t most = task_stream_text_max(task);
     while (text.len > 0) {
         enum amp_code code = task_say_check(task, reterr);
@@ -364,14 +376,20 @@ enum amp_code task_text(struct task *task, struct amp_bytes text, struct amp_err
 
 /* ---- turns -------------------------------------------------------------------------------------------------------------- */
 
-static void turn_begin(struct task *task)
+void task_run(struct task *task)
 {
     struct worker *worker = task->sidecar->worker;
+    task_hung_watch(task);
+    worker->ops->run(worker, task);
+}
+
+static void turn_begin(struct task *task)
+{
     leave_waiting(task);
     task->is_running = true;
     sidecar_slot_take(task->sidecar);
-    task_hung_watch(task);
-    worker->ops->run(worker, task);
+    if (!task_files_fetch(task))
+        task_run(task);
 }
 
 void task_resume_waiting(struct sidecar *sidecar)
@@ -392,6 +410,7 @@ void task_start(struct task *task, const struct task_origin *origin)
     struct sidecar *sidecar = task->sidecar;
     const Amp__Request *request = origin->envelope->request;
     task->request = request;
+    task->given = request->message;
     task->from = origin->envelope->from;
     task->endpoint = origin->endpoint;
     task->state = AMP__TASK_STATE__TASK_STATE_SUBMITTED;
@@ -460,6 +479,8 @@ void task_finish(struct task *task, const struct task_outcome *outcome)
 {
     struct task_verdict verdict = {.state = outcome->state, .reason = outcome->reason, .error = outcome->error, .death = outcome->death};
     assert(task->is_running);
+    if (task_files_finish(task, outcome))
+        return;
     /* What an agent went on to say after its cancel was not taken: an answer without it would be a lie. */
     if (task->has_unsaid && !SEEDED_BUG("half-answer") && verdict.state == AMP__TASK_STATE__TASK_STATE_COMPLETED)
         verdict.state = AMP__TASK_STATE__TASK_STATE_CANCELED;

@@ -4,6 +4,8 @@
 #include <amp/amp.h>
 #include <sys/queue.h>
 
+#include "base/blob_store.h"
+
 struct cJSON;
 struct sidecar;
 struct task;
@@ -24,6 +26,10 @@ uint32_t task_attempt(const struct task *task);
 Amp__TaskState task_state(const struct task *task);
 const Amp__Request *task_request(const struct task *task);
 const char *task_root(const struct task *task); /* of its tree: itself, if nothing is above it */
+/* What was asked: as in the request, but blobs are files of this host (local-api.md 7). */
+const Amp__Message *task_message(const struct task *task);
+/* A directory of its own for files, gone with it. False: it cannot be made. */
+bool task_files_directory(struct task *task, char ret[BLOB_PATH_SIZE]);
 /* What is left of its time, which is all that a call inside of it may have; false: it has no limit. 0: it is over. */
 bool task_left_ms(const struct task *task, uint32_t *ret_ms);
 /* After an outcome INPUT_REQUIRED was answered, run() comes again and this is the answer; else NULL. */

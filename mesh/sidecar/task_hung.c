@@ -53,7 +53,7 @@ static void look_at(struct task *task, bool is_process_stopped, int64_t now)
         task->stopped_ms = 0;
     else if (task->stopped_ms == 0)
         task->stopped_ms = now;
-    if (task->n_questions > 0 || task->is_blocked)
+    if (task->n_questions > 0 || task->is_blocked || task_files_is_busy(task))
         task->progress_ms = now; /* it waits for somebody else */
     if (task->stopped_ms && now - task->stopped_ms >= most_ms)
         hung(task, "has been stopped", now - task->stopped_ms);

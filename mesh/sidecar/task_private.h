@@ -101,7 +101,9 @@ struct task {
     struct task_lease lease;
     LIST_HEAD(, task_room) rooms;
     int64_t started_us;
+    const Amp__Message *given;     /* what the agent gets: the request's message, with files of this host for blobs */
     const Amp__Message *resume;    /* the answer that a new turn begins with, in the arena */
+    struct task_files *files;      /* task_files.c; NULL: none */
     void *data;
     bool is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering, is_retired, has_asked, has_unsaid, is_parent;
 };
@@ -120,6 +122,23 @@ enum amp_code task_fail(struct task *task, const struct amp_error *err, struct a
 /* task_stream_flush, with what follows from it for the brakes. */
 enum amp_code task_flush_now(struct task *task);
 void task_room_call(struct task *task); /* tells everybody who waits for room */
+
+void task_run(struct task *task); /* the worker gets it */
+enum amp_code task_event_now(struct task *task, const struct cJSON *local, struct amp_error *reterr);
+
+/* ---- task_files.c --------------------------------------------------------------------------------------------- */
+
+/* True: blobs of its request, or of the answer that it goes on with, are not here yet; task_run follows, or its end. */
+bool task_files_fetch(struct task *task);
+/* True: the event names a file, or stands behind one that does. It goes out when that is taken in. *ret is what its sender is told. */
+bool task_files_keep(struct task *task, const struct cJSON *local, enum amp_code *ret, struct amp_error *reterr);
+bool task_files_keep_text(struct task *task, struct amp_bytes text, enum amp_code *ret, struct amp_error *reterr);
+/* The same of its outcome: task_finish comes again. */
+bool task_files_finish(struct task *task, const struct task_outcome *outcome);
+/* Nothing is fetched or taken in any more. True: its worker does not have it, and task_finish comes with this turn. */
+bool task_files_stop(struct task *task);
+bool task_files_is_busy(const struct task *task);
+void task_files_done(struct task *task);
 
 /* ---- task_table.c ------------------------------------------------------------------------------------------- */
 

@@ -245,6 +245,8 @@ static enum amp_code question_answer(struct question *question, const Amp__Answe
 {
     struct task *task = question->task;
     cJSON *value = NULL;
+    if (!question->is_turn && amp_message_has_blob(answer->message))
+        return amp_error_set(reterr, AMP_UNSUPPORTED, "answer.message", "a large file cannot be a part of the answer to a question that is asked while the agent works");
     enum amp_code code = form_read(question->form, answer->message, &value, reterr);
     if (code == AMP_OK && question->is_turn)
         code = answer_turn(question, answer->message, reterr);

@@ -31,6 +31,7 @@ struct task *task_find(struct sidecar *sidecar, const char *id)
 static void task_free(struct task *task)
 {
     task_room_call(task);
+    task_files_done(task);
     task_timers_free(task);
     task_questions_forget(task);
     amp_arena_done(&task->arena);
@@ -66,6 +67,7 @@ void task_discard(struct task *task)
     struct task_table *table = &task->sidecar->tasks;
     task_timers_stop(task);
     task_room_call(task);
+    task_files_done(task);
     task_questions_forget(task);
     if (table->n_pool >= SIDECAR_POOL_MAX) {
         task_free(task);
@@ -74,7 +76,7 @@ void task_discard(struct task *task)
     amp_arena_reset(&task->arena);
     task_stream_reset(task);
     task->is_running = task->is_canceled = task->is_blocked = task->is_waiting = task->wants_turn = task->is_lingering = task->is_retired = task->has_asked = task->has_unsaid = task->is_parent = false;
-    task->resume = NULL;
+    task->resume = task->given = NULL;
     task->cancel_reason = NULL;
     task->request = NULL;
     task->next_pool = table->pool;

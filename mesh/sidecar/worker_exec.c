@@ -1,6 +1,7 @@
 /* Mode exec: one process per task (local-api.md 6). The prompt on stdin, stdout is the answer while it is written, the exit status is the outcome. A process that is
  * too fast for the bus is not read for a while: its write blocks, which is the only honest brake. */
 #include "sidecar_private.h"
+#include "worker_exec_files.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -24,6 +25,7 @@ struct job {
     struct task_room room;  /* waits while the process is not read */
     struct exec_utf8 utf8;
     size_t bytes;
+    char *out;              /* AMESH_OUT; "": there is none */
 };
 
 struct worker_exec {
@@ -110,6 +112,7 @@ static void job_free(struct job *job)
     spawn_free(job->spawn);
     loop_timer_free(job->kill);
     task_room_cancel(&job->room);
+    free(job->out);
     free(job);
     sidecar_set_agent_pid(worker->base.sidecar, worker->jobs ? spawn_pid(worker->jobs->spawn) : 0);
 }
@@ -202,6 +205,8 @@ static void finish(struct job *job, const struct spawn_exit *exit)
     } else if (exit->exit_code != 0) {
         outcome.state = AMP__TASK_STATE__TASK_STATE_FAILED;
         outcome.reason = reason = reason_make(exit);
+    } else if (exec_files_give(job->task, job->out, &outcome.error) != AMP_OK) {
+        outcome.state = AMP__TASK_STATE__TASK_STATE_FAILED;
     }
     task_finish(job->task, &outcome);
     free(reason);
@@ -234,13 +239,16 @@ static enum amp_code job_start(struct job *job, struct amp_error *reterr)
     struct sidecar *sidecar = job->worker->base.sidecar;
     char **env = sidecar_env_new(sidecar, job->task);
     const struct spawn_options options = {.argv = job->worker->argv, .env_add = env, .pipe_stdio = true, .inherit_fd = -1, .echo_stderr = true};
-    enum amp_code code = spawn_start(sidecar_loop(sidecar), &options, &handlers, job, &job->spawn, reterr);
+    enum amp_code code = exec_files_begin(sidecar, job->task, &env[SIDECAR_ENV_IN], &env[SIDECAR_ENV_OUT], reterr);
+    job->out = xstrdup(strchr(env[SIDECAR_ENV_OUT], '=') + 1);
+    if (code == AMP_OK)
+        code = spawn_start(sidecar_loop(sidecar), &options, &handlers, job, &job->spawn, reterr);
     sidecar_env_free(env);
     if (code != AMP_OK)
         return code;
     struct amp_buf prompt;
     amp_buf_init(&prompt, AMP_WIRE_BYTES_MAX);
-    code = amp_message_text(task_request(job->task)->message, &prompt);
+    code = amp_message_text(task_message(job->task), &prompt);
     if (code == AMP_OK)
         code = spawn_write(job->spawn, amp_buf_bytes(&prompt));
     amp_buf_done(&prompt);

@@ -121,7 +121,7 @@ enum amp_code link_run_params(const struct task *task, struct amp_buf *out)
     (void)amp_json_append_string(out, amp_bytes_of(task_id(task)));
     put_text(out, "contextId", task_context(task));
     (void)amp_buf_append(out, ",", 1);
-    put_message(out, request->message);
+    put_message(out, task_message(task));
     (void)amp_buf_printf(out, ",\"attempt\":%u", task_attempt(task));
     put_text(out, "from", task_from(task));
     put_text(out, "skill", request->skill);

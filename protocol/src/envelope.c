@@ -130,6 +130,28 @@ static enum amp_code check_wait(const ProtobufCMessage *message, const struct pa
     return AMP_OK;
 }
 
+static enum amp_code check_digest(const char *digest, const struct path *path, struct amp_error *err)
+{
+    if (amp_blob_digest_is_valid(digest))
+        return AMP_OK;
+    return path_error(err, AMP_INVALID, &(struct path){path, "digest", PATH_NO_INDEX}, "not \"sha256-\" and 64 hexadecimal digits");
+}
+
+static enum amp_code check_blob_read(const ProtobufCMessage *message, const struct path *path, struct amp_error *err)
+{
+    return check_digest(((const Amp__BlobRead *)message)->digest, path, err);
+}
+
+static enum amp_code check_blob(const ProtobufCMessage *message, const struct path *path, struct amp_error *err)
+{
+    const Amp__Blob *blob = (const Amp__Blob *)message;
+    if (blob->error)
+        return AMP_OK;
+    if (blob->has_data && blob->data.len > AMP_BLOB_CHUNK_MAX)
+        return path_error(err, AMP_TOO_LARGE, &(struct path){path, "data", PATH_NO_INDEX}, "%zu bytes; at most %u are allowed", blob->data.len, AMP_BLOB_CHUNK_MAX);
+    return check_digest(blob->digest, path, err);
+}
+
 static enum amp_code check_attach(const ProtobufCMessage *message, const struct path *path, struct amp_error *err)
 {
     if (((const Amp__Attach *)message)->from_seq == 0)
@@ -290,6 +312,7 @@ static const struct rule fork_rules[] = {ID_GIVEN(Fork, id), ID(Fork, agent), CH
 static const struct rule wait_rules[] = {ID_GIVEN(Wait, task_id), ID(Wait, agent), ID(Wait, skill)};
 static const struct rule next_rules[] = {ID_GIVEN(Next, instance)};
 static const struct rule turn_rules[] = {ID(Turn, agent), ID(Turn, instance)};
+static const struct rule blob_rules[] = {CHILD(Blob, error)};
 static const struct rule watch_rules[] = {ID_GIVEN(Watch, id)};
 static const struct rule report_rules[] = {ID_GIVEN(Report, task_id), ID(Report, instance), TEXT(Report, answer, TEXT_MAX)};
 static const struct rule command_rules[] = {ID_GIVEN(TaskCommand, id), CHILD(TaskCommand, control)};
@@ -375,6 +398,8 @@ static const struct type_rules types[] = {
     ONLY(ping, NULL),
     ONLY(attach, check_attach),
     RULES(reply, reply_rules, NULL),
+    ONLY(blob_read, check_blob_read),
+    RULES(blob, blob_rules, check_blob),
     RULES(env_request, env_request_rules, check_env_request),
     RULES(submit, submit_rules, check_submit),
     RULES(task_query, query_rules, NULL),

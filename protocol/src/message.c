@@ -60,6 +60,18 @@ static enum amp_code member_check(const char *text, struct text_rule rule, const
     return text_check(text, rule, path, reterr);
 }
 
+static enum amp_code blob_check(const Amp__Part *part, const char *field, struct amp_error *reterr)
+{
+    struct amp_blob_ref ref;
+    enum amp_code code = amp_part_blob(part, &ref, reterr);
+    if (code == AMP_OK || !reterr)
+        return code;
+    char path[PATH_SIZE];
+    (void)snprintf(path, sizeof(path), "%.60s.%.20s", field, reterr->field);
+    memcpy(reterr->field, path, sizeof(path));
+    return code;
+}
+
 static enum amp_code part_check(const Amp__Part *part, const char *field, struct amp_error *reterr)
 {
     int n_contents = (part->text != NULL) + (part->has_raw != 0) + (part->url != NULL) + (part->data != NULL);
@@ -71,7 +83,7 @@ static enum amp_code part_check(const Amp__Part *part, const char *field, struct
         code = member_check(part->filename, (struct text_rule){.max = FILENAME_MAX_BYTES}, field, "filename", reterr);
     if (code == AMP_OK)
         code = member_check(part->media_type, (struct text_rule){.max = MEDIA_TYPE_MAX}, field, "mediaType", reterr);
-    return code;
+    return code == AMP_OK && amp_part_is_blob(part) ? blob_check(part, field, reterr) : code;
 }
 
 enum amp_code parts_check(Amp__Part *const *parts, size_t n_parts, const char *field, struct amp_error *reterr)

@@ -28,6 +28,7 @@ static const struct subject_form forms[] = {
     [AMP_SUBJECT_WHO_ALL] = {"whoall", 0, {NULL}},
     [AMP_SUBJECT_CANARY] = {"canary", 1, {"from"}},
     [AMP_SUBJECT_FENCE] = {"fence", 1, {"environment"}},
+    [AMP_SUBJECT_BLOB] = {"blob", 2, {"holder", "from"}},
 };
 
 #define FORMS (sizeof(forms) / sizeof(forms[0]))

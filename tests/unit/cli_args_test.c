@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/media_type.h"
 #include "cli/commands.h"
 #include "cli/context.h"
 #include "cli/help.h"
@@ -231,9 +232,9 @@ static void test_a_page_of_help_for_a_name_that_is_none_is_a_usage_error(void **
 
 static void test_media_types_come_from_the_name(void **state)
 {
-    assert_string_equal(message_media_type("a/b.JSON"), "application/json");
-    assert_string_equal(message_media_type("dir.png/file"), "application/octet-stream");
-    assert_string_equal(message_media_type("x.tar.gz"), "application/gzip");
+    assert_string_equal(media_type_of("a/b.JSON"), "application/json");
+    assert_string_equal(media_type_of("dir.png/file"), "application/octet-stream");
+    assert_string_equal(media_type_of("x.tar.gz"), "application/gzip");
 }
 
 static void test_a_message_carries_text_and_files(void **state)

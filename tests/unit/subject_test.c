@@ -24,6 +24,7 @@ static const struct {
     {AMP_SUBJECT_WHO_ALL, NULL, NULL, NULL, "amp.whoall"},
     {AMP_SUBJECT_CANARY, "env", NULL, NULL, "amp.canary.env"},
     {AMP_SUBJECT_FENCE, "env", NULL, NULL, "amp.fence.env"},
+    {AMP_SUBJECT_BLOB, "i-1", "me", NULL, "amp.blob.i-1.me"},
 };
 
 static void test_a_subject_is_built_and_taken_apart_again(void **state)

@@ -147,7 +147,7 @@ static const char *const subject_kinds[] = {
     [AMP_SUBJECT_CTL] = "ctl",       [AMP_SUBJECT_HB] = "hb",              [AMP_SUBJECT_EVT] = "evt",
     [AMP_SUBJECT_ENV] = "env",       [AMP_SUBJECT_WHO] = "who",            [AMP_SUBJECT_WHO_SKILL] = "whoskill",
     [AMP_SUBJECT_WHO_ALL] = "whoall",
-    [AMP_SUBJECT_CANARY] = "canary", [AMP_SUBJECT_FENCE] = "fence"};
+    [AMP_SUBJECT_CANARY] = "canary", [AMP_SUBJECT_FENCE] = "fence", [AMP_SUBJECT_BLOB] = "blob"};
 
 static void subject_holds(const char *text)
 {

@@ -142,6 +142,7 @@ enum amp_subject_kind {
     AMP_SUBJECT_WHO_ALL,  /* amp.whoall                      everybody: beat now, with your card */
     AMP_SUBJECT_CANARY,   /* amp.canary.<from>               a = from: what a stream must have stored (amp.md 10.8) */
     AMP_SUBJECT_FENCE,    /* amp.fence.<environment>         a = environment: is another one there? (amp.md 10.2.5) */
+    AMP_SUBJECT_BLOB,     /* amp.blob.<holder>.<from>        a = holder, b = from: bytes of a blob (amp.md 15) */
 };
 
 #define AMP_SUBJECT_SIZE 256
@@ -224,6 +225,28 @@ AMP_API size_t amp_utf8_cut(struct amp_bytes text, size_t max);
 AMP_API enum amp_code amp_text_sanitize(struct amp_buf *out, struct amp_bytes text, bool one_line);
 /* Appends all text parts of the message, in order. */
 AMP_API enum amp_code amp_message_text(const Amp__Message *message, struct amp_buf *out);
+
+/* ---- blobs (amp.md 15) -------------------------------------------------------------------------------- */
+
+#define AMP_BLOB_HASH_SIZE 32
+#define AMP_BLOB_DIGEST_SIZE 72 /* "sha256-", 64 hexadecimal digits and the NUL */
+
+struct amp_blob_ref { /* what a part says of bytes that are elsewhere */
+    char digest[AMP_BLOB_DIGEST_SIZE], holder[AMP_NAME_MAX + 1];
+    uint64_t size;
+    bool is_text; /* it was a text part */
+};
+AMP_API bool amp_blob_digest_is_valid(const char *digest); /* NULL is not */
+AMP_API void amp_blob_digest_format(const uint8_t hash[AMP_BLOB_HASH_SIZE], char ret[AMP_BLOB_DIGEST_SIZE]);
+/* Is its url one of a blob, well-formed or not? */
+AMP_API bool amp_part_is_blob(const Amp__Part *part);
+/* AMP_INVALID, AMP_TOO_LARGE: *reterr says which member of the part. */
+AMP_API AMP_MUST_USE enum amp_code amp_part_blob(const Amp__Part *part, struct amp_blob_ref *ret, struct amp_error *reterr);
+/* The part is this blob from now on; other members of its metadata, its name and type stay. AMP_NO_MEMORY: `arena` is full. */
+AMP_API AMP_MUST_USE enum amp_code amp_part_set_blob(Amp__Part *part, const struct amp_blob_ref *ref, struct amp_arena *arena);
+/* The same with a part in JSON. */
+AMP_API void amp_blob_ref_json(const struct amp_blob_ref *ref, struct cJSON *part);
+AMP_API bool amp_message_has_blob(const Amp__Message *message); /* NULL has none */
 
 /* ---- task state machine (amp.md 4.3) ----------------------------------------------------------------- */
 

@@ -26,4 +26,6 @@
 #define AMP_LINE_MAX (1u << 20)        /* a line on the local API */
 #define AMP_QUESTIONS_MAX 64u          /* open questions of one task */
 #define AMP_FOLD_BYTES_MAX (64u << 20) /* a task in memory */
+#define AMP_BLOB_BYTES_MAX (2048u << 20) /* a blob */
+#define AMP_BLOB_CHUNK_MAX (128u << 10) /* bytes of it in one message */
 #define AMP_INFLIGHT_TASKS_REPORTED 64u /* tasks named in a beat */

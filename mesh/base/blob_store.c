@@ -1,0 +1,344 @@
+#include "base/blob_store.h"
+
+#include "base/alloc.h"
+#include "base/blob_files.h"
+#include "base/counters.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#define HASH_FUNCTION(key, len, hash) HASH_SAX(key, len, hash)
+#include <uthash.h>
+
+struct kept {
+    struct blob blob;
+    int64_t used_ms;
+    unsigned holds;
+    bool is_offered;
+    UT_hash_handle hh; /* by digest */
+};
+
+struct blob_store {
+    char root[BLOB_PATH_SIZE];     /* <home>/spool */
+    char directory[BLOB_PATH_SIZE];
+    char holder[AMP_NAME_MAX + 1];
+    uint64_t bytes, bytes_max;
+    unsigned n_intakes, next;      /* next: names of what comes in */
+    int lock;                      /* -1: the directory is not made yet */
+    struct kept *by_digest;
+};
+
+struct blob_intake {
+    struct blob_store *store;
+    crypto_hash_sha256_state hash;
+    uint64_t size, size_max;
+    char path[BLOB_PATH_SIZE];
+    int fd;
+};
+
+static enum amp_code refuse(enum amp_code code)
+{
+    counter_add(COUNTER_blobs_refused, 1);
+    return code;
+}
+
+/* ---- the directory ------------------------------------------------------------------------------------------- */
+
+static uint64_t bytes_max_from_env(void)
+{
+    const char *text = getenv("AMESH_SPOOL_BYTES");
+    char *end = NULL;
+    unsigned long long given = text && *text >= '0' && *text <= '9' ? strtoull(text, &end, 10) : 0;
+    return end && *end == '\0' && given > 0 ? given : BLOB_STORE_BYTES_MAX;
+}
+
+struct blob_store *blob_store_new(const char *home, const char *holder, uint64_t bytes_max)
+{
+    struct blob_store *store = xcalloc(1, sizeof *store);
+    assert(amp_id_is_valid(holder));
+    (void)snprintf(store->holder, sizeof store->holder, "%s", holder);
+    (void)snprintf(store->root, sizeof store->root, "%.300s/spool", home);
+    (void)snprintf(store->directory, sizeof store->directory, "%.320s/%s", store->root, holder);
+    store->bytes_max = bytes_max ? bytes_max : bytes_max_from_env();
+    store->lock = -1;
+    blob_files_sweep(store->root);
+    return store;
+}
+
+static enum amp_code directory_make(struct blob_store *store, struct amp_error *reterr)
+{
+    return store->lock >= 0 ? AMP_OK : blob_files_make(store->root, store->directory, &store->lock, reterr);
+}
+
+const char *blob_store_holder(const struct blob_store *store) { return store->holder; }
+uint64_t blob_store_bytes(const struct blob_store *store) { return store->bytes; }
+uint64_t blob_store_bytes_max(const struct blob_store *store) { return store->bytes_max; }
+
+static void path_of(const struct blob_store *store, const char *digest, char ret[BLOB_PATH_SIZE])
+{
+    (void)snprintf(ret, BLOB_PATH_SIZE, "%.400s/%s", store->directory, digest);
+}
+
+static void forget(struct blob_store *store, struct kept *kept)
+{
+    char path[BLOB_PATH_SIZE];
+    path_of(store, kept->blob.digest, path);
+    (void)unlink(path);
+    store->bytes -= kept->blob.size;
+    HASH_DEL(store->by_digest, kept);
+    free(kept);
+}
+
+void blob_store_free(struct blob_store *store)
+{
+    if (!store)
+        return;
+    assert(store->n_intakes == 0);
+    struct kept *kept, *next;
+    HASH_ITER(hh, store->by_digest, kept, next) forget(store, kept);
+    if (store->lock >= 0) {
+        blob_files_remove(store->directory);
+        (void)close(store->lock);
+    }
+    free(store);
+}
+
+enum amp_code blob_store_directory(struct blob_store *store, const char *name, char ret[BLOB_PATH_SIZE], struct amp_error *reterr)
+{
+    enum amp_code code = directory_make(store, reterr);
+    if (code != AMP_OK)
+        return code;
+    (void)snprintf(ret, BLOB_PATH_SIZE, "%.400s/%.90s", store->directory, name);
+    if (mkdir(ret, 0700) == 0 || errno == EEXIST)
+        return AMP_OK;
+    return amp_error_set(reterr, errno == ENOSPC ? AMP_OVERLOADED : AMP_INTERNAL, "", "cannot make %.300s: %s", ret, strerror(errno));
+}
+
+void blob_store_remove_directory(struct blob_store *store, const char *name)
+{
+    char path[BLOB_PATH_SIZE];
+    (void)snprintf(path, sizeof path, "%.400s/%.90s", store->directory, name);
+    blob_files_remove(path);
+}
+
+/* ---- what comes in -------------------------------------------------------------------------------------------- */
+
+static enum amp_code check_room(struct blob_store *store, uint64_t size, struct amp_error *reterr)
+{
+    if (size > AMP_BLOB_BYTES_MAX)
+        return amp_error_set(reterr, AMP_TOO_LARGE, "", "a file of %" PRIu64 " bytes; at most %u are allowed", size, AMP_BLOB_BYTES_MAX);
+    if (store->bytes + size > store->bytes_max) {
+        (void)amp_error_set(reterr, AMP_OVERLOADED, "", "the spool %.200s has %" PRIu64 " of at most %" PRIu64 " bytes: no room for %" PRIu64 " more", store->directory, store->bytes, store->bytes_max, size);
+        amp_error_hint(reterr, "files that nobody uses go after 10 minutes; AMESH_SPOOL_BYTES sets the limit");
+        return AMP_OVERLOADED;
+    }
+    if (HASH_COUNT(store->by_digest) + store->n_intakes >= BLOB_STORE_COUNT_MAX)
+        return amp_error_set(reterr, AMP_OVERLOADED, "", "the spool %.200s has %u files already", store->directory, BLOB_STORE_COUNT_MAX);
+    return AMP_OK;
+}
+
+enum amp_code blob_intake_begin(struct blob_store *store, uint64_t size_max, struct blob_intake **ret, struct amp_error *reterr)
+{
+    enum amp_code code = check_room(store, size_max, reterr);
+    if (code == AMP_OK)
+        code = directory_make(store, reterr);
+    if (code != AMP_OK)
+        return refuse(code);
+    struct blob_intake *intake = xcalloc(1, sizeof *intake);
+    intake->store = store;
+    intake->size_max = size_max;
+    (void)snprintf(intake->path, sizeof intake->path, "%.400s/in-%u", store->directory, store->next++);
+    intake->fd = open(intake->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (intake->fd < 0) {
+        code = amp_error_set(reterr, errno == ENOSPC || errno == EMFILE || errno == EDQUOT ? AMP_OVERLOADED : AMP_INTERNAL, "", "cannot write %.300s: %s", intake->path, strerror(errno));
+        free(intake);
+        return refuse(code);
+    }
+    (void)crypto_hash_sha256_init(&intake->hash);
+    store->bytes += size_max;
+    store->n_intakes++;
+    *ret = intake;
+    return AMP_OK;
+}
+
+enum amp_code blob_intake_write(struct blob_intake *intake, struct amp_bytes data, struct amp_error *reterr)
+{
+    if (intake->size + data.len > intake->size_max)
+        return refuse(amp_error_set(reterr, AMP_TOO_LARGE, "", "more than the %" PRIu64 " bytes that were said", intake->size_max));
+    (void)crypto_hash_sha256_update(&intake->hash, data.data, data.len);
+    intake->size += data.len;
+    while (data.len > 0) {
+        ssize_t n = write(intake->fd, data.data, data.len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0) {
+            bool is_full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
+            return refuse(amp_error_set(reterr, is_full ? AMP_OVERLOADED : AMP_INTERNAL, "", "cannot write %.300s: %s", intake->path, strerror(errno)));
+        }
+        data.data += n;
+        data.len -= (size_t)n;
+    }
+    return AMP_OK;
+}
+
+/* What it had reserved and does not need is free again. */
+static void intake_free(struct blob_intake *intake, uint64_t kept_bytes)
+{
+    intake->store->bytes -= intake->size_max - kept_bytes;
+    intake->store->n_intakes--;
+    free(intake);
+}
+
+void blob_intake_abort(struct blob_intake *intake)
+{
+    if (!intake)
+        return;
+    (void)close(intake->fd);
+    (void)unlink(intake->path);
+    intake_free(intake, 0);
+}
+
+static enum amp_code keep(struct blob_intake *intake, struct kept **ret, const char *digest, struct amp_error *reterr)
+{
+    struct blob_store *store = intake->store;
+    char path[BLOB_PATH_SIZE];
+    path_of(store, digest, path);
+    if (close(intake->fd) != 0 || rename(intake->path, path) != 0) {
+        enum amp_code code = amp_error_set(reterr, AMP_INTERNAL, "", "cannot write %.300s: %s", path, strerror(errno));
+        (void)unlink(intake->path);
+        intake_free(intake, 0);
+        return code;
+    }
+    struct kept *kept = xcalloc(1, sizeof *kept);
+    memcpy(kept->blob.digest, digest, AMP_BLOB_DIGEST_SIZE);
+    kept->blob.size = intake->size;
+    HASH_ADD(hh, store->by_digest, blob.digest, AMP_BLOB_DIGEST_SIZE - 1, kept);
+    intake_free(intake, kept->blob.size);
+    *ret = kept;
+    return AMP_OK;
+}
+
+static struct kept *kept_find(const struct blob_store *store, const char *digest)
+{
+    struct kept *kept = NULL;
+    if (amp_blob_digest_is_valid(digest))
+        HASH_FIND(hh, store->by_digest, digest, AMP_BLOB_DIGEST_SIZE - 1, kept);
+    return kept;
+}
+
+enum amp_code blob_intake_end(struct blob_intake *intake, const char *wanted, struct blob *ret, struct amp_error *reterr)
+{
+    uint8_t hash[AMP_BLOB_HASH_SIZE];
+    char digest[AMP_BLOB_DIGEST_SIZE];
+    (void)crypto_hash_sha256_final(&intake->hash, hash);
+    amp_blob_digest_format(hash, digest);
+    if (wanted && strcmp(wanted, digest) != 0) {
+        blob_intake_abort(intake);
+        return refuse(amp_error_set(reterr, AMP_BAD_ANSWER, "", "the bytes are not those of %s: theirs is %s", wanted, digest));
+    }
+    struct kept *kept = kept_find(intake->store, digest);
+    if (kept) { /* the same bytes are there already */
+        blob_intake_abort(intake);
+    } else {
+        enum amp_code code = keep(intake, &kept, digest, reterr);
+        if (code != AMP_OK)
+            return refuse(code);
+    }
+    kept->holds++;
+    *ret = kept->blob;
+    return AMP_OK;
+}
+
+/* ---- what is there --------------------------------------------------------------------------------------------- */
+
+bool blob_store_find(struct blob_store *store, const char *digest, struct blob *ret)
+{
+    struct kept *kept = kept_find(store, digest);
+    if (kept)
+        *ret = kept->blob;
+    return kept != NULL;
+}
+
+void blob_store_offer(struct blob_store *store, const char *digest)
+{
+    struct kept *kept = kept_find(store, digest);
+    if (kept)
+        kept->is_offered = true;
+}
+
+bool blob_store_is_offered(const struct blob_store *store, const char *digest)
+{
+    const struct kept *kept = kept_find(store, digest);
+    return kept && kept->is_offered;
+}
+
+bool blob_store_hold(struct blob_store *store, const char *digest, int64_t now_ms)
+{
+    struct kept *kept = kept_find(store, digest);
+    if (!kept)
+        return false;
+    kept->holds++;
+    kept->used_ms = now_ms;
+    return true;
+}
+
+void blob_store_release(struct blob_store *store, const char *digest, int64_t now_ms)
+{
+    struct kept *kept = kept_find(store, digest);
+    if (!kept)
+        return;
+    assert(kept->holds > 0);
+    kept->holds--;
+    kept->used_ms = now_ms;
+}
+
+ssize_t blob_store_read(struct blob_store *store, const char *digest, uint64_t offset, void *ret, size_t size, int64_t now_ms, struct amp_error *reterr)
+{
+    char path[BLOB_PATH_SIZE];
+    struct kept *kept = kept_find(store, digest);
+    if (!kept) {
+        (void)amp_error_set(reterr, AMP_NOT_FOUND, "", "%s has no blob %.80s, or not any more", store->holder, digest);
+        return -1;
+    }
+    kept->used_ms = now_ms;
+    path_of(store, digest, path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n = fd < 0 ? -1 : pread(fd, ret, offset < kept->blob.size ? size : 0, (off_t)offset);
+    if (n < 0)
+        (void)amp_error_set(reterr, AMP_NOT_FOUND, "", "the file of blob %.80s cannot be read: %s", digest, strerror(errno));
+    if (fd >= 0)
+        (void)close(fd);
+    return n;
+}
+
+bool blob_store_path(const struct blob_store *store, const char *digest, char ret[BLOB_PATH_SIZE])
+{
+    if (!kept_find(store, digest))
+        return false;
+    path_of(store, digest, ret);
+    return true;
+}
+
+const char *blob_store_digest_of(const struct blob_store *store, const char *path)
+{
+    size_t len = strlen(store->directory);
+    if (strncmp(path, store->directory, len) != 0 || path[len] != '/' || !kept_find(store, path + len + 1))
+        return NULL;
+    return path + len + 1;
+}
+
+void blob_store_expire(struct blob_store *store, int64_t now_ms)
+{
+    struct kept *kept, *next;
+    HASH_ITER(hh, store->by_digest, kept, next) {
+        if (kept->holds == 0 && now_ms - kept->used_ms >= BLOB_EXPIRY_MS)
+            forget(store, kept);
+    }
+}

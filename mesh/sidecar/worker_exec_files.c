@@ -1,0 +1,137 @@
+/* Files of a program that is run once per task (local-api.md 6): what came with the task lies in AMESH_IN, what the program leaves in AMESH_OUT goes out as artifacts. */
+#include "worker_exec_files.h"
+
+#include "base/alloc.h"
+#include "base/blobs.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/media_type.h"
+#include "sidecar_private.h"
+
+#include <cjson/cJSON.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NAME_TRIES 1000u
+#define OUT_FILES_MAX 256u
+
+/* ---- in ---------------------------------------------------------------------------------------------------------- */
+
+static bool put(struct sidecar *sidecar, const Amp__Part *part, const char *path)
+{
+    struct amp_blob_ref ref;
+    char from[BLOB_PATH_SIZE];
+    if (part->has_raw)
+        return file_write_new(path, (struct amp_bytes){part->raw.data, part->raw.len});
+    if (part->text)
+        return file_write_new(path, amp_bytes_of(part->text));
+    return amp_part_blob(part, &ref, NULL) == AMP_OK && blob_store_path(blobs_store(sidecar->blobs), ref.digest, from) && link(from, path) == 0;
+}
+
+static bool is_file(const Amp__Part *part)
+{
+    return part->has_raw || amp_part_is_blob(part) || (part->text && part->filename);
+}
+
+static enum amp_code put_all(struct sidecar *sidecar, const Amp__Message *message, const char *directory, struct amp_error *reterr)
+{
+    for (size_t i = 0; i < message->n_parts; i++) {
+        const Amp__Part *part = message->parts[i];
+        char path[BLOB_PATH_SIZE];
+        bool is_put = false;
+        if (!is_file(part))
+            continue;
+        for (unsigned again = 1; !is_put && again < NAME_TRIES; again++) {
+            file_name_in(directory, part->filename, again, path, sizeof path);
+            is_put = put(sidecar, part, path);
+            if (!is_put && errno != EEXIST)
+                break;
+        }
+        if (!is_put)
+            return amp_error_set(reterr, errno == ENOSPC || errno == EDQUOT ? AMP_OVERLOADED : AMP_INTERNAL, "message", "cannot put the task's file at %.300s: %s", path, strerror(errno));
+    }
+    return AMP_OK;
+}
+
+static bool has_file(const Amp__Message *message)
+{
+    for (size_t i = 0; i < message->n_parts; i++)
+        if (is_file(message->parts[i]))
+            return true;
+    return false;
+}
+
+static void set(char **entry, const char *name, const char *value)
+{
+    free(*entry);
+    *entry = xasprintf("%s=%s", name, value);
+}
+
+enum amp_code exec_files_begin(struct sidecar *sidecar, struct task *task, char **env_in, char **env_out, struct amp_error *reterr)
+{
+    const Amp__Message *message = task_request(task)->message; /* a text that came as a blob has no name: it is on stdin */
+    char directory[BLOB_PATH_SIZE], path[BLOB_PATH_SIZE + 8];
+    bool is_needed = has_file(message);
+    if (!task_files_directory(task, directory))
+        return is_needed ? amp_error_set(reterr, AMP_OVERLOADED, "message", "there is no room for the task's files") : AMP_OK;
+    (void)snprintf(path, sizeof path, "%s/out", directory);
+    if (mkdir(path, 0700) == 0)
+        set(env_out, "AMESH_OUT", path);
+    if (!is_needed)
+        return AMP_OK;
+    (void)snprintf(path, sizeof path, "%s/in", directory);
+    if (mkdir(path, 0700) != 0)
+        return amp_error_set(reterr, AMP_OVERLOADED, "message", "there is no room for the task's files: %s", strerror(errno));
+    set(env_in, "AMESH_IN", path);
+    return put_all(sidecar, message, path, reterr);
+}
+
+/* ---- out ---------------------------------------------------------------------------------------------------------- */
+
+static int is_name(const struct dirent *entry)
+{
+    return strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+}
+
+static enum amp_code give(struct task *task, const char *directory, const char *name, struct amp_error *reterr)
+{
+    struct stat info;
+    char *path = xasprintf("%s/%s", directory, name);
+    enum amp_code code = AMP_OK;
+    if (lstat(path, &info) == 0 && S_ISREG(info.st_mode) && amp_utf8_is_valid(amp_bytes_of(name))) {
+        cJSON *local = cJSON_CreateObject();
+        cJSON_AddStringToObject(local, "type", "artifact");
+        cJSON_AddStringToObject(local, "name", name);
+        cJSON_AddStringToObject(local, "file", path);
+        cJSON_AddStringToObject(local, "filename", name);
+        cJSON_AddStringToObject(local, "mediaType", media_type_of(name));
+        cJSON_AddTrueToObject(local, "last");
+        code = task_event(task, local, reterr);
+        cJSON_Delete(local);
+    } else {
+        log_event(LOG_WARN, "agent.out_ignored", "task", task_id(task), "file", name, "reason", "it is not a regular file with a name in UTF-8", NULL);
+    }
+    free(path);
+    return code;
+}
+
+enum amp_code exec_files_give(struct task *task, const char *directory, struct amp_error *reterr)
+{
+    struct dirent **entries = NULL;
+    enum amp_code code = AMP_OK;
+    int n = *directory ? scandir(directory, &entries, is_name, alphasort) : 0;
+    if (n > (int)OUT_FILES_MAX)
+        code = amp_error_set(reterr, AMP_TOO_LARGE, "AMESH_OUT", "the program left %d files in AMESH_OUT; at most %u are allowed", n, OUT_FILES_MAX);
+    for (int i = 0; i < n; i++) {
+        if (code == AMP_OK)
+            code = give(task, directory, entries[i]->d_name, reterr);
+        free(entries[i]);
+    }
+    free(entries);
+    return code;
+}

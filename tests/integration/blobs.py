@@ -1,0 +1,326 @@
+#!/usr/bin/env python3
+"""Files of any size (amp.md 15): 100 MB through two sidecars and back with flat memory, passed on, read by two at once; and holders that are slow, gone, full or lie."""
+import hashlib
+import json
+import os
+import signal
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
+import meshtest  # noqa: E402
+from lib_nats import Nats  # noqa: E402
+from meshtest import Mesh, Skipped, Tap, check, until  # noqa: E402
+
+tap = Tap()
+RELEASE = os.environ.get("AMESH_RELEASE")
+BIG, SMALL = 100 << 20, 300 << 10
+ROOM_KB = 32 << 10  # what a file of 100 MB may add to a process
+
+COPY = 'for f in "$AMESH_IN"/*; do cat "$f" > "$AMESH_OUT/copy-${f##*/}"; done; cat'
+# Hands its file on to the agents of the text, all at once, and their files back.
+RELAY = r"""
+import json, sys
+def say(**what):
+    print(json.dumps(what), flush=True)
+runs, sends = {}, {}
+for line in sys.stdin:
+    f = json.loads(line)
+    if f.get("method") == "task.run":
+        p = f["params"]
+        files = [part for part in p["message"]["parts"] if "url" in part]
+        run = runs[f["id"]] = {"left": len(p["text"].split()), "artifacts": [], "seen": [part["url"] for part in files]}
+        for to in p["text"].split():
+            sends["s-%s-%s" % (f["id"], to)] = f["id"]
+            say(id="s-%s-%s" % (f["id"], to), method="send", params={"to": to, "taskId": p["taskId"], "message": {"parts": [{"text": "x"}] + files}})
+    elif f.get("id") in sends:
+        run = runs[sends[f["id"]]]
+        run["left"] -= 1
+        if "error" in f:
+            run["artifacts"].append({"name": "error", "text": json.dumps(f["error"])})
+        else:
+            for a in f["result"].get("artifacts", []):
+                run["artifacts"] += [{"name": "back-%d" % (len(run["artifacts"])), "parts": a["parts"]}] if any("url" in q for q in a["parts"]) else []
+        if run["left"] == 0:
+            say(id=sends[f["id"]], result={"text": " ".join(run["seen"]), "artifacts": run["artifacts"]})
+"""
+
+
+def fill(path, size):
+    with open(path, "wb") as f:
+        for _ in range(max(1, size >> 20)):
+            f.write(os.urandom(min(size, 1 << 20)))
+    return path
+
+
+def digest(path):
+    h = hashlib.sha256()
+    with open(path, "rb") as f:
+        while piece := f.read(1 << 20):
+            h.update(piece)
+    return h.hexdigest()
+
+
+def peak_kb(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmHWM"))
+
+
+def ask(mesh, *args, env=None):
+    """→ (Result, peak of its memory in KB: at least what this program had when it forked)"""
+    process = mesh.spawn("ask", *args, env=env)
+    _, status, usage = os.wait4(process.child.pid, 0)
+    process.child.returncode = os.waitstatus_to_exitcode(status)
+    for t in process.threads:
+        t.join(60)
+    return meshtest.Result(["ask", *args], process.child.returncode, "\n".join(process.out), "\n".join(process.err)), usage.ru_maxrss
+
+
+def one(directory):
+    names = sorted(os.listdir(directory))
+    check(len(names) == 1, "one file", names)
+    return os.path.join(directory, names[0])
+
+
+# ---- through and back -------------------------------------------------------------------------------------------------
+
+
+def there_and_back(mesh, file):
+    out = os.path.join(mesh.home, "out-1")
+    r, _ = ask(mesh, "cp", "hello", "--file", file, "--output", out)
+    check(r.status == 0 and r.out == "hello", "the answer", r.status, r.out, r.err)
+    check(os.path.basename(one(out)) == "copy-" + os.path.basename(file) and digest(one(out)) == digest(file), "the same bytes come back", os.listdir(out), r.err)
+    check(f"({BIG} bytes)" in r.err, "the size is told", r.err)
+
+
+def flat(mesh, file, relay, copier):
+    if not RELEASE:
+        raise Skipped("needs a release build: AMESH_RELEASE")
+    idle = mesh.agent("idle", "--", "cat")
+    r, asked_idle_kb = ask(mesh, "idle", "x")
+    r.ok()
+    out = os.path.join(mesh.home, "out-2")
+    r, asked_kb = ask(mesh, "relay", "cp", "--file", file, "--output", out)
+    r.ok()
+    check(digest(one(out)) == digest(file), "the same bytes come back through two sidecars")
+    peaks = {"relay": peak_kb(relay.child.pid), "cp": peak_kb(copier.child.pid), "idle": peak_kb(idle.child.pid), "ask": asked_kb, "ask idle": asked_idle_kb}
+    print("# VmHWM in KB: " + json.dumps(peaks), flush=True)
+    check(max(peaks["relay"], peaks["cp"]) < peaks["idle"] + ROOM_KB and peaks["ask"] < peaks["ask idle"] + ROOM_KB, "memory stays flat", peaks)
+
+
+def two_readers(mesh, file):
+    out = os.path.join(mesh.home, "out-3")
+    r, _ = ask(mesh, "relay", "cp cp2", "--file", file, "--output", out, "--json")
+    r.ok()
+    check({digest(os.path.join(out, name)) for name in os.listdir(out)} == {digest(file)} and len(os.listdir(out)) == 2, "both copies are whole", os.listdir(out))
+    parts = [p for a in json.loads(r.out)["artifacts"] for p in a["parts"] if "url" in p]
+    check(all(p["url"].startswith("file://") and os.path.exists(p["url"][7:]) for p in parts), "the document names the files", parts)
+
+
+def small_ones_stand_in_the_message(mesh):
+    path, out = fill(os.path.join(mesh.home, "tiny.bin"), 1000), os.path.join(mesh.home, "out-4")
+    r, _ = ask(mesh, "cp", "x", "--file", path, "--output", out)
+    r.ok()
+    check(digest(one(out)) == digest(path), "it comes back")
+    r, _ = ask(mesh, "cp", "x", "--file", path, "--json")
+    raw = [p for a in json.loads(r.out)["artifacts"] for p in a["parts"] if "raw" in p]
+    check(len(raw) == 1, "in the document itself", r.out)
+
+
+def not_fetched_is_said(mesh, file):
+    r, _ = ask(mesh, "cp", "x", "--file", file)
+    check(r.status == 0 and "--output DIR" in r.err and f"{SMALL} bytes" in r.err, "name, size and what to do", r.err)
+    task = json.loads(ask(mesh, "cp", "x", "--file", file, "--json")[0].out)
+    shown = mesh.run("task", "show", task["id"]).ok()
+    check(str(SMALL) in shown.out + shown.err or "copy-" in shown.out, "the task shows it", shown.out)
+
+
+def a_long_text_is_a_text(mesh):
+    text = "".join(f"{i:07d}\n" for i in range(300000))  # 2.4 MB
+    r = mesh.run("ask", "cat", "-", text=text)
+    check(r.status == 0 and r.out == text, "as long as it is", r.status, len(r.out), r.err[-500:])
+
+
+def files_of_many_names(mesh):
+    out = os.path.join(mesh.home, "out-5")
+    r, _ = ask(mesh, "names", "x", "--output", out)
+    r.ok()
+    check(sorted(os.listdir(out)) == ["a.txt", "b c.bin"], "the regular files, by name", os.listdir(out), r.err)
+    r, _ = ask(mesh, "names", "x", "--output", out)
+    check(sorted(os.listdir(out)) == ["2-a.txt", "2-b c.bin", "a.txt", "b c.bin"], "nothing is overwritten", os.listdir(out))
+
+
+# ---- what goes wrong ----------------------------------------------------------------------------------------------------
+
+
+def request(nats, agent, digest_of, holder, size, wait=30.0):
+    """A request by hand, with a blob. → the end of its stream"""
+    n = request.n = getattr(request, "n", 0) + 1
+    inbox = f"_INBOX.by-hand.{n}"
+    nats.sub(inbox)
+    part = {"url": "amp-blob:sha256-" + digest_of, "filename": "x.bin", "metadata": {"amp/blob": {"size": size, "holder": holder}}}
+    body = {"version": 1, "from": "me", "request": {"taskId": f"t-hand-{n}", "contextId": "c-1", "message": {"role": "ROLE_USER", "messageId": "m-1", "parts": [{"text": "x"}, part]}}}
+    nats.pub(f"amp.req.{agent}.me", json.dumps(body).encode(), inbox)
+    return inbox, wait
+
+
+def ended(nats, asked, serve=None):
+    inbox, wait = asked
+    while True:
+        message = nats.next(wait)
+        check(message, "an answer within %s s" % wait)
+        if message[0] == inbox:
+            body = json.loads(message[3])
+            if "reply" in body:
+                return body["reply"]["error"]
+            if "end" in body["frame"]:
+                return body["frame"]["end"].get("error")
+        elif serve:
+            serve(message)
+
+
+DIGEST = hashlib.sha256(b"abc").hexdigest()
+
+
+def gone(mesh):
+    nats = Nats(mesh.bus)
+    error = ended(nats, request(nats, "cp", DIGEST, "i-nobody", 3))
+    check(error and error["name"] == "instance_lost" and "i-nobody" in error["message"] and DIGEST in error["message"], "digest and holder are named", error)
+
+
+def lying(mesh):
+    nats = Nats(mesh.bus)
+    nats.sub("amp.blob.i-liar.*")
+
+    def serve(message):
+        read = json.loads(message[3])["blobRead"] if message[3][:1] == b"{" else None
+        answer = {"version": 1, "from": "me", "blob": {"digest": "sha256-" + DIGEST, "offset": "0", "size": "3", "data": "YWJk"}}  # abd
+        check(message[0] == "amp.blob.i-liar.cp" and (read is None or read["digest"].endswith(DIGEST)), "the reader names itself", message)
+        nats.pub(message[1], json.dumps(answer).encode())
+    error = ended(nats, request(nats, "cp", DIGEST, "i-liar", 3), serve)
+    check(error and error["name"] == "bad_answer" and DIGEST in error["message"] and "i-liar" in error["message"], "other bytes are refused", error)
+
+
+def too_large(mesh):
+    nats = Nats(mesh.bus)
+    error = ended(nats, request(nats, "cp", DIGEST, "i-x", 3 << 30))
+    check(error and error["name"] == "too_large", "over the limit", error)
+    error = ended(nats, request(nats, "cp", "zz", "i-x", 3))
+    check(error and error["name"] == "invalid" and "parts[1].url" in error["field"], "no digest", error)
+
+
+def guesses(mesh):
+    """Who asks a holder for what it did not offer gets nothing, and no answer goes to what is no inbox."""
+    nats = Nats(mesh.bus)
+    r, _ = ask(mesh, "cp", "x", "--file", mesh.small, "--json")
+    blob = next(p["metadata"]["amp/blob"] for a in json.loads(r.out)["artifacts"] for p in a["parts"] if "url" in p)
+    url = next(p["url"] for a in json.loads(r.out)["artifacts"] for p in a["parts"] if "url" in p)
+    read = {"version": 1, "from": "me", "blobRead": {"digest": url.split(":")[1], "offset": "0", "length": 1 << 31}}
+    subject = f"amp.blob.{blob['holder']}.me"
+    answer = json.loads(nats.request(subject, json.dumps(read).encode())[3])["blob"]
+    check(answer["size"] == str(SMALL) and len(answer["data"]) <= (128 << 10) * 4 // 3 + 4, "one piece", answer.get("size"))
+    read["blobRead"]["digest"] = "sha256-" + DIGEST
+    answer = json.loads(nats.request(subject, json.dumps(read).encode())[3])["blob"]
+    check(answer["error"]["name"] == "not_found", "nothing else", answer)
+    read["from"] = "somebody"
+    check(json.loads(nats.request(subject, json.dumps(read).encode())[3])["blob"]["error"]["name"] == "denied", "not as somebody else")
+    nats.pub(subject, json.dumps(read).encode(), "amp.req.cp.me")
+    nats.pub(subject, b"{")
+    ask(mesh, "cp", "still there")[0].ok()
+
+
+def full(mesh):
+    mesh.agent("narrow", "--", "sh", "-c", COPY, env={"AMESH_SPOOL_BYTES": "100000"})
+    r, _ = ask(mesh, "narrow", "x", "--file", mesh.small)
+    check(r.status == 7 and "spool" in r.err and "no room" in r.err, "it says what is full", r.status, r.err)
+    r, _ = ask(mesh, "narrow", "y")
+    check(r.status == 0 and r.out == "y", "and works on", r.err)
+    r, _ = ask(mesh, "cp", "x", "--file", mesh.small, env={"AMESH_SPOOL_BYTES": "100000"})
+    check(r.status == 7 and "no room" in r.err, "so does the caller", r.status, r.err)
+
+
+def slow(mesh, file, copier):
+    """The reader stands still in the middle: its holder serves others meanwhile, and it goes on."""
+    spool = os.path.join(mesh.home, "spool", copier.instance)
+    out = os.path.join(mesh.home, "out-6")
+    caller = mesh.spawn("ask", "cp3", "x", "--file", file, "--output", out)
+    until(lambda: os.path.isdir(spool) and any(n.startswith("in-") and os.path.getsize(os.path.join(spool, n)) for n in os.listdir(spool)), "it has begun")
+    copier.signal(signal.SIGSTOP)
+    ask(mesh, "cat", "meanwhile")[0].ok()
+    copier.signal(signal.SIGCONT)
+    check(caller.wait() == 0 and digest(one(out)) == digest(file), "it is whole", caller.err)
+
+
+def killed_leaves_nothing(mesh):
+    agent = mesh.agent("short", "--", "sh", "-c", COPY)
+    ask(mesh, "short", "x", "--file", mesh.small)[0].ok()
+    spool = os.path.join(mesh.home, "spool", agent.instance)
+    check(os.path.isdir(spool), "it has a spool", os.listdir(os.path.join(mesh.home, "spool")))
+    agent.signal(signal.SIGKILL)
+    agent.wait()
+    next_one = mesh.agent("after", "--", "cat")
+    check(not os.path.exists(spool), "the next one removes it")
+    next_one.signal(signal.SIGTERM)
+    check(next_one.wait() == 0 and not os.path.exists(os.path.join(mesh.home, "spool", next_one.instance)), "and leaves nothing itself")
+
+
+def killed_holder(mesh, file):
+    """The caller, which holds the file, dies in the middle."""
+    agent = mesh.agent("late", "--", "sh", "-c", COPY)
+    spool = os.path.join(mesh.home, "spool", agent.instance)
+    caller = mesh.spawn("ask", "late", "x", "--file", file)
+    until(lambda: os.path.isdir(spool) and any(n.startswith("in-") and os.path.getsize(os.path.join(spool, n)) for n in os.listdir(spool)), "it has begun")
+    caller.signal(signal.SIGKILL)
+    caller.wait()
+    until(lambda: not any(n.startswith("in-") for n in os.listdir(spool)), "half a file is thrown away")
+    ask(mesh, "late", "y")[0].ok()
+
+
+def missing(mesh):
+    r, _ = ask(mesh, "liar", "x")
+    check(r.status != 0 and "/nowhere/at/all" in r.err, "the file is named", r.status, r.err)
+    r, _ = ask(mesh, "cp", "x", "--file", "/nowhere/at/all")
+    check(r.status == 4 and "/nowhere/at/all" in r.err, "the caller's too", r.status, r.err)
+
+
+def durable(mesh):
+    r = mesh.run("ask", "--durable", "cp", "x", "--file", fill(os.path.join(mesh.home, "wide.bin"), 2 << 20))
+    check(r.status == 2 and "durable" in r.err, "what to do is said", r.status, r.err)
+    r = mesh.run("ask", "--durable", "--json", "maker", "x")
+    check("durable" in r.err + r.out and r.status != 0, "an answer's too", r.status, r.err)
+    r = mesh.run("ask", "--durable", "cp", "x", "--file", os.path.join(mesh.home, "tiny.bin"), "--output", os.path.join(mesh.home, "out-7"))
+    check(r.status == 0 and digest(one(os.path.join(mesh.home, "out-7"))) == digest(os.path.join(mesh.home, "tiny.bin")), "small ones go through", r.err)
+
+
+def main():
+    meshtest.AMESH = RELEASE or meshtest.AMESH
+    with Mesh() as mesh:
+        big, mesh.small = fill(os.path.join(mesh.home, "big.bin"), BIG), fill(os.path.join(mesh.home, "small.bin"), SMALL)
+        copier, _, slow_one = (mesh.agent(name, "--", "sh", "-c", COPY) for name in ("cp", "cp2", "cp3"))
+        mesh.agent("cat", "--", "cat")
+        mesh.agent("names", "--", "sh", "-c", 'cd "$AMESH_OUT" && echo a > a.txt && head -c 200000 /dev/zero > "b c.bin" && mkdir d && ln -s /etc/passwd e')
+        mesh.agent("maker", "--", "sh", "-c", 'head -c 200000 /dev/zero > "$AMESH_OUT/z"')
+        relay = mesh.agent("relay", "--mode", "jsonl", "--concurrency", "4", "--", sys.executable, "-c", RELAY)
+        mesh.agent("liar", "--mode", "jsonl", "--", sys.executable, "-c",
+                   "import json, sys\nfor line in sys.stdin:\n f = json.loads(line)\n if f.get('method') == 'task.run': print(json.dumps({'id': f['id'], 'result': {'artifacts': [{'file': '/nowhere/at/all'}]}}), flush=True)")
+        tap.run("100 MB go to an agent and come back", there_and_back, mesh, big)
+        tap.run("100 MB through two sidecars and back, and the memory of all three processes stays flat", flat, mesh, big, relay, copier)
+        tap.run("two agents read one file at once", two_readers, mesh, mesh.small)
+        tap.run("small files stand in the message", small_ones_stand_in_the_message, mesh)
+        tap.run("files that nobody fetches are told with name and size", not_fetched_is_said, mesh, mesh.small)
+        tap.run("a text longer than a message is a text for its agent", a_long_text_is_a_text, mesh)
+        tap.run("AMESH_OUT: regular files become artifacts; --output overwrites nothing", files_of_many_names, mesh)
+        tap.run("a holder that is gone is named with the digest", gone, mesh)
+        tap.run("bytes of another digest never reach the agent", lying, mesh)
+        tap.run("a blob over the limit and one without a digest are refused", too_large, mesh)
+        tap.run("a holder serves what it offered, piece by piece, to inboxes only", guesses, mesh)
+        tap.run("a full spool says so, and hurts nothing else", full, mesh)
+        tap.run("a reader that stands still goes on; others are served", slow, mesh, big, slow_one)
+        tap.run("a holder that dies in the middle leaves no half file and no stuck agent", killed_holder, mesh, big)
+        tap.run("a killed sidecar's spool is removed by the next one, a stopped one's by itself", killed_leaves_nothing, mesh)
+        tap.run("a file that cannot be read fails with its name", missing, mesh)
+        tap.run("what is durable says that it takes no large files, and takes small ones", durable, mesh)
+    tap.done()
+
+
+main()

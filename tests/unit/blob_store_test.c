@@ -1,0 +1,177 @@
+/* The spool on disk. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <ftw.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/blob_store.h"
+
+#define OF_ABC "sha256-ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+static char home[64];
+
+static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *ftw)
+{
+    return remove(path);
+}
+
+static int begin(void **state)
+{
+    strcpy(home, "/tmp/blob-test-XXXXXX");
+    return mkdtemp(home) ? 0 : -1;
+}
+
+static int end(void **state)
+{
+    return nftw(home, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static bool is_there(const char *holder)
+{
+    char path[256];
+    struct stat info;
+    snprintf(path, sizeof path, "%s/spool/%s", home, holder);
+    return stat(path, &info) == 0;
+}
+
+static enum amp_code put(struct blob_store *store, const char *text, const char *wanted, struct blob *ret, struct amp_error *err)
+{
+    struct blob_intake *intake;
+    enum amp_code code = blob_intake_begin(store, strlen(text), &intake, err);
+    if (code != AMP_OK)
+        return code;
+    code = blob_intake_write(intake, amp_bytes_of(text), err);
+    if (code == AMP_OK)
+        return blob_intake_end(intake, wanted, ret, err);
+    blob_intake_abort(intake);
+    return code;
+}
+
+static void test_what_is_put_in_comes_out_by_its_digest_and_is_this_users_alone(void **state)
+{
+    struct blob blob;
+    char path[BLOB_PATH_SIZE], got[8] = "";
+    struct stat info;
+    struct blob_store *store = blob_store_new(home, "i-1", 0);
+    assert_false(is_there("i-1")); /* nothing on disk before it is needed */
+    assert_int_equal(put(store, "abc", OF_ABC, &blob, NULL), AMP_OK);
+    assert_string_equal(blob.digest, OF_ABC);
+    assert_int_equal(blob.size, 3);
+    assert_int_equal(blob_store_read(store, OF_ABC, 1, got, sizeof got, 0, NULL), 2);
+    assert_string_equal(got, "bc");
+    assert_int_equal(blob_store_read(store, OF_ABC, 3, got, sizeof got, 0, NULL), 0);
+    assert_true(blob_store_path(store, OF_ABC, path));
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0600);
+    assert_string_equal(blob_store_digest_of(store, path), OF_ABC);
+    assert_null(blob_store_digest_of(store, "/etc/passwd"));
+    blob_store_free(store);
+    assert_false(is_there("i-1"));
+}
+
+static void test_the_same_bytes_are_kept_once(void **state)
+{
+    struct blob blob;
+    struct blob_store *store = blob_store_new(home, "i-1", 0);
+    assert_int_equal(put(store, "abc", NULL, &blob, NULL), AMP_OK);
+    assert_int_equal(put(store, "abc", NULL, &blob, NULL), AMP_OK);
+    assert_int_equal(blob_store_bytes(store), 3);
+    blob_store_free(store);
+}
+
+static void test_bytes_of_another_digest_are_refused_and_leave_nothing(void **state)
+{
+    struct blob blob;
+    struct amp_error err = {0};
+    struct blob_store *store = blob_store_new(home, "i-1", 0);
+    assert_int_equal(put(store, "abd", OF_ABC, &blob, &err), AMP_BAD_ANSWER);
+    assert_non_null(strstr(err.message, OF_ABC));
+    assert_int_equal(blob_store_bytes(store), 0);
+    assert_false(blob_store_find(store, OF_ABC, &blob));
+    blob_store_free(store);
+}
+
+static void test_a_full_spool_says_so_and_room_that_was_not_used_is_free_again(void **state)
+{
+    struct blob blob;
+    struct blob_intake *intake;
+    struct amp_error err = {0};
+    struct blob_store *store = blob_store_new(home, "i-1", 10);
+    assert_int_equal(blob_intake_begin(store, 8, &intake, &err), AMP_OK);
+    assert_int_equal(put(store, "abc", NULL, &blob, &err), AMP_OVERLOADED);
+    assert_non_null(strstr(err.message, "no room for 3 more"));
+    assert_int_equal(blob_intake_write(intake, amp_bytes_of("ab"), NULL), AMP_OK);
+    assert_int_equal(blob_intake_write(intake, amp_bytes_of("1234567"), &err), AMP_TOO_LARGE);
+    blob_intake_abort(intake);
+    assert_int_equal(blob_store_bytes(store), 0);
+    assert_int_equal(put(store, "abc", NULL, &blob, &err), AMP_OK);
+    assert_int_equal(blob_intake_begin(store, (uint64_t)AMP_BLOB_BYTES_MAX + 1, &intake, &err), AMP_TOO_LARGE);
+    blob_store_free(store);
+}
+
+static void test_what_nobody_holds_goes_some_time_after_its_last_use(void **state)
+{
+    struct blob blob;
+    char got[4];
+    struct blob_store *store = blob_store_new(home, "i-1", 0);
+    assert_int_equal(put(store, "abc", NULL, &blob, NULL), AMP_OK);
+    blob_store_expire(store, 10 * (int64_t)BLOB_EXPIRY_MS);
+    assert_true(blob_store_find(store, OF_ABC, &blob)); /* held */
+    blob_store_release(store, OF_ABC, 1000);
+    assert_int_equal(blob_store_read(store, OF_ABC, 0, got, sizeof got, 5000, NULL), 3);
+    blob_store_expire(store, 1000 + BLOB_EXPIRY_MS);
+    assert_true(blob_store_find(store, OF_ABC, &blob)); /* used since */
+    blob_store_expire(store, 5000 + BLOB_EXPIRY_MS);
+    assert_false(blob_store_find(store, OF_ABC, &blob));
+    assert_int_equal(blob_store_bytes(store), 0);
+    assert_int_equal(blob_store_read(store, OF_ABC, 0, got, sizeof got, 0, NULL), -1);
+    blob_store_free(store);
+}
+
+static void test_what_a_dead_process_left_is_removed_and_what_a_living_one_has_is_not(void **state)
+{
+    struct blob blob;
+    struct blob_store *living = blob_store_new(home, "i-living", 0);
+    assert_int_equal(put(living, "abc", NULL, &blob, NULL), AMP_OK);
+    pid_t child = fork();
+    if (child == 0) {
+        char path[BLOB_PATH_SIZE];
+        struct blob_store *store = blob_store_new(home, "i-dead", 0);
+        if (put(store, "abc", NULL, &blob, NULL) == AMP_OK && blob_store_directory(store, "t-1", path, NULL) == AMP_OK)
+            (void)kill(getpid(), SIGKILL);
+        _exit(1);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    assert_true(is_there("i-dead"));
+    struct blob_store *next = blob_store_new(home, "i-next", 0);
+    assert_false(is_there("i-dead"));
+    assert_true(blob_store_find(living, OF_ABC, &blob) && is_there("i-living"));
+    blob_store_free(next);
+    blob_store_free(living);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_what_is_put_in_comes_out_by_its_digest_and_is_this_users_alone, begin, end),
+        cmocka_unit_test_setup_teardown(test_the_same_bytes_are_kept_once, begin, end),
+        cmocka_unit_test_setup_teardown(test_bytes_of_another_digest_are_refused_and_leave_nothing, begin, end),
+        cmocka_unit_test_setup_teardown(test_a_full_spool_says_so_and_room_that_was_not_used_is_free_again, begin, end),
+        cmocka_unit_test_setup_teardown(test_what_nobody_holds_goes_some_time_after_its_last_use, begin, end),
+        cmocka_unit_test_setup_teardown(test_what_a_dead_process_left_is_removed_and_what_a_living_one_has_is_not, begin, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
