@@ -1,11 +1,11 @@
 // Serves one JavaScript function as an agent: amesh_shim.mjs FILE.mjs[:NAME]. Speaks spec/local-api.md 2-4 on AMESH_FD or AMESH_SOCK. Node >= 18, no packages.
 // The function is called with (text, task): a function, an async function or a generator of either kind; without a name `default`, else `agent`. stdout is its own.
 import { once } from "node:events";
-import { existsSync, readFileSync } from "node:fs";
+import { accessSync, existsSync } from "node:fs";
 import net from "node:net";
 import { basename, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 
 const LINE_MAX = 1 << 20, PIECE = 48 << 10, ABANDON_MS = 3000, CANCELED = -32800;
 const TYPES = ["text", "reasoning", "tool_call", "tool_result", "step", "artifact", "status", "usage", "log", "custom"];
@@ -126,9 +126,13 @@ class Task {
     this.emit({ type: "step", name, phase: "start" });
     try { return await run(); } finally { this.emit({ type: "step", name, phase: "end" }); }
   }
-  // {text} of any length, or {data}, {bytes}, {path}, which must fit a line of 1 MiB.
+  // {text} of any length, or {data}, {bytes}, which must fit a line of 1 MiB, or {path}: a file of any size, which has been taken in when the promise is kept.
   artifact(name, { text, data = null, bytes, path, filename, mediaType, description }) {
-    if (path !== undefined) [bytes, filename] = [readFileSync(path), filename ?? basename(path)];
+    if (path !== undefined) {
+      accessSync(path); // what is not there is said here
+      const parts = [{ file: resolve(path), filename: filename ?? basename(path), mediaType }];
+      return this.#ask("task.event", { event: { type: "artifact", artifactId: name, name, description, parts, last: true } });
+    }
     const raw = bytes && [{ raw: Buffer.from(bytes).toString("base64"), filename, mediaType }];
     const bodies = raw ? [{ parts: raw }] : text === undefined ? [{ data, filename, mediaType }] : (text ? split(text) : [""]).map((t) => ({ text: t, filename, mediaType }));
     return bodies.map((b, i) => this.emit({ type: "artifact", artifactId: name, name, description, ...b, append: i > 0, last: i === bodies.length - 1 })).pop();
@@ -141,6 +145,11 @@ class Task {
   // → {text, task}; throws TaskFailed {code, reason, hint, task}.
   async send(to, text, { skill, context, timeoutMs, durable, key, detach } = {}) {
     return new Result(await this.#ask("send", { to: to ?? undefined, skill, text, contextId: context, timeoutMs, durable, key, detach }));
+  }
+  // Files that came with the task: {name, mediaType, path} or, if small, {…, bytes}.
+  get files() {
+    return this.message.parts.flatMap(({ url, raw, filename: name, mediaType }) => url?.startsWith("file://") ? [{ name, mediaType, path: fileURLToPath(url) }]
+      : raw !== undefined ? [{ name, mediaType, bytes: Buffer.from(raw, "base64") }] : []);
   }
   sleep(ms) { return sleep(ms, undefined, { signal: this.signal }).catch((e) => { this.#told ||= this.canceled; throw e; }); }
 }

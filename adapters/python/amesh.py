@@ -16,6 +16,7 @@ import itertools
 import mimetypes
 import os
 import threading
+import urllib.parse
 
 _running = contextvars.ContextVar("amesh_task", default=None)
 _TYPES = {"text", "reasoning", "tool_call", "tool_result", "step", "artifact", "status", "usage", "log", "custom"}
@@ -138,10 +139,10 @@ class Task:
             self.emit({"type": "step", "name": name, "phase": "end"})
 
     def artifact(self, name, text=None, data=None, bytes=None, path=None, media_type=None, filename=None):
-        """A result beside the answer: a text of any length, or JSON data, bytes, a file, which must fit a line of 1 MiB."""
+        """A result beside the answer: a text of any length, or JSON data, or bytes, which must fit a line of 1 MiB, or a file of any size. In a plain function the file has been
+        taken in afterwards; in an async one it must stay as it is until the task is over."""
         if path is not None:
-            with open(path, "rb") as file:
-                bytes, filename = file.read(), filename or os.path.basename(path)
+            return self._file(name, path, filename or os.path.basename(path), media_type)
         media_type = media_type or (mimetypes.guess_type(filename)[0] if filename else None)
         about = {k: v for k, v in (("filename", filename), ("mediaType", media_type)) if v}
         if bytes is not None:
@@ -150,6 +151,31 @@ class Task:
             bodies = [{"data": data, **about}] if text is None else [{"text": piece, **about} for piece in self._link.split(text) or [""]]
         for i, body in enumerate(bodies):
             self.emit({"type": "artifact", "artifactId": name, "name": name, **body, "append": i > 0, "last": i == len(bodies) - 1})
+
+    def _file(self, name, path, filename, media_type):
+        with open(path, "rb"):  # what cannot be read is said here
+            pass
+        media_type = media_type or mimetypes.guess_type(filename)[0]
+        part = {"file": os.path.abspath(path), "filename": filename, **({"mediaType": media_type} if media_type else {})}
+        event = {"type": "artifact", "artifactId": name, "name": name, "parts": [part], "last": True}
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self._request("task.event", {}, lambda r: None, event=event)
+        else:
+            self.emit(event)
+
+    @property
+    def files(self):
+        """Files that came with the task: [{"name", "mediaType", "path" or "bytes"}, …]; large ones are at a path, where they may be read until the task is over."""
+        found = []
+        for part in self.message.get("parts", []):
+            about = {"name": part.get("filename", ""), "mediaType": part.get("mediaType", "")}
+            if part.get("url", "").startswith("file://"):
+                found.append({**about, "path": urllib.parse.unquote(part["url"][7:])})
+            elif "raw" in part:
+                found.append({**about, "bytes": base64.b64decode(part["raw"])})
+        return found
 
     def ask(self, prompt, options=None, schema=None, expires_ms=None, default=None, multiple=False, other=False):
         """→ what the caller, or whoever reads `amesh inbox`, answers. The task is INPUT_REQUIRED until then; several may be asked at once.

@@ -483,6 +483,22 @@ void http_reply(struct http_request *request, int status, const char *type, stru
     request_free(request);
 }
 
+void http_reply_file(struct http_request *request, const char *type, int fd, uint64_t size)
+{
+    set_common_headers(request, type);
+    struct evbuffer *buffer = evbuffer_new();
+    if (!buffer)
+        abort();
+    if (size == 0)
+        (void)close(fd);
+    else if (evbuffer_add_file(buffer, fd, 0, (ev_off_t)size) != 0)
+        abort();
+    struct evhttp_request *ev = let_go(request);
+    evhttp_send_reply(ev, 200, NULL, buffer);
+    evbuffer_free(buffer);
+    request_free(request);
+}
+
 void http_reply_error(struct http_request *request, const struct amp_error *err)
 {
     const struct amp_code_info *info = amp_code_info(err->code);

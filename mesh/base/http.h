@@ -52,6 +52,8 @@ void http_on_gone(struct http_request *request, void (*on_gone)(void *ctx), void
 /* A header of the answer, before its start. */
 void http_set_header(struct http_request *request, const char *name, const char *value);
 void http_reply(struct http_request *request, int status, const char *type, struct amp_bytes body);
+/* `size` bytes of a file, which are not read into memory. Takes `fd` over. */
+void http_reply_file(struct http_request *request, const char *type, int fd, uint64_t size);
 /* {"error":{code,name,message,hint}} with the status of codes.def. */
 void http_reply_error(struct http_request *request, const struct amp_error *err);
 /* Chunked. */

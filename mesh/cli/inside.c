@@ -2,14 +2,17 @@
  * socket, because nothing else happens in this process. */
 #include <cjson/cJSON.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/media_type.h"
 #include "cli/commands.h"
 #include "cli/context.h"
 #include "cli/message.h"
@@ -160,13 +163,30 @@ static cJSON *json_or_text(const char *text)
     return cJSON_CreateString(text);
 }
 
+/* A file that the sidecar can read by itself, whatever its size. */
+static bool is_local_file(const char *path)
+{
+    struct stat info;
+    return path != NULL && strcmp(path, "-") != 0 && stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+static void add_local_file(cJSON *parts, const char *path, const char *base)
+{
+    char whole[PATH_MAX];
+    cJSON *part = cJSON_CreateObject();
+    cJSON_AddStringToObject(part, "file", realpath(path, whole) != NULL ? whole : path);
+    cJSON_AddStringToObject(part, "filename", base);
+    cJSON_AddStringToObject(part, "mediaType", media_type_of(base));
+    cJSON_AddItemToArray(parts, part);
+}
+
 static int artifact_event(const struct inside *inside, cJSON *event)
 {
     const char *path = command_value(inside->cli.command, inside->cli.args, "file");
     const char *name = command_value(inside->cli.command, inside->cli.args, "name");
     const char *slash = path != NULL ? strrchr(path, '/') : NULL;
     const char *base = slash != NULL ? slash + 1 : path;
-    struct message_source source = {.text = inside->cli.args->rest[1], .files = path != NULL ? (const char *[]){path, NULL} : NULL};
+    struct message_source source = {.text = inside->cli.args->rest[1], .files = path != NULL && !is_local_file(path) ? (const char *[]){path, NULL} : NULL};
     struct amp_arena arena;
     struct amp_error err = {0};
     Amp__Message *message = NULL;
@@ -185,7 +205,11 @@ static int artifact_event(const struct inside *inside, cJSON *event)
     if (code != AMP_OK) {
         status = cli_fail(&inside->cli, &err, NULL);
     } else {
-        cJSON_AddItemToObject(event, "parts", cJSON_DetachItemFromObjectCaseSensitive(whole, "parts"));
+        cJSON *parts = cJSON_DetachItemFromObjectCaseSensitive(whole, "parts");
+        parts = parts != NULL ? parts : cJSON_CreateArray();
+        if (is_local_file(path))
+            add_local_file(parts, path, base);
+        cJSON_AddItemToObject(event, "parts", parts);
         cJSON_AddStringToObject(event, "name", name != NULL ? name : base != NULL ? base : "artifact");
     }
     cJSON_Delete(whole);

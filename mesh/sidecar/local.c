@@ -6,6 +6,7 @@
 #include "base/http.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "sidecar/local_blob.h"
 #include "sidecar/local_http.h"
 #include "sidecar/peer.h"
 #include "sidecar/sidecar.h"
@@ -41,6 +42,7 @@ struct local {
     struct loop_io *io;
     struct loop_timer *pause; /* after accept failed for lack of descriptors */
     struct http_server *http;
+    struct local_blobs *blobs;
     LIST_HEAD(, connection) connections;
     unsigned n_connections;
 };
@@ -107,17 +109,29 @@ static void start_http(struct connection *connection)
         counter_add(COUNTER_local_refused, 1);
 }
 
+static void start_upload(struct connection *connection)
+{
+    struct local *local = connection->local;
+    int fd = connection->fd;
+    connection->fd = -1;
+    connection_free(connection);
+    local_blobs_upload(local->blobs, fd);
+}
+
 static void on_first_byte(void *ctx, int events)
 {
     struct connection *connection = ctx;
-    unsigned char byte;
-    ssize_t n = recv(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    char first[16];
+    ssize_t n = recv(connection->fd, first, sizeof first, MSG_PEEK | MSG_DONTWAIT);
+    unsigned char byte = n > 0 ? (unsigned char)first[0] : 0;
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0)
         connection_free(connection);
     else if (byte == '{')
         start_peer(connection);
+    else if (local_blobs_is_upload(first, (unsigned long)n))
+        start_upload(connection);
     else if (byte < 128 && isalpha(byte))
         start_http(connection);
     else
@@ -272,6 +286,7 @@ enum amp_code local_new(struct sidecar *sidecar, const char *path, struct local 
     local->sidecar = sidecar;
     local->path = xstrdup(path);
     local->fd = -1;
+    local->blobs = local_blobs_new(sidecar);
     local->pause = loop_timer_new(sidecar_loop(sidecar), on_pause_over, local);
     LIST_INIT(&local->connections);
     enum amp_code code = start(local, reterr);
@@ -299,6 +314,7 @@ void local_free(struct local *local)
         connection_free(connection);
     }
     http_server_free(local->http);
+    local_blobs_free(local->blobs);
     free(local->path);
     free(local);
 }

@@ -5,6 +5,7 @@
 #include "base/counters.h"
 #include "base/http.h"
 #include "base/loop.h"
+#include "sidecar/local_blob.h"
 #include "sidecar/local_http_private.h"
 #include "sidecar/sidecar.h"
 #include "sidecar/task.h"
@@ -449,6 +450,8 @@ static const struct http_route routes[] = {
     {HTTP_PUT, "/v1/kv/{}/{}", put_kv},
     {HTTP_DELETE, "/v1/kv/{}/{}", delete_kv},
     {HTTP_POST, "/v1/log", post_log},
+    {HTTP_GET, "/v1/blob/{}", local_get_blob},
+    {HTTP_PUT, "/v1/blob", local_put_small_blob},
     {0, NULL, NULL},
 };
 

@@ -1,5 +1,5 @@
 /* `send`: a call made by the agent, direct or through the environment. What came is folded, so that the answer is one Task whatever was streamed. */
-#include "sidecar/rpc_private.h"
+#include "sidecar/rpc_send_private.h"
 
 #include "base/alloc.h"
 #include "base/call.h"
@@ -17,23 +17,6 @@
 #include <sys/queue.h>
 
 enum { SUBMIT_TIMEOUT_MS = 10000, METADATA_ROOM = 512 /* three ids and their names */ };
-
-struct sent {
-    struct rpc *rpc;
-    struct call *call;         /* direct */
-    struct env_submit *submit; /* durable, until accepted */
-    struct env_watch *watch;   /* durable, afterwards */
-    struct amp_fold *fold;
-    char task_id[AMP_NAME_MAX + 1], context_id[AMP_NAME_MAX + 1], parent[AMP_NAME_MAX + 1];
-    char agent[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1];
-    bool is_stream, is_durable, is_detached, is_dropped;
-    bool is_orphan;            /* its parent has ended, and it was told */
-    struct blob_held held;     /* files of its message and of its answer */
-    struct blob_fetch *fetch;  /* of the latter */
-    Amp__Message *message;     /* in `arena`, for the history of a durable task */
-    struct amp_arena arena;
-    LIST_ENTRY(sent) entry;
-};
 
 /* All open sends of this process; a sidecar looks only at its own. Loop thread only. */
 static LIST_HEAD(, sent) all_sent = LIST_HEAD_INITIALIZER(all_sent);
@@ -138,7 +121,7 @@ static enum amp_code metadata_write(struct amp_buf *out, const struct sent *sent
     return amp_buf_append(out, "}", 1);
 }
 
-static const cJSON *sent_text(struct sent *sent, const Amp__Error *wire, struct amp_error *reterr)
+const cJSON *rpc_sent_text(struct sent *sent, const Amp__Error *wire, struct amp_error *reterr)
 {
     uint8_t room[METADATA_ROOM];
     struct amp_buf text;
@@ -164,13 +147,12 @@ static const cJSON *sent_text(struct sent *sent, const Amp__Error *wire, struct 
 
 const cJSON *rpc_sent_task(struct sent *sent, struct amp_error *reterr)
 {
-    return sent_text(sent, NULL, reterr);
+    return rpc_sent_text(sent, NULL, reterr);
 }
 
 /* ---- the end -------------------------------------------------------------------------------------------------- */
 
-/* `task` is copied by whoever asked before the rpc is gone. */
-static void answer_send(struct sent *sent, const cJSON *task, const struct amp_error *err)
+void rpc_sent_answer(struct sent *sent, const cJSON *task, const struct amp_error *err)
 {
     struct rpc *rpc = sent->rpc;
     rpc->state = NULL;
@@ -182,70 +164,18 @@ static void answer_send(struct sent *sent, const cJSON *task, const struct amp_e
         rpc_fail(rpc, err);
 }
 
-/* An agent gets files of this host for the blobs of its answer. */
-static const cJSON *text_with_files(struct sent *sent, struct amp_error *reterr)
-{
-    const Amp__Task *folded = amp_fold_task(sent->fold);
-    char **before = NULL;
-    size_t n = 0;
-    for (size_t i = 0; i < folded->n_artifacts; i++) {
-        const Amp__Artifact *artifact = folded->artifacts[i];
-        before = xrealloc(before, (n + artifact->n_parts + 1) * sizeof *before);
-        for (size_t k = 0; k < artifact->n_parts; k++) {
-            before[n++] = artifact->parts[k]->url;
-            (void)!files_show(sent->rpc->sidecar, artifact->parts[k], &sent->arena);
-        }
-    }
-    const cJSON *text = sent_text(sent, NULL, reterr);
-    n = 0;
-    for (size_t i = 0; i < folded->n_artifacts; i++) /* the fold's own again, which it gives back */
-        for (size_t k = 0; k < folded->artifacts[i]->n_parts; k++)
-            folded->artifacts[i]->parts[k]->url = before[n++];
-    free(before);
-    return text;
-}
-
-static void on_fetched(void *ctx, const struct amp_error *err)
-{
-    struct sent *sent = ctx;
-    struct amp_error own = *err;
-    sent->fetch = NULL;
-    const cJSON *task = own.code == AMP_OK ? text_with_files(sent, &own) : NULL;
-    answer_send(sent, task, &own);
-}
-
-/* The answer has blobs: they are pulled first. False: it has none. */
-static bool fetch_answer(struct sent *sent)
-{
-    struct blobs *blobs = sidecar_blobs(sent->rpc->sidecar);
-    const Amp__Task *folded = amp_fold_task(sent->fold);
-    struct amp_blob_ref *refs = NULL;
-    size_t n = 0;
-    for (size_t i = 0; blobs && i < folded->n_artifacts; i++)
-        blob_refs_add(folded->artifacts[i]->parts, folded->artifacts[i]->n_parts, &refs, &n);
-    if (n > 0) {
-        call_free(sent->call);
-        env_watch_free(sent->watch);
-        sent->call = NULL;
-        sent->watch = NULL;
-        sent->fetch = blob_fetch_start(blobs, refs, n, &sent->held, on_fetched, sent);
-    }
-    free(refs);
-    return n > 0;
-}
-
 /* The send is over. When the task has reached an end, however bad, the task is the answer; else the error is. */
 static void end_send(struct sent *sent, const struct amp_error *err, const Amp__Error *wire)
 {
     struct amp_error own = *err;
     const cJSON *task = NULL;
-    if (!wire && amp_fold_state(sent->fold) == AMP__TASK_STATE__TASK_STATE_COMPLETED && fetch_answer(sent))
+    if (!wire && amp_fold_state(sent->fold) == AMP__TASK_STATE__TASK_STATE_COMPLETED && rpc_sent_fetch(sent))
         return;
     if (amp_task_is_terminal(amp_fold_state(sent->fold)))
-        task = sent_text(sent, wire, &own);
+        task = rpc_sent_text(sent, wire, &own);
     else if (own.code == AMP_OK)
         amp_error_set(&own, AMP_BAD_ANSWER, "", "the stream of task %s ended before the task did", sent->task_id);
-    answer_send(sent, task, &own);
+    rpc_sent_answer(sent, task, &own);
 }
 
 /* ---- direct --------------------------------------------------------------------------------------------------- */
@@ -392,7 +322,7 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
     }
     if (sent->is_detached) { /* that it is accepted is all that its sender wants to know */
         const cJSON *task = rpc_sent_task(sent, &own);
-        answer_send(sent, task, &own);
+        rpc_sent_answer(sent, task, &own);
         return;
     }
     enum amp_code code = env_watch_start(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), sidecar_agent(rpc->sidecar), sent->task_id, 1, 0, &handlers, sent, &sent->watch);
@@ -563,8 +493,7 @@ static struct sent *sent_new(struct rpc *rpc, const struct send_params *params)
     return sent;
 }
 
-/* `held`: the files of the message, which are the send's from now on; or NULL. */
-static void send_now(struct rpc *rpc, const cJSON *json, struct blob_held *held)
+void rpc_send_now(struct rpc *rpc, const cJSON *json, struct blob_held *held)
 {
     struct amp_error err = {0};
     struct send_params params = {0};
@@ -590,59 +519,4 @@ static void send_now(struct rpc *rpc, const cJSON *json, struct blob_held *held)
         start_submit(sent, &params);
     else
         start_call(sent, &params);
-}
-
-/* ---- files in the message ------------------------------------------------------------------------------------------ */
-
-struct waiting { /* until they are taken in */
-    struct rpc *rpc;
-    struct sidecar *sidecar;
-    cJSON *json;
-    struct files_job *files;
-    struct blob_held held;
-};
-
-static void waiting_free(struct waiting *waiting)
-{
-    files_cancel(waiting->files);
-    blob_held_release(&waiting->held, sidecar_blobs(waiting->sidecar));
-    cJSON_Delete(waiting->json);
-    free(waiting);
-}
-
-static void cancel_waiting(struct rpc *rpc)
-{
-    waiting_free(rpc->state);
-}
-
-static void on_files(void *ctx, const struct amp_error *err)
-{
-    struct waiting *waiting = ctx;
-    struct rpc *rpc = waiting->rpc;
-    struct amp_error own = *err;
-    waiting->files = NULL;
-    rpc->state = NULL;
-    rpc->cancel = NULL;
-    if (own.code == AMP_OK)
-        send_now(rpc, waiting->json, &waiting->held);
-    waiting_free(waiting); /* the rpc may be gone: only its sidecar is asked */
-    if (own.code != AMP_OK)
-        rpc_fail(rpc, &own);
-}
-
-void rpc_send(struct rpc *rpc, const cJSON *json)
-{
-    const cJSON *message = cJSON_GetObjectItemCaseSensitive(json, "message");
-    if (!files_any(cJSON_GetObjectItemCaseSensitive(message, "parts"))) {
-        send_now(rpc, json, NULL);
-        return;
-    }
-    struct waiting *waiting = xcalloc(1, sizeof *waiting);
-    waiting->rpc = rpc;
-    waiting->sidecar = rpc->sidecar;
-    waiting->json = cJSON_Duplicate(json, true);
-    rpc->state = waiting;
-    rpc->cancel = cancel_waiting;
-    cJSON *parts = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(waiting->json, "message"), "parts");
-    waiting->files = files_start(rpc->sidecar, &parts, 1, &waiting->held, on_files, waiting);
 }

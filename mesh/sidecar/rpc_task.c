@@ -21,6 +21,48 @@ static enum amp_code take_event(struct task *task, const cJSON *event, struct am
     return task_event(task, event, reterr);
 }
 
+/* Who gives a file may do with it what he likes when he is answered. */
+#define EVENT_WAITS_MAX 128u /* answers that wait for files; further ones come at once */
+static unsigned n_event_waits;
+
+struct event_wait {
+    struct rpc *rpc;
+    struct task_room room;
+};
+
+static void cancel_event_wait(struct rpc *rpc)
+{
+    struct event_wait *wait = rpc->state;
+    task_room_cancel(&wait->room);
+    n_event_waits--;
+    free(wait);
+}
+
+static void on_files_in(void *ctx)
+{
+    struct event_wait *wait = ctx;
+    struct rpc *rpc = wait->rpc;
+    cancel_event_wait(rpc);
+    rpc->state = NULL;
+    rpc->cancel = NULL;
+    cJSON *result = cJSON_CreateObject();
+    rpc_done(rpc, result);
+    cJSON_Delete(result);
+}
+
+static bool wait_for_files(struct rpc *rpc, struct task *task)
+{
+    if (!task_files_is_busy(task) || n_event_waits >= EVENT_WAITS_MAX)
+        return false;
+    struct event_wait *wait = xcalloc(1, sizeof *wait);
+    *wait = (struct event_wait){.rpc = rpc, .room = {.on_room = on_files_in, .ctx = wait}};
+    n_event_waits++;
+    rpc->state = wait;
+    rpc->cancel = cancel_event_wait;
+    task_room_wait(task, &wait->room);
+    return true;
+}
+
 void rpc_task_event(struct rpc *rpc, const cJSON *params)
 {
     struct task *task;
@@ -40,6 +82,8 @@ void rpc_task_event(struct rpc *rpc, const cJSON *params)
         rpc_fail(rpc, &err);
         return;
     }
+    if (wait_for_files(rpc, task))
+        return;
     cJSON *result = cJSON_CreateObject();
     rpc_done(rpc, result);
     cJSON_Delete(result);

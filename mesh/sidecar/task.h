@@ -28,6 +28,8 @@ const Amp__Request *task_request(const struct task *task);
 const char *task_root(const struct task *task); /* of its tree: itself, if nothing is above it */
 /* What was asked: as in the request, but blobs are files of this host (local-api.md 7). */
 const Amp__Message *task_message(const struct task *task);
+/* Files that it gives are being taken in, or those of its request fetched: it is full until then. */
+bool task_files_is_busy(const struct task *task);
 /* A directory of its own for files, gone with it. False: it cannot be made. */
 bool task_files_directory(struct task *task, char ret[BLOB_PATH_SIZE]);
 /* What is left of its time, which is all that a call inside of it may have; false: it has no limit. 0: it is over. */

@@ -137,7 +137,6 @@ bool task_files_keep_text(struct task *task, struct amp_bytes text, enum amp_cod
 bool task_files_finish(struct task *task, const struct task_outcome *outcome);
 /* Nothing is fetched or taken in any more. True: its worker does not have it, and task_finish comes with this turn. */
 bool task_files_stop(struct task *task);
-bool task_files_is_busy(const struct task *task);
 void task_files_done(struct task *task);
 
 /* ---- task_table.c ------------------------------------------------------------------------------------------- */

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -292,6 +294,65 @@ def durable(mesh):
     check(r.status == 0 and digest(one(os.path.join(mesh.home, "out-7"))) == digest(os.path.join(mesh.home, "tiny.bin")), "small ones go through", r.err)
 
 
+def by_curl(mesh, file, relay):
+    """Up, into a message, back, down: over the local socket alone."""
+    def curl(*args):
+        r = subprocess.run(["curl", "-sS", "--unix-socket", os.path.join(mesh.home, "run", relay.instance + ".sock"), *args], capture_output=True, timeout=120)
+        check(r.returncode == 0, "curl", args, r.stderr)
+        return r.stdout
+    before = peak_kb(relay.child.pid)
+    up = json.loads(curl("-T", file, "http://mesh/v1/blob"))
+    check(up["size"] == BIG and up["url"].endswith(digest(file)), "its digest", up)
+    message = {"message": {"parts": [{"text": "x"}, {"url": up["url"], "filename": "up.bin"}]}}
+    task = json.loads(curl("-H", "Content-Type: application/json", "-d", json.dumps(message), "http://mesh/v1/send/cp"))
+    part = next(p for a in task.get("artifacts", []) for p in a["parts"] if "url" in p)
+    check(part["filename"] == "copy-up.bin" and digest(part["url"][7:]) == digest(file), "the answer's file", task)
+    down = os.path.join(mesh.home, "down.bin")
+    curl("-o", down, "http://mesh/v1/blob/" + up["digest"])
+    check(digest(down) == digest(file), "the same bytes")
+    check(not RELEASE or peak_kb(relay.child.pid) < before + ROOM_KB, "memory stays flat", before, peak_kb(relay.child.pid))
+    for args, wanted in ((["-X", "PUT", "-H", "Transfer-Encoding: chunked", "-d", "x"], "Content-Length"), (["-T", file, "-H", "Origin: http://evil"], "web pages"), (["-X", "PUT", "-d", "abc"], DIGEST)):
+        check(wanted in curl(*args, "http://mesh/v1/blob").decode(), "the answer has", wanted)
+    check("not here" in curl("http://mesh/v1/blob/sha256-" + "0" * 64).decode(), "a digest that is not here")
+
+
+PYTHON = """
+def answer(text, task):
+    file, = task.files
+    with open(file["path"], "rb") as f, open("turned.bin", "wb") as out:
+        out.write(f.read()[::-1])
+    task.artifact("turned", path="turned.bin")
+    open("turned.bin", "w").close()  # it has been taken in
+    return file["name"]
+"""
+SCRIPT = """
+import { readFileSync, writeFileSync } from "node:fs";
+export default async function answer(text, task) {
+  const [file] = task.files;
+  writeFileSync("turned.bin", readFileSync(file.path).reverse());
+  await task.artifact("turned", { path: "turned.bin" });
+  writeFileSync("turned.bin", "");
+  return file.name;
+}
+"""
+
+
+def shims(mesh):
+    for kind, code in (("py", PYTHON), ("mjs", SCRIPT)):
+        if kind == "mjs" and not shutil.which("node"):
+            continue
+        folder = os.path.join(mesh.home, kind)
+        os.mkdir(folder)
+        with open(os.path.join(folder, "app." + kind), "w") as f:
+            f.write(code)
+        mesh.agent("turn-" + kind, "app." + kind + (":answer" if kind == "py" else ""), cwd=folder)
+        out = os.path.join(mesh.home, "out-" + kind)
+        r, _ = ask(mesh, "turn-" + kind, "x", "--file", mesh.small, "--output", out)
+        check(r.status == 0 and r.out == "small.bin", "the name", r.status, r.out, r.err)
+        with open(one(out), "rb") as got, open(mesh.small, "rb") as given:
+            check(got.read() == given.read()[::-1], "what was taken in at that moment", kind)
+
+
 def main():
     meshtest.AMESH = RELEASE or meshtest.AMESH
     with Mesh() as mesh:
@@ -306,6 +367,8 @@ def main():
         tap.run("100 MB go to an agent and come back", there_and_back, mesh, big)
         tap.run("100 MB through two sidecars and back, and the memory of all three processes stays flat", flat, mesh, big, relay, copier)
         tap.run("two agents read one file at once", two_readers, mesh, mesh.small)
+        tap.run("PUT and GET /v1/blob stream; a message may name what was put", by_curl, mesh, big, relay)
+        tap.run("Python and JavaScript: task.files, and artifact(path) has taken it in when it returns", shims, mesh)
         tap.run("small files stand in the message", small_ones_stand_in_the_message, mesh)
         tap.run("files that nobody fetches are told with name and size", not_fetched_is_said, mesh, mesh.small)
         tap.run("a text longer than a message is a text for its agent", a_long_text_is_a_text, mesh)
