@@ -5,7 +5,7 @@
 
 void blob_pull_init(struct blob_pull *pull, const struct amp_blob_ref *ref, int64_t now_ms)
 {
-    *pull = (struct blob_pull){.ref = *ref, .chunk = AMP_BLOB_CHUNK_MAX, .progress_ms = now_ms, .asked_ms = now_ms};
+    *pull = (struct blob_pull){.ref = *ref, .chunk = AMP_BLOB_CHUNK_MAX, .begun_ms = now_ms, .progress_ms = now_ms, .asked_ms = now_ms};
 }
 
 bool blob_pull_is_complete(const struct blob_pull *pull)
@@ -88,6 +88,10 @@ enum amp_code blob_pull_look(struct blob_pull *pull, int64_t now_ms, struct amp_
     if (now_ms - pull->progress_ms >= BLOB_IDLE_MS)
         return amp_error_set(reterr, AMP_INSTANCE_LOST, "", "%s sent nothing of blob %s for %d s; %" PRIu64 " of %" PRIu64 " bytes had come", pull->ref.holder, pull->ref.digest, BLOB_IDLE_MS / 1000,
                              pull->received, pull->ref.size);
+    int64_t slow_ms = now_ms - pull->begun_ms - BLOB_SLOW_MS;
+    if (slow_ms > 0 && pull->received < (uint64_t)slow_ms * BLOB_SLOW_BYTES_PER_MS)
+        return amp_error_set(reterr, AMP_INSTANCE_LOST, "", "%s sends blob %s too slowly: %" PRIu64 " of %" PRIu64 " bytes in %lld s", pull->ref.holder, pull->ref.digest, pull->received, pull->ref.size,
+                             (long long)(now_ms - pull->begun_ms) / 1000);
     if (pull->asked > pull->received && now_ms - pull->asked_ms >= BLOB_AGAIN_MS && now_ms - pull->progress_ms >= BLOB_AGAIN_MS)
         blob_pull_restart(pull, now_ms);
     return AMP_OK;

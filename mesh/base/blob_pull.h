@@ -7,12 +7,14 @@
 #define BLOB_WINDOW 8u           /* reads that may be unanswered: 1 MiB under way */
 #define BLOB_AGAIN_MS 1000       /* without an answer, until it is asked for again */
 #define BLOB_IDLE_MS 10000       /* without progress, until the holder is given up */
+#define BLOB_SLOW_MS 30000       /* for so long it may be as slow as it likes; then it must have brought */
+#define BLOB_SLOW_BYTES_PER_MS 16u /* for every further millisecond, so that nobody waits for ever for who sends a byte now and then */
 
 struct blob_pull {
     struct amp_blob_ref ref;
     uint32_t chunk;              /* bytes that one read asks for; the first answer may make it smaller */
     uint64_t received, asked;    /* bytes */
-    int64_t progress_ms, asked_ms;
+    int64_t begun_ms, progress_ms, asked_ms;
     int64_t held_until_ms;       /* the holder said that it is overloaded */
     bool is_size_known;          /* a first answer has come: with its size it is known how much one read brings */
 };

@@ -487,7 +487,7 @@ void http_reply_file(struct http_request *request, const char *type, int fd, uin
 {
     set_common_headers(request, type);
     struct evbuffer *buffer = evbuffer_new();
-    if (!buffer)
+    if (!buffer || evbuffer_set_flags(buffer, EVBUFFER_FLAG_DRAINS_TO_FD) != 0) /* else it would be mapped into memory */
         abort();
     if (size == 0)
         (void)close(fd);

@@ -110,6 +110,21 @@ static void test_a_holder_that_stays_silent_is_given_up_with_its_name_and_the_di
     assert_non_null(strstr(err.message, DIGEST));
 }
 
+static void test_a_holder_that_sends_a_byte_now_and_then_is_given_up(void **state)
+{
+    struct blob_pull pull;
+    struct amp_error err = {0};
+    int64_t now_ms = 0;
+    blob_pull_init(&pull, &whole, 0);
+    for (; now_ms < BLOB_SLOW_MS; now_ms += BLOB_IDLE_MS / 2) {
+        (void)ask_all(&pull, now_ms, NULL);
+        assert_int_equal(take(&pull, pull.received, 1, now_ms), 1);
+        assert_int_equal(blob_pull_look(&pull, now_ms, &err), AMP_OK);
+    }
+    assert_int_equal(blob_pull_look(&pull, now_ms + 1, &err), AMP_INSTANCE_LOST);
+    assert_non_null(strstr(err.message, "too slowly"));
+}
+
 static void test_an_overloaded_holder_is_left_alone_for_as_long_as_it_says(void **state)
 {
     struct blob_pull pull;
@@ -159,6 +174,7 @@ int main(void)
         cmocka_unit_test(test_a_whole_blob_comes_in_order_to_its_last_byte),
         cmocka_unit_test(test_what_is_lost_is_asked_for_again_and_what_comes_twice_is_not_taken_twice),
         cmocka_unit_test(test_a_holder_that_stays_silent_is_given_up_with_its_name_and_the_digest),
+        cmocka_unit_test(test_a_holder_that_sends_a_byte_now_and_then_is_given_up),
         cmocka_unit_test(test_an_overloaded_holder_is_left_alone_for_as_long_as_it_says),
         cmocka_unit_test(test_answers_that_are_not_of_this_blob_end_it),
     };
