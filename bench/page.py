@@ -218,7 +218,15 @@ def aims(results):
     return markdown(["", "measured", "aim", ""], rows) if rows else "Nothing has been measured yet: `make bench`."
 
 
-SECTIONS = {"storm": storm, "call": call, "cost": cost, "stream": stream, "join": join, "submit": submit, "stampede": stampede, "start": start, "restart": restart, "failover": failover}
+def fleet(data):
+    header = ["agents", "instances", "beats/s", "environment, CPU of a core", "MiB", "nats-server, CPU", "MiB", "`ls --json` ms", "KiB", "a change is shown by `ls --watch` after ms", "its CPU", "a call's p50 µs"]
+    rows = [[f"{r['agents']:,}", f"{r['instances']:,}", f"{r['instances'] * 1000 / r['interval_ms']:,.0f}", f"{r['cpu_percent']['environment']:.1f} %", f"{r['rss_mib']['environment']:.0f}",
+             f"{r['cpu_percent']['nats-server']:.1f} %", f"{r['rss_mib']['nats-server']:.0f}", f"{r['ls_ms']:.0f}", f"{r['ls_bytes'] / 1024:,.0f}", f"{r['watch_ms']:.0f}", f"{r['watch_cpu_percent']:.1f} %", f"{r['call_p50_us']:.0f}"]
+            for r in data["rows"]]
+    return markdown(header, rows) + "\n\n" + ran_on(data)
+
+
+SECTIONS = {"storm": storm, "call": call, "cost": cost, "stream": stream, "join": join, "fleet": fleet, "submit": submit, "stampede": stampede, "start": start, "restart": restart, "failover": failover}
 
 
 def fill(page, name, text):

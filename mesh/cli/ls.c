@@ -1,39 +1,19 @@
 /* amesh ls, amesh show. */
 #include <cjson/cJSON.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/bus.h"
 #include "base/clock.h"
-#include "base/envcall.h"
-#include "base/loop.h"
 #include "cli/agents.h"
-#include "cli/away.h"
 #include "cli/commands.h"
 #include "cli/context.h"
 #include "cli/error.h"
 #include "cli/guess.h"
+#include "cli/ls.h"
 #include "cli/output.h"
 
 #define NO_VERSION "0.0.0" /* of a card that tells none */
-#define WATCH_SETTLE_MS 50u     /* beats that come together are shown together */
-#define WATCH_AWAY_MS 500u     /* an environment that was away is asked again so soon */
-#define WATCH_REFRESH_MS 5000u  /* silence is news too: instances get lost */
-
-struct ls {
-    struct cli cli;
-    Amp__AgentQuery query;
-    Amp__EnvRequest request;
-    struct loop_timer *refresh;
-    struct env_call *call;
-    char *token; /* of the page that is asked for, while watching */
-    cJSON *agents; /* gathered: the document's, or */
-    struct print_table table;
-    char *last; /* what was shown, to show only what changed */
-    struct away away; /* while watching */
-};
 
 /* What was made from the name because nobody said anything says nothing. */
 static bool is_telling(const char *text, const char *name)
@@ -80,219 +60,93 @@ static void add_row(struct print_table *table, const Amp__AgentRecord *record)
     free(description);
 }
 
-static void gather_begin(struct ls *ls)
+void ls_list_begin(struct ls_list *list)
 {
     static const char *const columns[] = {"NAME", "STATE", "INSTANCES", "SLOTS", "FREE", "INFLIGHT", "SKILLS", "DESCRIPTION"};
-    print_table_init(&ls->table, columns, 8);
-    ls->agents = cJSON_CreateArray();
+    print_table_init(&list->table, columns, 8);
+    list->agents = cJSON_CreateArray();
 }
 
-static void gather_end(struct ls *ls)
+void ls_list_add(struct ls_list *list, const struct cli *cli, const Amp__AgentRecord *record)
 {
-    cJSON_Delete(ls->agents);
-    ls->agents = NULL;
-    print_table_done(&ls->table);
+    if (cli->is_json)
+        cJSON_AddItemToArray(list->agents, agents_json(record, true));
+    else
+        add_row(&list->table, record);
 }
+
+void ls_list_print(struct ls_list *list, const struct cli *cli, bool is_of_a_kind)
+{
+    if (cli->is_json) {
+        cJSON *json = cJSON_CreateObject();
+        cJSON_AddItemToObject(json, "agents", list->agents);
+        list->agents = NULL;
+        output_json(stdout, json);
+    } else if (list->table.n_rows == 0) {
+        fprintf(stderr, "no agents%s. Put one on the mesh: amesh run --name up -- tr a-z A-Z\n", is_of_a_kind ? " of this kind" : "");
+    } else {
+        print_table_write(stdout, &cli->out, &list->table, 1);
+    }
+    cJSON_Delete(list->agents);
+    list->agents = NULL;
+    print_table_done(&list->table);
+}
+
+struct listing {
+    const struct cli *cli;
+    struct ls_list list;
+};
 
 static int on_agents(void *ctx, const Amp__EnvReply *reply)
 {
-    struct ls *ls = ctx;
-    for (size_t i = 0; i < reply->n_agents; i++) {
-        add_row(&ls->table, reply->agents[i]);
-        cJSON_AddItemToArray(ls->agents, agents_json(reply->agents[i], true));
-    }
+    struct listing *listing = ctx;
+    for (size_t i = 0; i < reply->n_agents; i++)
+        ls_list_add(&listing->list, listing->cli, reply->agents[i]);
     return 0;
 }
 
-static void print_agents(struct ls *ls)
+static int list_agents(struct cli *cli, Amp__EnvRequest *request)
 {
-    if (ls->cli.is_json) {
-        cJSON *json = cJSON_CreateObject();
-        cJSON_AddItemToObject(json, "agents", ls->agents);
-        ls->agents = NULL;
-        output_json(stdout, json);
-    } else if (ls->table.n_rows == 0) {
-        fprintf(stderr, "no agents%s. Put one on the mesh: amesh run --name up -- tr a-z A-Z\n",
-                ls->query.skill != NULL || ls->query.n_tags > 0 ? " of this kind" : "");
+    struct listing listing = {.cli = cli};
+    ls_list_begin(&listing.list);
+    int status = cli_request_pages(cli, request, on_agents, &listing);
+    if (status == 0) {
+        ls_list_print(&listing.list, cli, ls_is_of_a_kind(request->agents));
     } else {
-        print_table_write(stdout, &ls->cli.out, &ls->table, 1);
+        cJSON_Delete(listing.list.agents);
+        print_table_done(&listing.list.table);
     }
-}
-
-static int list_agents(struct ls *ls)
-{
-    gather_begin(ls);
-    int status = cli_request_pages(&ls->cli, &ls->request, on_agents, ls);
-    if (status == 0)
-        print_agents(ls);
-    gather_end(ls);
     return status;
 }
 
-/* ---- --watch ---------------------------------------------------------------------------------------- */
-
-/* What people would call a change: not the moment of the last beat. */
-static char *fingerprint(const cJSON *agents)
+bool ls_is_of_a_kind(const Amp__AgentQuery *query)
 {
-    cJSON *copy = cJSON_Duplicate(agents, true), *agent = NULL;
-    cJSON_ArrayForEach(agent, copy)
-    {
-        cJSON *instance = NULL;
-        cJSON_ArrayForEach(instance, cJSON_GetObjectItem(agent, "instances"))
-        {
-            cJSON_DeleteItemFromObject(instance, "seen");
-            cJSON_DeleteItemFromObject(instance, "last_progress");
-        }
-    }
-    char *text = cJSON_PrintUnformatted(copy);
-    char *print = xstrdup(text != NULL ? text : "");
-    cJSON_free(text);
-    cJSON_Delete(copy);
-    return print;
-}
-
-static void show_if_changed(struct ls *ls)
-{
-    char *now = fingerprint(ls->agents);
-    if (ls->last != NULL && strcmp(now, ls->last) == 0) {
-        free(now);
-        return;
-    }
-    if (ls->cli.out.is_terminal && !ls->cli.is_json)
-        fputs("\x1b[H\x1b[2J", stdout);
-    else if (!ls->cli.is_json && ls->last != NULL)
-        fputc('\n', stdout);
-    print_agents(ls);
-    free(ls->last);
-    ls->last = now;
-    if (output_is_lost())
-        loop_stop(ls->cli.loop, amp_code_info(AMP_INTERRUPTED)->exit);
-}
-
-static void ask_page(struct ls *ls);
-
-/* On a terminal what was said about the loss stands below the table: after it all is drawn anew. */
-static void take_away(struct ls *ls, const struct amp_error *err)
-{
-    bool was_away = ls->away.is_away;
-    away_answer(&ls->away, err);
-    if (was_away && !ls->away.is_away && ls->cli.out.is_terminal) {
-        free(ls->last);
-        ls->last = NULL;
-    }
-}
-
-static void on_watched(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
-{
-    struct ls *ls = ctx;
-    bool has_more = err->code == AMP_OK && reply->next_page_token != NULL && *reply->next_page_token != '\0';
-    ls->call = NULL;
-    free(ls->token);
-    ls->token = has_more ? xstrdup(reply->next_page_token) : NULL;
-    take_away(ls, err); /* the environment may come back: it is said, and goes on */
-    if (err->code == AMP_OK)
-        on_agents(ls, reply);
-    if (has_more) {
-        ask_page(ls);
-        return;
-    }
-    if (err->code == AMP_OK)
-        show_if_changed(ls);
-    gather_end(ls);
-    loop_timer_set(ls->refresh, ls->away.is_away ? WATCH_AWAY_MS : WATCH_REFRESH_MS);
-}
-
-static void ask_page(struct ls *ls)
-{
-    char first[] = "";
-    ls->query.page_token = ls->token != NULL ? ls->token : first;
-    enum amp_code code = env_call(ls->cli.loop, ls->cli.bus, ls->cli.from, &ls->request, ls->cli.timeout_ms, on_watched, ls, &ls->call);
-    ls->query.page_token = NULL; /* it is on its way */
-    if (code != AMP_OK) {
-        ls->call = NULL;
-        gather_end(ls);
-        take_away(ls, &(struct amp_error){.code = code});
-        loop_timer_set(ls->refresh, WATCH_AWAY_MS);
-    }
-}
-
-static void on_refresh(void *ctx)
-{
-    struct ls *ls = ctx;
-    if (ls->call != NULL) {
-        loop_timer_set(ls->refresh, WATCH_SETTLE_MS);
-        return;
-    }
-    gather_begin(ls);
-    ask_page(ls);
-}
-
-static void on_beat(void *ctx, const struct bus_msg *msg)
-{
-    struct ls *ls = ctx;
-    loop_timer_set(ls->refresh, WATCH_SETTLE_MS);
-}
-
-/* Beats are not waited for: nobody may have one to send. */
-static void on_link(void *ctx, bool is_up)
-{
-    struct ls *ls = ctx;
-    if (ls->refresh == NULL)
-        return;
-    if (!is_up)
-        away_lost(&ls->away, "the bus is away");
-    loop_timer_set(ls->refresh, WATCH_SETTLE_MS);
-}
-
-static int watch_agents(struct ls *ls)
-{
-    char subject[AMP_SUBJECT_SIZE];
-    struct amp_error err = {0};
-    if (amp_subject_build(AMP_SUBJECT_HB, "*", "*", NULL, subject, &err) != AMP_OK)
-        return cli_fail(&ls->cli, &err, NULL);
-    away_init(&ls->away, &ls->cli, "what is shown may be old");
-    ls->refresh = loop_timer_new(ls->cli.loop, on_refresh, ls);
-    struct bus_sub *beats = bus_subscribe(ls->cli.bus, subject, NULL, on_beat, ls);
-    struct output_until until;
-    output_until_begin(ls->cli.loop, &until);
-    loop_timer_set(ls->refresh, 0);
-    int status = loop_run(ls->cli.loop);
-    output_until_end(&until);
-    bus_unsubscribe(beats, false);
-    if (ls->call != NULL)
-        gather_end(ls);
-    env_call_cancel(ls->call);
-    free(ls->token);
-    loop_timer_free(ls->refresh);
-    ls->refresh = NULL;
-    free(ls->last);
-    return status;
+    return query->skill != NULL || query->n_tags > 0;
 }
 
 static int run_ls(const struct command *command, struct command_args *args)
 {
-    struct ls ls = {.query = AMP__AGENT_QUERY__INIT, .request = AMP__ENV_REQUEST__INIT};
-    int status = cli_init(&ls.cli, command, args);
+    struct cli cli;
+    Amp__AgentQuery query = AMP__AGENT_QUERY__INIT;
+    Amp__EnvRequest request = AMP__ENV_REQUEST__INIT;
+    int status = cli_init(&cli, command, args);
     if (status == 0)
-        status = cli_operands(&ls.cli, 0, 0);
-    const char *skill = command_value(command, args, "skill");
-    if (status == 0 && skill != NULL)
-        status = cli_id(&ls.cli, "the skill", skill);
-    ls.cli.on_link = on_link;
-    ls.cli.link_ctx = &ls;
-    if (status == 0)
-        status = cli_connect(&ls.cli);
+        status = cli_operands(&cli, 0, 0);
+    query.skill = (char *)command_value(command, args, "skill");
+    if (status == 0 && query.skill != NULL)
+        status = cli_id(&cli, "the skill", query.skill);
     if (status == 0) {
-        const char **tags = command_values(command, args, "tag");
-        ls.query.skill = (char *)skill;
-        ls.query.tags = (char **)tags;
-        while (tags != NULL && tags[ls.query.n_tags] != NULL)
-            ls.query.n_tags++;
-        ls.request.verb_case = AMP__ENV_REQUEST__VERB_AGENTS;
-        ls.request.agents = &ls.query;
-        status = command_flag(command, args, "watch") ? watch_agents(&ls) : list_agents(&ls);
+        query.tags = (char **)command_values(command, args, "tag");
+        while (query.tags != NULL && query.tags[query.n_tags] != NULL)
+            query.n_tags++;
+        request.verb_case = AMP__ENV_REQUEST__VERB_AGENTS;
+        request.agents = &query;
+        if (command_flag(command, args, "watch"))
+            status = ls_watch(&cli, &query);
+        else if ((status = cli_connect(&cli)) == 0)
+            status = list_agents(&cli, &request);
     }
-    cli_done(&ls.cli);
+    cli_done(&cli);
     return status;
 }
 

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [os.path.join(HERE, "../support")]
+sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
+from lib_nats import Nats  # noqa: E402
 from meshtest import AMESH, Bus, Mesh, Tap, check, until  # noqa: E402
 
 RELEASE = os.environ.get("AMESH_RELEASE", AMESH)  # as fast as a user's
@@ -67,6 +69,46 @@ def ls(mesh):
     watch.signal(signal.SIGINT)
     check(watch.wait() in (0, 130), "--watch ends on ctrl-c", watch.err)
     late.stop()
+
+
+def watch_a_crowd(mesh):
+    """Beats that never pause, of which none is news, hide no change and are none."""
+    peer, over, rounds = Nats(mesh.bus), threading.Event(), []
+
+    def crowd():
+        while not over.is_set():
+            for i in range(40):
+                card = {} if rounds else {"card": {"name": f"crowd-{i}", "version": "1"}}
+                beat = {"agent": f"crowd-{i}", "instance": f"i-crowd-{i}", "state": "INSTANCE_STATE_UP", "slots": 1, "free": 1, "intervalMs": 60000, **card}
+                peer.pub(f"amp.hb.crowd-{i}.i-crowd-{i}", json.dumps({"version": 1, "beat": beat}).encode())
+                peer.flush()
+            rounds.append(1)
+
+    beating = threading.Thread(target=crowd)
+    beating.start()
+    try:
+        until(lambda: len(mesh.run("ls", "--json").ok().json()["agents"]) >= 40, "the crowd is known")
+        watch = mesh.spawn("ls", "--watch", "--json")
+        watch.wait_line(lambda l: "crowd-39" in l)
+        before, began = len(watch.out), len(rounds)
+        until(lambda: len(rounds) > began + 20, "they go on")
+        check(len(watch.out) == before, "a beat that says nothing new is no change", len(watch.out) - before)
+        late = mesh.agent("latecomer", "--", "cat")
+        watch.wait_line(lambda l: "latecomer" in l)
+        late.stop()
+        watch.wait_line(lambda l: next((a for a in json.loads(l)["agents"] if a["name"] == "latecomer"), {"state": "gone"})["state"] == "gone")
+        watch.signal(signal.SIGINT)
+        watch.wait()
+        kind = mesh.spawn("ls", "--watch", "--json", "--skill", "shout")
+        line = kind.wait_line(lambda l: "upper" in l)
+        began = len(rounds)
+        until(lambda: len(rounds) > began + 20, "they go on")
+        check("crowd" not in line and len(kind.out) == 1, "one skill only", len(kind.out))
+        kind.signal(signal.SIGINT)
+        kind.wait()
+    finally:
+        over.set()
+        beating.join()
 
 
 def show(mesh):
@@ -350,6 +392,7 @@ with Mesh() as mesh:
     tap.run("up --detach, down", up_detach_down)
     tap.run("up --bus", up_external, mesh)
     tap.run("ls", ls, mesh)
+    tap.run("ls --watch among beats that never pause", watch_a_crowd, mesh)
     tap.run("show", show, mesh)
     tap.run("ask", ask, mesh)
     tap.run("ask --durable --detach --key", durable, mesh)

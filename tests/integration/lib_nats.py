@@ -9,6 +9,7 @@ class Nats:
     def __init__(self, url):
         host, port = url.split("//")[1].split("@")[-1].split(":")
         self.sock = socket.create_connection((host, int(port)))
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
         self.info = json.loads(self._line().split(b" ", 1)[1])
         self.sids, self.queue = 0, []
