@@ -155,7 +155,7 @@ static void sim_run(struct worker *base, struct task *task)
     task_set_data(task, work);
     work->is_slow = strncmp(work->text, "slow", 4) == 0;
     hold_begin(&work->hold, task, base->sidecar);
-    job_begun(work->text);
+    job_begun(work->text, base->sidecar);
     wait_begun(base->sidecar);
     world_trace("%s works on %s (attempt %u): %s", sidecar_instance(base->sidecar), task_id(task), task_attempt(task), work->text);
     loop_timer_set(work->timer, world_below(worker->habits->work_most_ms + 1));

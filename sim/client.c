@@ -4,9 +4,11 @@
 #include "base/alloc.h"
 #include "base/bus.h"
 #include "base/call.h"
+#include "base/call_fsm.h"
 #include "base/clock.h"
 #include "base/envcall.h"
 #include "base/loop.h"
+#include "sidecar/sidecar.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -159,14 +161,25 @@ static void add_delay(struct job *job, Amp__Submit *body, Amp__Timestamp *not_be
     body->not_before = job->wish->is_by_clock ? not_before : NULL;
 }
 
-void job_begun(const char *text)
+/* Direct calls may be given to another instance, as long as neither caller nor agent has forbidden that. */
+static void check_begun(struct job *job, struct sidecar *sidecar)
+{
+    if (job->wish->is_durable || scenario.has_doubled)
+        return;
+    if (job->n_begun > (job->wish->is_never_retried ? 1 : CALL_ATTEMPTS_MAX))
+        world_fail("PR: the direct call %s is worked on %u times", job->task, job->n_begun);
+    if (job->was_once)
+        world_fail("PR: the direct call %s is worked on again, and had begun where nothing may be begun twice", job->task);
+    job->was_once = !sidecar_options(sidecar)->retry_safe;
+}
+
+void job_begun(const char *text, struct sidecar *sidecar)
 {
     for (struct job *job = scenario.jobs; job < scenario.jobs + scenario.n_jobs; job++) {
         if (strcmp(job->wish->text, text) != 0)
             continue;
         job->n_begun++;
-        if (!job->wish->is_durable && job->n_begun > 1 && !scenario.has_doubled)
-            world_fail("PW: the direct call %s is worked on %u times", job->task, job->n_begun);
+        check_begun(job, sidecar);
         if (!job->due_us)
             continue;
         stat_add(STAT_delayed, 1);
@@ -230,6 +243,10 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
     struct job *job = ctx;
     if (job->has_ended)
         world_fail("P4: an event of %s after its end", job->task);
+    if (seq != ++job->n_shown)
+        world_fail("PR: event %u of %s is shown after %u", seq, job->task, job->n_shown - 1);
+    if (memmem(event->body->text.data, event->body->text.len, "\"amp/retry\"", 11))
+        stat_add(STAT_direct_retried, 1);
     if (amp_fold_apply(job->fold, (struct amp_bytes){event->body->text.data, event->body->text.len}, NULL) != AMP_OK)
         world_fail("P4: event %u of %s is not allowed in its state", seq, job->task);
     human_heard(job, (struct amp_bytes){event->body->text.data, event->body->text.len});
@@ -240,6 +257,7 @@ static void on_taken(void *ctx, const char *agent, const char *instance) {}
 static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
 {
     struct job *job = ctx;
+    wait_failed(job, err->code);
     call_free(job->call);
     job->call = NULL;
     job->n_ends++;
@@ -259,7 +277,8 @@ static void call(struct job *job)
     amp_id_new('t', clock_unix_ms(), job->task);
     job->fold = amp_fold_new(job->task, job->context, 1 << 20);
     const struct call_options options = {.agent = job->wish->is_skill ? NULL : job->wish->agent, .skill = job->wish->is_skill ? job->wish->agent : NULL, .from = job->client->name, .task_id = job->task,
-                                         .context_id = job->context, .message = &message, .timeout_ms = job->wish->timeout_ms, .attempt = 1, .may_queue = true};
+                                         .context_id = job->context, .message = &message, .timeout_ms = job->wish->timeout_ms, .attempt = 1, .may_queue = true,
+                                         .may_retry = !job->wish->is_never_retried};
     if (call_start(job->client->loop, job->client->bus, &options, &handlers, job, &job->call, NULL) != AMP_OK)
         world_fail("a direct call cannot be started");
 }

@@ -31,6 +31,7 @@ static void add_instance(struct script *plan, uint32_t n)
     struct item *item = add(plan, ITEM_INSTANCE, 0);
     snprintf(item->habits.agent, sizeof item->habits.agent, "agent-%u", n % plan->n_names & 7u);
     item->habits.slots = world_between(1, 3);
+    item->habits.is_once = plan->seed % 4 == 0 && n % plan->n_names == 0;
     item->habits.work_most_ms = world_between(1, 1500);
     item->habits.die_percent = world_chance(50) ? world_below(25) : 0;
     item->habits.silence_ms = world_chance(40) ? world_between(3000, 6000) : 0;
@@ -48,6 +49,7 @@ static void add_job(struct script *plan, uint32_t n)
     wish->wants_cancel = wish->is_durable && world_chance(15);
     wish->is_never_retried = wish->is_durable && world_chance(10);
     wish->timeout_ms = !wish->is_durable ? world_between(500, 30000) : world_chance(15) ? world_between(200, 60000) : 0;
+    wish->is_never_retried |= !wish->is_durable && wish->timeout_ms % 4 == 0;
     const char *kind = kinds[world_below(8)];
     struct question_plan question = {.n = world_between(1, ASKED_MAX), .expires_ms = world_chance(50) ? 0 : world_between(500, 15000), .has_default = world_chance(50)};
     question.lazy_ms = world_chance(60) ? 0 : question.expires_ms && world_chance(50) ? FAULTS_S * 2000 : world_below(20000); /* some never answer what expires */

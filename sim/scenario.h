@@ -49,6 +49,7 @@ struct mishap {
 struct habits { /* of an instance */
     char agent[16];
     uint32_t slots, work_most_ms, die_percent, silence_ms; /* silence_ms: who says nothing for so long hangs; 0: it may */
+    bool is_once; /* nothing that was begun there may be begun again */
 };
 
 struct rot { /* which bit of the journal is another one when all is over */
@@ -100,6 +101,8 @@ struct job { /* a task as its caller knows it; nothing here is ever forgotten, w
     struct client *client;
     char key[32], task[AMP_ID_SIZE], context[AMP_ID_SIZE]; /* task: "" until accepted */
     uint32_t n_submits, n_begun; /* by agents */
+    uint32_t n_shown;            /* events of a direct call */
+    bool was_once;               /* begun where nothing may be begun twice */
     uint32_t fork_seq, n_unheard; /* from which event on it is a fork; how often nobody said whether it was made */
     bool is_accepted, is_cancel_confirmed;
     struct env_call *asking;
@@ -143,7 +146,7 @@ void client_end(struct client *client);
 void client_message(const char *text, const char *id, Amp__Message *ret, Amp__Part *part, Amp__Part **parts);
 void job_make(struct job *job, const struct wish *wish, unsigned n);
 void job_start(void *job);
-void job_begun(const char *text); /* an agent has begun one of this text */
+void job_begun(const char *text, struct sidecar *sidecar); /* an agent has begun one of this text */
 bool job_is_settled(const struct job *job);
 
 /* ---- branch.c: forks ---------------------------------------------------------------------------------------------------------- */
@@ -210,6 +213,8 @@ void witness_start(struct journal *journal); /* an environment has started: what
 /* ---- wait.c: direct calls and free slots ------------------------------------------------------------------------------------------ */
 
 void wait_begin(void);
+/* A direct call has ended by the failure of its instance. Was another one free? */
+void wait_failed(const struct job *job, enum amp_code code);
 void wait_begun(const struct sidecar *sidecar); /* an agent there has begun a task */
 
 /* ---- check.c: reads the journal when all is quiet, and holds it against what the clients were told ----------------------------- */

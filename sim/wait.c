@@ -79,6 +79,24 @@ static void look(void *ctx)
 
 void wait_begin(void) { look(NULL); }
 
+/* It was allowed to go elsewhere, had shown nothing, and somebody who had not had it was there. */
+void wait_failed(const struct job *job, enum amp_code code)
+{
+    const struct call_fsm *fsm = &job->call->fsm;
+    int64_t now_us = world_now_us();
+    bool is_failure = code == AMP_AGENT_DIED || code == AMP_INSTANCE_LOST || code == AMP_HUNG;
+    bool may_retry = !job->wish->is_never_retried && fsm->may_retry && !fsm->is_shown && fsm->retries > 0 && !fsm->is_cancelling;
+    if (!is_failure || !may_retry || job->wish->is_skill || !can_talk(job->client->bus))
+        return;
+    for (const struct instance *instance = nodes.instances; instance < nodes.instances + nodes.n_instances; instance++) {
+        bool is_other = instance->free_us && strcmp(instance->plan->agent, job->wish->agent) == 0;
+        for (size_t i = 0; is_other && i < job->call->n_avoid; i++)
+            is_other = strcmp(job->call->avoid[i].instance, sidecar_instance(instance->sidecar)) != 0;
+        if (is_other && is_free(instance) && now_us - instance->free_us > WAIT_MAX_US)
+            world_fail("PR: the direct call %s has failed with its instance, and another one has been free", job->task);
+    }
+}
+
 void wait_begun(const struct sidecar *sidecar)
 {
     for (struct instance *instance = nodes.instances; instance < nodes.instances + nodes.n_instances; instance++)

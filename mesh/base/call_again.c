@@ -22,17 +22,29 @@ static uint8_t *pack(const ProtobufCMessage *message, size_t *ret_len)
     return packed;
 }
 
-void call_again_avoid(struct call *call, const char *instance)
+static void avoid(struct call *call, const char *instance, bool is_refused)
 {
-    if (*instance && call->n_avoid < CALL_ATTEMPTS_MAX)
-        snprintf(call->avoid[call->n_avoid++], sizeof call->avoid[0], "%s", instance);
+    size_t i = 0;
+    while (i < call->n_avoid && strcmp(call->avoid[i].instance, instance) != 0)
+        i++;
+    if (!*instance || i == CALL_ATTEMPTS_MAX)
+        return;
+    call->n_avoid += i == call->n_avoid;
+    call->avoid[i].is_refused |= is_refused;
+    snprintf(call->avoid[i].instance, sizeof call->avoid[i].instance, "%s", instance);
 }
 
+void call_again_refused(struct call *call)
+{
+    avoid(call, call->named, true);
+}
+
+/* While the others are full, who failed before is as good as they, if it is free again. */
 static bool is_avoided(const struct call *call, const char *instance)
 {
     for (size_t i = 0; i < call->n_avoid; i++)
-        if (strcmp(call->avoid[i], instance) == 0)
-            return true;
+        if (strcmp(call->avoid[i].instance, instance) == 0)
+            return call->fsm.is_broken || call->avoid[i].is_refused;
     return false;
 }
 
@@ -66,7 +78,7 @@ void call_again_broken(struct call *call, enum call_why why)
         keep_cause(call, &wire);
     }
     if (why != CALL_WHY_BUSY)
-        call_again_avoid(call, *call->taken_instance ? call->taken_instance : call->fsm.is_turn ? call->named : "");
+        avoid(call, *call->taken_instance ? call->taken_instance : call->fsm.is_turn ? call->named : "", false);
     if (why == CALL_WHY_NO_ACK || why == CALL_WHY_HUNG) {
         counter_add(COUNTER_calls_unanswered, 1);
         wary_met(call->bus, call->skill ? call->skill : call->agent, call->skill != NULL, loop_now_ms(call->loop));
@@ -124,7 +136,7 @@ void call_again_fill(const struct call *call, Amp__Request *request, struct amp_
 
 void call_again_who(struct call *call, const Amp__Beat *beat, struct call_event *event)
 {
-    event->is_once = !beat->retry || strcmp(beat->retry, "safe") != 0;
+    event->is_once = call->skill || !beat->retry || strcmp(beat->retry, "safe") != 0; /* for who was asked by a skill no other agent can speak */
     if (is_avoided(call, beat->instance)) {
         event->who = CALL_WHO_AVOIDED;
     } else if (beat->state != AMP__INSTANCE_STATE__INSTANCE_STATE_UP || beat->free == 0) {

@@ -16,7 +16,7 @@ void call_fsm_wary(struct call_fsm *fsm)
 
 bool call_fsm_may_retry(const struct call_fsm *fsm)
 {
-    return fsm->retries > 0 && !fsm->is_shown && !fsm->is_cancelling;
+    return fsm->retries > 0 && !fsm->is_shown && !fsm->is_cancelling && !SEEDED_BUG("left-alone");
 }
 
 void failover_seek(struct step *step)
@@ -25,7 +25,7 @@ void failover_seek(struct step *step)
     fsm->phase = CALL_SEEKING;
     fsm->asked_at = step->now;
     fsm->seek_by = step->now + CALL_SEEK_MAX_MS;
-    fsm->seeks = 0;
+    fsm->seeks = fsm->fulls = 0;
     call_step_push(step, CALL_DO_PUBLISH_WHO, CALL_WHY_NONE);
 }
 
@@ -105,7 +105,7 @@ static void give_up(struct step *step, enum call_why otherwise)
 static void take_full(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
-    if (++fsm->seeks < CALL_SEEKS_FULL_MAX) {
+    if (++fsm->fulls < CALL_SEEKS_FULL_MAX) {
         ask_again(step);
     } else if (fsm->is_impatient) {
         give_up(step, CALL_WHY_BUSY);

@@ -31,7 +31,7 @@
 #define CALL_ATTEMPTS_MAX 3u      /* of a call that may be tried again: one that fails three instances will fail a fourth */
 #define CALL_SEEK_EVERY_MS 50u    /* who looks for another instance asks so often, and takes the first answer: one that is stopped gives none */
 #define CALL_SEEK_MAX_MS 2000u    /* and for so long */
-#define CALL_SEEKS_MAX 16u        /* answers of instances that may not have it, before there is no other one */
+#define CALL_SEEKS_MAX 32u        /* answers of instances that may not have it, before there is no other one */
 #define CALL_SEEKS_FULL_MAX 4u    /* of such that are full, before it waits for its turn */
 #define CALL_PINGS_RETRY 3u       /* unanswered in a row, where another instance may have the task: as many as beats (amp.md 9.2.2) */
 #define CALL_ACTIONS_MAX 6u       /* of one step */
@@ -160,7 +160,7 @@ struct call_fsm {
     bool may_retry, is_shown;          /* as the frames of this attempt say */
     enum call_why broken;              /* why the last attempt that failed did */
     uint32_t attempt, retries;         /* from 1; that are left */
-    uint32_t seeks;
+    uint32_t seeks, fulls;
     int64_t seek_by;
     uint32_t lease_ms;                 /* 0: none */
     int64_t heard_at, attach_at, timer_at;

@@ -293,7 +293,7 @@ static enum amp_code carry_out(struct call *call, const struct call_action *acti
         call_again_begin(call);
         break;
     case CALL_DO_REFUSED:
-        call_again_avoid(call, call->named);
+        call_again_refused(call);
         break;
     case CALL_DO_SAY_WAITING:
         say_waiting(call, action->why);

@@ -42,7 +42,10 @@ struct call {
 
     /* call_failover.c decides, call_again.c does it */
     bool may_retry, is_renewed;     /* the request is to be made anew before it is sent */
-    char avoid[CALL_ATTEMPTS_MAX][AMP_NAME_MAX + 1];
+    struct {
+        char instance[AMP_NAME_MAX + 1];
+        bool is_refused;            /* it has a former attempt still */
+    } avoid[CALL_ATTEMPTS_MAX];     /* had the task */
     size_t n_avoid;
     char named[AMP_NAME_MAX + 1];   /* the instance that was named last */
     uint32_t shown, seq_base;       /* events that were shown, and of them by former attempts */
@@ -70,7 +73,7 @@ struct call_names call_names_of(const struct call *call);
 /* ---- call_again.c ---- */
 void call_again_broken(struct call *call, enum call_why why);
 void call_again_begin(struct call *call);
-void call_again_avoid(struct call *call, const char *instance);
+void call_again_refused(struct call *call);
 /* Into the request that goes out next. */
 void call_again_fill(const struct call *call, Amp__Request *request, struct amp_arena *arena);
 /* Somebody answered that he is there: may he have it? */

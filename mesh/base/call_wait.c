@@ -96,7 +96,10 @@ void wait_no_turns(struct step *step)
     if (step->fsm->phase != CALL_QUEUING)
         return;
     step->fsm->alone_until = step->now + CALL_ALONE_MS;
-    step_ask(step);
+    if (step->fsm->is_wary)
+        step_wait_busy(step); /* who is there was asked before */
+    else
+        step_ask(step);
 }
 
 void step_send_again(struct step *step)

@@ -172,8 +172,13 @@ bool again_may_come(const struct etask *task)
     return task->again && has_other(task) && (loop_now_ms(task->env->loop) - task->orphaned_ms < AGAIN_MS || is_waiting(task));
 }
 
+bool again_is_kept(const struct etask *task)
+{
+    return task->again && task->again->kept_ms;
+}
+
 const Amp__Frame *again_end(const struct etask *task, struct amp_arena *arena)
 {
     amp_arena_reset(arena);
-    return task->again && task->again->kept_ms ? amp__frame__unpack(&arena->allocator, task->again->end_len, task->again->end) : NULL;
+    return again_is_kept(task) ? amp__frame__unpack(&arena->allocator, task->again->end_len, task->again->end) : NULL;
 }

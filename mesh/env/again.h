@@ -18,6 +18,7 @@ bool again_keep(struct etask *task, const Amp__Frame *frame, size_t *ret_n_kept)
 bool again_is_awaited(const struct etask *task);
 /* Without: its instance is gone; may the caller have gone on? */
 bool again_may_come(const struct etask *task);
+bool again_is_kept(const struct etask *task); /* nothing more of that attempt counts */
 /* The end that was kept, in `arena`; NULL: none was. */
 const Amp__Frame *again_end(const struct etask *task, struct amp_arena *arena);
 void again_free(struct etask *task);

@@ -235,6 +235,8 @@ static void route(struct env *env, const struct amp_subject *subject, const Amp_
         counter_add(COUNTER_malformed_refused, 1);
         return;
     }
+    if (task && !is_next && again_is_kept(task))
+        return; /* said twice */
     if (may_fill && frame->seq > (task && !is_next ? task->stream.next : 1) && evtstream_fill(env, may_fill))
         return;
     if (is_next)
@@ -316,10 +318,9 @@ static void finish_kept(struct etask *task, const Amp__Frame *frame)
 
 static void look_after(struct etask *task, int64_t now)
 {
-    const Amp__Frame *kept = again_end(task, &task->env->arena);
-    if (kept) {
+    if (again_is_kept(task)) {
         if (!again_is_awaited(task))
-            finish_kept(task, kept);
+            finish_kept(task, again_end(task, &task->env->arena));
     } else if (is_held(task)) {
         task->orphaned_ms = 0;
     } else if (task->orphaned_ms == 0) {
