@@ -1,13 +1,13 @@
 // Serves one JavaScript function as an agent: amesh_shim.mjs FILE.mjs[:NAME]. Speaks spec/local-api.md 2-4 on AMESH_FD or AMESH_SOCK. Node >= 18, no packages.
 // The function is called with (text, task): a function, an async function or a generator of either kind; without a name `default`, else `agent`. stdout is its own.
 import { once } from "node:events";
-import { accessSync, existsSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import net from "node:net";
 import { basename, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
-const LINE_MAX = 1 << 20, PIECE = 48 << 10, ABANDON_MS = 3000, CANCELED = -32800;
+const LINE_MAX = 1 << 20, PIECE = 48 << 10, FILE_MAX = 64 << 10, ABANDON_MS = 3000, CANCELED = -32800;
 const TYPES = ["text", "reasoning", "tool_call", "tool_result", "step", "artifact", "status", "usage", "log", "custom"];
 const ENDS = { TASK_STATE_FAILED: [3001, "task_failed"], TASK_STATE_REJECTED: [3002, "rejected"], TASK_STATE_CANCELED: [3003, "canceled"] };
 const OUTCOME = ["state", "text", "data", "parts", "artifacts", "message"];
@@ -128,8 +128,8 @@ class Task {
   }
   // {text} of any length, or {data}, {bytes}, which must fit a line of 1 MiB, or {path}: a file of any size, which has been taken in when the promise is kept.
   artifact(name, { text, data = null, bytes, path, filename, mediaType, description }) {
-    if (path !== undefined) {
-      accessSync(path); // what is not there is said here
+    if (path !== undefined && statSync(path).size <= FILE_MAX) [bytes, filename] = [readFileSync(path), filename ?? basename(path)];
+    else if (path !== undefined) { // the sidecar reads it
       const parts = [{ file: resolve(path), filename: filename ?? basename(path), mediaType }];
       return this.#ask("task.event", { event: { type: "artifact", artifactId: name, name, description, parts, last: true } });
     }

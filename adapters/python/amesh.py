@@ -20,6 +20,7 @@ import urllib.parse
 
 _running = contextvars.ContextVar("amesh_task", default=None)
 _TYPES = {"text", "reasoning", "tool_call", "tool_result", "step", "artifact", "status", "usage", "log", "custom"}
+_FILE_MAX = 64 << 10  # a larger file is read by the sidecar
 _ENDS = {"TASK_STATE_FAILED": (3001, "task_failed"), "TASK_STATE_REJECTED": (3002, "rejected"), "TASK_STATE_CANCELED": (3003, "canceled")}
 current = _running.get  # current() → the Task in which this code runs, or None; in coroutines, the shim's threads and asyncio.to_thread()
 
@@ -140,9 +141,13 @@ class Task:
 
     def artifact(self, name, text=None, data=None, bytes=None, path=None, media_type=None, filename=None):
         """A result beside the answer: a text of any length, or JSON data, or bytes, which must fit a line of 1 MiB, or a file of any size. In a plain function the file has been
-        taken in afterwards; in an async one it must stay as it is until the task is over."""
+        taken in afterwards; in an async one a large one must stay as it is until the task is over."""
         if path is not None:
-            return self._file(name, path, filename or os.path.basename(path), media_type)
+            filename = filename or os.path.basename(path)
+            if os.path.getsize(path) > _FILE_MAX:
+                return self._file(name, path, filename, media_type)
+            with open(path, "rb") as file:
+                bytes = file.read()
         media_type = media_type or (mimetypes.guess_type(filename)[0] if filename else None)
         about = {k: v for k, v in (("filename", filename), ("mediaType", media_type)) if v}
         if bytes is not None:
