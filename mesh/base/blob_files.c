@@ -62,7 +62,8 @@ static int remove_one(const char *path, const struct stat *info, int kind, struc
 
 void blob_files_remove(const char *directory)
 {
-    (void)nftw(directory, remove_one, DEPTH_FDS, FTW_DEPTH | FTW_PHYS);
+    if (rmdir(directory) != 0 && errno != ENOENT)
+        (void)nftw(directory, remove_one, DEPTH_FDS, FTW_DEPTH | FTW_PHYS);
 }
 
 static void sweep_one(const char *directory)

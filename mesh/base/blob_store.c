@@ -205,24 +205,24 @@ void blob_intake_abort(struct blob_intake *intake)
     intake_free(intake, 0);
 }
 
-static enum amp_code keep(struct blob_intake *intake, struct kept **ret, const char *digest, struct amp_error *reterr)
+/* NULL: *reterr. The intake is gone in both cases. */
+static struct kept *keep(struct blob_intake *intake, const char *digest, struct amp_error *reterr)
 {
     struct blob_store *store = intake->store;
     char path[BLOB_PATH_SIZE];
     path_of(store, digest, path);
     if (close(intake->fd) != 0 || rename(intake->path, path) != 0) {
-        enum amp_code code = amp_error_set(reterr, AMP_INTERNAL, "", "cannot write %.300s: %s", path, strerror(errno));
+        (void)amp_error_set(reterr, AMP_INTERNAL, "", "cannot write %.300s: %s", path, strerror(errno));
         (void)unlink(intake->path);
         intake_free(intake, 0);
-        return code;
+        return NULL;
     }
     struct kept *kept = xcalloc(1, sizeof *kept);
     memcpy(kept->blob.digest, digest, AMP_BLOB_DIGEST_SIZE);
     kept->blob.size = intake->size;
     HASH_ADD(hh, store->by_digest, blob.digest, AMP_BLOB_DIGEST_SIZE - 1, kept);
     intake_free(intake, kept->blob.size);
-    *ret = kept;
-    return AMP_OK;
+    return kept;
 }
 
 static struct kept *kept_find(const struct blob_store *store, const char *digest)
@@ -244,13 +244,12 @@ enum amp_code blob_intake_end(struct blob_intake *intake, const char *wanted, st
         return refuse(amp_error_set(reterr, AMP_BAD_ANSWER, "", "the bytes are not those of %s: theirs is %s", wanted, digest));
     }
     struct kept *kept = kept_find(intake->store, digest);
-    if (kept) { /* the same bytes are there already */
+    if (kept) /* the same bytes are there already */
         blob_intake_abort(intake);
-    } else {
-        enum amp_code code = keep(intake, &kept, digest, reterr);
-        if (code != AMP_OK)
-            return refuse(code);
-    }
+    else
+        kept = keep(intake, digest, reterr);
+    if (!kept)
+        return refuse(AMP_INTERNAL);
     kept->holds++;
     *ret = kept->blob;
     return AMP_OK;

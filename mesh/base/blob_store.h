@@ -12,7 +12,7 @@ struct blob_intake;
 #define BLOB_PIECE (256u << 10)
 #define BLOB_STORE_BYTES_MAX ((uint64_t)8 << 30) /* of all blobs of one process; AMESH_SPOOL_BYTES says less or more */
 #define BLOB_STORE_COUNT_MAX 4096u
-#define BLOB_EXPIRY_MS (10 * 60 * 1000)          /* after the last use, and not while it is held */
+#define BLOB_EXPIRY_MS ((int64_t)10 * 60 * 1000) /* after the last use, and not while it is held */
 #define BLOB_PATH_SIZE 512
 
 struct blob {

@@ -44,7 +44,7 @@ static void refuse(struct blobs *blobs, const struct bus_msg *msg, enum amp_enco
 static size_t piece_max(const struct blobs *blobs, const Amp__BlobRead *read, enum amp_encoding encoding)
 {
     size_t payload = bus_info(blobs->bus)->payload_max;
-    size_t most = payload > 2 * ENVELOPE_ROOM ? payload - ENVELOPE_ROOM : ENVELOPE_ROOM;
+    size_t most = payload > (size_t)2 * ENVELOPE_ROOM ? payload - ENVELOPE_ROOM : ENVELOPE_ROOM;
     if (encoding == AMP_JSON)
         most = most / 4 * 3;
     if (most > AMP_BLOB_CHUNK_MAX)
@@ -79,6 +79,7 @@ static enum amp_code serve(struct blobs *blobs, const struct bus_msg *msg, const
     blob.size = known.size;
     blob.data = (ProtobufCBinaryData){(size_t)n, blobs->piece};
     counter_add(COUNTER_blob_bytes_out, (uint64_t)n);
+    blobs->wanted_ms = loop_now_ms(blobs->loop);
     answer(blobs, msg, encoding, &blob);
     return AMP_OK;
 }
@@ -110,6 +111,7 @@ void blobs_offer(struct blobs *blobs, const struct blob *blob, struct amp_blob_r
     memcpy(ret->digest, blob->digest, sizeof ret->digest);
     (void)snprintf(ret->holder, sizeof ret->holder, "%s", blob_store_holder(blobs->store));
     blob_store_offer(blobs->store, blob->digest);
+    blobs->wanted_ms = loop_now_ms(blobs->loop);
     if (!blobs->sub && amp_subject_build(AMP_SUBJECT_BLOB, ret->holder, "*", NULL, subject, NULL) == AMP_OK)
         blobs->sub = bus_subscribe(blobs->bus, subject, NULL, on_read, blobs);
 }
@@ -164,6 +166,12 @@ void blobs_free(struct blobs *blobs)
     amp_arena_done(&blobs->arena);
     free(blobs->piece);
     free(blobs);
+}
+
+uint32_t blobs_wanted_ms(const struct blobs *blobs)
+{
+    int64_t left_ms = blobs->wanted_ms + BLOB_LINGER_MS - loop_now_ms(blobs->loop);
+    return blobs->sub && left_ms > 0 ? (uint32_t)left_ms : 0;
 }
 
 struct blob_store *blobs_store(struct blobs *blobs)

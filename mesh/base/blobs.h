@@ -12,6 +12,7 @@ struct blob_job;
 #define BLOB_JOBS_MAX 64u                    /* pulls and intakes at once */
 #define BLOB_SERVE_BYTES_MAX ((size_t)8 << 20) /* that may wait to be written to the bus; more reads are told to come back */
 #define BLOB_SERVE_RETRY_MS 50u
+#define BLOB_LINGER_MS 1000                  /* a holder that leaves stays so long after it was last asked */
 
 typedef void blob_on_done(void *ctx, const struct blob *blob, const struct amp_error *err); /* exactly one of them is not NULL */
 
@@ -33,5 +34,7 @@ void blob_job_cancel(struct blob_job *job); /* no on_done. NULL is fine */
 AMP_MUST_USE enum amp_code blobs_add(struct blobs *blobs, struct amp_bytes data, struct blob *ret, struct amp_error *reterr);
 void blobs_release(struct blobs *blobs, const char *digest);
 bool blobs_hold(struct blobs *blobs, const char *digest);
+/* For so long somebody may still want what was offered here: it was offered or read less than BLOB_LINGER_MS ago. 0: nobody does. */
+uint32_t blobs_wanted_ms(const struct blobs *blobs);
 /* From now on others may read it here. *ret is what a part says of it. */
 void blobs_offer(struct blobs *blobs, const struct blob *blob, struct amp_blob_ref *ret);

@@ -111,7 +111,7 @@ static void take(struct blob_job *job, const struct bus_msg *msg)
 {
     struct blobs *blobs = job->blobs;
     struct amp_error err = {.code = AMP_OK}, malformed;
-    struct amp_bytes piece;
+    struct amp_bytes piece = {0};
     Amp__Envelope *envelope;
     amp_arena_reset(&blobs->arena);
     enum amp_code code = amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_BLOB, &blobs->arena, &envelope, NULL, &malformed);

@@ -32,6 +32,7 @@ struct blobs {
     char from[AMP_NAME_MAX + 1];
     struct bus_sub *sub;         /* from the first offer on */
     struct loop_timer *expiry;
+    int64_t wanted_ms;           /* when something was last offered or read; 0: never */
     LIST_HEAD(, blob_job) jobs;
     unsigned n_jobs;
     uint8_t *piece;              /* BLOB_PIECE bytes, from the first use on */

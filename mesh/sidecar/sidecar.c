@@ -165,11 +165,18 @@ static void probe_send(struct sidecar *sidecar)
     (void)!probe_ask(sidecar);
 }
 
+/* Whoever got an answer with files fetches them now (amp.md 15.4): not longer than the grace. */
+static uint32_t files_wanted_ms(const struct sidecar *sidecar)
+{
+    bool has_time = sidecar->inflight == 0 && loop_now_ms(sidecar->loop) < sidecar->grace_until_ms;
+    return has_time && sidecar->blobs ? blobs_wanted_ms(sidecar->blobs) : 0;
+}
+
 /* The last task of a leaving instance ended, and what the server gave it before it left its groups was answered: no need to wait for the grace to be over. */
 static void drain_look(struct sidecar *sidecar)
 {
     if (sidecar->state == AMP__INSTANCE_STATE__INSTANCE_STATE_DRAINING && sidecar->inflight == 0 && !sidecar->probe && loop_timer_is_set(sidecar->grace))
-        loop_timer_set(sidecar->grace, 0);
+        loop_timer_set(sidecar->grace, files_wanted_ms(sidecar));
 }
 
 static void sidecar_turn(void *ctx)
@@ -243,6 +250,11 @@ static void stop_worker(struct sidecar *sidecar)
 static void grace_over(void *ctx)
 {
     struct sidecar *sidecar = ctx;
+    uint32_t wanted_ms = files_wanted_ms(sidecar);
+    if (wanted_ms > 0) {
+        loop_timer_set(sidecar->grace, wanted_ms);
+        return;
+    }
     if (sidecar->inflight > 0)
         log_event(LOG_WARN, "sidecar.grace_over", "instance", sidecar->instance, "tasks", log_int(sidecar->inflight), NULL);
     struct amp_error err;
@@ -266,6 +278,7 @@ void sidecar_drain(struct sidecar *sidecar, uint32_t grace_ms)
         beat_send(sidecar, false, NULL);
     sidecar_bus_down(sidecar); /* a probe from the time before we left says nothing */
     bool is_leaving = sidecar->is_open && probe_ask(sidecar);
+    sidecar->grace_until_ms = loop_now_ms(sidecar->loop) + grace_ms;
     loop_timer_set(sidecar->grace, sidecar->inflight > 0 || is_leaving ? grace_ms : 0);
     sidecar->worker->ops->drain(sidecar->worker);
 }

@@ -246,6 +246,7 @@ struct sidecar {
     bool is_open, is_ready, was_up, is_stopped, is_freeing;
     struct loop_tick *tick;
     struct loop_timer *grace;
+    int64_t grace_until_ms;
     struct bus_inbox *probe;       /* tells that the server knows our subscriptions, or that we left them */
     struct member member;
     struct seek seek;

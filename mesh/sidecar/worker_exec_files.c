@@ -124,7 +124,9 @@ enum amp_code exec_files_give(struct task *task, const char *directory, struct a
 {
     struct dirent **entries = NULL;
     enum amp_code code = AMP_OK;
-    int n = *directory ? scandir(directory, &entries, is_name, alphasort) : 0;
+    if (!*directory || rmdir(directory) == 0) /* nothing is in it, as most often */
+        return AMP_OK;
+    int n = scandir(directory, &entries, is_name, alphasort);
     if (n > (int)OUT_FILES_MAX)
         code = amp_error_set(reterr, AMP_TOO_LARGE, "AMESH_OUT", "the program left %d files in AMESH_OUT; at most %u are allowed", n, OUT_FILES_MAX);
     for (int i = 0; i < n; i++) {

@@ -56,9 +56,10 @@ enum amp_code amp_part_blob(const Amp__Part *part, struct amp_blob_ref *ret, str
         return amp_error_set(reterr, AMP_INVALID, "metadata", "a blob needs \"" MEMBER "\" with its size and holder");
     const cJSON *said = cJSON_GetObjectItemCaseSensitive(metadata, MEMBER);
     const char *holder = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(said, "holder"));
+    holder = holder ? holder : "";
     ref.is_text = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(said, "text"));
     enum amp_code code = read_size(cJSON_GetObjectItemCaseSensitive(said, "size"), &ref, reterr);
-    if (code == AMP_OK && !amp_id_is_valid(holder ? holder : ""))
+    if (code == AMP_OK && !amp_id_is_valid(holder))
         code = amp_error_set(reterr, AMP_INVALID, "metadata", "a blob needs a \"holder\" in \"" MEMBER "\", an id");
     if (code == AMP_OK)
         memcpy(ref.holder, holder, strlen(holder) + 1);

@@ -253,6 +253,18 @@ def slow(mesh, file, copier):
     check(caller.wait() == 0 and digest(one(out)) == digest(file), "it is whole", caller.err)
 
 
+def stopped_holder(mesh, file):
+    """The agent's sidecar is told to stop while its caller fetches the answer."""
+    agent, spools, out = mesh.agent("brief", "--", "sh", "-c", COPY), os.path.join(mesh.home, "spool"), os.path.join(mesh.home, "out-8")
+    before = set(os.listdir(spools))
+    caller = mesh.spawn("ask", "brief", "x", "--file", file, "--output", out)
+    until(lambda: [d for d in set(os.listdir(spools)) - before - {agent.instance} if any(n.startswith("in-") and n != "in-0" for n in os.listdir(os.path.join(spools, d)))] or os.path.isdir(out),
+          "it fetches")
+    agent.signal(signal.SIGTERM)
+    check(caller.wait() == 0 and digest(one(out)) == digest(file), "it is whole", caller.err)
+    check(agent.wait() == 0, "the sidecar ends", agent.err)
+
+
 def killed_leaves_nothing(mesh):
     agent = mesh.agent("short", "--", "sh", "-c", COPY)
     ask(mesh, "short", "x", "--file", mesh.small)[0].ok()
@@ -380,6 +392,7 @@ def main():
         tap.run("a full spool says so, and hurts nothing else", full, mesh)
         tap.run("a reader that stands still goes on; others are served", slow, mesh, big, slow_one)
         tap.run("a holder that dies in the middle leaves no half file and no stuck agent", killed_holder, mesh, big)
+        tap.run("a sidecar that is told to stop lets who fetches its files finish", stopped_holder, mesh, big)
         tap.run("a killed sidecar's spool is removed by the next one, a stopped one's by itself", killed_leaves_nothing, mesh)
         tap.run("a file that cannot be read fails with its name", missing, mesh)
         tap.run("what is durable says that it takes no large files, and takes small ones", durable, mesh)

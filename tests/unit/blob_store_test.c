@@ -60,7 +60,7 @@ static enum amp_code put(struct blob_store *store, const char *text, const char 
 
 static void test_what_is_put_in_comes_out_by_its_digest_and_is_this_users_alone(void **state)
 {
-    struct blob blob;
+    struct blob blob = {.size = 0};
     char path[BLOB_PATH_SIZE], got[8] = "";
     struct stat info;
     struct blob_store *store = blob_store_new(home, "i-1", 0);
@@ -126,7 +126,7 @@ static void test_what_nobody_holds_goes_some_time_after_its_last_use(void **stat
     char got[4];
     struct blob_store *store = blob_store_new(home, "i-1", 0);
     assert_int_equal(put(store, "abc", NULL, &blob, NULL), AMP_OK);
-    blob_store_expire(store, 10 * (int64_t)BLOB_EXPIRY_MS);
+    blob_store_expire(store, 10 * BLOB_EXPIRY_MS);
     assert_true(blob_store_find(store, OF_ABC, &blob)); /* held */
     blob_store_release(store, OF_ABC, 1000);
     assert_int_equal(blob_store_read(store, OF_ABC, 0, got, sizeof got, 5000, NULL), 3);
