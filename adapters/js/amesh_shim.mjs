@@ -10,7 +10,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 const LINE_MAX = 1 << 20, PIECE = 48 << 10, FILE_MAX = 64 << 10, ABANDON_MS = 3000, CANCELED = -32800;
 const TYPES = ["text", "reasoning", "tool_call", "tool_result", "step", "artifact", "status", "usage", "log", "custom"];
 const ENDS = { TASK_STATE_FAILED: [3001, "task_failed"], TASK_STATE_REJECTED: [3002, "rejected"], TASK_STATE_CANCELED: [3003, "canceled"] };
-const OUTCOME = ["state", "text", "data", "parts", "artifacts", "message"];
+const OUTCOME = ["state", "text", "data", "parts", "artifacts", "message", "retryAfterMs"];
 const runs = new Map(), waiting = new Map();
 let socket, card, numbers = 0, isDraining = false, isStopping = false;
 
@@ -112,6 +112,8 @@ class Task {
     if (!TYPES.includes(event?.type)) throw new TypeError(`an event is a text, or an object with a type of ${TYPES.join(", ")}; not ${JSON.stringify(event)?.slice(0, 80)}`);
     return send(event);
   }
+  // → an error to be thrown by an agent that can take nothing now (a rate limit of its model): load, and no failure. Any error with `busy: true` (and `retryAfterMs`) says the same.
+  busy(message = "", retryAfterMs = undefined) { return Object.assign(new Error(message), { name: "Busy", busy: true, retryAfterMs }); }
   status(text) { return this.emit({ type: "status", text }); }
   log(level, text) { return this.emit({ type: "log", level, text }); }
   // → {id, result(output, isError)}; with a function: calls it and tells what it gave or threw.
@@ -195,6 +197,10 @@ async function serve(fn, id, params) {
   try {
     await write({ id, result: outcome(task, await Promise.race([work, left])) });
   } catch (e) {
+    if (e?.busy === true) {
+      write({ id, result: { state: "busy", message: String(e.message ?? "").slice(0, 8000), retryAfterMs: e.retryAfterMs > 0 ? Math.trunc(e.retryAfterMs) : undefined } });
+      return;
+    }
     const isCanceled = task.canceled && (e === task.signal.reason || e?.name === "AbortError");
     if (!isCanceled) process.stderr.write(`${e?.stack ?? e}\n`);
     work.catch(() => {});

@@ -37,6 +37,17 @@ class Error(Exception):
         self.code, self.name, self.hint, self.task = code, name, hint, task
 
 
+class Busy(Exception):
+    """Raised by an agent that can take nothing now (a rate limit of its model): load, and no failure. Others do the task, or it waits. `after_ms`: for how long, if it is known.
+    Any other exception with an attribute `amesh_busy` that is true, and perhaps `after_ms`, says the same."""
+
+    amesh_busy = True
+
+    def __init__(self, message="", after_ms=None):
+        super().__init__(message)
+        self.after_ms = after_ms
+
+
 class TaskFailed(Error):
     """A task that was sent did not complete, or could not be sent."""
 

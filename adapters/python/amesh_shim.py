@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import amesh
 
 LINE_MAX, PIECE, STOP_S, CANCELED = 1 << 20, 48 << 10, 3, -32800
-OUTCOME = {"state", "text", "data", "parts", "artifacts", "message"}
+OUTCOME = {"state", "text", "data", "parts", "artifacts", "message", "retryAfterMs"}
 
 
 def refuse(reason):
@@ -33,6 +33,11 @@ def refuse(reason):
 
 def describe(error):
     return f"{type(error).__name__}: {error}".strip(": ")[:8000]
+
+
+def busy(error):
+    after = getattr(error, "after_ms", None)
+    return {"state": "busy", "message": str(error)[:8000], **({"retryAfterMs": int(after)} if isinstance(after, (int, float)) and after > 0 else {})}
 
 
 def plain(value):
@@ -175,6 +180,9 @@ class Run:
         try:
             self.shim.reply(self.number, result=self.outcome(await self.call()))
         except BaseException as e:
+            if getattr(e, "amesh_busy", False):
+                self.shim.reply(self.number, result=busy(e))
+                return
             is_canceled = isinstance(e, amesh.Canceled) or (isinstance(e, asyncio.CancelledError) and self.task.canceled)
             if not is_canceled:
                 sys.stderr.write("".join(traceback.format_exception(type(e), e, e.__traceback__)))

@@ -215,6 +215,10 @@ def agent(text, task):
     if text == "point": return {"data": Point(3)}
     if text == "nan": return float("nan")
     if text == "half": return "a\\ud800b"
+    if text == "busy": raise amesh.Busy("rate limit", after_ms=800)
+    if text == "busy so":
+        error = OSError("429"); error.amesh_busy = True
+        raise error
     if text == "stop": raise StopIteration("odd")
     if text == "exit": sys.exit("bye")
     if text == "event": task.emit({"type": "nonsense"})
@@ -309,6 +313,8 @@ export async function agent(text, task) {
   if (text.startsWith("size ")) return String([...text].length);
   if (text === "none") return;
   if (text === "outcome") return { state: "rejected", message: "not my trade" };
+  if (text === "busy") throw task.busy("rate limit", 800);
+  if (text === "busy so") throw Object.assign(new Error("429"), { busy: true });
   if (text === "json") return [1, { a: null }];
   if (text === "dict") return { text: "hi", score: 3 };
   if (text === "half") return "a\\ud800b";
@@ -370,6 +376,9 @@ def long_texts(target):
 def outcomes(target):
     with Far(target) as far:
         check(far.run("none")[1:] == (None, None), "None: what was streamed")
+        check(far.run("busy")[1:] == ({"state": "busy", "message": "rate limit", "retryAfterMs": 800}, None), "an agent that can take nothing now says so", far.run("busy"))
+        check(far.run("busy so")[1:] == ({"state": "busy", "message": "429"}, None), "with an error of its own, too", far.run("busy so"))
+        check(not any("rate limit" in line for line in far.process.err), "which is nothing to write on stderr", far.process.err)
         check(far.run("outcome")[1] == {"state": "rejected", "message": "not my trade"}, "an outcome")
         check(far.run("json")[1] == {"data": [1, {"a": None}]}, "other JSON is data")
         check(far.run("dict")[1] == {"data": {"text": "hi", "score": 3}}, "an object with other members is data, whole")

@@ -214,6 +214,43 @@ def limited_agent(mesh):
     second.stop()
 
 
+LATE = """
+import os, sys, threading
+log, limit, text = sys.argv[1], sys.argv[2], sys.stdin.read().strip()
+threading.Event().wait(0.4)
+fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+is_limited = os.path.exists(limit)
+os.write(fd, ('busy ' if is_limited else 'done ').encode() + text.encode() + b'\\n')
+if is_limited:
+    sys.exit(75)
+print(text)
+"""
+
+
+def late_limit(mesh):
+    """Said after its caller was told that it is worked on, but before anything else: load all the same."""
+    limit = mesh.path("late-limit")
+    open(limit, "w").close()
+    mesh.agent("late", "--retry", "never", "--", PY, "-c", LATE, mesh.path("late.log"), limit)
+    direct = [mesh.ask("late", f"d{i}", "--events") for i in range(2)]
+    until(lambda: len(mesh.begun("late")) >= 5, "it is asked now and then")
+    os.unlink(limit)
+    for i, thread in enumerate(direct):
+        thread.join()
+        check(thread.result.status == 0, "it is answered", thread.result.err)
+        lines = thread.result.lines()
+        said = [line["statusUpdate"]["metadata"]["amp/retry"]["cause"] for line in lines if "amp/retry" in line.get("statusUpdate", {}).get("metadata", {})]
+        check(set(said) <= {"busy"}, "with what it waited for", lines)
+        task = lines[0]["statusUpdate"]["taskId"]
+        until(lambda t=task: mesh.state(t) == "TASK_STATE_COMPLETED", "the record has the one end")
+        check(mesh.begun("late").count(f"done d{i}") == 1, "it was done once", mesh.begun("late"))
+    open(limit, "w").close()
+    second = mesh.agent("late", "--", "cat")
+    got = answers([mesh.ask("late", f"e{i}") for i in range(4)])
+    check(got == [(0, f"e{i}") for i in range(4)], "with another instance the calls go there", got)
+    second.stop()
+
+
 def main():
     with Turns() as mesh:
         mesh.raw = Nats(mesh.bus)
@@ -225,6 +262,7 @@ def main():
         tap.run("callers that are killed while they wait hold up nobody", leaving_caller, mesh)
         tap.run("a turn that cannot come in time is refused at once", in_vain, mesh)
         tap.run("an agent that is busy by itself: load, and no failure", limited_agent, mesh)
+        tap.run("… also when it says so late", late_limit, mesh)
     tap.done()
 
 
