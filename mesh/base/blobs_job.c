@@ -227,7 +227,13 @@ static enum amp_code open_file(struct blob_job *job)
     }
     if (!S_ISREG(info.st_mode))
         return amp_error_set(&job->error, AMP_INVALID, "", "%.300s is not a regular file", job->path);
-    return blob_intake_begin(job->blobs->store, (uint64_t)info.st_size, &job->intake, &job->error);
+    if (blob_intake_begin(job->blobs->store, (uint64_t)info.st_size, &job->intake, &job->error) == AMP_OK)
+        return AMP_OK;
+    char hint[sizeof job->error.hint];
+    memcpy(hint, job->error.hint, sizeof hint);
+    (void)amp_error_set(&job->error, job->error.code, "", "%.200s: %s", job->path, job->error.message);
+    amp_error_hint(&job->error, "%s", hint);
+    return job->error.code;
 }
 
 struct blob_job *blobs_add_file(struct blobs *blobs, const char *path, blob_on_done *on_done, void *ctx)

@@ -1,6 +1,7 @@
 #include "sidecar/files.h"
 
 #include "base/alloc.h"
+#include "base/bus.h"
 #include "base/file.h"
 #include "base/loop.h"
 #include "sidecar_private.h"
@@ -14,11 +15,12 @@
 
 #define FILE_URL "file://"
 #define BLOB_URL "amp-blob:"
+#define MESSAGE_ROOM (64u << 10) /* of a message, for what stands beside a file in it */
 
 struct files_job {
     struct sidecar *sidecar;
     struct cJSON **parts;       /* those to do */
-    size_t n, next;
+    size_t n, next, inline_max;
     struct blob_held *held;
     struct blob_job *job;
     struct loop_timer *turn;
@@ -137,10 +139,10 @@ static enum amp_code pass_on(struct files_job *job, cJSON *part, const char *dig
 }
 
 /* What is small enough stands in the part. */
-static enum amp_code put_inline(cJSON *part, const char *path, struct amp_error *reterr)
+static enum amp_code put_inline(cJSON *part, const char *path, size_t max, struct amp_error *reterr)
 {
     struct amp_buf data;
-    enum amp_code code = file_read(path, FILES_INLINE_MAX, &data, reterr);
+    enum amp_code code = file_read(path, max, &data, reterr);
     if (code == AMP_OK) {
         size_t size = sodium_base64_encoded_len(data.len, sodium_base64_VARIANT_ORIGINAL);
         char *text = xcalloc(1, size);
@@ -160,8 +162,8 @@ static enum amp_code take_path(struct files_job *job, cJSON *part, const char *p
     if (digest)
         return pass_on(job, part, digest, reterr);
     name_part(part, path);
-    if (stat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size <= FILES_INLINE_MAX)
-        return put_inline(part, path, reterr);
+    if (stat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size <= (off_t)job->inline_max)
+        return put_inline(part, path, job->inline_max, reterr);
     job->job = blobs_add_file(job->sidecar->blobs, path, on_blob, job);
     return AMP_OK;
 }
@@ -207,7 +209,7 @@ static void on_turn(void *ctx)
 struct files_job *files_start(struct sidecar *sidecar, cJSON *const *parts, size_t n, struct blob_held *held, void (*on_done)(void *ctx, const struct amp_error *err), void *ctx)
 {
     struct files_job *job = xcalloc(1, sizeof *job);
-    *job = (struct files_job){.sidecar = sidecar, .held = held, .on_done = on_done, .ctx = ctx};
+    *job = (struct files_job){.sidecar = sidecar, .inline_max = FILES_INLINE_MAX, .held = held, .on_done = on_done, .ctx = ctx};
     for (size_t i = 0; i < n; i++) {
         cJSON *part;
         cJSON_ArrayForEach(part, parts[i]) if (files_is_one(part))
@@ -219,6 +221,17 @@ struct files_job *files_start(struct sidecar *sidecar, cJSON *const *parts, size
     job->turn = loop_timer_new(sidecar->loop, on_turn, job);
     loop_timer_set(job->turn, 0);
     return job;
+}
+
+size_t files_durable_max(struct sidecar *sidecar)
+{
+    size_t payload = bus_info(sidecar->bus)->payload_max, most = payload > MESSAGE_ROOM ? (payload - MESSAGE_ROOM) / 4 * 3 : 0; /* base64 */
+    return most < FILES_INLINE_MAX ? FILES_INLINE_MAX : most < FILES_DURABLE_INLINE_MAX ? most : FILES_DURABLE_INLINE_MAX;
+}
+
+void files_make_durable(struct files_job *job)
+{
+    job->inline_max = files_durable_max(job->sidecar);
 }
 
 void files_cancel(struct files_job *job)

@@ -465,7 +465,7 @@ static enum amp_code make_message(struct sent *sent, const struct send_params *p
     message->role = AMP__ROLE__ROLE_USER;
     if (!sent->is_durable || !amp_message_has_blob(message))
         return amp_message_check(message, "message", reterr);
-    (void)amp_error_set(reterr, AMP_UNSUPPORTED, "message", "a file of over %u bytes cannot go with a durable task", FILES_INLINE_MAX);
+    (void)amp_error_set(reterr, AMP_UNSUPPORTED, "message", "a file of over %zu bytes cannot go with a durable task", files_durable_max(sent->rpc->sidecar));
     amp_error_hint(reterr, "send it without durable, or put the file where others find it and send its address");
     return AMP_UNSUPPORTED;
 }

@@ -116,4 +116,6 @@ void rpc_send(struct rpc *rpc, const cJSON *json)
     rpc->cancel = cancel_waiting;
     cJSON *parts = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(waiting->json, "message"), "parts");
     waiting->files = files_start(rpc->sidecar, &parts, 1, &waiting->held, on_files, waiting);
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "durable")) || cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "detach")))
+        files_make_durable(waiting->files);
 }

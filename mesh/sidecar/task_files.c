@@ -230,6 +230,8 @@ static void take(struct task_files *files, cJSON *value)
     cJSON *arrays[ARRAYS_MAX];
     size_t n = arrays_of(value, arrays);
     files->job = files_start(files->task->sidecar, arrays, n, &files->held, on_taken, files);
+    if (files->task->request->journalled)
+        files_make_durable(files->job);
 }
 
 static void finish(struct task_files *files)
@@ -283,7 +285,7 @@ static void on_taken(void *ctx, const struct amp_error *err)
     files->job = NULL;
     task->progress_ms = loop_now_ms(task->sidecar->loop);
     if (own.code == AMP_OK && task->request->journalled && has_blob(value)) {
-        (void)amp_error_set(&own, AMP_UNSUPPORTED, "", "a file of over %u bytes cannot be a part of a durable task's answer", FILES_INLINE_MAX);
+        (void)amp_error_set(&own, AMP_UNSUPPORTED, "", "a file of over %zu bytes cannot be a part of a durable task's answer", files_durable_max(task->sidecar));
         amp_error_hint(&own, "ask without --durable, or put the file where others find it and answer with its address");
     } else if (own.code != AMP_OK) {
         (void)amp_error_set(&own, own.code, "", "a file of the agent's answer: %s", err->message);
