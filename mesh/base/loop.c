@@ -1,6 +1,9 @@
 /* libevent has no hook for the end of a turn, so a turn is one event_base_loop(EVLOOP_ONCE) and then the ticks. Timers of 0 ms are
  * ticks too. While ticks wait the turn polls without sleeping: a tick that asks for itself again starves nobody.
  *
+ * Timers are ours, in a heap behind one timerfd. libevent's read either a coarse clock (4 ms), or cost a system call in every turn. Ours cost one when the earliest
+ * gets earlier, and one when it is due: most are stopped before (the limits of a call), and then the descriptor stays armed for nothing, at most once.
+ *
  * There are no locks in the base (evthread is not used): other threads reach the loop only through an eventfd (mailbox.c, bus_io.c). */
 #include "base/loop.h"
 
@@ -12,6 +15,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/queue.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #define ROUNDS_MAX 3 /* of ticks in one turn */
 
@@ -29,16 +34,23 @@ struct loop {
     struct event_base *base;
     struct tick_list asked, running, later; /* later: asked for by themselves while they ran */
     struct loop_tick *current;
+    struct loop_timer **heap; /* the earliest first */
+    size_t n_heap, cap_heap;
+    struct event *clock;
+    int clock_fd;
+    int64_t armed_us; /* when clock_fd is due; INT64_MAX: never */
+    bool is_firing;
     int64_t now_ms; /* 0: not read in this turn */
     bool is_stopped;
     int status;
 };
 
 struct loop_timer {
-    struct event *event;
+    struct loop *loop;
     struct loop_tick tick; /* for 0 ms */
     int64_t due_us;
-    bool is_set;
+    size_t at; /* in the heap, if it is there */
+    bool is_set, is_in_heap;
     void (*on_due)(void *ctx);
     void *ctx;
 };
@@ -64,6 +76,8 @@ static void *require(void *ptr)
     return ptr;
 }
 
+static void clock_open(struct loop *loop);
+
 struct loop *loop_new(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -72,13 +86,12 @@ struct loop *loop_new(void)
     TAILQ_INIT(&loop->running);
     TAILQ_INIT(&loop->later);
     struct event_config *config = require(event_config_new());
-    /* Without it libevent reads a coarse clock (4 ms) and sleeps whole milliseconds. */
-    event_config_set_flag(config, EVENT_BASE_FLAG_PRECISE_TIMER);
     event_config_set_flag(config, EVENT_BASE_FLAG_IGNORE_ENV);
     event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK);
     event_config_require_features(config, EV_FEATURE_O1);
     loop->base = require(event_base_new_with_config(config));
     event_config_free(config);
+    clock_open(loop);
     return loop;
 }
 
@@ -86,8 +99,11 @@ void loop_free(struct loop *loop)
 {
     if (!loop)
         return;
-    assert(TAILQ_EMPTY(&loop->asked));
+    assert(TAILQ_EMPTY(&loop->asked) && loop->n_heap == 0);
+    event_free(loop->clock);
+    close(loop->clock_fd);
     event_base_free(loop->base);
+    free(loop->heap);
     free(loop);
 }
 
@@ -190,37 +206,106 @@ void loop_tick_free(struct loop_tick *tick)
 
 /* ---- timers --------------------------------------------------------------------------------------- */
 
-static void timer_fire(void *ctx)
+static void heap_put(struct loop *loop, size_t at, struct loop_timer *timer)
+{
+    loop->heap[at] = timer;
+    timer->at = at;
+}
+
+static void heap_rise(struct loop *loop, size_t at, struct loop_timer *timer)
+{
+    for (; at > 0 && loop->heap[(at - 1) / 2]->due_us > timer->due_us; at = (at - 1) / 2)
+        heap_put(loop, at, loop->heap[(at - 1) / 2]);
+    heap_put(loop, at, timer);
+}
+
+static void heap_sink(struct loop *loop, size_t at, struct loop_timer *timer)
+{
+    for (size_t child; (child = 2 * at + 1) < loop->n_heap; at = child) {
+        if (child + 1 < loop->n_heap && loop->heap[child + 1]->due_us < loop->heap[child]->due_us)
+            child++;
+        if (loop->heap[child]->due_us >= timer->due_us)
+            break;
+        heap_put(loop, at, loop->heap[child]);
+    }
+    heap_put(loop, at, timer);
+}
+
+static void heap_add(struct loop *loop, struct loop_timer *timer)
+{
+    if (loop->n_heap == loop->cap_heap) {
+        loop->cap_heap = loop->cap_heap ? loop->cap_heap * 2 : 64;
+        loop->heap = xrealloc(loop->heap, loop->cap_heap * sizeof(struct loop_timer *));
+    }
+    timer->is_in_heap = true;
+    heap_rise(loop, loop->n_heap++, timer);
+}
+
+static void heap_remove(struct loop *loop, struct loop_timer *timer)
+{
+    struct loop_timer *last = loop->heap[--loop->n_heap];
+    size_t at = timer->at;
+    timer->is_in_heap = false;
+    if (last == timer)
+        return;
+    if (at > 0 && loop->heap[(at - 1) / 2]->due_us > last->due_us)
+        heap_rise(loop, at, last);
+    else
+        heap_sink(loop, at, last);
+}
+
+/* Also takes back that the descriptor is readable. */
+static void clock_arm(struct loop *loop, int64_t due_us)
+{
+    struct itimerspec when = {0};
+    if (due_us != INT64_MAX) {
+        when.it_value.tv_sec = due_us / 1000000;
+        when.it_value.tv_nsec = due_us % 1000000 * 1000 + (due_us == 0); /* all 0 is never */
+    }
+    loop->armed_us = due_us;
+    if (timerfd_settime(loop->clock_fd, TFD_TIMER_ABSTIME, &when, NULL) != 0)
+        abort();
+}
+
+static void on_clock(evutil_socket_t fd, short what, void *ctx)
+{
+    struct loop *loop = ctx;
+    int64_t now_us = clock_mono_us(); /* what is set meanwhile comes later */
+    loop->is_firing = true;
+    while (loop->n_heap > 0 && loop->heap[0]->due_us <= now_us) {
+        struct loop_timer *timer = loop->heap[0];
+        heap_remove(loop, timer);
+        timer->is_set = false;
+        timer->on_due(timer->ctx);
+    }
+    loop->is_firing = false;
+    clock_arm(loop, loop->n_heap > 0 ? loop->heap[0]->due_us : INT64_MAX);
+}
+
+static void clock_open(struct loop *loop)
+{
+    loop->clock_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (loop->clock_fd < 0)
+        abort();
+    loop->armed_us = INT64_MAX;
+    loop->clock = require(event_new(loop->base, loop->clock_fd, EV_READ | EV_PERSIST, on_clock, loop));
+    event_add(loop->clock, NULL);
+}
+
+static void on_turn_end(void *ctx)
 {
     struct loop_timer *timer = ctx;
     timer->is_set = false;
     timer->on_due(timer->ctx);
 }
 
-static void timer_arm(struct loop_timer *timer, int64_t in_us)
-{
-    struct timeval wait = {.tv_sec = in_us / 1000000, .tv_usec = in_us % 1000000};
-    event_add(timer->event, &wait);
-}
-
-static void on_timeout(evutil_socket_t fd, short what, void *ctx)
-{
-    struct loop_timer *timer = ctx;
-    /* libevent counts from the time of the turn's start, so after a long callback it is early. */
-    int64_t left_us = timer->due_us - clock_mono_us();
-    if (left_us > 0)
-        timer_arm(timer, left_us);
-    else
-        timer_fire(timer);
-}
-
 struct loop_timer *loop_timer_new(struct loop *loop, void (*on_due)(void *ctx), void *ctx)
 {
     struct loop_timer *timer = xcalloc(1, sizeof *timer);
+    timer->loop = loop;
     timer->on_due = on_due;
     timer->ctx = ctx;
-    timer->event = require(evtimer_new(loop->base, on_timeout, timer));
-    tick_init(&timer->tick, loop, timer_fire, timer);
+    tick_init(&timer->tick, loop, on_turn_end, timer);
     return timer;
 }
 
@@ -237,8 +322,11 @@ void loop_timer_set_us(struct loop_timer *timer, uint64_t in_us)
         loop_tick_request(&timer->tick);
         return;
     }
+    struct loop *loop = timer->loop;
     timer->due_us = clock_mono_us() + (int64_t)in_us;
-    timer_arm(timer, (int64_t)in_us);
+    heap_add(loop, timer);
+    if (timer->due_us < loop->armed_us && !loop->is_firing)
+        clock_arm(loop, timer->due_us);
 }
 
 void loop_timer_stop(struct loop_timer *timer)
@@ -246,7 +334,8 @@ void loop_timer_stop(struct loop_timer *timer)
     if (!timer->is_set)
         return;
     timer->is_set = false;
-    event_del(timer->event);
+    if (timer->is_in_heap)
+        heap_remove(timer->loop, timer);
     tick_withdraw(&timer->tick);
 }
 
@@ -260,7 +349,6 @@ void loop_timer_free(struct loop_timer *timer)
     if (!timer)
         return;
     loop_timer_stop(timer);
-    event_free(timer->event);
     free(timer);
 }
 

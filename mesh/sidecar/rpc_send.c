@@ -3,7 +3,6 @@
 
 #include "base/alloc.h"
 #include "base/call.h"
-#include "base/clock.h"
 #include "base/counters.h"
 #include "base/envcall.h"
 #include "sidecar/files.h"
@@ -457,7 +456,7 @@ static enum amp_code make_message(struct sent *sent, const struct send_params *p
         sent->message->n_parts = 1;
     }
     char id[AMP_ID_SIZE];
-    amp_id_new('m', clock_unix_ms(), id);
+    sidecar_id_new(sent->rpc->sidecar, 'm', id);
     Amp__Message *message = sent->message;
     if (!message->message_id)
         message->message_id = amp_arena_strdup(&sent->arena, amp_bytes_of(id));
@@ -473,18 +472,17 @@ static enum amp_code make_message(struct sent *sent, const struct send_params *p
 static struct sent *sent_new(struct rpc *rpc, const struct send_params *params)
 {
     struct sent *sent = xcalloc(1, sizeof *sent);
-    int64_t now = clock_unix_ms();
     sent->rpc = rpc;
     sent->is_durable = params->is_durable;
     sent->is_detached = params->is_detached;
     sent->is_stream = params->is_stream;
     LIST_INSERT_HEAD(&all_sent, sent, entry);
     amp_arena_init(&sent->arena, AMP_ARENA_BYTES_MAX);
-    amp_id_new('t', now, sent->task_id);
+    sidecar_id_new(rpc->sidecar, 't', sent->task_id);
     if (params->context)
         snprintf(sent->context_id, sizeof sent->context_id, "%s", params->context);
     else
-        amp_id_new('c', now, sent->context_id);
+        sidecar_id_new(rpc->sidecar, 'c', sent->context_id);
     if (params->parent)
         snprintf(sent->parent, sizeof sent->parent, "%s", task_id(params->parent));
     sent->fold = amp_fold_new(sent->task_id, sent->context_id, AMP_FOLD_BYTES_MAX);

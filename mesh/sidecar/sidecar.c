@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -85,6 +86,18 @@ enum amp_code sidecar_state_check(const struct sidecar *sidecar, struct amp_erro
 }
 
 /* ---- to the bus -------------------------------------------------------------------------------------------- */
+
+void sidecar_id_new(struct sidecar *sidecar, char kind, char ret[AMP_ID_SIZE])
+{
+    if (sidecar->n_random < AMP_ID_RANDOM) {
+        randombytes_buf(sidecar->random, sizeof sidecar->random);
+        sidecar->n_random = sizeof sidecar->random;
+    }
+    sidecar->n_random -= AMP_ID_RANDOM;
+    uint8_t *random = sidecar->random + sidecar->n_random;
+    amp_id_make(kind, clock_unix_ms(), random, ret);
+    sodium_memzero(random, AMP_ID_RANDOM);
+}
 
 static enum amp_code encode(struct sidecar *sidecar, enum amp_encoding encoding, Amp__Envelope *envelope, struct amp_bytes own)
 {

@@ -44,6 +44,7 @@ struct bus *sidecar_bus(struct sidecar *sidecar);
 const struct home *sidecar_home(struct sidecar *sidecar);
 const struct sidecar_options *sidecar_options(struct sidecar *sidecar);
 const char *sidecar_agent(struct sidecar *sidecar);
+void sidecar_id_new(struct sidecar *sidecar, char kind, char ret[AMP_ID_SIZE]); /* amp_id_new without a system call for each */
 const char *sidecar_instance(struct sidecar *sidecar);
 const char *sidecar_socket(struct sidecar *sidecar); /* path of the local API */
 const char *sidecar_state(struct sidecar *sidecar);  /* "up", "draining" … */

@@ -238,6 +238,8 @@ struct sidecar {
     const struct home *home;
     struct sidecar_options options;
     char agent[AMP_NAME_MAX + 1], instance[AMP_ID_SIZE], socket[108];
+    uint8_t random[32 * AMP_ID_RANDOM]; /* drawn ahead, used once */
+    size_t n_random;
     Amp__InstanceState state;
     uint32_t slots, inflight;      /* inflight: tasks that hold a slot */
     int64_t last_progress_unix_ms;

@@ -8,13 +8,12 @@
 #include "model.h"
 
 #define TIME_CHARS 10
-#define RANDOM_CHARS 16
+#define RANDOM_CHARS AMP_ID_RANDOM
 
 static const char base32[] = "0123456789abcdefghjkmnpqrstvwxyz";
 
-void amp_id_new(char kind, int64_t now_unix_ms, char ret[AMP_ID_SIZE])
+void amp_id_make(char kind, int64_t now_unix_ms, const uint8_t random[AMP_ID_RANDOM], char ret[AMP_ID_SIZE])
 {
-    uint8_t random[RANDOM_CHARS];
     uint64_t time = (uint64_t)now_unix_ms & ((UINT64_C(1) << 48) - 1);
     char *at = ret;
     *at++ = kind;
@@ -22,10 +21,16 @@ void amp_id_new(char kind, int64_t now_unix_ms, char ret[AMP_ID_SIZE])
     for (int shift = (TIME_CHARS - 1) * 5; shift >= 0; shift -= 5)
         *at++ = base32[(time >> shift) & 31];
     /* A character takes five bits of its own byte: sixteen bytes drawn for eighty bits used, and no bit shuffling. */
-    randombytes_buf(random, sizeof(random));
     for (size_t i = 0; i < RANDOM_CHARS; i++)
         *at++ = base32[random[i] & 31];
     *at = '\0';
+}
+
+void amp_id_new(char kind, int64_t now_unix_ms, char ret[AMP_ID_SIZE])
+{
+    uint8_t random[AMP_ID_RANDOM];
+    randombytes_buf(random, sizeof(random));
+    amp_id_make(kind, now_unix_ms, random, ret);
 }
 
 static bool id_char(char c)

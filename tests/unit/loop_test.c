@@ -160,6 +160,58 @@ static void test_a_timer_is_never_early_and_can_be_stopped_and_set_again(void **
     loop_free(log.loop);
 }
 
+enum { CROWD = 400 };
+
+struct crowd {
+    struct loop *loop;
+    unsigned left;
+    int64_t last_us;
+    struct member {
+        struct crowd *crowd;
+        struct loop_timer *timer;
+        int64_t from_us, to_us; /* it is due in between */
+        bool is_stopped;
+    } members[CROWD];
+};
+
+static void on_member(void *ctx)
+{
+    struct member *member = ctx;
+    struct crowd *crowd = member->crowd;
+    assert_false(member->is_stopped);
+    assert_true(clock_mono_us() >= member->from_us);
+    assert_true(member->to_us >= crowd->last_us);
+    crowd->last_us = member->from_us > crowd->last_us ? member->from_us : crowd->last_us;
+    if (--crowd->left == 0)
+        loop_stop(crowd->loop, 0);
+}
+
+static void test_many_timers_come_in_the_order_in_which_they_are_due(void **state)
+{
+    static struct crowd crowd;
+    uint32_t draw = 1;
+    crowd.loop = loop_new();
+    for (size_t i = 0; i < CROWD; i++) {
+        struct member *member = &crowd.members[i];
+        *member = (struct member){.crowd = &crowd, .timer = loop_timer_new(crowd.loop, on_member, member)};
+        for (int again = 0; again < 2; again++) { /* the second time replaces the first */
+            draw = draw * 1103515245 + 12345;
+            uint64_t in_us = 1000 + (draw >> 16) % 20 * 1000;
+            member->from_us = clock_mono_us() + (int64_t)in_us;
+            loop_timer_set_us(member->timer, in_us);
+            member->to_us = clock_mono_us() + (int64_t)in_us;
+        }
+        member->is_stopped = i % 3 == 0;
+        crowd.left += !member->is_stopped;
+    }
+    for (size_t i = 0; i < CROWD; i += 3)
+        loop_timer_stop(crowd.members[i].timer);
+    loop_run(crowd.loop);
+    for (size_t i = 0; i < CROWD; i++)
+        loop_timer_free(crowd.members[i].timer);
+    loop_free(crowd.loop);
+}
+
 static void on_signal(void *ctx, int signo)
 {
     struct log *log = ctx;
@@ -186,6 +238,7 @@ int main(void)
         cmocka_unit_test(test_ticks_run_once_at_the_end_of_the_turn_that_asked),
         cmocka_unit_test(test_a_descriptor_that_is_always_ready_does_not_hold_up_ticks),
         cmocka_unit_test(test_a_timer_is_never_early_and_can_be_stopped_and_set_again),
+        cmocka_unit_test(test_many_timers_come_in_the_order_in_which_they_are_due),
         cmocka_unit_test(test_a_signal_is_an_event_of_the_loop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

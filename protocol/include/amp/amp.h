@@ -122,6 +122,9 @@ AMP_API char *amp_arena_strdup(struct amp_arena *arena, struct amp_bytes text);
  * that ids sort by time and cannot be guessed. kind: one lower-case letter, e.g. 't' task, 'c' context,
  * 'i' instance, 'm' message, 'q' question, 'a' artifact. */
 AMP_API void amp_id_new(char kind, int64_t now_unix_ms, char ret[AMP_ID_SIZE]);
+/* The same from random bytes that the caller has: of a CSPRNG, and never used twice. */
+#define AMP_ID_RANDOM 16
+AMP_API void amp_id_make(char kind, int64_t now_unix_ms, const uint8_t random[AMP_ID_RANDOM], char ret[AMP_ID_SIZE]);
 /* [a-z0-9_-]{1,63}, not starting with '-'. Names of agents, skills, instances, tasks, contexts on the bus. */
 AMP_API bool amp_id_is_valid(const char *id);
 /* Makes a valid id from any text ("My Agent.py" → "my-agent-py"); "agent" if nothing is left. */
