@@ -103,7 +103,8 @@ static void on_commit(void *ctx, enum amp_code code)
         task->is_unwritten = true;
         env_request_tick(task->env); /* which gives up what is in memory */
     }
-    task->parsed = code == AMP_OK ? add_request(commit) : NULL;
+    bool is_told = task->is_durable || task->watchers || task->replies; /* of a direct task mostly nobody waits */
+    task->parsed = code == AMP_OK && is_told ? add_request(commit) : NULL;
     for (size_t i = 0; code == AMP_OK && i < commit->n_frames; i++) {
         task->n_committed = commit->frames[i].seq + (uint32_t)commit->frames[i].n_events - 1;
         publish_frame(task, &commit->frames[i]);

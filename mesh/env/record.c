@@ -109,6 +109,9 @@ static struct etask *begin(struct env *env, const struct amp_subject *subject, c
     task->submitted_unix_ms = task->started_unix_ms = time ? time->unix_ms : clock_unix_ms();
     if (frame->request)
         keep_request(task, frame);
+    task->fold = frame->request ? amp_fold_new(task->id, task->context, AMP_FOLD_BYTES_MAX) : NULL;
+    if (task->fold) /* from the message at hand; etask_fold would have to unpack what was kept just now */
+        (void)amp_fold_message(task->fold, frame->request);
     begin_attempt(task, frame);
     if (frame->cause && frame->has_attempt && frame->attempt > 1)
         again_begin_first(task, frame);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "event.h"
+#include "fold_clone.h"
 #include "fold_talk.h"
 #include "model.h"
 
@@ -36,19 +37,6 @@ static size_t cost_of(const ProtobufCMessage *message)
     return protobuf_c_message_get_packed_size(message) + ITEM_COST;
 }
 
-/* A deep copy in malloc's memory. */
-static void *clone(const ProtobufCMessage *message)
-{
-    size_t len = protobuf_c_message_get_packed_size(message);
-    uint8_t *packed = malloc(len ? len : 1);
-    if (!packed)
-        return NULL;
-    protobuf_c_message_pack(message, packed);
-    void *made = protobuf_c_message_unpack(message->descriptor, NULL, len, packed);
-    free(packed);
-    return made;
-}
-
 static void drop(void *message)
 {
     if (message)
@@ -66,7 +54,7 @@ struct amp_fold *amp_fold_new(const char *task_id, const char *context_id, size_
     Amp__TaskStatus submitted = AMP__TASK_STATUS__INIT;
     submitted.has_state = true;
     submitted.state = AMP__TASK_STATE__TASK_STATE_SUBMITTED;
-    fold->task.status = clone(&submitted.base);
+    fold->task.status = fold_clone(&submitted.base);
     fold->task.id = strdup(task_id ? task_id : "");
     fold->task.context_id = strdup(context_id ? context_id : "");
     if (!fold->task.status || !fold->task.id || !fold->task.context_id) {
@@ -159,7 +147,7 @@ static enum amp_code history_add(struct amp_fold *fold, const Amp__Message *mess
     if (!history)
         return no_memory(reterr);
     fold->task.history = history;
-    Amp__Message *copy = clone(&message->base);
+    Amp__Message *copy = fold_clone(&message->base);
     if (!copy)
         return no_memory(reterr);
     fold->task.history[fold->task.n_history++] = copy;
@@ -232,7 +220,7 @@ static enum amp_code status_room_check(const struct amp_fold *fold, const Amp__T
 
 static enum amp_code status_replace(struct amp_fold *fold, const Amp__TaskStatus *status, struct amp_error *reterr)
 {
-    Amp__TaskStatus *copy = clone(&status->base);
+    Amp__TaskStatus *copy = fold_clone(&status->base);
     if (!copy)
         return no_memory(reterr);
     size_t cost = cost_of(&status->base);
@@ -342,7 +330,7 @@ static enum amp_code parts_append(struct amp_fold *fold, size_t at, Amp__Part *c
     artifact->parts = grown;
     for (size_t i = 0; i < n; i++) {
         size_t cost = cost_of(&parts[i]->base);
-        Amp__Part *copy = clone(&parts[i]->base);
+        Amp__Part *copy = fold_clone(&parts[i]->base);
         if (!copy)
             return no_memory(reterr);
         artifact->parts[artifact->n_parts++] = copy;
@@ -415,7 +403,7 @@ static enum amp_code artifact_put(struct amp_fold *fold, size_t at, const Amp__A
         return amp_error_set(reterr, AMP_TOO_LARGE, "task.artifacts", "more than %u artifacts", AMP_ARTIFACTS_MAX);
     if (!artifacts_reserve(fold, at + 1))
         return no_memory(reterr);
-    Amp__Artifact *copy = clone(&artifact->base);
+    Amp__Artifact *copy = fold_clone(&artifact->base);
     if (!copy)
         return no_memory(reterr);
     if (is_new)
@@ -454,7 +442,7 @@ static enum amp_code apply_artifact(struct amp_fold *fold, const Amp__TaskArtifa
 static enum amp_code metadata_replace(struct amp_fold *fold, const Amp__Json *metadata, struct amp_error *reterr)
 {
     size_t cost = metadata ? cost_of(&metadata->base) : 0;
-    Amp__Json *copy = metadata ? clone(&metadata->base) : NULL;
+    Amp__Json *copy = metadata ? fold_clone(&metadata->base) : NULL;
     if (metadata && !copy)
         return no_memory(reterr);
     drop(fold->task.metadata);
