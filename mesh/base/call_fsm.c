@@ -282,6 +282,14 @@ static int64_t next_due(const struct call_fsm *fsm, int64_t now)
     return due;
 }
 
+static void on_denied(struct step *step)
+{
+    if (step->fsm->phase == CALL_SEEKING)
+        failover_denied(step);
+    else
+        call_taken_break_off(step, CALL_WHY_DENIED);
+}
+
 static void dispatch(struct step *step)
 {
     switch (step->event->kind) {
@@ -299,10 +307,7 @@ static void dispatch(struct step *step)
         on_not_taken(step);
         break;
     case CALL_EV_DENIED:
-        if (step->fsm->phase == CALL_SEEKING)
-            failover_denied(step);
-        else
-            call_taken_break_off(step, CALL_WHY_DENIED);
+        on_denied(step);
         break;
     case CALL_EV_BAD_ANSWER:
         call_taken_break_off(step, CALL_WHY_BAD_ANSWER);
@@ -332,6 +337,7 @@ static void dispatch(struct step *step)
         break;
     case CALL_EV_PONG:
     case CALL_EV_PONG_UNKNOWN:
+    case CALL_EV_PONG_BEHIND:
     case CALL_EV_PONG_ENDED:
     case CALL_EV_PONG_NONE:
         call_taken_pong(step);

@@ -65,6 +65,7 @@ enum call_event_kind {
     CALL_EV_TURN_REFUSED,  /* it cannot wait there, and need not try: no room, or no time */
     CALL_EV_PONG,          /* the callee knows the task */
     CALL_EV_PONG_UNKNOWN,  /* the callee does not know it (any more) */
+    CALL_EV_PONG_BEHIND,   /* the callee knows it, and has sent events that did not come */
     CALL_EV_PONG_ENDED,    /* the callee says that the task has ended */
     CALL_EV_PONG_NONE,     /* the callee is gone */
     CALL_EV_HEARD,         /* the holder of the lease was heard of some other way */

@@ -107,7 +107,9 @@ void call_taken_pong(struct step *step)
         call_step_end(step, CALL_WHY_MISSED_END);
     } else if (step->event->kind == CALL_EV_PONG_UNKNOWN) {
         failover_or_end(step, CALL_WHY_UNKNOWN);
-    } else if (step->event->kind == CALL_EV_PONG_ENDED && ++fsm->ended_pongs >= CALL_ENDED_PONGS_MAX) {
+    } else if (step->event->kind == CALL_EV_PONG) {
+        fsm->ended_pongs = 0;
+    } else if ((step->event->kind == CALL_EV_PONG_ENDED || fsm->lease_ms) && ++fsm->ended_pongs >= CALL_ENDED_PONGS_MAX) {
         if (fsm->lease_ms) {
             call_taken_attach(step);
         } else {

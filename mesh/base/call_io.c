@@ -550,6 +550,8 @@ static void on_ctl_reply(void *ctx, enum bus_inbox_kind kind, const struct bus_m
         event = code == AMP_NO_SUCH_TASK ? CALL_EV_PONG_UNKNOWN : code == AMP_TASK_ENDED ? CALL_EV_PONG_ENDED : CALL_EV_PONG;
         if (event == CALL_EV_PONG && code != AMP_OK)
             say_refused(call, envelope->reply->error);
+    } else if (envelope->reply->has_sent && envelope->reply->sent >= call->stream.next) {
+        event = CALL_EV_PONG_BEHIND;
     }
     amp_arena_done(&arena);
     if (!call->is_dead)

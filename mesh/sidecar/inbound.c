@@ -13,22 +13,27 @@
 
 #define BODY(kind) (1u << AMP__ENVELOPE__BODY_##kind)
 
-void inbound_reply(struct sidecar *sidecar, const char *inbox, enum amp_encoding encoding, const struct amp_error *err)
+static void say(struct sidecar *sidecar, const char *inbox, enum amp_encoding encoding, Amp__Reply *reply)
 {
     if (!inbox)
         return;
+    Amp__Envelope envelope = AMP__ENVELOPE__INIT;
+    envelope.body_case = AMP__ENVELOPE__BODY_REPLY;
+    envelope.reply = reply;
+    enum amp_code code = sidecar_publish(sidecar, inbox, encoding, &envelope);
+    if (code != AMP_OK)
+        log_event(LOG_WARN, "sidecar.reply_lost", "reason", amp_code_info(code)->text, NULL);
+}
+
+void inbound_reply(struct sidecar *sidecar, const char *inbox, enum amp_encoding encoding, const struct amp_error *err)
+{
     Amp__Error wire;
     Amp__Reply reply = AMP__REPLY__INIT;
     if (err && err->code != AMP_OK) {
         amp_error_to_wire(err, &wire);
         reply.error = &wire;
     }
-    Amp__Envelope envelope = AMP__ENVELOPE__INIT;
-    envelope.body_case = AMP__ENVELOPE__BODY_REPLY;
-    envelope.reply = &reply;
-    enum amp_code code = sidecar_publish(sidecar, inbox, encoding, &envelope);
-    if (code != AMP_OK)
-        log_event(LOG_WARN, "sidecar.reply_lost", "reason", amp_code_info(code)->text, NULL);
+    say(sidecar, inbox, encoding, &reply);
 }
 
 /* The inbox to answer to, or NULL when there is none; false: the reply subject is one that nobody may make us publish on. */
@@ -154,6 +159,16 @@ static enum amp_code control_apply(struct sidecar *sidecar, const char *id, cons
     }
 }
 
+/* With how far its reader should be. */
+static void pong(struct sidecar *sidecar, const char *id, const char *inbox, enum amp_encoding encoding)
+{
+    const struct task *task = task_lookup(sidecar, id);
+    Amp__Reply reply = AMP__REPLY__INIT;
+    reply.has_sent = task != NULL;
+    reply.sent = task ? task_sent(task) : 0;
+    say(sidecar, inbox, encoding, &reply);
+}
+
 void inbound_control(struct sidecar *sidecar, const struct bus_msg *msg)
 {
     struct amp_error err = {.code = AMP_OK};
@@ -175,7 +190,9 @@ void inbound_control(struct sidecar *sidecar, const struct bus_msg *msg)
     } else {
         struct task_reader reader = {.inbox = inbox, .encoding = encoding};
         code = control_apply(sidecar, subject.b, envelope->control, &reader, &err);
-        if (code != AMP_OK || envelope->control->kind_case != AMP__CONTROL__KIND_ATTACH) /* whose answer are frames */
+        if (code == AMP_OK && envelope->control->kind_case == AMP__CONTROL__KIND_PING)
+            pong(sidecar, subject.b, inbox, encoding);
+        else if (code != AMP_OK || envelope->control->kind_case != AMP__CONTROL__KIND_ATTACH) /* whose answer are frames */
             inbound_reply(sidecar, inbox, encoding, &err);
     }
     amp_arena_done(&arena);
@@ -205,10 +222,5 @@ void inbound_who(struct sidecar *sidecar, const struct bus_msg *msg)
     beat_fill(sidecar, false, NULL, &beat);
     Amp__Reply reply = AMP__REPLY__INIT;
     reply.beat = &beat;
-    Amp__Envelope envelope = AMP__ENVELOPE__INIT;
-    envelope.body_case = AMP__ENVELOPE__BODY_REPLY;
-    envelope.reply = &reply;
-    code = sidecar_publish(sidecar, inbox, encoding, &envelope);
-    if (code != AMP_OK)
-        log_event(LOG_WARN, "sidecar.reply_lost", "reason", amp_code_info(code)->text, NULL);
+    say(sidecar, inbox, encoding, &reply);
 }

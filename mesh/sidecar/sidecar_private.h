@@ -158,6 +158,7 @@ void task_lease_supersede(struct task *task);
 /* Its caller gave this attempt up: likewise. */
 void task_lease_revoke(struct task *task, const char *reason);
 uint64_t task_epoch(const struct task *task);
+uint32_t task_sent(const struct task *task); /* events of the attempt, to its reader */
 bool task_is_leased(const struct task *task);
 struct task_reader { /* of a task's frames */
     const char *inbox;

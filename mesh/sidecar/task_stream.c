@@ -387,6 +387,11 @@ bool task_stream_is_sent(const struct task *task)
     return lane_is_done(&task->stream, &task->stream.lanes[LANE_CALLER]);
 }
 
+uint32_t task_sent(const struct task *task)
+{
+    return task->stream.lanes[LANE_CALLER].sent;
+}
+
 size_t task_stream_unsent(const struct task *task)
 {
     const struct task_stream *stream = &task->stream;

@@ -80,11 +80,11 @@ static void test_frames_pongs_and_reports_keep_a_lease(void **state)
 
 static void test_what_did_not_arrive_of_a_lease_is_asked_for(void **state)
 {
-    static const enum call_event_kind kinds[] = {CALL_EV_FRAME_GAP, CALL_EV_LOST_TRACK, CALL_EV_PONG_ENDED};
+    static const enum call_event_kind kinds[] = {CALL_EV_FRAME_GAP, CALL_EV_LOST_TRACK, CALL_EV_PONG_ENDED, CALL_EV_PONG_BEHIND};
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         struct machine machine;
         begin_leased(&machine);
-        if (kinds[i] == CALL_EV_PONG_ENDED)
+        if (kinds[i] == CALL_EV_PONG_ENDED || kinds[i] == CALL_EV_PONG_BEHIND)
             machine_say(&machine, kinds[i]); /* once, its end may be on its way */
         machine_say(&machine, kinds[i]);
         assert_does(&machine, CALL_DO_PUBLISH_ATTACH);
