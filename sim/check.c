@@ -169,6 +169,8 @@ static void check_direct(const struct job *job)
 {
     if (job->n_ends != 1)
         world_fail("P2: the direct call %s has %u ends", job->task, job->n_ends);
+    if (job->code == AMP_FRAMES_LOST && !scenario.may_lose_instance && !scenario.has_doubled)
+        world_fail("PE: the direct call %s has lost events that its instance kept", job->task);
     if (job->code == AMP_OK && !amp_task_is_terminal(amp_fold_state(job->fold)))
         world_fail("P2: the direct call %s ended in good order, but its task did not", job->task);
     /* A request that came twice may be worked on twice, and nothing tells the frames of the one from those of the other. */

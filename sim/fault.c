@@ -203,6 +203,7 @@ void fault_happen(void *ctx)
     plan_describe(item, text, sizeof text);
     world_trace("fault: %s", text);
     scenario.may_lack_frames |= loses_frames(&item->mishap);
+    scenario.may_lose_instance |= item->mishap.fault == FAULT_KILL_SIDECAR || item->mishap.fault == FAULT_CRASH_SIDECAR || item->mishap.fault == FAULT_DRAIN_SIDECAR;
     happen(&item->mishap);
 }
 

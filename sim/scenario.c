@@ -110,7 +110,7 @@ static void begin_item(struct item *item)
 
 static void begin(const bool *only)
 {
-    is_settled = scenario.is_healing = scenario.may_lack_frames = scenario.has_jumped = scenario.has_doubled = agents_are_calm = false;
+    is_settled = scenario.is_healing = scenario.may_lack_frames = scenario.may_lose_instance = scenario.has_jumped = scenario.has_doubled = agents_are_calm = false;
     scenario.n_jobs = scenario.n_routines = 0;
     weather = (struct weather){0};
     nodes_begin();

@@ -135,6 +135,7 @@ struct scenario {
     bool has_jumped; /* the clock that people see */
     int64_t starts_ms[STARTS_MAX]; /* of the environment, by the clock that people see */
     bool has_doubled; /* messages have come twice */
+    bool may_lose_instance; /* a sidecar ended, and what it kept with it */
     bool may_lack_frames; /* something went wrong that loses what is published once */
 };
 extern struct scenario scenario;

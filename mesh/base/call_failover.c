@@ -60,7 +60,9 @@ static void next_attempt(struct step *step)
     if (!fsm->is_broken)
         return;
     fsm->retries -= !step->event->is_load; /* an agent that is busy may be so for long */
-    fsm->is_broken = fsm->may_retry = fsm->was_down = fsm->has_turn = false;
+    fsm->is_broken = fsm->may_retry = fsm->was_down = fsm->has_turn = fsm->is_attaching = false;
+    fsm->gap_since = INT64_MAX;
+    fsm->attach_ms = CALL_ATTACH_EVERY_MS;
     fsm->pings_open = fsm->ended_pongs = fsm->bounces = 0;
     fsm->attempt++;
     call_step_push(step, CALL_DO_RETRY, fsm->broken);

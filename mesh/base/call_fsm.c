@@ -14,6 +14,8 @@ void call_fsm_init(struct call_fsm *fsm, uint32_t timeout_ms, bool is_impatient,
         .cancel_by = INT64_MAX,
         .asked_at = INT64_MIN,
         .timer_at = INT64_MAX,
+        .gap_since = INT64_MAX,
+        .attach_ms = CALL_ATTACH_EVERY_MS,
         .up_at = INT64_MIN,
         .alone_until = INT64_MIN,
     };
@@ -107,6 +109,10 @@ static void go_up(struct step *step)
     fsm->ping_at = step->now;
     fsm->heard_at = step->now;
     fsm->pings_open = 0;
+    fsm->attach_ms = CALL_ATTACH_EVERY_MS;
+    if (fsm->gap_since != INT64_MAX) {
+        fsm->gap_since = step->now;
+    }
     if (fsm->phase == CALL_WAITING) {
         step_send(step);
         return;
@@ -114,7 +120,7 @@ static void go_up(struct step *step)
     if (fsm->phase == CALL_SEEKING) {
         failover_seek(step);
     }
-    if (fsm->phase == CALL_TAKEN && fsm->lease_ms) {
+    if (fsm->phase == CALL_TAKEN) {
         call_taken_attach(step);
     }
     if (fsm->phase == CALL_TAKEN && fsm->is_cancelling) {

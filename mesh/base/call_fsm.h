@@ -24,9 +24,10 @@
 #define CALL_BACKOFF_MIN_MS 5u
 #define CALL_BACKOFF_MAX_MS 250u
 #define CALL_LEASE_GRACE_MS 1000u /* beyond the lease: its holder gives up first */
-#define CALL_ATTACH_EVERY_MS 200u /* while the holder of a lease is not found, or does not answer */
+#define CALL_ATTACH_EVERY_MS 200u /* while the callee is not found, or does not answer; without a lease twice as long each time, */
+#define CALL_ATTACH_SLOW_MS 1600u /* up to this: what it sends meanwhile may be on its way */
 #define CALL_STALL_MS 500u        /* a timer that rings so late: it was we who stood still */
-#define CALL_GAPS_MAX 3u          /* in a row: what its holder sends is not what it should be */
+#define CALL_GAP_MAX_MS 10000u    /* what is missing must have come by then, or the call fails */
 #define CALL_ATTACH_MAX_MS 1500u  /* nobody of its name there for this long: it is gone */
 #define CALL_ATTEMPTS_MAX 3u      /* of a call that may be tried again: one that fails three instances will fail a fourth */
 #define CALL_SEEK_EVERY_MS 50u    /* who looks for another instance asks so often, and takes the first answer: one that is stopped gives none */
@@ -52,7 +53,7 @@ enum call_event_kind {
     CALL_EV_NOT_PUBLISHED, /* the action `action` could not be carried out: `code` */
     CALL_EV_NO_RESPONDERS, /* to the request */
     CALL_EV_BOUNCED,       /* the request met an instance that is full or leaving, which did not take it */
-    CALL_EV_REPLY_ERROR,   /* the request was refused for another reason */
+    CALL_EV_REPLY_ERROR,   /* the request was refused for another reason; or what was asked of the callee again: `code` */
     CALL_EV_DENIED,        /* the bus forbids a subject that this call needs */
     CALL_EV_BAD_ANSWER,    /* what came is no answer */
     CALL_EV_FRAME,         /* the next frame in order; is_last: with the end marker */
@@ -83,7 +84,7 @@ enum call_action_kind {
     CALL_DO_PUBLISH_WAIT, /* asks the environment for a turn, or says that we still wait for it */
     CALL_DO_PUBLISH_PING,
     CALL_DO_PUBLISH_CANCEL, /* `why` says for what reason */
-    CALL_DO_PUBLISH_ATTACH, /* asks the holder of the lease for the events from the next one on */
+    CALL_DO_PUBLISH_ATTACH, /* asks the callee for the events from the next one on */
     CALL_DO_TAKEN,          /* tell who took it */
     CALL_DO_DELIVER,        /* the events of the frame at hand; with CALL_WHY_BROKEN all but the end */
     CALL_DO_BROKEN,         /* keep why this attempt failed (`why`), and who had it */
@@ -127,8 +128,8 @@ enum call_who { /* who answered */
 struct call_event {
     enum call_event_kind kind;
     enum call_action_kind action; /* NOT_PUBLISHED */
-    enum amp_code code;           /* NOT_PUBLISHED */
-    bool is_last;                 /* FRAME */
+    enum amp_code code;           /* NOT_PUBLISHED, REPLY_ERROR */
+    bool is_last, is_old;         /* FRAME; is_old: nothing in it is new */
     bool is_shown;                /* FRAME: something in it cannot be taken back */
     bool may_retry;               /* FRAME: another instance may do it */
     bool is_broken, is_load;      /* FRAME, is_last: the instance failed; or it could not take it, after all */
@@ -155,7 +156,7 @@ struct call_fsm {
     bool is_turn;                      /* the request that is out went where we were told to go */
     bool has_turn;                     /* we were told while one was out: to be used if that is in vain */
     bool is_turn_named;                /* told which instance */
-    bool is_attaching;                 /* nothing has come yet of what the holder was asked for */
+    bool is_attaching;                 /* nothing has come yet of what the callee was asked for */
     bool is_wary;                      /* sent to named instances only */
     bool is_broken;                    /* this attempt has failed; the next one begins when an instance was found */
     bool may_retry, is_shown;          /* as the frames of this attempt say */
@@ -165,7 +166,8 @@ struct call_fsm {
     int64_t seek_by;
     uint32_t lease_ms;                 /* 0: none */
     int64_t heard_at, attach_at, timer_at;
-    uint32_t bounces, gaps, pings_open, ended_pongs, backoff_ms, random;
+    int64_t gap_since;                 /* events are missing; INT64_MAX: none that we know of */
+    uint32_t bounces, pings_open, ended_pongs, backoff_ms, attach_ms, random;
     int64_t deadline_at, cancel_by, down_since; /* INT64_MAX: none */
     int64_t sent_at, asked_at, retry_at, ping_at;
     int64_t alone_until; /* no environment before */

@@ -1,13 +1,16 @@
 /* A call that an instance works on: frames come, or are missed and asked for again; is it still there? */
 #include "base/call_fsm_private.h"
 
-/* Nothing is lost that the holder still keeps: it is asked for what comes next. */
+/* Nothing is lost that the callee still keeps: it is asked for what comes next. */
 void call_taken_attach(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
     fsm->is_attaching = true;
     fsm->ended_pongs = 0;
-    fsm->attach_at = step->now + CALL_ATTACH_EVERY_MS;
+    fsm->attach_at = step->now + fsm->attach_ms;
+    if (!fsm->lease_ms && fsm->attach_ms < CALL_ATTACH_SLOW_MS) {
+        fsm->attach_ms *= 2;
+    }
     call_step_push(step, CALL_DO_PUBLISH_ATTACH, CALL_WHY_NONE);
 }
 
@@ -27,8 +30,11 @@ void call_taken_frame(struct step *step)
     fsm->is_broken = false; /* it was slow, and has it */
     fsm->phase = CALL_TAKEN;
     fsm->heard_at = step->now;
-    fsm->is_attaching = false;
-    fsm->gaps = 0;
+    if (!step->event->is_old) { /* else it may have been sent before it was asked for what is missing */
+        fsm->is_attaching = false;
+        fsm->gap_since = INT64_MAX;
+        fsm->attach_ms = CALL_ATTACH_EVERY_MS;
+    }
     if (is_first || !fsm->lease_ms) {
         fsm->ping_at = step->now + ping_every_ms(fsm);
     }
@@ -60,33 +66,55 @@ void call_taken_break_off(struct step *step, enum call_why why)
     call_step_end(step, why);
 }
 
-/* Also as the first frame: somebody took it. */
+/* Also as the first frame: somebody took it. While it is asked for what is missing, more may come that was sent before. */
 void call_taken_gap(struct step *step)
 {
-    if (failover_is_past(step->fsm)) {
+    struct call_fsm *fsm = step->fsm;
+    if (failover_is_past(fsm)) {
         return;
     }
-    if (step->fsm->lease_ms && step->fsm->phase == CALL_TAKEN && ++step->fsm->gaps <= CALL_GAPS_MAX) {
-        step->fsm->heard_at = step->now;
-        if (!step->fsm->is_attaching) {
-            call_taken_attach(step);
-        }
-        return;
+    fsm->heard_at = step->now;
+    fsm->is_broken = false;
+    if (fsm->gap_since == INT64_MAX) {
+        fsm->gap_since = step->now;
     }
-    if (step->fsm->phase != CALL_TAKEN) {
-        step->fsm->phase = CALL_TAKEN;
+    if (fsm->phase != CALL_TAKEN) {
+        fsm->phase = CALL_TAKEN;
         call_step_push(step, CALL_DO_TAKEN, CALL_WHY_NONE);
     }
-    call_taken_break_off(step, CALL_WHY_GAP);
+    if (!fsm->is_attaching) {
+        call_taken_attach(step);
+    }
+}
+
+/* A callee that does not know how to send again is no loss as long as nothing is missing. */
+static void on_not_kept(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    bool is_missing = fsm->gap_since != INT64_MAX;
+    if (fsm->lease_ms) {
+        call_step_end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_NOT_KEPT);
+    } else if (step->event->code == AMP_NO_SUCH_TASK) {
+        if (fsm->was_down || is_missing) {
+            call_step_end(step, CALL_WHY_MISSED_END);
+        } else {
+            failover_or_end(step, CALL_WHY_UNKNOWN);
+        }
+    } else if (step->event->code == AMP_FRAMES_LOST || is_missing) {
+        call_taken_break_off(step, CALL_WHY_GAP);
+    } else {
+        fsm->is_attaching = false;
+        fsm->ping_at = step->now;
+    }
 }
 
 void call_taken_not_attached(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
     if (step->event->kind != CALL_EV_NO_RESPONDERS) {
-        call_step_end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_NOT_KEPT);
+        on_not_kept(step);
     } else if (!call_step_is_just_back(step) && step->now - fsm->heard_at >= CALL_ATTACH_MAX_MS) {
-        call_step_end(step, CALL_WHY_GONE);
+        failover_or_end(step, CALL_WHY_GONE);
     }
 }
 
@@ -109,12 +137,11 @@ void call_taken_pong(struct step *step)
         failover_or_end(step, CALL_WHY_UNKNOWN);
     } else if (step->event->kind == CALL_EV_PONG) {
         fsm->ended_pongs = 0;
-    } else if ((step->event->kind == CALL_EV_PONG_ENDED || fsm->lease_ms) && ++fsm->ended_pongs >= CALL_ENDED_PONGS_MAX) {
-        if (fsm->lease_ms) {
-            call_taken_attach(step);
-        } else {
-            call_step_end(step, CALL_WHY_MISSED_END);
+    } else if ((step->event->kind == CALL_EV_PONG_ENDED || fsm->lease_ms) && ++fsm->ended_pongs >= CALL_ENDED_PONGS_MAX && !fsm->is_attaching) {
+        if (!fsm->lease_ms && fsm->gap_since == INT64_MAX) {
+            fsm->gap_since = step->now; /* the end itself */
         }
+        call_taken_attach(step);
     }
 }
 
@@ -131,11 +158,18 @@ void call_taken_heard(struct step *step)
     }
 }
 
+/* Right after the bus came back the callee may still be on its way there. */
+static bool is_hung(const struct step *step)
+{
+    const struct call_fsm *fsm = step->fsm;
+    uint32_t most = call_fsm_may_retry(fsm) && fsm->may_retry && !(fsm->is_attaching && call_step_is_just_back(step)) ? CALL_PINGS_RETRY : CALL_PINGS_OPEN_MAX;
+    return fsm->pings_open >= most && !fsm->lease_ms;
+}
+
 static void ping(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
-    uint32_t most = call_fsm_may_retry(fsm) && fsm->may_retry ? CALL_PINGS_RETRY : CALL_PINGS_OPEN_MAX;
-    if (fsm->pings_open >= most && !fsm->lease_ms) {
+    if (is_hung(step)) {
         failover_or_end(step, CALL_WHY_HUNG);
         return;
     }
@@ -158,7 +192,12 @@ void call_taken_timer(struct step *step)
     }
     if (step->now >= call_taken_lapses_at(fsm)) {
         call_step_end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_LAPSED);
+    } else if (fsm->gap_since != INT64_MAX && step->now - fsm->gap_since >= CALL_GAP_MAX_MS) {
+        call_taken_break_off(step, CALL_WHY_GAP);
+    } else if (fsm->is_attaching && step->now >= fsm->attach_at && is_hung(step)) {
+        failover_or_end(step, CALL_WHY_HUNG);
     } else if (fsm->is_attaching && step->now >= fsm->attach_at) {
+        fsm->pings_open++;
         call_taken_attach(step);
     } else if (!fsm->is_attaching && step->now >= fsm->ping_at) {
         ping(step);

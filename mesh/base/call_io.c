@@ -99,8 +99,8 @@ static void fill_ping(const struct call *call, Amp__Ping *ping)
     amp__ping__init(ping);
     ping->has_received_bytes = call->received_bytes > 0;
     ping->received_bytes = call->is_held ? call->confirmed_bytes : call->received_bytes;
-    ping->has_committed = call->committed > 0;
-    ping->committed = call->committed;
+    ping->committed = call->lease_ms ? call->committed : call->stream.next - 1; /* what came is ours to keep, or the environment's once it is written down */
+    ping->has_committed = ping->committed > 0;
     ping->has_epoch = call->epoch != 0;
     ping->epoch = call->epoch;
 }
@@ -162,7 +162,7 @@ static enum amp_code publish_cancel(struct call *call, enum call_why why)
     return bus_control_request(call_ctl_inbox(call), call->ctl_subject, call->from, &control);
 }
 
-/* The callee counts what it sends anew from here. */
+/* The callee counts what it sends anew from here, and what was not confirmed as it was not dealt with goes on to count. */
 static enum amp_code publish_attach(struct call *call)
 {
     Amp__Attach attach = AMP__ATTACH__INIT;
@@ -171,7 +171,11 @@ static enum amp_code publish_attach(struct call *call)
     attach.from_seq = call->stream.next;
     control.kind_case = AMP__CONTROL__KIND_ATTACH;
     control.attach = &attach;
-    call->received_bytes = call->confirmed_bytes = 0;
+    call->received_bytes = call->is_held ? call->received_bytes - call->confirmed_bytes : 0;
+    call->confirmed_bytes = 0;
+    attach.has_unread_bytes = call->received_bytes > 0;
+    attach.unread_bytes = call->received_bytes;
+    counter_add(COUNTER_streams_resumed, 1);
     return bus_control_request(call->inbox, call->ctl_subject, call->from, &control);
 }
 
@@ -366,7 +370,8 @@ static bool take_names(struct call *call, const Amp__Frame *frame)
 
 static struct call_event frame_event(const struct call *call, const Amp__Frame *frame)
 {
-    struct call_event event = {.kind = CALL_EV_FRAME, .is_last = call->stream.is_ended, .may_retry = frame->may_retry};
+    struct call_event event = {.kind = CALL_EV_FRAME, .is_last = call->stream.is_ended, .may_retry = frame->may_retry,
+                               .is_old = frame->n_events > 0 && call->skip == frame->n_events && !frame->end};
     if (!call->may_retry || call->fsm.is_shown)
         return event;
     enum retry_kind kind = retry_kind_of(frame);
@@ -402,6 +407,7 @@ static void take_frame(struct call *call, const Amp__Frame *frame, size_t size)
         call->frame = frame;
         call->error = frame->end ? frame->end->error : NULL;
         call->received_bytes += size;
+        call->detail[0] = '\0';
         call_feed_event(call, frame_event(call, frame));
         if (!call->is_dead && call->fsm.phase == CALL_TAKEN)
             call_io_confirm(call);
@@ -420,8 +426,9 @@ static void take_reply(struct call *call, const Amp__Reply *reply)
         call_feed(call, CALL_EV_BOUNCED);
     } else {
         call->error = reply->error;
-        snprintf(call->detail, sizeof call->detail, "%s", reply->error->message ? reply->error->message : "");
-        call_feed_event(call, (struct call_event){.kind = CALL_EV_REPLY_ERROR, .is_conflict = reply->error->code == AMP_CONFLICT});
+        if (call->fsm.gap_since == INT64_MAX || !*call->detail) /* else it says what is missing */
+            snprintf(call->detail, sizeof call->detail, "%s", reply->error->message ? reply->error->message : "");
+        call_feed_event(call, (struct call_event){.kind = CALL_EV_REPLY_ERROR, .code = (enum amp_code)reply->error->code, .is_conflict = reply->error->code == AMP_CONFLICT});
     }
 }
 

@@ -118,6 +118,10 @@ void call_text_end(const struct call_action *end, const struct call_names *names
         lost(end->why, names, err);
         return;
     case CALL_WHY_GAP:
+        if (!*names->detail) {
+            lost(CALL_WHY_MISSED_END, names, err);
+            return;
+        }
         amp_error_set(err, AMP_FRAMES_LOST, "", "events of task %s from %s are missing: %s", names->task_id, names->taken_instance, names->detail);
         return;
     case CALL_WHY_BAD_ANSWER:

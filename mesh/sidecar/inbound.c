@@ -77,6 +77,10 @@ static enum amp_code request_admit(struct sidecar *sidecar, const Amp__Envelope 
         task_lease_supersede(same);
         same = task_lookup(sidecar, request->task_id);
     }
+    if (same && task_resume_is_kept(same)) { /* over and told */
+        task_resume_drop(same);
+        same = NULL;
+    }
     if (same)
         return amp_error_set(reterr, AMP_CONFLICT, "request.taskId", "task %s is already here, in attempt %u", request->task_id, task_attempt(same));
     enum amp_code code = sidecar_state_check(sidecar, reterr);
@@ -133,21 +137,30 @@ static enum amp_code cancel_apply(struct task *task, const Amp__Cancel *cancel, 
     return AMP_OK;
 }
 
+static enum amp_code attach(struct task *task, const Amp__Attach *attach, const struct task_reader *reader, struct amp_error *reterr)
+{
+    if (!reader->inbox)
+        return amp_error_set(reterr, AMP_MALFORMED, "reply", "an attach needs an inbox");
+    return task_is_leased(task) ? task_lease_attach(task, attach, reader, reterr) : task_resume_attach(task, attach, reader, reterr);
+}
+
 static enum amp_code control_apply(struct sidecar *sidecar, const char *id, const Amp__Control *control, const struct task_reader *reader, struct amp_error *reterr)
 {
     struct task *task = task_lookup(sidecar, id);
     if (!task)
         return amp_error_set(reterr, AMP_NO_SUCH_TASK, "", "instance %s does not work on task %s", sidecar->instance, id);
     if (control->kind_case == AMP__CONTROL__KIND_ATTACH)
-        return reader->inbox ? task_lease_attach(task, control->attach, reader, reterr) : amp_error_set(reterr, AMP_MALFORMED, "reply", "an attach needs an inbox");
+        return attach(task, control->attach, reader, reterr);
     const Amp__Ping *ping = control->kind_case == AMP__CONTROL__KIND_PING ? control->ping : NULL;
     if (ping && ping->has_epoch && task_is_leased(task) && task_epoch(task) != ping->epoch)
         return amp_error_set(reterr, AMP_STALE_LEASE, "control.ping.epoch", "task %s is here under another lease", id);
     task_heard(task, ping);
     switch (control->kind_case) {
     case AMP__CONTROL__KIND_PING:
-        if (task_is_leased(task) && task_is_over(task))
+        if (task_is_over(task) && (task_is_leased(task) || task_resume_is_kept(task)))
             return amp_error_set(reterr, AMP_TASK_ENDED, "", "task %s has already ended", id);
+        if (reader->inbox && task_resume_is_behind(task, ping))
+            task_stream_remind(task);
         return AMP_OK;
     case AMP__CONTROL__KIND_CANCEL:
         return cancel_apply(task, control->cancel, reterr);
@@ -188,7 +201,7 @@ void inbound_control(struct sidecar *sidecar, const struct bus_msg *msg)
     if (code != AMP_OK) {
         refuse_malformed(sidecar, msg, inbox, encoding, &err);
     } else {
-        struct task_reader reader = {.inbox = inbox, .encoding = encoding};
+        struct task_reader reader = {.inbox = inbox, .from = envelope->from, .encoding = encoding};
         code = control_apply(sidecar, subject.b, envelope->control, &reader, &err);
         if (code == AMP_OK && envelope->control->kind_case == AMP__CONTROL__KIND_PING)
             pong(sidecar, subject.b, inbox, encoding);

@@ -28,6 +28,10 @@ struct loop_timer;
 #define SIDECAR_LINGERING_MAX 256u   /* ended tasks whose last frames wait for the bus */
 #define SIDECAR_KEPT_MAX 4096u       /* ended tasks on lease that the environment has not written down yet */
 #define SIDECAR_KEPT_BYTES (8u << 20) /* of events of one task that are sent and not written down; when it is more they are not kept */
+#define SIDECAR_RESUME_BYTES (2u << 20) /* of events of one direct task that are sent and not confirmed; when it is more they are not kept */
+#define SIDECAR_ENDED_MAX 128u       /* direct tasks that have ended and are kept, as their caller may have missed the end; */
+#define SIDECAR_ENDED_BYTES (8u << 20) /* so many bytes of them, */
+#define SIDECAR_ENDED_MS 15000u      /* for so long */
 #define SIDECAR_LEASE_MIN_MS 300u
 #define SIDECAR_LEASE_MAX_MS 60000u
 #define SIDECAR_QUESTIONS_MAX AMP_QUESTIONS_MAX /* open questions of one task */
@@ -119,6 +123,10 @@ struct task_table {
     struct task *pool;
     struct loop_timer *retry;  /* for frames the bus would not take */
     struct loop_timer *look;   /* task_hung.c */
+    TAILQ_HEAD(, task) ended;  /* task_resume.c: the oldest first */
+    size_t ended_bytes;
+    uint32_t n_ended;
+    struct loop_timer *old;
     uint32_t n_pool, n_waiting, n_lingering, n_kept;
 };
 
@@ -161,11 +169,20 @@ uint64_t task_epoch(const struct task *task);
 uint32_t task_sent(const struct task *task); /* events of the attempt, to its reader */
 bool task_is_leased(const struct task *task);
 struct task_reader { /* of a task's frames */
-    const char *inbox;
+    const char *inbox, *from;
     enum amp_encoding encoding;
 };
 /* A new caller: frames go to it from event attach->from_seq on, at once at least an empty one. */
 AMP_MUST_USE enum amp_code task_lease_attach(struct task *task, const Amp__Attach *attach, const struct task_reader *reader, struct amp_error *reterr);
+/* The caller of a direct task asks for what it has missed; only that caller. */
+AMP_MUST_USE enum amp_code task_resume_attach(struct task *task, const Amp__Attach *attach, const struct task_reader *reader, struct amp_error *reterr);
+/* Has its caller fewer events than were sent? */
+bool task_resume_is_behind(const struct task *task, const Amp__Ping *ping);
+/* A frame without events to the caller, which says how far we are. */
+void task_stream_remind(struct task *task);
+/* It has ended, and is kept for a caller that may have missed that. */
+bool task_resume_is_kept(const struct task *task);
+void task_resume_drop(struct task *task);
 /* Appends the ids of at most `max` tasks in flight. */
 size_t task_ids(struct sidecar *sidecar, char **ret, size_t max);
 

@@ -6,6 +6,17 @@
 #include "base/log.h"
 #include "base/loop.h"
 
+#define AWAY_ASK_MS 500u /* how often one that is away is looked for */
+#define AWAY_MAX_MS 3000 /* and for how long: it may be on its way back to the bus, and go on (amp.md 6.8) */
+
+static bool is_gone(struct task *task)
+{
+    int64_t now_ms = loop_now_ms(task->sidecar->loop);
+    if (!task->away_ms || task->heard_ms >= task->away_ms)
+        task->away_ms = now_ms;
+    return now_ms - task->away_ms >= AWAY_MAX_MS;
+}
+
 static void on_echo(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text)
 {
     struct task *task = ctx;
@@ -14,6 +25,10 @@ static void on_echo(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *m
         task_caller_stop(task); /* we may not ask: then we do not know */
     if (kind != BUS_INBOX_NO_RESPONDERS)
         return;
+    if (!is_gone(task)) {
+        loop_timer_set(task->caller, AWAY_ASK_MS);
+        return;
+    }
     task_caller_stop(task);
     log_event(LOG_WARN, "task.caller_gone", "task", task_id(task), "from", task->from, NULL);
     task_stream_give_up(task);
@@ -46,6 +61,7 @@ void task_caller_stop(struct task *task)
         loop_timer_stop(task->caller);
     bus_inbox_free(task->echo);
     task->echo = NULL;
+    task->away_ms = 0;
 }
 
 void task_caller_free(struct task *task)

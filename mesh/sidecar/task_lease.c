@@ -247,7 +247,7 @@ enum amp_code task_lease_attach(struct task *task, const Amp__Attach *attach, co
 {
     if (!task_is_leased(task) || attach->epoch != task->request->epoch || task->lease.is_stale)
         return amp_error_set(reterr, AMP_STALE_LEASE, "control.attach.epoch", "instance %s has task %s under another lease", task->sidecar->instance, task_id(task));
-    enum amp_code code = task_stream_reopen(task, attach->from_seq, reader, reterr);
+    enum amp_code code = task_stream_reopen(task, attach, reader, reterr);
     if (code != AMP_OK)
         return code;
     task->lease.alone_ms = 0;

@@ -40,6 +40,9 @@ struct task_lane {
     bool is_open;          /* this lane exists */
     bool wants_request;    /* the next frame carries what was asked */
     bool is_end_sent;
+    bool is_again;         /* frames from before it was attached to may still be confirmed */
+    bool is_deaf;          /* its reader never asks for anything again */
+    uint32_t confirmed;    /* events 1…confirmed need not be kept for a reader that may ask for them again */
     uint64_t window;       /* bytes that may be on their way to a reader that has not confirmed them; 0: it does not confirm */
     uint64_t sent_bytes, received_bytes;
 };
@@ -77,6 +80,9 @@ struct task {
     UT_hash_handle hh;
     struct task *next_dirty, *next_pool;
     LIST_ENTRY(task) retired;
+    TAILQ_ENTRY(task) ended;       /* task_resume.c */
+    size_t ended_bytes;
+    int64_t ended_ms;
     struct sidecar *sidecar;
     struct amp_arena arena;
     const Amp__Request *request;
@@ -95,6 +101,7 @@ struct task {
     int64_t progress_ms;           /* when the agent last said something */
     int64_t stopped_ms;            /* since when its process is stopped; 0: it is not */
     int64_t heard_ms;              /* when the caller last sent a control */
+    int64_t away_ms;               /* since when its connection is not there; 0: it is, as far as we know */
     int64_t due_ms;                /* when its time is over, by the loop's clock; 0: never */
     struct loop_timer *caller;     /* task_caller.c: when to ask, or NULL */
     struct bus_inbox *echo;        /* and what tells that nobody is there, or NULL */
@@ -105,7 +112,7 @@ struct task {
     const Amp__Message *resume;    /* the answer that a new turn begins with, in the arena */
     struct task_files *files;      /* task_files.c; NULL: none */
     void *data;
-    bool is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering, is_retired, has_asked, has_unsaid, is_parent;
+    bool is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering, is_retired, is_kept, has_asked, has_unsaid, is_parent;
 };
 
 /* ---- task.c ------------------------------------------------------------------------------------------------- */
@@ -143,6 +150,19 @@ void task_files_done(struct task *task);
 
 /* Another attempt at it comes here: it is not found by its id any more, and kept until nothing of it need be. Only one that has ended. */
 void task_retire(struct task *task);
+
+/* Out of the table, for reuse. */
+void task_release(struct task *task);
+
+/* ---- task_resume.c ------------------------------------------------------------------------------------------ */
+
+void task_resume_init(struct sidecar *sidecar);
+void task_resume_done(struct sidecar *sidecar);
+/* Are the events that were sent, so many bytes, kept until they are confirmed? */
+bool task_resume_keeps(const struct task *task, size_t sent_bytes);
+void task_resume_heard(struct task *task, const Amp__Ping *ping);
+/* It has ended, and all is sent: true if it is kept for a while, as the caller may ask for the end again. */
+bool task_resume_keep(struct task *task);
 
 /* ---- task_caller.c ------------------------------------------------------------------------------------------ */
 
@@ -193,7 +213,7 @@ bool task_stream_received(struct task *task, uint64_t bytes);
 /* A frame without events to the caller, as a request whose answer can only be "no responders". Nothing is sent while events wait to go out. */
 enum amp_code task_stream_ask(struct task *task, struct bus_inbox *echo);
 /* The caller's lane begins anew. AMP_FRAMES_LOST: what is asked for is not kept any more, or never was. */
-enum amp_code task_stream_reopen(struct task *task, uint32_t from_seq, const struct task_reader *reader, struct amp_error *reterr);
+enum amp_code task_stream_reopen(struct task *task, const Amp__Attach *attach, const struct task_reader *reader, struct amp_error *reterr);
 /* How the text of the answer begins, as far as it is kept. */
 void task_stream_answer(const struct task *task, char ret[TASK_ANSWER_SIZE]);
 bool task_stream_is_sent(const struct task *task);    /* to its caller, with the end marker */

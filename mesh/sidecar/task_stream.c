@@ -14,8 +14,9 @@
 #include "base/log.h"
 
 #define FRAME_HEAD_MAX 1024u /* names and numbers of a frame in JSON */
+#define REFS_REUSED_MAX 1024u
 #define EVENT_HEAD_MAX 96u   /* what an event needs beside its body */
-#define STREAM_HARD_MAX (SIDECAR_UNSENT_MAX + (AMP_WIRE_BYTES_MAX))
+#define STREAM_HARD_MAX (SIDECAR_UNSENT_MAX + SIDECAR_RESUME_BYTES + (AMP_WIRE_BYTES_MAX))
 
 static size_t payload_max(const struct task *task)
 {
@@ -85,6 +86,11 @@ void task_stream_reset(struct task *task)
         amp_buf_init(&stream->bodies, STREAM_HARD_MAX);
     }
     amp_buf_reset(&stream->bodies);
+    if (stream->cap_refs > REFS_REUSED_MAX) {
+        free(stream->refs);
+        stream->refs = NULL;
+        stream->cap_refs = 0;
+    }
     stream->n_refs = 0;
     stream->base = stream->count = 0;
     stream->is_held = stream->is_ended = false;
@@ -281,21 +287,37 @@ static enum amp_code lane_flush(struct task *task, struct task_lane *lane)
     return AMP_OK;
 }
 
-/* What every lane has sent is not needed any more, but for what the environment has yet to write down. */
-static void drop_sent(struct task *task)
+static uint32_t sent_by_all(const struct task_stream *stream)
 {
-    struct task_stream *stream = &task->stream;
     uint32_t sent = stream->count;
     for (size_t i = 0; i < LANES; i++)
         if (stream->lanes[i].is_open && stream->lanes[i].sent < sent)
             sent = stream->lanes[i].sent;
-    bool is_kept = task_is_leased(task) && !task->lease.is_over && stream->bodies.len <= SIDECAR_KEPT_BYTES;
-    if (is_kept && task->lease.committed < sent)
-        sent = task->lease.committed > stream->base ? task->lease.committed : stream->base;
+    return sent;
+}
+
+/* Bytes of the events base+1 … seq. */
+static size_t bytes_up_to(const struct task_stream *stream, uint32_t seq)
+{
+    size_t n = seq - stream->base;
+    return n < stream->n_refs ? stream->refs[n].at : stream->bodies.len;
+}
+
+/* What every lane has sent is not needed any more, but for what the environment has yet to write down, or the caller to confirm. */
+static void drop_sent(struct task *task)
+{
+    struct task_stream *stream = &task->stream;
+    uint32_t sent = sent_by_all(stream), settled = sent;
+    if (task_is_leased(task) && !task->lease.is_over && stream->bodies.len <= SIDECAR_KEPT_BYTES)
+        settled = task->lease.committed;
+    else if (task_resume_keeps(task, bytes_up_to(stream, sent)))
+        settled = stream->lanes[LANE_CALLER].confirmed;
+    if (settled < sent)
+        sent = settled > stream->base ? settled : stream->base;
     size_t n = sent - stream->base;
     if (n == 0)
         return;
-    size_t cut = n < stream->n_refs ? stream->refs[n].at : stream->bodies.len;
+    size_t cut = bytes_up_to(stream, sent);
     stream->base = sent;
     stream->n_refs -= n;
     stream->bodies.len -= cut;
@@ -350,7 +372,7 @@ bool task_stream_received(struct task *task, uint64_t bytes)
 {
     struct task_lane *lane = &task->stream.lanes[LANE_CALLER];
     bool was_waiting = lane_is_waiting(lane);
-    if (task_is_leased(task) && bytes > lane->sent_bytes)
+    if ((task_is_leased(task) || lane->is_again) && bytes > lane->sent_bytes)
         bytes = lane->sent_bytes; /* of frames from before it asked for them again */
     if (bytes > lane->received_bytes && bytes <= lane->sent_bytes) /* anything else is old, or a lie */
         lane->received_bytes = bytes;
@@ -362,23 +384,29 @@ void task_stream_give_up(struct task *task)
     task->stream.lanes[LANE_CALLER].is_open = false;
 }
 
-enum amp_code task_stream_reopen(struct task *task, uint32_t from_seq, const struct task_reader *reader, struct amp_error *reterr)
+void task_stream_remind(struct task *task)
+{
+    struct task_lane *lane = &task->stream.lanes[LANE_CALLER];
+    struct frame frame;
+    frame_init(&frame, task, lane);
+    if (frame_send(task, lane, &frame) == AMP_OK)
+        lane->sent_bytes += task->sidecar->out.len;
+}
+
+enum amp_code task_stream_reopen(struct task *task, const Amp__Attach *attach, const struct task_reader *reader, struct amp_error *reterr)
 {
     struct task_stream *stream = &task->stream;
     struct task_lane *lane = &stream->lanes[LANE_CALLER];
+    uint32_t from_seq = attach->from_seq;
+    uint64_t unread = attach->unread_bytes < lane->window ? attach->unread_bytes : lane->window;
     if (from_seq == 0 || from_seq - 1 < stream->base || from_seq - 1 > stream->count)
         return amp_error_set(reterr, AMP_FRAMES_LOST, "control.attach.fromSeq", "of task %s the events %u to %u are kept here, not those from %u on", task_id(task), stream->base + 1,
                              stream->count, from_seq);
-    *lane = (struct task_lane){.encoding = reader->encoding, .is_open = true, .window = lane->window, .sent = from_seq - 1};
+    *lane = (struct task_lane){.encoding = reader->encoding, .is_open = true, .is_again = true, .window = lane->window, .sent = from_seq - 1, .confirmed = from_seq - 1, .sent_bytes = unread};
     (void)snprintf(lane->subject, sizeof(lane->subject), "%s", reader->inbox);
     stream->is_held = false;
-    if (lane_is_done(stream, lane)) { /* a sign of life */
-        struct frame frame;
-        frame_init(&frame, task, lane);
-        enum amp_code code = frame_send(task, lane, &frame);
-        if (code == AMP_OK)
-            lane->sent_bytes += task->sidecar->out.len;
-    }
+    if (lane_is_done(stream, lane) || lane_is_waiting(lane))
+        task_stream_remind(task); /* a sign of life */
     return AMP_OK;
 }
 
@@ -395,12 +423,7 @@ uint32_t task_sent(const struct task *task)
 size_t task_stream_unsent(const struct task *task)
 {
     const struct task_stream *stream = &task->stream;
-    uint32_t sent = stream->count;
-    for (size_t i = 0; i < LANES; i++)
-        if (stream->lanes[i].is_open && stream->lanes[i].sent < sent)
-            sent = stream->lanes[i].sent;
-    size_t n = sent - stream->base;
-    return n < stream->n_refs ? stream->bodies.len - stream->refs[n].at : 0;
+    return stream->bodies.len - bytes_up_to(stream, sent_by_all(stream));
 }
 
 /* ---- how the answer begins --------------------------------------------------------------------------------- */

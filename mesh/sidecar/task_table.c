@@ -10,6 +10,7 @@
 #include "base/loop.h"
 
 #define RETRY_MS 20u
+#define ARENA_REUSED_MAX (128u << 10)
 
 /* ---- finding ------------------------------------------------------------------------------------------------- */
 
@@ -73,7 +74,12 @@ void task_discard(struct task *task)
         task_free(task);
         return;
     }
-    amp_arena_reset(&task->arena);
+    if (task->arena.used <= ARENA_REUSED_MAX) {
+        amp_arena_reset(&task->arena);
+    } else {
+        amp_arena_done(&task->arena);
+        amp_arena_init(&task->arena, AMP_ARENA_BYTES_MAX);
+    }
     task_stream_reset(task);
     task->is_running = task->is_canceled = task->is_blocked = task->is_waiting = task->wants_turn = task->is_lingering = task->is_retired = task->has_asked = task->has_unsaid = task->is_parent = false;
     task->resume = task->given = NULL;
@@ -92,7 +98,7 @@ void task_retire(struct task *task)
     LIST_INSERT_HEAD(&table->retired, task, retired);
 }
 
-static void task_release(struct task *task)
+void task_release(struct task *task)
 {
     struct task_table *table = &task->sidecar->tasks;
     if (task->is_lingering)
@@ -112,12 +118,13 @@ static void task_flush(struct task *task)
         loop_timer_set(table->retry, RETRY_MS);
     if (!task_is_full(task))
         task_room_call(task);
-    if (!task->stream.is_ended || task->is_running)
+    if (!task->stream.is_ended || task->is_running || task->is_kept)
         return;
     bool is_leased = task_is_leased(task);
     uint32_t *count = is_leased ? &table->n_kept : &table->n_lingering;
     if (is_leased ? task->lease.is_over : code == AMP_OK) {
-        task_release(task);
+        if (!task_resume_keep(task))
+            task_release(task);
     } else if (!task->is_lingering) {
         task->is_lingering = true;
         if (++*count > (is_leased ? SIDECAR_KEPT_MAX : SIDECAR_LINGERING_MAX)) {
@@ -167,6 +174,7 @@ void task_table_init(struct sidecar *sidecar)
 {
     sidecar->tasks.retry = loop_timer_new(sidecar->loop, on_retry, sidecar);
     task_hung_init(sidecar);
+    task_resume_init(sidecar);
 }
 
 void task_table_done(struct sidecar *sidecar)
@@ -188,4 +196,5 @@ void task_table_done(struct sidecar *sidecar)
     }
     loop_timer_free(table->retry);
     task_hung_done(sidecar);
+    task_resume_done(sidecar);
 }

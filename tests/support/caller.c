@@ -139,7 +139,13 @@ static void on_control(void *ctx, const struct bus_msg *msg)
     } else if (control->kind_case == AMP__CONTROL__KIND_ANSWER) {
         snprintf(caller->input_id, sizeof caller->input_id, "%s", control->answer->input_id);
     }
-    world_send_reply(caller->world.far, msg->reply, caller->pong, "no such task");
+    if (control->kind_case != AMP__CONTROL__KIND_ATTACH) {
+        world_send_reply(caller->world.far, msg->reply, caller->pong, "no such task");
+    } else if (caller->on_attach) {
+        caller->on_attach(caller, control->attach);
+    } else {
+        world_send_reply(caller->world.far, msg->reply, AMP_FRAMES_LOST, "not kept");
+    }
     amp_arena_done(&arena);
     caller->controls++;
     world_touch(&caller->world);

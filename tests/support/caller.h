@@ -26,6 +26,7 @@ struct caller {
     Amp__Control__KindCase last_control;
     enum amp_code pong;
     void (*on_request)(struct caller *caller, const Amp__Request *request);
+    void (*on_attach)(struct caller *caller, const Amp__Attach *attach); /* NULL: nothing is kept */
 };
 
 extern const struct call_handlers caller_handlers;

@@ -97,11 +97,13 @@ static void test_gaps_that_do_not_heal_end_the_call(void **state)
 {
     struct machine machine;
     begin_leased(&machine);
-    for (unsigned i = 0; i < CALL_GAPS_MAX; i++)
+    while (machine.fsm.phase != CALL_ENDED) { /* it is asked, and what comes is not what is missing */
+        assert_true(machine.now - MACHINE_NOW <= CALL_GAP_MAX_MS + CALL_ATTACH_EVERY_MS);
         machine_say(&machine, CALL_EV_FRAME_GAP);
-    assert_int_equal(machine.fsm.phase, CALL_TAKEN);
-    machine_say(&machine, CALL_EV_FRAME_GAP);
+        machine_wait_for_timer(&machine);
+    }
     assert_ends(&machine, CALL_WHY_GAP);
+    assert_true(machine.now - MACHINE_NOW >= CALL_GAP_MAX_MS);
 }
 
 static void test_a_bus_that_is_back_is_asked_for_what_was_missed(void **state)

@@ -22,7 +22,7 @@ static void leave_a_gap(struct caller *caller, const Amp__Request *request)
     caller_send_frame(caller, 5, 1, -1);
 }
 
-static void test_a_gap_is_an_error_that_names_the_missing_numbers_and_stops_the_callee(void **state)
+static void test_what_is_missing_and_not_kept_is_an_error_that_names_the_missing_numbers_and_stops_the_callee(void **state)
 {
     struct caller caller;
     struct call_options options = caller_options();
@@ -32,8 +32,55 @@ static void test_a_gap_is_an_error_that_names_the_missing_numbers_and_stops_the_
     caller_wait_end(&caller, AMP_FRAMES_LOST);
     assert_int_equal(caller.events, 2);
     assert_non_null(strstr(caller.err.message, "events 3 to 4"));
-    world_wait(&caller.world, &caller.controls, 1);
+    world_wait(&caller.world, &caller.controls, 2);
     assert_int_equal(caller.last_control, AMP__CONTROL__KIND_CANCEL);
+    caller_end(&caller);
+}
+
+static void send_again(struct caller *caller, const Amp__Attach *attach)
+{
+    assert_int_equal(attach->epoch, 0);
+    assert_int_equal(attach->from_seq, 3);
+    assert_false(attach->has_unread_bytes);
+    caller_send_frame(caller, 6, 1, -1); /* was on its way before it was asked */
+    caller_send_frame(caller, 1, 2, -1); /* comes twice */
+    caller_send_frame(caller, 3, 4, 6);
+}
+
+static void test_what_is_missing_is_asked_for_and_each_event_comes_once(void **state)
+{
+    struct caller caller;
+    struct call_options options = caller_options();
+    caller_begin(&caller, true);
+    caller.on_request = leave_a_gap;
+    caller.on_attach = send_again;
+    caller_start(&caller, &options);
+    caller_wait_end(&caller, AMP_OK);
+    assert_int_equal(caller.events, 6);
+    for (uint32_t i = 0; i < 6; i++)
+        assert_int_equal(caller.seqs[i], i + 1);
+    assert_int_equal(caller.controls, 1);
+    caller_end(&caller);
+}
+
+static void send_end(struct caller *caller, const Amp__Attach *attach)
+{
+    assert_true(attach->has_unread_bytes);
+    assert_true(attach->unread_bytes > 0);
+    caller_send_frame(caller, 3, 3, 5);
+}
+
+static void test_what_was_received_is_counted_anew_but_for_what_is_held_back(void **state)
+{
+    struct caller caller;
+    struct call_options options = caller_options();
+    caller_begin(&caller, true);
+    caller.on_request = leave_a_gap;
+    caller.on_attach = send_end;
+    caller_start(&caller, &options);
+    call_hold(caller.call, true);
+    caller_wait_end(&caller, AMP_OK);
+    assert_int_equal(caller.events, 5);
     caller_end(&caller);
 }
 
@@ -269,7 +316,9 @@ static void test_a_call_may_be_freed_inside_of_its_own_event(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_gap_is_an_error_that_names_the_missing_numbers_and_stops_the_callee),
+        cmocka_unit_test(test_what_is_missing_and_not_kept_is_an_error_that_names_the_missing_numbers_and_stops_the_callee),
+        cmocka_unit_test(test_what_is_missing_is_asked_for_and_each_event_comes_once),
+        cmocka_unit_test(test_what_was_received_is_counted_anew_but_for_what_is_held_back),
         cmocka_unit_test(test_garbage_is_a_bad_answer_and_counted),
         cmocka_unit_test(test_frames_of_another_instance_are_not_mixed_in),
         cmocka_unit_test(test_the_error_in_the_end_marker_is_the_calls_error),
