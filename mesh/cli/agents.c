@@ -24,8 +24,14 @@ const char *agents_state_name(Amp__InstanceState state)
     }
 }
 
+const char *agents_beat_state(const Amp__Beat *beat)
+{
+    return beat->stuck != NULL && beat->state == AMP__INSTANCE_STATE__INSTANCE_STATE_UP ? "stuck" : agents_state_name(beat->state);
+}
+
 const char *agents_state(const Amp__AgentRecord *record)
 {
+    const char *stuck = NULL;
     static const Amp__InstanceState best_first[] = {
         AMP__INSTANCE_STATE__INSTANCE_STATE_UP,         AMP__INSTANCE_STATE__INSTANCE_STATE_STARTING,
         AMP__INSTANCE_STATE__INSTANCE_STATE_RESTARTING, AMP__INSTANCE_STATE__INSTANCE_STATE_DRAINING,
@@ -33,9 +39,14 @@ const char *agents_state(const Amp__AgentRecord *record)
     };
     for (size_t i = 0; i < sizeof best_first / sizeof *best_first; i++) {
         for (size_t j = 0; j < record->n_instances; j++) {
-            if (record->instances[j]->beat->state == best_first[i])
-                return agents_state_name(best_first[i]);
+            const Amp__Beat *beat = record->instances[j]->beat;
+            if (beat->state == best_first[i] && beat->stuck == NULL)
+                return agents_state_name(beat->state);
+            if (beat->state == best_first[i])
+                stuck = agents_beat_state(beat);
         }
+        if (stuck != NULL)
+            return stuck;
     }
     return "gone";
 }
@@ -109,6 +120,9 @@ static cJSON *instance_json(const Amp__Instance *instance)
     add_time(json, "last_progress", beat->last_progress);
     add_time(json, "seen", instance->seen);
     cJSON_AddStringToObject(json, "version", beat->version != NULL ? beat->version : "");
+    if (beat->stuck != NULL)
+        cJSON_AddStringToObject(json, "stuck", beat->stuck);
+    cJSON_AddNumberToObject(json, "queued", beat->queued);
     cJSON_AddStringToObject(json, "retry", beat->retry != NULL ? beat->retry : "");
     cJSON_AddItemToObject(json, "tags", strings(beat->tags, beat->n_tags));
     cJSON_AddItemToObject(json, "tasks", strings(beat->tasks, beat->n_tasks));

@@ -5,7 +5,8 @@
 struct cJSON;
 
 const char *agents_state_name(Amp__InstanceState state); /* "up", "draining" … */
-/* The state of the whole: "up" if one instance is, else the best there is; "gone" without any. */
+const char *agents_beat_state(const Amp__Beat *beat); /* as above, or "stuck": it is up, and its agent stands still */
+/* The state of the whole: "up" if one instance is, "stuck" if all that are up are that, else the best there is; "gone" without any. */
 const char *agents_state(const Amp__AgentRecord *record);
 
 struct agents_load {

@@ -180,6 +180,17 @@ static void print_card(const struct cli *cli, const Amp__AgentRecord *record)
     }
 }
 
+static void print_stuck(const Amp__AgentRecord *record)
+{
+    for (size_t i = 0; i < record->n_instances; i++) {
+        const Amp__Beat *beat = record->instances[i]->beat;
+        char *why = print_line(beat->stuck != NULL ? beat->stuck : "", 100);
+        if (*why != '\0')
+            printf("\n%s takes nothing: %s\n", beat->instance, why);
+        free(why);
+    }
+}
+
 static void print_instances(const struct cli *cli, const Amp__AgentRecord *record)
 {
     static const char *const columns[] = {"INSTANCE", "STATE", "HOST", "PID", "SIDECAR", "SLOTS", "FREE", "INFLIGHT", "UP FOR"};
@@ -197,7 +208,7 @@ static void print_instances(const struct cli *cli, const Amp__AgentRecord *recor
         snprintf(inflight, sizeof inflight, "%u", beat->inflight);
         if (beat->since != NULL)
             print_duration(clock_unix_ms() - beat->since->unix_ms, since);
-        const char *cells[] = {beat->instance, agents_state_name(beat->state), beat->host, pid, sidecar, slots, free_slots, inflight, since};
+        const char *cells[] = {beat->instance, agents_beat_state(beat), beat->host, pid, sidecar, slots, free_slots, inflight, since};
         print_table_add(&table, cells);
     }
     printf("\n");
@@ -206,6 +217,7 @@ static void print_instances(const struct cli *cli, const Amp__AgentRecord *recor
     else
         print_table_write(stdout, &cli->out, &table, 1);
     print_table_done(&table);
+    print_stuck(record);
 }
 
 static int on_agent(void *ctx, const Amp__EnvReply *reply)

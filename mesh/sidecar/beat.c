@@ -80,6 +80,9 @@ void beat_fill(struct sidecar *sidecar, bool with_card, const Amp__Death *death,
     }
     ret->tasks = beat->tasks;
     ret->n_tasks = task_ids(sidecar, beat->tasks, AMP_INFLIGHT_TASKS_REPORTED);
+    ret->queued = task_queued(sidecar);
+    ret->has_queued = ret->queued > 0;
+    ret->stuck = (char *)sidecar->stuck;
 }
 
 static bool is_changed(const struct beat *beat, const struct sidecar *sidecar)

@@ -22,7 +22,7 @@
 
 uint32_t sidecar_free_slots(const struct sidecar *sidecar)
 {
-    return sidecar->slots > sidecar->inflight && !pause_left_ms(sidecar) ? sidecar->slots - sidecar->inflight : 0;
+    return sidecar->slots > sidecar->inflight && !sidecar->stuck && !pause_left_ms(sidecar) ? sidecar->slots - sidecar->inflight : 0;
 }
 
 void sidecar_touch(struct sidecar *sidecar)
@@ -68,6 +68,8 @@ void sidecar_set_slots(struct sidecar *sidecar, uint32_t slots)
 void sidecar_set_agent_pid(struct sidecar *sidecar, pid_t pid)
 {
     sidecar->agent_pid = pid;
+    if (pid > 0)
+        task_hung_look(sidecar);
 }
 
 enum amp_code sidecar_state_check(const struct sidecar *sidecar, struct amp_error *reterr)
@@ -77,6 +79,7 @@ enum amp_code sidecar_state_check(const struct sidecar *sidecar, struct amp_erro
     if (sidecar_free_slots(sidecar) == 0) {
         uint32_t pause_ms = pause_left_ms(sidecar);
         enum amp_code code = pause_ms ? amp_error_set(reterr, AMP_BUSY, "", "the agent of instance %s said that it can take nothing now", sidecar->instance)
+                               : sidecar->stuck ? amp_error_set(reterr, AMP_BUSY, "", "instance %s stands still: %s", sidecar->instance, sidecar->stuck)
                                       : amp_error_set(reterr, AMP_BUSY, "", "all %u slots of instance %s are taken", sidecar->slots, sidecar->instance);
         if (reterr)
             reterr->retry_after_ms = pause_ms ? pause_ms : SIDECAR_BUSY_RETRY_MS;

@@ -184,6 +184,8 @@ void task_stream_remind(struct task *task);
 bool task_resume_is_kept(const struct task *task);
 void task_resume_drop(struct task *task);
 /* Appends the ids of at most `max` tasks in flight. */
+void task_hung_look(struct sidecar *sidecar); /* its agent is one process, which may be stopped */
+uint32_t task_queued(struct sidecar *sidecar); /* between two turns, and waiting for a slot */
 size_t task_ids(struct sidecar *sidecar, char **ret, size_t max);
 
 /* ---- beat.c ---------------------------------------------------------------------------------------------------- */
@@ -263,6 +265,7 @@ struct sidecar {
     int64_t last_progress_unix_ms;
     int64_t up_ms;                 /* loop time at which the bus last came up */
     pid_t agent_pid;
+    const char *stuck;             /* why it takes nothing, though it has slots (task_hung.c); NULL: it does */
     bool is_open, is_ready, was_up, is_stopped, is_freeing;
     struct loop_tick *tick;
     struct loop_timer *grace;

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/counters.h"
+#include "base/log.h"
 #include "base/loop.h"
 #include "base/seeded.h"
 
@@ -61,14 +63,33 @@ static void look_at(struct task *task, bool is_process_stopped, int64_t now)
         hung(task, "has said nothing", now - task->progress_ms);
 }
 
+/* Nothing that it is given now would be worked on: others are to have it. */
+static void set_stuck(struct sidecar *sidecar, bool is_stuck)
+{
+    if (is_stuck == (sidecar->stuck != NULL))
+        return;
+    sidecar->stuck = is_stuck ? "its agent's process is stopped" : NULL;
+    if (is_stuck)
+        counter_add(COUNTER_instance_stuck, 1);
+    log_event(is_stuck ? LOG_WARN : LOG_INFO, is_stuck ? "agent.stuck" : "agent.moves", "agent", sidecar->agent, "instance", sidecar->instance, NULL);
+    sidecar_touch(sidecar);
+}
+
+/* Of a program per task only that task stands still. */
+static pid_t own_process(const struct sidecar *sidecar)
+{
+    return sidecar->worker && !sidecar->worker->ops->pid ? sidecar->agent_pid : 0;
+}
+
 static void on_look(void *ctx)
 {
     struct sidecar *sidecar = ctx;
     struct task *task, *next;
     struct worker *worker = sidecar->worker;
-    pid_t last = 0;
-    bool is_last_stopped = false, is_any = false;
+    pid_t own = own_process(sidecar), last = own;
+    bool is_last_stopped = own > 0 && is_stopped(own), is_any = own > 0;
     int64_t now = loop_now_ms(sidecar->loop);
+    set_stuck(sidecar, is_last_stopped);
     HASH_ITER(hh, sidecar->tasks.by_id, task, next) {
         if (!worker || !task->is_running || task->is_canceled || task->stream.is_ended)
             continue;
@@ -88,13 +109,18 @@ void task_hung_init(struct sidecar *sidecar)
     sidecar->tasks.look = loop_timer_new(sidecar->loop, on_look, sidecar);
 }
 
+void task_hung_look(struct sidecar *sidecar)
+{
+    if (!loop_timer_is_set(sidecar->tasks.look))
+        loop_timer_set(sidecar->tasks.look, look_ms(sidecar));
+}
+
 void task_hung_watch(struct task *task)
 {
     struct sidecar *sidecar = task->sidecar;
     task->progress_ms = loop_now_ms(sidecar->loop);
     task->stopped_ms = 0;
-    if (!loop_timer_is_set(sidecar->tasks.look))
-        loop_timer_set(sidecar->tasks.look, look_ms(sidecar));
+    task_hung_look(sidecar);
 }
 
 void task_hung_done(struct sidecar *sidecar)

@@ -152,6 +152,17 @@ void task_flush_all(struct sidecar *sidecar)
         task_mark_dirty(task);
 }
 
+uint32_t task_queued(struct sidecar *sidecar)
+{
+    struct task *task, *next;
+    uint32_t count = 0;
+    if (sidecar->tasks.n_waiting == 0)
+        return 0;
+    HASH_ITER(hh, sidecar->tasks.by_id, task, next)
+        count += task->is_waiting && task->wants_turn;
+    return count;
+}
+
 size_t task_ids(struct sidecar *sidecar, char **ret, size_t max)
 {
     struct task *task, *next;

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """A direct call whose instance fails before it has shown anything goes to another one; whatever was shown, or must not be done twice, stays where it was. Real processes, a real nats-server."""
-import json
+import http.client
 import os
 import signal
+import socket
 import sys
 import threading
 
@@ -211,6 +212,73 @@ def unanswered(mesh):
     until(lambda: mesh.run("ask", "still2", "again").status == 0, "it serves again")
 
 
+def over_http(mesh, caller, count):
+    """So many calls, one after the other, by the sidecar of `caller`. → how often one was given to another instance"""
+    n_retries = 0
+    for i in range(count):
+        link = http.client.HTTPConnection("mesh", timeout=60)
+        link.sock = socket.socket(socket.AF_UNIX)
+        link.sock.settimeout(60)
+        link.sock.connect(os.path.join(mesh.home, "run", caller.instance + ".sock"))
+        link.request("POST", "/v1/send/trio", f"{caller.instance} {i}".encode(), {"Content-Type": "text/plain", "Accept": "text/event-stream"})
+        text = link.getresponse().read().decode()
+        link.close()
+        check("TASK_STATE_COMPLETED" in text and "event: end" in text, "it ends well", text)
+        n_retries += text.count('"amp/retry"')
+    return n_retries
+
+
+def one_of_three(mesh):
+    """Two hundred calls of four callers, while one of three sidecars stands still and is picked by the bus."""
+    trio = [mesh.agent("trio", "--concurrency", "4", "--", "cat") for _ in range(3)]
+    callers = [mesh.agent(f"caller-{i}", "--", "cat") for i in range(4)]
+    trio[0].signal(signal.SIGSTOP)
+    paid = {}
+
+    def run(caller):
+        paid[caller.instance] = over_http(mesh, caller, 50)
+    threads = [threading.Thread(target=run, args=(caller,)) for caller in callers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print("# calls that met it, by caller:", sorted(paid.values()))
+    check(len(paid) == 4, "all calls of all callers end well", paid)
+    check(max(paid.values()) <= 4, "a caller that has met it avoids it", paid)
+    until(lambda: any(i["state"] == "lost" for i in mesh.run("show", "trio", "--json").ok().json()["instances"]), "it is known as lost")
+    trio[0].signal(signal.SIGCONT)
+
+
+ECHO = """
+import json, sys
+for line in sys.stdin:
+    frame = json.loads(line)
+    if frame.get('method') == 'task.run':
+        print(json.dumps({'id': frame['id'], 'result': frame['params']['text']}), flush=True)
+"""
+
+
+def stuck(mesh):
+    """An agent whose process is stopped takes nothing, says so, and does again when it moves."""
+    first = mesh.agent("statue", "--mode", "jsonl", "--", PY, "-c", ECHO)
+
+    def instances():
+        return mesh.run("show", "statue", "--json").ok().json()["instances"]
+    check(mesh.run("ask", "statue", "a").ok().out.strip() == "a", "it answers")
+    pid = instances()[0]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: instances()[0].get("stuck"), "it says that it stands still")
+    check("stuck" in mesh.run("ls").ok().out and "is stopped" in mesh.run("show", "statue").ok().out, "people read it")
+    second = mesh.agent("statue", "--mode", "jsonl", "--", PY, "-c", ECHO)
+    for i in range(5):
+        check(mesh.run("ask", "statue", f"b{i}", "--events").ok().out.count('"amp/retry"') == 0, "calls go to the other one at once")
+    second.stop()
+    thread = mesh.ask("statue", "c")
+    os.kill(pid, signal.SIGCONT)
+    thread.join()
+    check(thread.result.out.strip() == "c" and first.child.poll() is None, "it is served when it moves again", thread.result.err)
+
+
 def canceled(mesh):
     """A call that is cancelled in its second attempt ends as cancelled; its deadline is for all attempts."""
     pair(mesh, "late")
@@ -237,6 +305,8 @@ def main():
         tap.run("without another instance a call fails as it always did", alone, mesh)
         tap.run("three attempts, no more", attempts, mesh)
         tap.run("a sidecar that stands still", unanswered, mesh)
+        tap.run("one of three sidecars stands still: all calls succeed, and few meet it", one_of_three, mesh)
+        tap.run("an agent that is stopped takes nothing", stuck, mesh)
         tap.run("cancel and deadline go over all attempts", canceled, mesh)
     tap.done()
 
