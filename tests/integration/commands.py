@@ -304,7 +304,7 @@ def hints(mesh):
                                    (("history", "c-nope"), 4, ("c-nope",)), (("kv", "get", "--shared", "nope"), 4, ("nope", "amesh kv ls")), (("kv", "put", "--shared", "", "x"), 2, ("the key is empty",)),
                                    (("kv", "put", "--shared", "versioned", "2", "--if-version", "7"), 8, ("versioned", "version 1", "kv get --json")),
                                    (("ask", "--every", "500ms", "upper", "x"), 2, ("--every 500ms", "1000 ms", "amesh help ask")), (("ask", "--at", "2020-01-01T00:00:00Z", "upper", "x"), 2, ("--at", "in the past", "+90s")),
-                                   (("ask", "--every", "5s", "--no-wait", "upper", "x"), 2, ("--no-wait", "--overlap")), (("ask", "--retry", "never", "upper", "x"), 2, ("--retry", "--durable")),
+                                   (("ask", "--every", "5s", "--no-wait", "upper", "x"), 2, ("--no-wait", "--overlap")), (("ask", "--retry", "maybe", "upper", "x"), 2, ("--retry", "safe or never")),
                                    (("ask", "--cron", "@daily", "--tz", "No/Where", "upper", "x"), 2, ("--tz", "No/Where")), (("ask", "--file", "/nope", "upper"), 4, ("/nope", "can read"))):
         r = mesh.run(*command)
         check(r.status == status and all(word in r.err for word in words), f"{command}: what, where and what to do", r.status, r.err)
