@@ -254,16 +254,19 @@ static void heap_remove(struct loop *loop, struct loop_timer *timer)
         heap_sink(loop, at, last);
 }
 
-/* Also takes back that the descriptor is readable. */
+/* Also takes back that the descriptor is readable. By what is left, as a point in time would be read by whoever fakes the clock for a test. */
 static void clock_arm(struct loop *loop, int64_t due_us)
 {
     struct itimerspec when = {0};
     if (due_us != INT64_MAX) {
-        when.it_value.tv_sec = due_us / 1000000;
-        when.it_value.tv_nsec = due_us % 1000000 * 1000 + (due_us == 0); /* all 0 is never */
+        int64_t left_us = due_us - clock_mono_us();
+        if (left_us <= 0)
+            left_us = 1; /* 0 is never */
+        when.it_value.tv_sec = left_us / 1000000;
+        when.it_value.tv_nsec = left_us % 1000000 * 1000;
     }
     loop->armed_us = due_us;
-    if (timerfd_settime(loop->clock_fd, TFD_TIMER_ABSTIME, &when, NULL) != 0)
+    if (timerfd_settime(loop->clock_fd, 0, &when, NULL) != 0)
         abort();
 }
 
