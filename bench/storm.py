@@ -123,7 +123,7 @@ class OnMesh(Run):
         self.program = ["storm_call", self.trace_path, self.result, "storm", mode, *sockets]
 
     def join(self, i):
-        self.instances[i] = self.mesh.spawn("run", "--name", "storm", "--concurrency", "1", "--mode", "dial", "--", PROGRAM + "storm_agent", *self.agent_args(i))
+        self.instances[i] = self.mesh.spawn("run", "--name", "storm", "--concurrency", "1", "--retry", "safe", "--mode", "dial", "--", PROGRAM + "storm_agent", *self.agent_args(i))
 
     def ready(self, _):
         for instance in self.instances.values():

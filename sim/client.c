@@ -170,7 +170,7 @@ static void check_begun(struct job *job, struct sidecar *sidecar)
         world_fail("PR: the direct call %s is worked on %u times", job->task, job->n_begun);
     if (job->was_once)
         world_fail("PR: the direct call %s is worked on again, and had begun where nothing may be begun twice", job->task);
-    job->was_once = !sidecar_options(sidecar)->retry_safe;
+    job->was_once = sidecar_options(sidecar)->retry == SIDECAR_RETRY_NEVER;
 }
 
 void job_begun(const char *text, struct sidecar *sidecar)

@@ -122,7 +122,7 @@ static void on_stopped(void *ctx, int status)
 void instance_start(void *ctx)
 {
     struct instance *instance = ctx;
-    struct sidecar_options how = {.mode = SIDECAR_EXEC, .card = &instance->card, .slots = instance->habits.slots, .retry_safe = !instance->plan || !instance->plan->is_once, .progress_timeout_ms = instance->plan ? instance->plan->silence_ms : 0, .socket = "/simulated",
+    struct sidecar_options how = {.mode = SIDECAR_EXEC, .card = &instance->card, .slots = instance->habits.slots, .retry = instance->plan && instance->plan->is_once ? SIDECAR_RETRY_NEVER : SIDECAR_RETRY_SAFE, .progress_timeout_ms = instance->plan ? instance->plan->silence_ms : 0, .socket = "/simulated",
                                   .argv = (char *const *)(const void *)&instance->habits};
     struct amp_error err = {0};
     if (instance->is_up || !instance->plan)

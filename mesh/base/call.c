@@ -110,6 +110,7 @@ static enum amp_code encode_request(struct call *call, const struct call_options
     request.has_attempt = true;
     request.attempt = options->attempt ? options->attempt : 1;
     request.has_may_retry = request.may_retry = call->may_retry;
+    request.has_retry_safe = request.retry_safe = call->is_retry_safe;
     request.has_hops = true;
     request.hops = options->hops;
     request.path = options->path;
@@ -179,6 +180,7 @@ enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_o
     call->epoch = options->epoch;
     call->given_ms = options->given_ms ? options->given_ms : options->timeout_ms;
     call->may_retry = options->may_retry && !options->instance && !options->lease_ms && !options->is_journalled && options->attempt <= 1;
+    call->is_retry_safe = call->may_retry && options->is_retry_safe;
     amp_buf_init(&call->wire, AMP_WIRE_BYTES_MAX);
     code = build_subjects(call, options, reterr);
     if (code == AMP_OK && !options->attach_seq) {

@@ -32,6 +32,7 @@ struct call_options {
     Amp__Priority priority; /* among those that wait so */
     uint32_t lease_ms;    /* 0: none. Else the callee stops by itself when it does not hear of us for so long, and keeps what is not committed (amp.md 10.7) */
     uint64_t epoch;       /* of the lease; the one after it is never that of another */
+    bool is_retry_safe;   /* with may_retry: also at instances of whom nobody has said that (amp.md 5.6.1) */
     bool may_retry;       /* a direct call that fails with its instance, before it has shown anything, goes to another one (amp.md 5.6). Not for an `instance`, nor for a lease */
     uint32_t attach_seq;  /* 0: a new call. Else the call of a former caller, at `instance` under `epoch`, is gone on with from this event on: it begins as taken,
                              without on_taken; `message` may be NULL */

@@ -136,7 +136,8 @@ void call_again_fill(const struct call *call, Amp__Request *request, struct amp_
 
 void call_again_who(struct call *call, const Amp__Beat *beat, struct call_event *event)
 {
-    event->is_once = call->skill || !beat->retry || strcmp(beat->retry, "safe") != 0; /* for who was asked by a skill no other agent can speak */
+    bool is_safe = beat->retry && strcmp(beat->retry, "safe") == 0 && (beat->retry_direct || call->is_retry_safe);
+    event->is_once = call->skill || !is_safe; /* for who was asked by a skill no other agent can speak */
     if (is_avoided(call, beat->instance)) {
         event->who = CALL_WHO_AVOIDED;
     } else if (beat->state != AMP__INSTANCE_STATE__INSTANCE_STATE_UP || beat->free == 0) {

@@ -41,6 +41,7 @@ struct call {
     char detail[512];
 
     /* call_failover.c decides, call_again.c does it */
+    bool is_retry_safe;
     bool may_retry, is_renewed;     /* the request is to be made anew before it is sent */
     struct {
         char instance[AMP_NAME_MAX + 1];

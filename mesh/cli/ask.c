@@ -21,7 +21,7 @@ static const struct command_option ask_options[] = {
     {.name = "durable", .letter = 'd', .help = "through the environment: journalled, retried, survives this command"},
     {.name = "detach", .help = "durable; print the task's id and return"},
     {.name = "key", .arg = "K", .help = "durable; the same key again gives the same task"},
-    {.name = "retry", .arg = "HOW", .help = "when the instance that works on it is lost: safe (default: another one tries again; without --durable only as long as nothing was said) or never", .complete = "safe|never"},
+    {.name = "retry", .arg = "HOW", .help = "when the instance that works on it is lost: safe (another one tries again; without --durable only as long as nothing was said) or never (default: durable tasks are tried again, direct calls where the agent says --retry safe)", .complete = "safe|never"},
     {.name = "at", .arg = "TIME", .help = "durable; start then: 09:00, \"2026-12-01 09:00\", 2026-12-01T09:00:00Z or +90s; prints the task's id and returns"},
     {.name = "in", .arg = "TIME", .help = "the same as a time from now, such as 5m"},
     {.name = "every", .arg = "TIME", .help = "again and again, this often (at least 1s), first after that time or at --at; prints the schedule's id"},

@@ -347,6 +347,7 @@ int ask_direct(struct ask *ask)
         .is_impatient = ask->is_impatient,
         .may_queue = true,
         .may_retry = ask->retry == NULL || strcmp(ask->retry, "never") != 0,
+        .is_retry_safe = ask->retry != NULL && strcmp(ask->retry, "safe") == 0,
         .priority = ask->priority,
     };
     static const struct call_handlers handlers = {.on_event = ask_on_event, .on_taken = ask_on_taken, .on_waiting = on_waiting, .on_refused = on_refused, .on_end = ask_on_end};

@@ -72,7 +72,8 @@ void beat_fill(struct sidecar *sidecar, bool with_card, const Amp__Death *death,
     ret->card = with_card ? (Amp__AgentCard *)options->card : NULL;
     ret->death = (Amp__Death *)death;
     ret->version = (char *)amp_version();
-    ret->retry = options->retry_safe ? (char *)"safe" : (char *)"never";
+    ret->retry = options->retry == SIDECAR_RETRY_NEVER ? (char *)"never" : (char *)"safe";
+    ret->has_retry_direct = ret->retry_direct = options->retry == SIDECAR_RETRY_SAFE;
     if (options->tags) {
         ret->tags = (char **)options->tags;
         while (ret->tags[ret->n_tags])

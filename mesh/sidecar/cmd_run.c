@@ -173,7 +173,7 @@ static int read_options(struct run *run)
         if (!strchr(tags[i], '=') || tags[i][0] == '=' || i >= AMP_TAGS_MAX || strlen(tags[i]) > AMP_LABEL_MAX)
             return usage(run, "a tag is K=V, at most 256 bytes, at most 64 of them", "--tag team=red");
     run->options.slots = (uint32_t)count;
-    run->options.retry_safe = !retry || strcmp(retry, "safe") == 0;
+    run->options.retry = !retry ? SIDECAR_RETRY_UNSAID : strcmp(retry, "safe") == 0 ? SIDECAR_RETRY_SAFE : SIDECAR_RETRY_NEVER;
     run->options.tags = tags;
     run->options.socket = command_value(run->command, run->args, "sock");
     return 0;
@@ -304,7 +304,7 @@ static const struct command_option options[] = {
     {.name = "tag", .arg = "K=V", .help = "a tag, for search", .is_repeatable = true},
     {.name = "concurrency", .arg = "N", .help = "tasks at once (default 1)"},
     {.name = "mode", .arg = "MODE", .help = "exec: once per task (default); jsonl: JSON lines on stdin and stdout; dial: it connects to AMESH_SOCK", .complete = "exec|jsonl|dial"},
-    {.name = "retry", .arg = "WHEN", .help = "may a task whose instance died be run again elsewhere? safe (default) or never", .complete = "safe|never"},
+    {.name = "retry", .arg = "WHEN", .help = "may a task whose instance died be run again elsewhere? safe or never (default: durable tasks may, direct calls that have begun may not)", .complete = "safe|never"},
     {.name = "progress-timeout", .arg = "TIME", .help = "an agent that says nothing for so long while it works hangs: the task is tried elsewhere, the agent stopped (default: it may be silent)"},
     {.name = "card", .arg = "FILE", .help = "YAML or JSON of the A2A card; options override it", .complete = "files"},
     {.name = "python", .arg = "PROGRAM", .help = "interpreter for FILE.py:OBJECT", .complete = "files"},

@@ -261,7 +261,7 @@ static void start_call(struct sent *sent, const struct send_params *params)
         .agent = params->to, .skill = params->skill, .from = sidecar_agent(rpc->sidecar), .task_id = sent->task_id, .context_id = sent->context_id,
         .parent = params->parent ? sent->parent : NULL, .root = params->parent ? task_root(params->parent) : NULL, .message = sent->message, .timeout_ms = params->timeout_ms, .attempt = 1,
         .hops = above ? above->hops + 1 : 0, .path = path, .n_path = n_path, .may_queue = true, .priority = params->priority,
-        .may_retry = !params->retry || strcmp(params->retry, "never") != 0,
+        .may_retry = !params->retry || strcmp(params->retry, "never") != 0, .is_retry_safe = params->retry && strcmp(params->retry, "safe") == 0,
     };
     struct amp_error err = {0};
     enum amp_code code = call_start(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), &options, &handlers, sent, &sent->call, &err);

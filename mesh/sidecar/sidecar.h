@@ -14,12 +14,18 @@ struct task;
 
 enum sidecar_mode { SIDECAR_EXEC, SIDECAR_JSONL, SIDECAR_DIAL, SIDECAR_SHIM };
 
+enum sidecar_retry { /* may what has begun here be done again elsewhere? */
+    SIDECAR_RETRY_UNSAID, /* what is durable may, a direct call may if its caller says so */
+    SIDECAR_RETRY_SAFE,
+    SIDECAR_RETRY_NEVER,
+};
+
 struct sidecar_options {
     enum sidecar_mode mode;
     const Amp__AgentCard *card; /* complete and checked; borrowed for the sidecar's life */
     const char **tags;          /* "K=V", NULL-ended, or NULL */
     uint32_t slots;             /* --concurrency, at least 1 */
-    bool retry_safe;            /* --retry */
+    enum sidecar_retry retry;   /* --retry */
     uint32_t progress_timeout_ms; /* --progress-timeout: an agent that says nothing for so long hangs; 0: it may be silent */
     char *const *argv;          /* what to spawn; NULL with SIDECAR_DIAL: nothing */
     const char *target;         /* FILE:OBJECT for SIDECAR_SHIM */

@@ -146,7 +146,9 @@ static bool may_retry(const struct task *task, const struct task_lane *lane)
 {
     const Amp__Error *error = task->stream.error;
     bool is_load = error && error->code == AMP_BUSY;
-    return task->request->may_retry && lane->sent <= 1 && (task->sidecar->options.retry_safe || is_load);
+    enum sidecar_retry retry = task->sidecar->options.retry;
+    bool is_safe = retry == SIDECAR_RETRY_SAFE || (retry == SIDECAR_RETRY_UNSAID && task->request->retry_safe);
+    return task->request->may_retry && lane->sent <= 1 && (is_safe || is_load);
 }
 
 static void frame_init(struct frame *frame, const struct task *task, const struct task_lane *lane)

@@ -38,6 +38,9 @@ class Failover(Bus):
         return os.path.join(self.home, name)
 
     def instance(self, name, *options):
+        """Of retry "safe" unless something else is said; "--retry", None: nothing is said."""
+        options = options if "--retry" in options else ("--retry", "safe", *options)
+        options = options[2:] if options[1] is None else options
         return self.agent(name, *options, "--", PY, "-c", AGENT, self.path(name + ".log"))
 
     def begun(self, name):
@@ -148,8 +151,8 @@ def shown(mesh):
 
 
 def never(mesh):
-    """Neither a caller nor an agent that forbids it is disregarded."""
-    for name, options, asked in (("once", ("--retry", "never"), ()), ("free", (), ("--retry", "never"))):
+    """Neither a caller nor an agent that forbids it is disregarded, and where nobody says anything a direct call begins once."""
+    for name, options, asked in (("once", ("--retry", "never"), ("--retry", "safe")), ("free", (), ("--retry", "never")), ("unsaid", ("--retry", None), ())):
         pair(mesh, name, *options)
         gate = mesh.path("gate-" + name)
         thread = mesh.ask(name, f"work {gate}", *asked)
@@ -158,6 +161,19 @@ def never(mesh):
         thread.join()
         check(thread.result.status == 1 and "AMESH-3004" in thread.result.err, f"{name} fails with the report", thread.result.err)
         check(len(mesh.begun(name)) == 1, "and is not begun again", mesh.begun(name))
+
+
+def said_by_the_caller(mesh):
+    """Who asks may know that it does no harm."""
+    pair(mesh, "asked", "--retry", None)
+    gate = mesh.path("gate-asked")
+    thread = mesh.ask("asked", f"work {gate}", "--retry", "safe")
+    victim, pid, _ = mesh.taken("asked")
+    os.kill(int(pid), signal.SIGKILL)
+    other, _, _ = mesh.taken("asked", 2)
+    open(gate, "w").close()
+    thread.join()
+    check(thread.result.status == 0 and other != victim, "it ends well, elsewhere", thread.result.err)
 
 
 def alone(mesh):
@@ -196,7 +212,7 @@ def unanswered(mesh):
     stopped = mesh.instance("still2")
     for p in both.values():
         p.stop()
-    other = mesh.agent("still2", "--", PY, "-c", AGENT, mesh.path("still2.log"))
+    other = mesh.agent("still2", "--retry", "safe", "--", PY, "-c", AGENT, mesh.path("still2.log"))
     stopped.signal(signal.SIGSTOP)
     threads = [mesh.ask("still2", f"n{i}", "--events") for i in range(4)]
     for thread in threads:
@@ -230,7 +246,7 @@ def over_http(mesh, caller, count):
 
 def one_of_three(mesh):
     """Two hundred calls of four callers, while one of three sidecars stands still and is picked by the bus."""
-    trio = [mesh.agent("trio", "--concurrency", "4", "--", "cat") for _ in range(3)]
+    trio = [mesh.agent("trio", "--concurrency", "4", "--retry", "safe", "--", "cat") for _ in range(3)]
     callers = [mesh.agent(f"caller-{i}", "--", "cat") for i in range(4)]
     trio[0].signal(signal.SIGSTOP)
     paid = {}
@@ -302,6 +318,7 @@ def main():
         tap.run("an agent is killed: its call goes to the other instance", agent_killed, mesh)
         tap.run("what was shown is not shown twice, and what failed by itself is not tried again", shown, mesh)
         tap.run("--retry never, of the agent and of the caller", never, mesh)
+        tap.run("--retry safe, of the caller", said_by_the_caller, mesh)
         tap.run("without another instance a call fails as it always did", alone, mesh)
         tap.run("three attempts, no more", attempts, mesh)
         tap.run("a sidecar that stands still", unanswered, mesh)
