@@ -324,7 +324,7 @@ enum amp_code task_say_check(struct task *task, struct amp_error *reterr)
 }
 
 /* An event that no frame could carry ends the task: to leave it out would be to lie to the caller. */
-static enum amp_code said(struct task *task, enum amp_code code, struct amp_error *reterr)
+enum amp_code task_said(struct task *task, enum amp_code code, struct amp_error *reterr)
 {
     task->sidecar->last_progress_unix_ms = task->source.now_unix_ms;
     task->progress_ms = loop_now_ms(task->sidecar->loop);
@@ -351,28 +351,7 @@ enum amp_code task_event(struct task *task, const struct cJSON *local, struct am
 enum amp_code task_event_now(struct task *task, const struct cJSON *local, struct amp_error *reterr)
 {
     struct amp_event_sink sink = task_stream_sink(task);
-    return said(task, amp_event_project(&task->source, local, &sink, reterr), reterr);
-}
-
-enum amp_code task_text(struct task *task, struct amp_bytes text, struct amp_error *reterr)
-{
-    enum amp_code kept;
-    if (task->files && !task->stream.is_ended && !task->is_canceled && task_files_keep_text(task, text, &kept, reterr))
-        return kept;
-    size_t most = task_stream_text_max(task);
-    while (text.len > 0) {
-        enum amp_code code = task_say_check(task, reterr);
-        if (code != AMP_OK)
-            return code;
-        struct amp_event_sink sink = task_stream_sink(task);
-        struct amp_bytes head = {.data = text.data, .len = amp_utf8_cut(text, most)};
-        code = said(task, amp_event_text(&task->source, head, false, &sink), reterr);
-        if (code != AMP_OK)
-            return code;
-        text.data += head.len;
-        text.len -= head.len;
-    }
-    return AMP_OK;
+    return task_said(task, amp_event_project(&task->source, local, &sink, reterr), reterr);
 }
 
 /* ---- turns -------------------------------------------------------------------------------------------------------------- */

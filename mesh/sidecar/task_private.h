@@ -62,6 +62,7 @@ struct task_stream {
     bool is_ended;         /* the end marker follows the last event */
     size_t refused_len;    /* of the last event that was too large */
     Amp__Error *error;     /* of the end marker, in the task's arena, or NULL */
+    struct amp_buf waiting; /* text without a number yet (task_text.c) */
 };
 
 struct env_call;
@@ -201,7 +202,10 @@ void task_stream_init(struct task *task);
 void task_stream_start(struct task *task, const struct task_origin *origin);
 void task_stream_reset(struct task *task);
 /* Where projections put their events. AMP_TOO_LARGE: no frame could carry it; AMP_OVERLOADED: too much waits for the bus. */
+/* Text that waits is settled first: it was said before. */
 struct amp_event_sink task_stream_sink(struct task *task);
+void task_text_settle(struct task *task); /* text that waits becomes an event */
+enum amp_code task_said(struct task *task, enum amp_code code, struct amp_error *reterr); /* `code` is of an event: one that could not be taken ends the task */
 /* The longest text that surely fits into one event here. */
 size_t task_stream_text_max(const struct task *task);
 /* Nothing comes after. `wire` is copied. */

@@ -52,6 +52,7 @@ static enum amp_code emit(void *ctx, struct amp_bytes body)
 
 struct amp_event_sink task_stream_sink(struct task *task)
 {
+    task_text_settle(task);
     task->source.now_unix_ms = clock_unix_ms();
     return (struct amp_event_sink){.emit = emit, .ctx = task};
 }
@@ -59,6 +60,7 @@ struct amp_event_sink task_stream_sink(struct task *task)
 void task_stream_init(struct task *task)
 {
     amp_buf_init(&task->stream.bodies, STREAM_HARD_MAX);
+    amp_buf_init(&task->stream.waiting, AMP_TEXT_EVENT_MAX);
 }
 
 size_t task_stream_text_max(const struct task *task)
@@ -86,6 +88,7 @@ void task_stream_reset(struct task *task)
         amp_buf_init(&stream->bodies, STREAM_HARD_MAX);
     }
     amp_buf_reset(&stream->bodies);
+    amp_buf_reset(&stream->waiting);
     if (stream->cap_refs > REFS_REUSED_MAX) {
         free(stream->refs);
         stream->refs = NULL;
@@ -118,6 +121,7 @@ bool task_stream_drop(struct task *task, const struct amp_error *err)
 void task_stream_end(struct task *task, const Amp__Error *wire)
 {
     struct task_stream *stream = &task->stream;
+    task_text_settle(task);
     stream->is_ended = true;
     stream->is_held = false;
     if (wire && wire->code != AMP_OK) {
@@ -336,6 +340,8 @@ enum amp_code task_stream_flush(struct task *task)
     struct task_stream *stream = &task->stream;
     if (stream->is_held)
         return AMP_OK;
+    if (!task_stream_is_waiting(task))
+        task_text_settle(task);
     enum amp_code code = AMP_OK;
     for (size_t i = 0; i < LANES; i++) { /* one that must wait does not hold up the other */
         enum amp_code own = lane_flush(task, &stream->lanes[i]);

@@ -37,6 +37,7 @@ static void task_free(struct task *task)
     task_questions_forget(task);
     amp_arena_done(&task->arena);
     amp_buf_done(&task->stream.bodies);
+    amp_buf_done(&task->stream.waiting);
     free(task->stream.refs);
     free(task);
 }

@@ -74,6 +74,9 @@ def reader_stops(mesh, agent, way):
     out, err = ask.communicate(timeout=120)
     check(ask.returncode == 0 and out.decode() == expected(n, size), "all of it, in order", ask.returncode, len(out), err[-500:])
     nats.sock.close()
+    task = mesh.run("task", "ls", "--agent", agent.agent, "--limit", "1", "--json").ok().json()["tasks"][0]
+    events = len(mesh.run("task", "show", task["id"], "--events", "--json").ok().lines())
+    check(n * size / 65536 < events < n - held / size / 2, "pieces that waited became few events", events, held)
 
 
 def caller_dies(mesh, agent):
