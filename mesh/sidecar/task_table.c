@@ -63,10 +63,23 @@ struct task *task_blank(struct sidecar *sidecar)
     return task;
 }
 
+/* One that is kept after its end may be heard of in the very turn in which it gives way. */
+static void forget_dirty(struct task *task)
+{
+    struct task **at = &task->sidecar->tasks.dirty;
+    if (!task->is_dirty)
+        return;
+    while (*at != task)
+        at = &(*at)->next_dirty;
+    *at = task->next_dirty;
+    task->is_dirty = false;
+}
+
 /* Not in the table (any more): for reuse. */
 void task_discard(struct task *task)
 {
     struct task_table *table = &task->sidecar->tasks;
+    forget_dirty(task);
     task_timers_stop(task);
     task_room_call(task);
     task_files_done(task);

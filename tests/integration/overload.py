@@ -128,7 +128,10 @@ def senders_take_turns(mesh):
     mesh.start_env()
     mesh.agent("turns", "--", "tee", "-a", log)
     lines = until(lambda: os.path.exists(log) and (found := open(log).read().splitlines()) and len(found) == 31 and found, "all of it runs")
-    check(lines == ["many 0", "few", *(f"many {n}" for n in range(1, 30))], "in turn, each in its order", lines)
+    numbers = [int(line.split()[1]) for line in lines if line != "few"]
+    check(lines.index("few") <= 2, "in turn", lines)
+    # one that finds the instance not quite free may be passed by the next one
+    check(sorted(numbers) == list(range(30)) and all(abs(n - i) <= 2 for i, n in enumerate(numbers)), "each in its order", lines)
 
 
 def large_forks(mesh):

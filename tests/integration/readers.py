@@ -33,7 +33,7 @@ def rss_kib(pid):
 class Reader:
     def __init__(self, mesh, task, first):
         self.first = first
-        self.child = subprocess.Popen([AMESH, "task", "watch", task, "--json", "--from", str(first)], env=mesh.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.child = subprocess.Popen([AMESH, "task", "watch", task, "--json", "--from", str(first)], env=mesh.env_cut_off(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def begin(self):
         """The watch stands: its first event is there."""
@@ -69,8 +69,9 @@ def several(mesh, how, n, dots):
     open(gate, "w").close()
     whole = "".join(f"{i:08d}{'.' * dots}\n" for i in range(n))
     if asking:
-        events = asking.stdout.read().count(b"artifactUpdate")
-        check(asking.wait(60) == 0 and events >= n, "the caller is not held back", asking.returncode, events, asking.stderr.read()[-500:])
+        events = [json.loads(line) for line in asking.stdout.read().splitlines()]
+        text = "".join(part.get("text", "") for e in events if "artifactUpdate" in e for part in e["artifactUpdate"]["artifact"]["parts"])
+        check(asking.wait(60) == 0 and text == whole, "the caller is not held back", asking.returncode, len(text), asking.stderr.read()[-500:])
     for reader in readers[1:]:
         check(reader.end() == whole, "who reads has all of it")
     grown = rss_kib(mesh.env_pid) - before
