@@ -12,7 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define LOOK_MS 250u
@@ -216,6 +218,13 @@ static void on_piece(void *ctx)
         loop_timer_set(job->timer, 0);
 }
 
+/* /proc/self is ours, not that of who names it. */
+static bool is_of_the_kernel(int fd)
+{
+    struct statfs info;
+    return fstatfs(fd, &info) != 0 || info.f_type == PROC_SUPER_MAGIC || info.f_type == SYSFS_MAGIC;
+}
+
 static enum amp_code open_file(struct blob_job *job)
 {
     struct stat info;
@@ -225,7 +234,7 @@ static enum amp_code open_file(struct blob_job *job)
         amp_error_hint(&job->error, "the absolute path of a file that this user can read");
         return job->error.code;
     }
-    if (!S_ISREG(info.st_mode))
+    if (!S_ISREG(info.st_mode) || is_of_the_kernel(job->fd))
         return amp_error_set(&job->error, AMP_INVALID, "", "%.300s is not a regular file", job->path);
     if (blob_intake_begin(job->blobs->store, (uint64_t)info.st_size, &job->intake, &job->error) == AMP_OK)
         return AMP_OK;

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "model.h"
 #include "utf8.h"
@@ -72,12 +73,21 @@ static enum amp_code blob_check(const Amp__Part *part, const char *field, struct
     return code;
 }
 
+/* What a path means only the host knows on which it was written: whoever got it would open a file of his own, and perhaps send it back. */
+static bool is_of_a_host(const char *url)
+{
+    static const char scheme[] = "file:";
+    return url && strncasecmp(url, scheme, sizeof(scheme) - 1) == 0;
+}
+
 static enum amp_code part_check(const Amp__Part *part, const char *field, struct amp_error *reterr)
 {
     int n_contents = (part->text != NULL) + (part->has_raw != 0) + (part->url != NULL) + (part->data != NULL);
     if (n_contents != 1)
         return amp_error_set(reterr, AMP_INVALID, field, "has %d of text, raw, url and data; exactly one is needed",
                              n_contents);
+    if (is_of_a_host(part->url))
+        return amp_error_set(reterr, AMP_INVALID, field, "has a file: url, which means a file of one host only; send the file itself, as raw or as a blob");
     enum amp_code code = member_check(part->url, (struct text_rule){.min = part->url ? 1 : 0, .max = URL_MAX}, field, "url", reterr);
     if (code == AMP_OK)
         code = member_check(part->filename, (struct text_rule){.max = FILENAME_MAX_BYTES}, field, "filename", reterr);

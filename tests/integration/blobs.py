@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
@@ -203,6 +205,44 @@ def lying(mesh):
     check(error and error["name"] == "bad_answer" and DIGEST in error["message"] and "i-liar" in error["message"], "other bytes are refused", error)
 
 
+def paths_of_others(mesh, relay):
+    """A path that comes over the bus is one of another host: no agent is made to open its own file by it, neither who is asked nor who gets an answer."""
+    nats = Nats(mesh.bus)
+    for n, url in enumerate(("file:///etc/passwd", "FILE:/etc/passwd", "file://localhost/etc/passwd")):
+        nats.sub(f"_INBOX.path.{n}")
+        body = {"version": 1, "from": "me", "request": {"taskId": f"t-path-{n}", "contextId": "c-1", "message": {"role": "ROLE_USER", "messageId": "m-1", "parts": [{"text": "x"}, {"url": url, "filename": "x"}]}}}
+        nats.pub("amp.req.cp.me", json.dumps(body).encode(), f"_INBOX.path.{n}")
+        error = ended(nats, (f"_INBOX.path.{n}", 30.0))
+        check(error and error["name"] == "invalid" and "file: url" in error["message"], "refused", url, error)
+        submit = {"version": 1, "from": "me", "envRequest": {"submit": {"agent": "cp", "request": {**body["request"], "taskId": "", "contextId": ""}}}}
+        nats.sub(f"_INBOX.kept.{n}")
+        nats.pub("amp.env.submit.me", json.dumps(submit).encode(), f"_INBOX.kept.{n}")
+        answer = json.loads(nats.next(30.0)[3])["envReply"]
+        check(answer.get("error", {}).get("name") == "invalid", "and not kept", answer)
+    evil = Nats(mesh.bus)
+    evil.sub("amp.req.evil.*")
+    evil.flush()
+
+    def answer(ask):
+        asking = threading.Thread(target=ask)
+        asking.start()
+        message = evil.next(30.0)
+        task, context = (re.search(kind + rb"-[a-z0-9]{26}", message[3]).group().decode() for kind in (b"t", b"c"))
+        ids = {"taskId": task, "contextId": context}
+        events = [{"artifactUpdate": {**ids, "artifact": {"artifactId": "a", "parts": [{"url": "file:///etc/passwd", "filename": "x"}]}}}, {"statusUpdate": {**ids, "status": {"state": "TASK_STATE_COMPLETED"}}}]
+        frame = {**ids, "agent": "evil", "instance": "i-evil", "attempt": 1, "seq": 1, "events": [{"body": e} for e in events], "end": {"count": 2}}
+        evil.pub(message[1], json.dumps({"version": 1, "from": "evil", "frame": frame}).encode())
+        asking.join()
+
+    said = []
+    answer(lambda: said.append(mesh.run("ask", "evil", "x", "--json")))
+    check(said[0].status != 0 and "/etc/passwd" not in said[0].out, "an answer, too", said[0].out, said[0].err)
+    for kind in ("application/json", "text/event-stream"):
+        answer(lambda: said.append(subprocess.run(["curl", "-sS", "--unix-socket", os.path.join(mesh.home, "run", relay.instance + ".sock"), "-H", f"Accept: {kind}", "-H", "Content-Type: text/plain", "-d", "x", "http://mesh/v1/send/evil"],
+                                                  capture_output=True, timeout=60).stdout.decode()))  # noqa: B023
+        check("/etc/passwd" not in said[-1] and said[-1], "nor one for an agent", said[-1])
+
+
 def too_large(mesh):
     nats = Nats(mesh.bus)
     error = ended(nats, request(nats, "cp", DIGEST, "i-x", 3 << 30))
@@ -393,6 +433,7 @@ def main():
         tap.run("AMESH_OUT: regular files become artifacts; --output overwrites nothing", files_of_many_names, mesh)
         tap.run("a holder that is gone is named with the digest", gone, mesh)
         tap.run("bytes of another digest never reach the agent", lying, mesh)
+        tap.run("a path that comes over the bus is nobody's file", paths_of_others, mesh, relay)
         tap.run("a blob over the limit and one without a digest are refused", too_large, mesh)
         tap.run("a holder serves what it offered, piece by piece, to inboxes only", guesses, mesh)
         tap.run("a full spool says so, and hurts nothing else", full, mesh)
