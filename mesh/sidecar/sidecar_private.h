@@ -5,6 +5,7 @@
 #pragma once
 #include <amp/amp.h>
 
+#include "base/blob_store.h"
 #include "sidecar/local.h"
 #include "sidecar/sidecar.h"
 #include "sidecar/spawn.h"
@@ -279,6 +280,7 @@ struct sidecar {
     struct death_log death;
     struct task_table tasks;
     struct blobs *blobs;           /* NULL: nothing is kept here */
+    char no_files[BLOB_PATH_SIZE]; /* AMESH_IN of all tasks without files (worker_exec_files.c); "": not made yet */
     struct local *local;
     struct worker *worker;
     struct amp_buf out;            /* what is being encoded */

@@ -19,6 +19,7 @@
 
 #define NAME_TRIES 1000u
 #define OUT_FILES_MAX 256u
+#define NOWHERE "/dev/null" /* nothing can ever be below it */
 
 /* ---- in ---------------------------------------------------------------------------------------------------------- */
 
@@ -72,11 +73,26 @@ static void set(char **entry, const char *name, const char *value)
     *entry = xasprintf("%s=%s", name, value);
 }
 
+/* Made once, for all tasks without files: a pattern below an empty variable would be one below / of the host. */
+static const char *no_files(struct sidecar *sidecar)
+{
+    struct amp_error err;
+    if (!*sidecar->no_files && sidecar->blobs) {
+        if (blob_store_directory(blobs_store(sidecar->blobs), "none", sidecar->no_files, &err) != AMP_OK)
+            *sidecar->no_files = '\0';
+        else
+            (void)chmod(sidecar->no_files, 0500);
+    }
+    return *sidecar->no_files ? sidecar->no_files : NOWHERE;
+}
+
 enum amp_code exec_files_begin(struct sidecar *sidecar, struct task *task, char **env_in, char **env_out, struct amp_error *reterr)
 {
     const Amp__Message *message = task_request(task)->message; /* a text that came as a blob has no name: it is on stdin */
     char directory[BLOB_PATH_SIZE], path[BLOB_PATH_SIZE + 8];
     bool is_needed = has_file(message);
+    if (!is_needed)
+        set(env_in, "AMESH_IN", no_files(sidecar));
     if (!task_files_directory(task, directory))
         return is_needed ? amp_error_set(reterr, AMP_OVERLOADED, "message", "there is no room for the task's files") : AMP_OK;
     (void)snprintf(path, sizeof path, "%s/out", directory);

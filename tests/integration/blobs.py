@@ -154,6 +154,15 @@ def files_of_many_names(mesh):
     check(sorted(os.listdir(out)) == ["2-a.txt", "2-b c.bin", "a.txt", "b c.bin"], "nothing is overwritten", os.listdir(out))
 
 
+def no_file_is_an_empty_directory(mesh):
+    mesh.agent("lists", "--", "sh", "-c", 'ls -lad "$AMESH_IN"; for f in "$AMESH_IN"/*; do [ -e "$f" ] && echo "saw $f"; done; true')
+    first, second = (ask(mesh, "lists", "x")[0] for _ in range(2))
+    check(first.status == 0 and first.out.startswith("dr-x------") and "saw" not in first.out, "an empty directory, never / of the host", first.out, first.err)
+    check(first.out.split()[-1] == second.out.split()[-1], "one for all", first.out, second.out)
+    r, _ = ask(mesh, "lists", "x", "--file", mesh.small)
+    check("saw" in r.out and "small.bin" in r.out, "with a file its own", r.out)
+
+
 # ---- what goes wrong ----------------------------------------------------------------------------------------------------
 
 
@@ -431,6 +440,7 @@ def main():
         tap.run("files that nobody fetches are told with name and size", not_fetched_is_said, mesh, mesh.small)
         tap.run("a text longer than a message is a text for its agent", a_long_text_is_a_text, mesh)
         tap.run("AMESH_OUT: regular files become artifacts; --output overwrites nothing", files_of_many_names, mesh)
+        tap.run("without files AMESH_IN is an empty directory, one for all tasks", no_file_is_an_empty_directory, mesh)
         tap.run("a holder that is gone is named with the digest", gone, mesh)
         tap.run("bytes of another digest never reach the agent", lying, mesh)
         tap.run("a path that comes over the bus is nobody's file", paths_of_others, mesh, relay)
