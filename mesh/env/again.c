@@ -35,7 +35,8 @@ bool again_is_next(const struct etask *task, const Amp__Frame *frame)
 {
     const struct attempt *last = last_attempt(task);
     bool is_of_caller = !frame->from || strcmp(frame->from, task->from) == 0;
-    return last && frame->has_attempt && frame->attempt > last->number && is_of_caller;
+    bool may_come = task->again || !task->said_unix_ms; /* of what was heard by a former environment it is not known */
+    return last && may_come && frame->has_attempt && frame->attempt > last->number && is_of_caller;
 }
 
 /* ---- the next attempt ------------------------------------------------------------------------------------------- */

@@ -158,6 +158,8 @@ def forged_events(mesh):
             for instance in ("i-forged", agent.instance) if durable else ("i-forged",):
                 for seq in (1, 2, 3, 4, 4294967295):
                     peer.say(f"amp.evt.{context}.{task}", frame(task, seq, [status(task, "COMPLETED", "forged", context)], context, "slow", instance, end={"count": seq}, journalled=journalled))
+        for more in ({}, {"from": "cli-root"}):
+            peer.say(f"amp.evt.{context}.{task}", frame(task, 1, [status(task, "COMPLETED", "forged", context)], context, "slow", "i-forged", end={"count": 1}, attempt=2, **more))
         peer.say(f"amp.evt.c-other.{task}", frame(task, 2, [status(task, "FAILED", "forged", "c-other")], "c-other", "slow", agent.instance, end={"count": 2}))
         peer.flush()
         with open(gate, "w") as f:
