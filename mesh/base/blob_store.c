@@ -14,11 +14,22 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define SEAL_BACK_S 2 /* more than the grain of a file's time */
+
 #define HASH_FUNCTION(key, len, hash) HASH_SAX(key, len, hash)
 #include <uthash.h>
 
+/* What its file looked like when it was whole. */
+struct seal {
+    ino_t inode;
+    struct timespec written;
+};
+
 struct kept {
     struct blob blob;
+    struct seal seal;
+    bool is_lost;  /* its file was changed and is gone: it waits for its holders to go, or to be brought again */
     int64_t used_ms;
     unsigned holds;
     bool is_offered;
@@ -90,8 +101,10 @@ static void forget(struct blob_store *store, struct kept *kept)
 {
     char path[BLOB_PATH_SIZE];
     path_of(store, kept->blob.digest, path);
-    (void)unlink(path);
-    store->bytes -= kept->blob.size;
+    if (!kept->is_lost) {
+        (void)unlink(path);
+        store->bytes -= kept->blob.size;
+    }
     HASH_DEL(store->by_digest, kept);
     free(kept);
 }
@@ -205,24 +218,18 @@ void blob_intake_abort(struct blob_intake *intake)
     intake_free(intake, 0);
 }
 
-/* NULL: *reterr. The intake is gone in both cases. */
-static struct kept *keep(struct blob_intake *intake, const char *digest, struct amp_error *reterr)
+/* From now on nobody is to write to it. Who does so all the same (root; an agent through the link it was given) is known by the file's time, which is set back so far that no write to come
+ * can have the same. */
+static bool seal_file(int fd, struct seal *ret)
 {
-    struct blob_store *store = intake->store;
-    char path[BLOB_PATH_SIZE];
-    path_of(store, digest, path);
-    if (close(intake->fd) != 0 || rename(intake->path, path) != 0) {
-        (void)amp_error_set(reterr, AMP_INTERNAL, "", "cannot write %.300s: %s", path, strerror(errno));
-        (void)unlink(intake->path);
-        intake_free(intake, 0);
-        return NULL;
-    }
-    struct kept *kept = xcalloc(1, sizeof *kept);
-    memcpy(kept->blob.digest, digest, AMP_BLOB_DIGEST_SIZE);
-    kept->blob.size = intake->size;
-    HASH_ADD(hh, store->by_digest, blob.digest, AMP_BLOB_DIGEST_SIZE - 1, kept);
-    intake_free(intake, kept->blob.size);
-    return kept;
+    struct stat info;
+    if (fchmod(fd, 0400) != 0 || fstat(fd, &info) != 0)
+        return false;
+    const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = info.st_mtim.tv_sec - SEAL_BACK_S}};
+    if (futimens(fd, times) != 0 || fstat(fd, &info) != 0)
+        return false;
+    *ret = (struct seal){.inode = info.st_ino, .written = info.st_mtim};
+    return true;
 }
 
 static struct kept *kept_find(const struct blob_store *store, const char *digest)
@@ -230,6 +237,57 @@ static struct kept *kept_find(const struct blob_store *store, const char *digest
     struct kept *kept = NULL;
     if (amp_blob_digest_is_valid(digest))
         HASH_FIND(hh, store->by_digest, digest, AMP_BLOB_DIGEST_SIZE - 1, kept);
+    return kept;
+}
+
+/* Is it what it was when it was whole? One that is not is thrown away; those who hold it hold nothing until it is brought again. */
+static bool look(struct blob_store *store, struct kept *kept)
+{
+    char path[BLOB_PATH_SIZE];
+    struct stat info;
+    if (kept->is_lost)
+        return false;
+    path_of(store, kept->blob.digest, path);
+    if (lstat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_ino == kept->seal.inode && (uint64_t)info.st_size == kept->blob.size &&
+        info.st_mtim.tv_sec == kept->seal.written.tv_sec && info.st_mtim.tv_nsec == kept->seal.written.tv_nsec)
+        return true;
+    counter_add(COUNTER_blobs_refused, 1);
+    (void)unlink(path);
+    store->bytes -= kept->blob.size;
+    kept->is_lost = true;
+    return false;
+}
+
+static struct kept *sound_find(struct blob_store *store, const char *digest)
+{
+    struct kept *kept = kept_find(store, digest);
+    return kept && look(store, kept) ? kept : NULL;
+}
+
+/* NULL: *reterr. The intake is gone in both cases. */
+static struct kept *keep(struct blob_intake *intake, const char *digest, struct amp_error *reterr)
+{
+    struct blob_store *store = intake->store;
+    char path[BLOB_PATH_SIZE];
+    struct seal seal;
+    path_of(store, digest, path);
+    bool is_sealed = seal_file(intake->fd, &seal);
+    if (close(intake->fd) != 0 || !is_sealed || rename(intake->path, path) != 0) {
+        (void)amp_error_set(reterr, AMP_INTERNAL, "", "cannot write %.300s: %s", path, strerror(errno));
+        (void)unlink(intake->path);
+        intake_free(intake, 0);
+        return NULL;
+    }
+    struct kept *kept = kept_find(store, digest);
+    if (!kept) {
+        kept = xcalloc(1, sizeof *kept);
+        memcpy(kept->blob.digest, digest, AMP_BLOB_DIGEST_SIZE);
+        HASH_ADD(hh, store->by_digest, blob.digest, AMP_BLOB_DIGEST_SIZE - 1, kept);
+    }
+    kept->blob.size = intake->size;
+    kept->seal = seal;
+    kept->is_lost = false;
+    intake_free(intake, kept->blob.size);
     return kept;
 }
 
@@ -243,7 +301,7 @@ enum amp_code blob_intake_end(struct blob_intake *intake, const char *wanted, st
         blob_intake_abort(intake);
         return refuse(amp_error_set(reterr, AMP_BAD_ANSWER, "", "the bytes are not those of %s: theirs is %s", wanted, digest));
     }
-    struct kept *kept = kept_find(intake->store, digest);
+    struct kept *kept = sound_find(intake->store, digest);
     if (kept) /* the same bytes are there already */
         blob_intake_abort(intake);
     else
@@ -259,7 +317,7 @@ enum amp_code blob_intake_end(struct blob_intake *intake, const char *wanted, st
 
 bool blob_store_find(struct blob_store *store, const char *digest, struct blob *ret)
 {
-    struct kept *kept = kept_find(store, digest);
+    struct kept *kept = sound_find(store, digest);
     if (kept)
         *ret = kept->blob;
     return kept != NULL;
@@ -306,6 +364,10 @@ ssize_t blob_store_read(struct blob_store *store, const char *digest, uint64_t o
         (void)amp_error_set(reterr, AMP_NOT_FOUND, "", "%s has no blob %.80s, or not any more", store->holder, digest);
         return -1;
     }
+    if (!look(store, kept)) {
+        (void)amp_error_set(reterr, AMP_NOT_FOUND, "", "%s has blob %.80s no more: its file in the spool was changed", store->holder, digest);
+        return -1;
+    }
     kept->used_ms = now_ms;
     path_of(store, digest, path);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -317,10 +379,12 @@ ssize_t blob_store_read(struct blob_store *store, const char *digest, uint64_t o
     return n;
 }
 
-bool blob_store_path(const struct blob_store *store, const char *digest, char ret[BLOB_PATH_SIZE])
+bool blob_store_path(struct blob_store *store, const char *digest, char ret[BLOB_PATH_SIZE])
 {
-    if (!kept_find(store, digest))
+    if (!sound_find(store, digest)) {
+        errno = ENOENT;
         return false;
+    }
     path_of(store, digest, ret);
     return true;
 }

@@ -1,6 +1,9 @@
 /* The spool: blobs (amp.md 15) as files of one process, named by their digest, under <home>/spool/<holder>/. Bounded in bytes and in number, gone at the end of the
  * process; what a process that died left behind is removed by the next one that starts. Nothing is made on disk before it is needed.
  *
+ * A file is not to be changed once it is whole: its mode is 0400, and before each use it is looked at (inode, size, time of the last write). One that was changed is not there any more, for
+ * any of the functions below, until it is brought again.
+ *
  * Time is an argument. File access is blocking, in pieces of at most BLOB_PIECE: into the page cache, on the loop. */
 #pragma once
 #include <amp/amp.h>
@@ -49,8 +52,8 @@ bool blob_store_hold(struct blob_store *store, const char *digest, int64_t now_m
 void blob_store_release(struct blob_store *store, const char *digest, int64_t now_ms);
 /* Reads at most `size` bytes from `offset` on; it counts as a use. -1: not there (*reterr). */
 ssize_t blob_store_read(struct blob_store *store, const char *digest, uint64_t offset, void *ret, size_t size, int64_t now_ms, struct amp_error *reterr);
-/* Where its file is. False: not there. */
-bool blob_store_path(const struct blob_store *store, const char *digest, char ret[BLOB_PATH_SIZE]);
+/* Where its file is. False: not there (errno). */
+bool blob_store_path(struct blob_store *store, const char *digest, char ret[BLOB_PATH_SIZE]);
 /* The digest that a path of this store stands for; NULL: it is not one of ours. Valid as long as `path`. */
 const char *blob_store_digest_of(const struct blob_store *store, const char *path);
 /* A directory beside the blobs, for files of one task: <spool>/<name>. Made with its parents. */

@@ -66,12 +66,12 @@ static enum amp_code serve(struct blobs *blobs, const struct bus_msg *msg, const
         reterr->retry_after_ms = BLOB_SERVE_RETRY_MS;
         return amp_error_set(reterr, AMP_OVERLOADED, "", "too much waits to be sent by %s", blob_store_holder(blobs->store));
     }
-    if (!blob_store_is_offered(blobs->store, read->digest) || !blob_store_find(blobs->store, read->digest, &known))
+    if (!blob_store_is_offered(blobs->store, read->digest))
         return amp_error_set(reterr, AMP_NOT_FOUND, "blobRead.digest", "%s has no blob %s, or not any more", blob_store_holder(blobs->store), read->digest);
     uint64_t offset = read->has_offset ? read->offset : 0;
     ssize_t n = blob_store_read(blobs->store, read->digest, offset, blobs_piece(blobs), piece_max(blobs, read, encoding), loop_now_ms(blobs->loop), reterr);
-    if (n < 0)
-        return reterr->code;
+    if (n < 0 || !blob_store_find(blobs->store, read->digest, &known))
+        return n < 0 ? reterr->code : amp_error_set(reterr, AMP_NOT_FOUND, "blobRead.digest", "%s has no blob %s any more", blob_store_holder(blobs->store), read->digest);
     Amp__Blob blob = AMP__BLOB__INIT;
     blob.digest = read->digest;
     blob.has_offset = blob.has_size = blob.has_data = 1;

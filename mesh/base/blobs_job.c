@@ -187,7 +187,7 @@ struct blob_job *blobs_pull(struct blobs *blobs, const struct amp_blob_ref *ref,
     if (blob_store_find(blobs->store, ref->digest, &job->found)) {
         (void)blobs_hold(blobs, ref->digest);
     } else if (strcmp(ref->holder, blob_store_holder(blobs->store)) == 0) {
-        (void)amp_error_set(&job->error, AMP_NOT_FOUND, "", "blob %s is not here any more", ref->digest);
+        (void)amp_error_set(&job->error, AMP_NOT_FOUND, "", "blob %s is not here any more, or its file in the spool was changed", ref->digest);
     } else if (blob_intake_begin(blobs->store, ref->size, &job->intake, &job->error) == AMP_OK) {
         job->inbox = bus_inbox_new(blobs->bus, on_reply, job);
     }

@@ -131,7 +131,7 @@ static enum amp_code pass_on(struct files_job *job, cJSON *part, const char *dig
 {
     struct blob blob;
     if (!blob_store_find(blobs_store(job->sidecar->blobs), digest, &blob))
-        return amp_error_set(reterr, AMP_NOT_FOUND, "url", "blob %.80s is not here, or not any more", digest);
+        return amp_error_set(reterr, AMP_NOT_FOUND, "url", "blob %.80s is not here, or not any more, or its file in the spool was changed", digest);
     (void)blobs_hold(job->sidecar->blobs, digest);
     blob_held_add(job->held, digest);
     offer(job, part, &blob);

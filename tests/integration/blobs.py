@@ -163,6 +163,14 @@ def no_file_is_an_empty_directory(mesh):
     check("saw" in r.out and "small.bin" in r.out, "with a file its own", r.out)
 
 
+def a_changed_file_is_fetched_again(mesh):
+    """The agent writes into what it was given; who asks next with the same file gets what was sent."""
+    mesh.agent("scribbler", "--", "sh", "-c", 'f="$AMESH_IN/small.bin"; sha256sum < "$f"; chmod u+w "$f" && printf XXXX | dd of="$f" conv=notrunc 2>/dev/null')
+    for n in (1, 2, 3):
+        r, _ = ask(mesh, "scribbler", "x", "--file", mesh.small)
+        check(r.status == 0 and r.out.split()[0] == digest(mesh.small), "the bytes that were sent, each time", n, r.status, r.out, r.err)
+
+
 # ---- what goes wrong ----------------------------------------------------------------------------------------------------
 
 
@@ -441,6 +449,7 @@ def main():
         tap.run("a text longer than a message is a text for its agent", a_long_text_is_a_text, mesh)
         tap.run("AMESH_OUT: regular files become artifacts; --output overwrites nothing", files_of_many_names, mesh)
         tap.run("without files AMESH_IN is an empty directory, one for all tasks", no_file_is_an_empty_directory, mesh)
+        tap.run("a file that an agent wrote into is fetched again for the next task", a_changed_file_is_fetched_again, mesh)
         tap.run("a holder that is gone is named with the digest", gone, mesh)
         tap.run("bytes of another digest never reach the agent", lying, mesh)
         tap.run("a path that comes over the bus is nobody's file", paths_of_others, mesh, relay)

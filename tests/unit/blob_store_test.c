@@ -73,7 +73,7 @@ static void test_what_is_put_in_comes_out_by_its_digest_and_is_this_users_alone(
     assert_int_equal(blob_store_read(store, OF_ABC, 3, got, sizeof got, 0, NULL), 0);
     assert_true(blob_store_path(store, OF_ABC, path));
     assert_int_equal(stat(path, &info), 0);
-    assert_int_equal(info.st_mode & 0777, 0600);
+    assert_int_equal(info.st_mode & 0777, 0400);
     assert_string_equal(blob_store_digest_of(store, path), OF_ABC);
     assert_null(blob_store_digest_of(store, "/etc/passwd"));
     blob_store_free(store);
@@ -117,6 +117,33 @@ static void test_a_full_spool_says_so_and_room_that_was_not_used_is_free_again(v
     assert_int_equal(blob_store_bytes(store), 0);
     assert_int_equal(put(store, "abc", NULL, &blob, &err), AMP_OK);
     assert_int_equal(blob_intake_begin(store, (uint64_t)AMP_BLOB_BYTES_MAX + 1, &intake, &err), AMP_TOO_LARGE);
+    blob_store_free(store);
+}
+
+static void test_a_file_that_was_changed_is_not_there_until_it_is_brought_again(void **state)
+{
+    struct blob blob;
+    char path[BLOB_PATH_SIZE], got[4] = "";
+    struct amp_error err = {0};
+    struct blob_store *store = blob_store_new(home, "i-1", 3); /* room for it once */
+    assert_int_equal(put(store, "abc", NULL, &blob, NULL), AMP_OK);
+    assert_true(blob_store_path(store, OF_ABC, path));
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_true(blob_store_find(store, OF_ABC, &blob)); /* the bytes are the same */
+    FILE *file = fopen(path, "r+"); /* at once, of the same size */
+    assert_true(file && fputc('x', file) == 'x' && fclose(file) == 0);
+    assert_false(blob_store_find(store, OF_ABC, &blob));
+    assert_false(blob_store_path(store, OF_ABC, path));
+    assert_int_equal(blob_store_read(store, OF_ABC, 0, got, 3, 0, &err), -1);
+    assert_non_null(strstr(err.message, "was changed"));
+    assert_int_equal(blob_store_bytes(store), 0);
+    assert_int_equal(put(store, "abc", OF_ABC, &blob, &err), AMP_OK);
+    assert_int_equal(blob_store_read(store, OF_ABC, 0, got, 3, 0, NULL), 3);
+    assert_string_equal(got, "abc");
+    blob_store_release(store, OF_ABC, 0);
+    blob_store_release(store, OF_ABC, 0); /* both who had it */
+    blob_store_expire(store, BLOB_EXPIRY_MS);
+    assert_int_equal(blob_store_bytes(store), 0);
     blob_store_free(store);
 }
 
@@ -170,6 +197,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_the_same_bytes_are_kept_once, begin, end),
         cmocka_unit_test_setup_teardown(test_bytes_of_another_digest_are_refused_and_leave_nothing, begin, end),
         cmocka_unit_test_setup_teardown(test_a_full_spool_says_so_and_room_that_was_not_used_is_free_again, begin, end),
+        cmocka_unit_test_setup_teardown(test_a_file_that_was_changed_is_not_there_until_it_is_brought_again, begin, end),
         cmocka_unit_test_setup_teardown(test_what_nobody_holds_goes_some_time_after_its_last_use, begin, end),
         cmocka_unit_test_setup_teardown(test_what_a_dead_process_left_is_removed_and_what_a_living_one_has_is_not, begin, end),
     };
