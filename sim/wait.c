@@ -89,7 +89,7 @@ void wait_failed(const struct job *job, enum amp_code code)
     if (!is_failure || !may_retry || job->wish->is_skill || !can_talk(job->client->bus))
         return;
     for (const struct instance *instance = nodes.instances; instance < nodes.instances + nodes.n_instances; instance++) {
-        bool is_other = instance->free_us && strcmp(instance->plan->agent, job->wish->agent) == 0;
+        bool is_other = instance->is_up && instance->free_us && strcmp(instance->plan->agent, job->wish->agent) == 0;
         for (size_t i = 0; is_other && i < job->call->n_avoid; i++)
             is_other = strcmp(job->call->avoid[i].instance, sidecar_instance(instance->sidecar)) != 0;
         if (is_other && is_free(instance) && now_us - instance->free_us > WAIT_MAX_US)
