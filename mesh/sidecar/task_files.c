@@ -21,6 +21,7 @@ struct said {
     STAILQ_ENTRY(said) entry;
     cJSON *local;
     bool is_ready; /* its files are taken in */
+    bool has_file; /* whoever said it was not asked to wait for what becomes of it */
 };
 
 struct task_files {
@@ -250,6 +251,16 @@ static void finish(struct task_files *files)
     free(reason);
 }
 
+/* An answer without one of its files is not the answer. */
+static void fail_file(struct task *task, const struct said *said, const struct amp_error *why)
+{
+    struct amp_error err;
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(said->local, "name"));
+    (void)amp_error_set(&err, why->code, why->field, "a file of the agent's answer, artifact \"%.256s\": %s", name ? name : "", why->message);
+    amp_error_hint(&err, "%s", why->hint);
+    (void)task_fail(task, &err, NULL);
+}
+
 /* One after the other, until something has to be taken in first. */
 static void go_on(struct task_files *files)
 {
@@ -261,7 +272,12 @@ static void go_on(struct task_files *files)
             take(files, said->local);
             return;
         }
-        if (task_event_now(task, said->local, &err) != AMP_OK)
+        bool is_said = task_event_now(task, said->local, &err) == AMP_OK;
+        if (!is_said && !STAILQ_EMPTY(&files->said) && said->has_file) {
+            fail_file(task, said, &err);
+            return;
+        }
+        if (!is_said)
             log_event(LOG_WARN, "agent.event_refused", "task", task_id(task), "field", err.field, "reason", err.message, NULL);
         if (!STAILQ_EMPTY(&files->said)) /* else the refusal has ended the task, and this with it */
             said_pop(files);
@@ -323,6 +339,7 @@ bool task_files_keep(struct task *task, const cJSON *local, enum amp_code *ret, 
     }
     struct said *said = xcalloc(1, sizeof *said);
     said->local = cJSON_Duplicate(local, true);
+    said->has_file = has_file;
     said->is_ready = !has_file;
     STAILQ_INSERT_TAIL(&files->said, said, entry);
     if (files->n_said++ == 0)

@@ -11,6 +11,7 @@
 #include <cjson/cJSON.h>
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,8 @@
 
 #define NAME_TRIES 1000u
 #define OUT_FILES_MAX 256u
+#define RESPONSE_ID "response" /* of the streamed answer */
+#define ID_SUFFIX_MAX 4u        /* "-256" */
 #define NOWHERE "/dev/null" /* nothing can ever be below it */
 
 /* ---- in ---------------------------------------------------------------------------------------------------------- */
@@ -114,23 +117,82 @@ static int is_name(const struct dirent *entry)
     return strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
 }
 
-static enum amp_code give(struct task *task, const char *directory, const char *name, struct amp_error *reterr)
+/* The artifacts of one task: the file of each keeps its name, but ids have fewer characters than names. */
+struct outs {
+    struct task *task;
+    const char *directory;
+    size_t n;
+    char ids[OUT_FILES_MAX][AMP_NAME_MAX + 1];
+};
+
+static bool is_taken(const struct outs *outs, const char *id)
+{
+    if (strcmp(id, RESPONSE_ID) == 0)
+        return true;
+    for (size_t i = 0; i < outs->n; i++)
+        if (strcmp(outs->ids[i], id) == 0)
+            return true;
+    return false;
+}
+
+/* "upper", of the next file with such a name "upper-2". */
+static const char *id_of(struct outs *outs, const char *name)
+{
+    char base[AMP_NAME_MAX + 1], id[AMP_NAME_MAX + 1];
+    amp_id_from_text(name, base);
+    memcpy(id, base, sizeof id);
+    for (unsigned again = 2; is_taken(outs, id); again++)
+        (void)snprintf(id, sizeof id, "%.*s-%u", (int)(AMP_NAME_MAX - ID_SUFFIX_MAX), base, again);
+    return memcpy(outs->ids[outs->n++], id, sizeof id);
+}
+
+/* A name with a character that no name of an artifact may have, or with bytes that are none. */
+static enum amp_code refuse_name(const char *name, struct amp_error *reterr)
+{
+    char shown[NAME_MAX + 1];
+    size_t len = 0;
+    bool is_text = amp_utf8_is_valid(amp_bytes_of(name));
+    for (const char *at = name; *at && len < NAME_MAX; at++) {
+        unsigned char c = (unsigned char)*at;
+        bool is_shown = c >= ' ' && c != 0x7f && (c < 0x80 || is_text);
+        shown[len++] = '?';
+        if (is_shown)
+            shown[len - 1] = *at;
+    }
+    shown[len] = '\0';
+    (void)amp_error_set(reterr, AMP_INVALID, "AMESH_OUT", "the file \"%s\" in AMESH_OUT cannot be sent: its name %s", shown, is_text ? "has a control character" : "is not UTF-8");
+    amp_error_hint(reterr, "rename it: each ? stands for a byte that a name cannot have");
+    return AMP_INVALID;
+}
+
+static bool has_control(const char *name)
+{
+    for (; *name; name++)
+        if ((unsigned char)*name < ' ' || *name == 0x7f)
+            return true;
+    return false;
+}
+
+static enum amp_code give(struct outs *outs, const char *name, struct amp_error *reterr)
 {
     struct stat info;
-    char *path = xasprintf("%s/%s", directory, name);
+    char *path = xasprintf("%s/%s", outs->directory, name);
     enum amp_code code = AMP_OK;
-    if (lstat(path, &info) == 0 && S_ISREG(info.st_mode) && amp_utf8_is_valid(amp_bytes_of(name))) {
+    if (lstat(path, &info) != 0 || !S_ISREG(info.st_mode)) {
+        log_event(LOG_WARN, "agent.out_ignored", "task", task_id(outs->task), "file", name, "reason", "it is not a regular file", NULL);
+    } else if (!amp_utf8_is_valid(amp_bytes_of(name)) || has_control(name)) {
+        code = refuse_name(name, reterr);
+    } else {
         cJSON *local = cJSON_CreateObject();
         cJSON_AddStringToObject(local, "type", "artifact");
+        cJSON_AddStringToObject(local, "artifactId", id_of(outs, name));
         cJSON_AddStringToObject(local, "name", name);
         cJSON_AddStringToObject(local, "file", path);
         cJSON_AddStringToObject(local, "filename", name);
         cJSON_AddStringToObject(local, "mediaType", media_type_of(name));
         cJSON_AddTrueToObject(local, "last");
-        code = task_event(task, local, reterr);
+        code = task_event(outs->task, local, reterr);
         cJSON_Delete(local);
-    } else {
-        log_event(LOG_WARN, "agent.out_ignored", "task", task_id(task), "file", name, "reason", "it is not a regular file with a name in UTF-8", NULL);
     }
     free(path);
     return code;
@@ -140,16 +202,21 @@ enum amp_code exec_files_give(struct task *task, const char *directory, struct a
 {
     struct dirent **entries = NULL;
     enum amp_code code = AMP_OK;
-    if (!*directory || rmdir(directory) == 0) /* nothing is in it, as most often */
+    if (!*directory || rmdir(directory) == 0 || errno == ENOENT) /* nothing is in it, as most often */
         return AMP_OK;
     int n = scandir(directory, &entries, is_name, alphasort);
+    if (n < 0)
+        return amp_error_set(reterr, AMP_INVALID, "AMESH_OUT", "what the program left in AMESH_OUT cannot be read: %s", strerror(errno));
     if (n > (int)OUT_FILES_MAX)
         code = amp_error_set(reterr, AMP_TOO_LARGE, "AMESH_OUT", "the program left %d files in AMESH_OUT; at most %u are allowed", n, OUT_FILES_MAX);
+    struct outs *outs = xcalloc(1, sizeof *outs);
+    *outs = (struct outs){.task = task, .directory = directory};
     for (int i = 0; i < n; i++) {
         if (code == AMP_OK)
-            code = give(task, directory, entries[i]->d_name, reterr);
+            code = give(outs, entries[i]->d_name, reterr);
         free(entries[i]);
     }
     free(entries);
+    free(outs);
     return code;
 }

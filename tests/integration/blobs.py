@@ -171,6 +171,23 @@ def a_changed_file_is_fetched_again(mesh):
         check(r.status == 0 and r.out.split()[0] == digest(mesh.small), "the bytes that were sent, each time", n, r.status, r.out, r.err)
 
 
+def names_that_make_one_id(mesh):
+    mesh.agent("alike", "--", "sh", "-c", 'cd "$AMESH_OUT" && for f in UPPER upper "a b" a-b response; do echo "of $f" > "$f"; done; head -c 200000 /dev/zero > "a+b"; echo said')
+    out = os.path.join(mesh.home, "out-9")
+    r, _ = ask(mesh, "alike", "x", "--output", out, "--json")
+    check(r.status == 0 and sorted(os.listdir(out)) == sorted(["UPPER", "upper", "a b", "a-b", "a+b", "response"]), "all of them, by their own names", r.status, r.err, os.listdir(out))
+    check(all(open(os.path.join(out, f)).read() == f"of {f}\n" for f in ("UPPER", "upper", "a b", "a-b", "response")), "each with its own bytes")
+    ids = [a["artifactId"] for a in json.loads(r.out)["artifacts"]]
+    check(len(ids) == len(set(ids)) and {"upper", "upper-2", "a-b", "a-b-2", "a-b-3", "response-2"} <= set(ids), "ids are unique", ids)
+
+
+def a_name_that_cannot_be_sent(mesh):
+    for n, (name, wanted) in enumerate((("tab\\there", "tab?here"), ("bad\\377end", "bad?end"))):
+        mesh.agent(f"odd{n}", "--", "sh", "-c", f'cd "$AMESH_OUT" && echo x > good && echo y > "$(printf "{name}")"; echo done')
+        r, _ = ask(mesh, f"odd{n}", "x")
+        check(r.status != 0 and wanted in r.err and "cannot be sent" in r.err, "the task fails, and the file is named", r.status, r.out, r.err)
+
+
 # ---- what goes wrong ----------------------------------------------------------------------------------------------------
 
 
@@ -450,6 +467,8 @@ def main():
         tap.run("AMESH_OUT: regular files become artifacts; --output overwrites nothing", files_of_many_names, mesh)
         tap.run("without files AMESH_IN is an empty directory, one for all tasks", no_file_is_an_empty_directory, mesh)
         tap.run("a file that an agent wrote into is fetched again for the next task", a_changed_file_is_fetched_again, mesh)
+        tap.run("AMESH_OUT: files whose names make one id are artifacts of their own", names_that_make_one_id, mesh)
+        tap.run("AMESH_OUT: a file whose name cannot be sent fails the task, and is named", a_name_that_cannot_be_sent, mesh)
         tap.run("a holder that is gone is named with the digest", gone, mesh)
         tap.run("bytes of another digest never reach the agent", lying, mesh)
         tap.run("a path that comes over the bus is nobody's file", paths_of_others, mesh, relay)
