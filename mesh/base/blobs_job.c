@@ -206,10 +206,13 @@ static void on_piece(void *ctx)
     }
     uint8_t *piece = blobs_piece(job->blobs);
     ssize_t n = read(job->fd, piece, BLOB_PIECE);
+    job->n_read += n > 0 ? (uint64_t)n : 0;
     if (n < 0 && errno != EINTR)
         (void)amp_error_set(&err, AMP_INVALID, "", "cannot read %.300s: %s", job->path, strerror(errno));
     else if (n > 0 && blob_intake_write(job->intake, (struct amp_bytes){piece, (size_t)n}, &err) == AMP_TOO_LARGE)
         (void)amp_error_set(&err, AMP_INVALID, "", "%.300s grew while it was read", job->path);
+    else if (n == 0 && !file_is_unchanged(job->fd, &job->mark, job->n_read))
+        (void)amp_error_set(&err, AMP_INVALID, "", "%.300s was changed while it was read", job->path);
     if (err.code != AMP_OK)
         fail(job, &err);
     else if (n == 0)
@@ -236,6 +239,7 @@ static enum amp_code open_file(struct blob_job *job)
     }
     if (!S_ISREG(info.st_mode) || is_of_the_kernel(job->fd))
         return amp_error_set(&job->error, AMP_INVALID, "", "%.300s is not a regular file", job->path);
+    job->mark = file_mark_of(&info);
     if (blob_intake_begin(job->blobs->store, (uint64_t)info.st_size, &job->intake, &job->error) == AMP_OK)
         return AMP_OK;
     char hint[sizeof job->error.hint];

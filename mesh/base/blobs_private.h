@@ -2,6 +2,7 @@
 #pragma once
 #include "base/blob_pull.h"
 #include "base/blobs.h"
+#include "base/file.h"
 
 #include <sys/queue.h>
 
@@ -18,6 +19,8 @@ struct blob_job {
     struct blob_pull pull;
     int fd;                     /* of a file, or -1 */
     char *path;
+    struct file_mark mark;      /* of a file, before it is read */
+    uint64_t n_read;
     struct amp_error error;     /* known at the start: said with the first turn */
     struct blob found;          /* likewise: it is here already */
     bool is_over;

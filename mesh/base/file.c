@@ -8,15 +8,58 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+struct file_mark file_mark_of(const struct stat *info)
+{
+    return (struct file_mark){.is_regular = S_ISREG(info->st_mode), .has_blocks = info->st_blocks > 0, .size = (uint64_t)info->st_size, .mtime = info->st_mtim};
+}
+
+bool file_is_unchanged(int fd, const struct file_mark *before, uint64_t n_read)
+{
+    struct stat after;
+    if (!before->is_regular)
+        return true;
+    return fstat(fd, &after) == 0 && (uint64_t)after.st_size == before->size && after.st_mtim.tv_sec == before->mtime.tv_sec && after.st_mtim.tv_nsec == before->mtime.tv_nsec &&
+           (!before->has_blocks || n_read == before->size);
+}
+
+/* Opening it waits until somebody writes. What is open here already does not. */
+static bool is_fifo(const char *path)
+{
+    struct stat info;
+    bool is_open = strncmp(path, "/dev/fd/", 8) == 0 || strncmp(path, "/proc/self/fd/", 14) == 0 || strcmp(path, "/dev/stdin") == 0;
+    return !is_open && stat(path, &info) == 0 && S_ISFIFO(info.st_mode);
+}
+
+static int open_to_read(const char *path, struct file_mark *mark, struct amp_error *reterr)
+{
+    struct stat info;
+    if (is_fifo(path)) {
+        (void)amp_error_set(reterr, AMP_INVALID, "", "%s is a FIFO, not a regular file", path);
+        amp_error_hint(reterr, "write what comes from it to a file, or give it as standard input where - is taken");
+        return -1;
+    }
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        (void)amp_error_set(reterr, errno == ENOENT ? AMP_NOT_FOUND : AMP_INVALID, "", "cannot read %s: %s", path, strerror(errno));
+        amp_error_hint(reterr, "the path of a file that this user can read");
+        return -1;
+    }
+    if (fstat(fd, &info) == 0)
+        *mark = file_mark_of(&info);
+    return fd;
+}
+
 enum amp_code file_read(const char *path, size_t max, struct amp_buf *ret, struct amp_error *reterr)
 {
     bool is_stdin = strcmp(path, "-") == 0;
     amp_buf_init(ret, max);
-    int fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    struct file_mark mark = {.is_regular = false};
+    struct amp_error err = {.code = AMP_OK};
+    int fd = is_stdin ? STDIN_FILENO : open_to_read(path, &mark, &err);
     if (fd < 0) {
-        enum amp_code why = amp_error_set(reterr, errno == ENOENT ? AMP_NOT_FOUND : AMP_INVALID, "", "cannot read %s: %s", path, strerror(errno));
-        amp_error_hint(reterr, "the path of a file that this user can read");
-        return why;
+        if (reterr != NULL)
+            *reterr = err;
+        return err.code;
     }
     enum amp_code code = AMP_OK;
     uint8_t chunk[16384];
@@ -31,6 +74,8 @@ enum amp_code file_read(const char *path, size_t max, struct amp_buf *ret, struc
         if (n <= 0 || code != AMP_OK)
             break;
     }
+    if (code == AMP_OK && !file_is_unchanged(fd, &mark, ret->len))
+        code = amp_error_set(reterr, AMP_INVALID, "", "%s was changed while it was read", path);
     if (!is_stdin)
         close(fd);
     return code;

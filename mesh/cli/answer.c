@@ -159,6 +159,23 @@ static void state_take(struct answer *answer, const Amp__StreamResponse *body)
     answer->status_text = text;
 }
 
+/* The text of an answer may be longer than what is kept of it: it was printed. A file that is not kept is lost. */
+static void miss(struct answer *answer, const Amp__StreamResponse *body, const struct amp_error *err)
+{
+    const Amp__Artifact *artifact = body->payload_case == AMP__STREAM_RESPONSE__PAYLOAD_ARTIFACT_UPDATE ? body->artifact_update->artifact : NULL;
+    const char *name = NULL;
+    bool has_file = false;
+    for (size_t i = 0; artifact != NULL && i < artifact->n_parts; i++) {
+        const Amp__Part *part = artifact->parts[i];
+        has_file |= part->has_raw || part->url != NULL || part->filename != NULL;
+        name = name == NULL && part->url != NULL ? part->filename : name;
+    }
+    if (!has_file || answer->missed.code != AMP_OK)
+        return;
+    name = name != NULL ? name : artifact->name != NULL ? artifact->name : artifact->artifact_id != NULL ? artifact->artifact_id : "a file";
+    (void)amp_error_set(&answer->missed, err->code == AMP_INVALID ? AMP_BAD_ANSWER : err->code, err->field, "%.120s of the answer is not taken: %.100s: %s", name, err->field, err->message);
+}
+
 enum amp_code answer_take(struct answer *answer, uint32_t seq, const Amp__Event *event, struct amp_error *reterr)
 {
     Amp__StreamResponse *body = NULL;
@@ -172,6 +189,8 @@ enum amp_code answer_take(struct answer *answer, uint32_t seq, const Amp__Event 
         return amp_error_set(reterr, AMP_BAD_ANSWER, err.field, "event %u: %s", seq, err.message);
     if (code != AMP_OK && answer->form == ANSWER_JSON)
         return amp_error_set(reterr, code, err.field, "event %u: %s", seq, err.message);
+    if (code != AMP_OK)
+        miss(answer, body, &err);
     answer->seq = seq;
     if (answer->form == ANSWER_EVENTS) {
         struct event_head head = {.seq = seq, .unix_ms = event->time != NULL ? event->time->unix_ms : 0};

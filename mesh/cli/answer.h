@@ -20,6 +20,7 @@ struct answer {
     bool ends_line;           /* the last byte of it was a newline */
     Amp__TaskState state;     /* after the last event */
     char agent[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1];
+    struct amp_error missed;  /* the first event with a file that was refused; its text, if any, was printed all the same */
     char *status_text;        /* of the last status that had one: reason or question */
     struct cJSON *question;   /* its form (base/form.h), if the last status asked one that is understood */
     char question_id[AMP_NAME_MAX + 1]; /* "": it has none */

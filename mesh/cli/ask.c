@@ -214,6 +214,8 @@ static int run_ask(const struct command *command, struct command_args *args)
     if (status == 0)
         status = read_options(&ask);
     if (status == 0)
+        status = ask_files_prepare(&ask);
+    if (status == 0)
         status = make_message(&ask);
     if (status == 0)
         status = cli_connect(&ask.cli);

@@ -79,9 +79,12 @@ int ask_answer(struct ask *ask);
 
 /* ---- ask_files.c ---- */
 
+/* Makes the directory of --output, with its parents, before anybody works for what goes there. Exit code. */
+int ask_files_prepare(struct ask *ask);
 /* Takes in what is too large for the message, so that the callee can pull it. Exit code. */
 int ask_files_begin(struct ask *ask);
-/* The answer is there: fetches and writes its files, if --output says where; then on_done with an exit code, possibly at once. False: there is nothing to do. */
+/* The answer is there: fetches and writes its files one by one, if --output says where, and tells of each that cannot be had or written; then on_done with the exit code of the
+ * first of those or 0, possibly at once. False: there is nothing to do. */
 bool ask_files_receive(struct ask *ask, void (*on_done)(struct ask *ask, int status));
 /* In the document files that were written are named by where they are, as long as it is being printed (is_on). */
 void ask_files_name(struct ask *ask, bool is_on);

@@ -29,6 +29,9 @@ struct ask_files {
     struct blob_held held;
     struct blob_fetch *fetch;
     void (*on_done)(struct ask *ask, int status);
+    Amp__Part **parts; /* of the answer, to be written one after the other */
+    size_t n_parts, next;
+    int status; /* of the first that could not be written; 0: none */
     struct written *written;
     size_t n_written;
     /* of one that is taken in */
@@ -105,6 +108,42 @@ int ask_files_begin(struct ask *ask)
     return status;
 }
 
+/* ---- where to -------------------------------------------------------------------------------------------- */
+
+/* With its parents. False: errno. */
+static bool make_directory(const char *path)
+{
+    char *copy = xstrdup(path);
+    bool is_made = true;
+    for (char *at = strchr(copy + 1, '/'); at != NULL && is_made; at = strchr(at + 1, '/')) {
+        *at = '\0';
+        is_made = mkdir(copy, 0777) == 0 || errno == EEXIST;
+        *at = '/';
+    }
+    is_made = is_made && (mkdir(copy, 0777) == 0 || errno == EEXIST);
+    int error = errno;
+    free(copy);
+    errno = error;
+    return is_made;
+}
+
+int ask_files_prepare(struct ask *ask)
+{
+    struct stat info;
+    const char *path = ask->output;
+    if (path == NULL)
+        return 0;
+    if (*path == '\0')
+        return cli_usage(&ask->cli, "--output needs the name of a directory");
+    if (!make_directory(path))
+        return cli_fail_with(&ask->cli, AMP_INVALID, "--output: cannot make the directory %.300s: %s", path, strerror(errno));
+    if (stat(path, &info) == 0 && !S_ISDIR(info.st_mode))
+        return cli_fail_with(&ask->cli, AMP_INVALID, "--output: %.300s is no directory", path);
+    if (access(path, W_OK | X_OK) != 0)
+        return cli_fail_with(&ask->cli, AMP_INVALID, "--output: cannot write into the directory %.300s: %s", path, strerror(errno));
+    return 0;
+}
+
 /* ---- in ---------------------------------------------------------------------------------------------- */
 
 static bool is_file(const Amp__Part *part)
@@ -179,9 +218,17 @@ static void remember(struct ask_files *files, Amp__Part *part, const char *path)
     files->written[files->n_written++] = (struct written){.part = part, .url = xasprintf("file://%s", realpath(path, whole) != NULL ? whole : path)};
 }
 
-static bool write_one(struct ask *ask, Amp__Part *part, void *ctx)
+/* The others are written all the same. */
+static void fail_one(struct ask *ask, const struct amp_error *err)
 {
-    struct amp_error *err = ctx;
+    int status = cli_fail(&ask->cli, err, NULL);
+    if (ask->blobs->status == 0)
+        ask->blobs->status = status;
+}
+
+static void write_one(struct ask *ask, Amp__Part *part)
+{
+    struct amp_error err = {.code = AMP_OK};
     char path[PATH_MAX];
     struct stat info;
     bool is_written = false;
@@ -192,39 +239,81 @@ static bool write_one(struct ask *ask, Amp__Part *part, void *ctx)
             break;
     }
     if (!is_written) {
-        (void)amp_error_set(err, AMP_INVALID, "output", "cannot write %.300s: %s", path, strerror(errno));
-        return false;
+        (void)amp_error_set(&err, AMP_INVALID, "", "--output: cannot write %.300s: %s", path, strerror(errno));
+        fail_one(ask, &err);
+        return;
     }
     remember(ask->blobs, part, path);
     if (stat(path, &info) == 0)
         answer_notice(&ask->answer, "wrote %s (%lld bytes)", path, (long long)info.st_size);
-    return true;
 }
+
+/* Why its bytes cannot be had. */
+static void miss_one(struct ask *ask, const Amp__Part *part, const struct amp_error *why)
+{
+    struct amp_error err = {.code = AMP_OK};
+    (void)amp_error_set(&err, why->code, "", "--output: cannot write %.200s of the answer: %s", part->filename != NULL ? part->filename : "a file", why->message);
+    if (why->hint[0] != '\0')
+        amp_error_hint(&err, "%s", why->hint);
+    fail_one(ask, &err);
+}
+
+static void write_next(struct ask *ask);
 
 static void on_fetched(void *ctx, const struct amp_error *err)
 {
     struct ask *ask = ctx;
-    struct amp_error own = *err;
-    ask->blobs->fetch = NULL;
-    if (own.code == AMP_OK && mkdir(ask->output, 0777) != 0 && errno != EEXIST)
-        (void)amp_error_set(&own, AMP_INVALID, "output", "cannot make %.300s: %s", ask->output, strerror(errno));
-    if (own.code == AMP_OK)
-        (void)walk(ask, write_one, &own);
-    ask->blobs->on_done(ask, own.code == AMP_OK ? 0 : cli_fail(&ask->cli, &own, NULL));
+    struct ask_files *files = ask->blobs;
+    Amp__Part *part = files->parts[files->next++];
+    files->fetch = NULL;
+    if (err->code == AMP_OK)
+        write_one(ask, part);
+    else
+        miss_one(ask, part, err);
+    write_next(ask);
+}
+
+static void write_next(struct ask *ask)
+{
+    struct ask_files *files = ask->blobs;
+    for (; files->next < files->n_parts; files->next++) {
+        Amp__Part *part = files->parts[files->next];
+        struct amp_error err = {.code = AMP_OK};
+        struct amp_blob_ref ref;
+        if (part->url == NULL) {
+            write_one(ask, part);
+        } else if (amp_part_blob(part, &ref, &err) != AMP_OK) {
+            miss_one(ask, part, &err);
+        } else {
+            files->fetch = blob_fetch_start(files->blobs, &ref, 1, &files->held, on_fetched, ask);
+            return;
+        }
+    }
+    files->on_done(ask, files->status);
+}
+
+static bool add_part(struct ask *ask, Amp__Part *part, void *ctx)
+{
+    struct ask_files *files = ctx;
+    (void)ask;
+    files->parts = xrealloc(files->parts, (files->n_parts + 1) * sizeof(*files->parts));
+    files->parts[files->n_parts++] = part;
+    return true;
 }
 
 bool ask_files_receive(struct ask *ask, void (*on_done)(struct ask *ask, int status))
 {
     struct refs refs = {0};
-    if (ask->output == NULL || !walk(ask, collect, &refs) || refs.n_files == 0)
+    bool has_files = ask->output != NULL && ((walk(ask, collect, &refs) && refs.n_files > 0) || ask->answer.missed.code != AMP_OK);
+    free(refs.refs);
+    if (!has_files)
         return false;
     struct ask_files *files = files_of(ask);
     files->on_done = on_done;
-    if (refs.n > 0)
-        files->fetch = blob_fetch_start(files->blobs, refs.refs, refs.n, &files->held, on_fetched, ask);
-    else
-        on_fetched(ask, &(struct amp_error){.code = AMP_OK});
-    free(refs.refs);
+    (void)walk(ask, add_part, files);
+    if (ask->answer.missed.code != AMP_OK)
+        fail_one(ask, &ask->answer.missed);
+    write_next(ask);
     return true;
 }
 
@@ -258,6 +347,7 @@ void ask_files_end(struct ask *ask)
     for (size_t i = 0; i < files->n_written; i++)
         free(files->written[i].url);
     free(files->written);
+    free(files->parts);
     free(files);
     ask->blobs = NULL;
 }

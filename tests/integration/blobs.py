@@ -188,6 +188,66 @@ def a_name_that_cannot_be_sent(mesh):
         check(r.status != 0 and wanted in r.err and "cannot be sent" in r.err, "the task fails, and the file is named", r.status, r.out, r.err)
 
 
+def output_comes_first(mesh):
+    """A directory that cannot be had is told before the agent works; its parents are made."""
+    file, out = fill(os.path.join(mesh.home, "plain"), 10), os.path.join(mesh.home, "deep", "er", "out")
+    for bad, why in ((file, "is no directory"), (os.path.join(file, "x"), "Not a directory"), ("/proc/no/where", "/proc/no/where"), ("", "--output")):
+        r = mesh.run("ask", "nobody-of-this-name", "x", "--output", bad)
+        check(r.status == 2 and "--output" in r.err and why in r.err and "nobody" not in r.err, "what and where, before the call", bad, r.status, r.err)
+    mesh.run("ask", "names", "x", "--output", out + "/").ok()
+    check(sorted(os.listdir(out)) == ["a.txt", "b c.bin"], "with its parents", os.listdir(out))
+
+
+def files_stand_alone(mesh):
+    """One that cannot be written or had is named and costs the exit code; the others are written. The agent is played by hand: a sidecar offers only what it has."""
+    out, nats = os.path.join(mesh.home, "out-9"), Nats(mesh.bus)
+    nats.sub("amp.req.hand.*")
+    caller = mesh.spawn("ask", "hand", "x", "--output", out, "--timeout", "60s")
+    _, inbox, _, asked = nats.next(30.0)[:4]
+    ids = {"taskId": re.search(rb"t-[0-9a-z]{26}", asked)[0].decode(), "contextId": re.search(rb"c-[0-9a-z]{26}", asked)[0].decode()}
+    lost = {"url": "amp-blob:sha256-" + DIGEST, "filename": "lost.bin", "metadata": {"amp/blob": {"size": 3, "holder": "i-nobody"}}}
+    parts = ([{"text": "1", "filename": "first.txt"}], [{"url": lost["url"], "filename": "bare.bin"}], [lost, {"text": "2", "filename": "last.txt"}])
+    artifacts = [{"artifactUpdate": {**ids, "artifact": {"artifactId": f"a-{i}", "parts": each}, "lastChunk": True}} for i, each in enumerate(parts)]
+    status = {"statusUpdate": {**ids, "status": {"state": "TASK_STATE_COMPLETED", "timestamp": "2026-01-01T00:00:00Z"}}}
+    events = [{"time": "2026-01-01T00:00:00Z", "body": body} for body in (*artifacts, status)]
+    frame = {**ids, "agent": "hand", "instance": "i-hand", "attempt": 1, "seq": 1, "events": events, "end": {"count": len(events)}}
+    nats.pub(inbox, json.dumps({"version": 1, "from": "hand", "frame": frame}).encode())
+    status, told = caller.wait(), "\n".join(caller.err)
+    check(status != 0 and sorted(os.listdir(out)) == ["first.txt", "last.txt"], "the others are written", status, os.listdir(out), told)
+    check("lost.bin" in told and "i-nobody" in told, "what its holder has not any more", told)
+    check("bare.bin" in told and "amp/blob" in told, "what says nothing of where it is", told)
+    check("wrote" in told and "first.txt" in told and "last.txt" in told, "what was written", told)
+
+
+def changed(mesh):
+    """A file that is cut off or written while it is read is not sent torn."""
+    spools = os.path.join(mesh.home, "spool")
+    for cut in (True, False):
+        file, before = fill(os.path.join(mesh.home, "moving.bin"), BIG), set(os.listdir(spools))
+        caller = mesh.spawn("ask", "cat", "x", "--file", file)
+        until(lambda: [d for d in set(os.listdir(spools)) - before if "in-0" in os.listdir(os.path.join(spools, d))], "it has begun")
+        caller.signal(signal.SIGSTOP)
+        if cut:
+            os.truncate(file, 1 << 20)
+        else:
+            os.utime(file, (1, 1))
+        caller.signal(signal.SIGCONT)
+        status, told = caller.wait(), "\n".join(caller.err)
+        check(status == 2 and "moving.bin was changed while it was read" in told, "it is refused by name", cut, status, told)
+
+
+def fifo(mesh):
+    path = os.path.join(mesh.home, "pipe")
+    os.mkfifo(path)
+    for args in ((), ("--durable",)):
+        r = mesh.run("ask", *args, "cat", "x", "--file", path)
+        check(r.status == 2 and path in r.err and "not a regular file" in r.err, "it is said at once", r.status, r.err)
+    r = subprocess.run(["bash", "-c", f"{meshtest.AMESH} ask cp x --file <(printf abc) --output {mesh.home}/out-10"], env=mesh.env, capture_output=True, text=True, timeout=60)
+    check(r.returncode == 0, "what a shell has opened is read", r.stderr)
+    with open(one(os.path.join(mesh.home, "out-10"))) as f:
+        check(f.read() == "abc", "whole")
+
+
 # ---- what goes wrong ----------------------------------------------------------------------------------------------------
 
 
@@ -264,7 +324,7 @@ def paths_of_others(mesh, relay):
         task, context = (re.search(kind + rb"-[a-z0-9]{26}", message[3]).group().decode() for kind in (b"t", b"c"))
         ids = {"taskId": task, "contextId": context}
         events = [{"artifactUpdate": {**ids, "artifact": {"artifactId": "a", "parts": [{"url": "file:///etc/passwd", "filename": "x"}]}}}, {"statusUpdate": {**ids, "status": {"state": "TASK_STATE_COMPLETED"}}}]
-        frame = {**ids, "agent": "evil", "instance": "i-evil", "attempt": 1, "seq": 1, "events": [{"body": e} for e in events], "end": {"count": 2}}
+        frame = {**ids, "agent": "evil", "instance": "i-evil", "attempt": 1, "seq": 1, "events": [{"body": e} for e in events], "end": {"count": len(events)}}
         evil.pub(message[1], json.dumps({"version": 1, "from": "evil", "frame": frame}).encode())
         asking.join()
 
@@ -332,7 +392,7 @@ def stopped_holder(mesh, file):
     agent, spools, out = mesh.agent("brief", "--", "sh", "-c", COPY), os.path.join(mesh.home, "spool"), os.path.join(mesh.home, "out-8")
     before = set(os.listdir(spools))
     caller = mesh.spawn("ask", "brief", "x", "--file", file, "--output", out)
-    until(lambda: [d for d in set(os.listdir(spools)) - before - {agent.instance} if any(n.startswith("in-") and n != "in-0" for n in os.listdir(os.path.join(spools, d)))] or os.path.isdir(out),
+    until(lambda: [d for d in set(os.listdir(spools)) - before - {agent.instance} if any(n.startswith("in-") and n != "in-0" for n in os.listdir(os.path.join(spools, d)))] or (os.path.isdir(out) and os.listdir(out)),
           "it fetches")
     agent.signal(signal.SIGTERM)
     check(caller.wait() == 0 and digest(one(out)) == digest(file), "it is whole", caller.err)
@@ -469,6 +529,10 @@ def main():
         tap.run("a file that an agent wrote into is fetched again for the next task", a_changed_file_is_fetched_again, mesh)
         tap.run("AMESH_OUT: files whose names make one id are artifacts of their own", names_that_make_one_id, mesh)
         tap.run("AMESH_OUT: a file whose name cannot be sent fails the task, and is named", a_name_that_cannot_be_sent, mesh)
+        tap.run("--output: made with its parents or refused before the call", output_comes_first, mesh)
+        tap.run("--output: each file by itself", files_stand_alone, mesh)
+        tap.run("a file that changes while it is read is refused", changed, mesh)
+        tap.run("a FIFO is refused at once, a pipe of the shell is read", fifo, mesh)
         tap.run("a holder that is gone is named with the digest", gone, mesh)
         tap.run("bytes of another digest never reach the agent", lying, mesh)
         tap.run("a path that comes over the bus is nobody's file", paths_of_others, mesh, relay)
