@@ -62,12 +62,25 @@ static enum amp_code refuse(enum amp_code code)
 
 /* ---- the directory ------------------------------------------------------------------------------------------- */
 
+/* 0: it is there and no number of bytes. */
 static uint64_t bytes_max_from_env(void)
 {
     const char *text = getenv("AMESH_SPOOL_BYTES");
     char *end = NULL;
-    unsigned long long given = text && *text >= '0' && *text <= '9' ? strtoull(text, &end, 10) : 0;
-    return end && *end == '\0' && given > 0 ? given : BLOB_STORE_BYTES_MAX;
+    if (!text || *text == '\0')
+        return BLOB_STORE_BYTES_MAX;
+    errno = 0;
+    unsigned long long given = *text >= '0' && *text <= '9' ? strtoull(text, &end, 10) : 0;
+    return end && *end == '\0' && errno == 0 && given <= INT64_MAX ? given : 0;
+}
+
+enum amp_code blob_store_check_env(struct amp_error *reterr)
+{
+    if (bytes_max_from_env() > 0)
+        return AMP_OK;
+    (void)amp_error_set(reterr, AMP_INVALID, "", "AMESH_SPOOL_BYTES is a number of bytes above 0, such as 8589934592, not \"%.60s\"", getenv("AMESH_SPOOL_BYTES"));
+    amp_error_hint(reterr, "unset it for %" PRIu64, BLOB_STORE_BYTES_MAX);
+    return AMP_INVALID;
 }
 
 struct blob_store *blob_store_new(const char *home, const char *holder, uint64_t bytes_max)
@@ -78,6 +91,7 @@ struct blob_store *blob_store_new(const char *home, const char *holder, uint64_t
     (void)snprintf(store->root, sizeof store->root, "%.300s/spool", home);
     (void)snprintf(store->directory, sizeof store->directory, "%.320s/%s", store->root, holder);
     store->bytes_max = bytes_max ? bytes_max : bytes_max_from_env();
+    store->bytes_max = store->bytes_max ? store->bytes_max : BLOB_STORE_BYTES_MAX;
     store->lock = -1;
     blob_files_sweep(store->root);
     return store;

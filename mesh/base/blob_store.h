@@ -23,6 +23,8 @@ struct blob {
     uint64_t size;
 };
 
+/* AMP_INVALID: AMESH_SPOOL_BYTES is there and no number of bytes above 0. For the start of programs. */
+AMP_MUST_USE enum amp_code blob_store_check_env(struct amp_error *reterr);
 /* `holder` is a valid id and nobody else's. Removes what the dead have left in `home`. `bytes_max` 0: AMESH_SPOOL_BYTES or BLOB_STORE_BYTES_MAX. */
 struct blob_store *blob_store_new(const char *home, const char *holder, uint64_t bytes_max);
 void blob_store_free(struct blob_store *store); /* and its files; every intake must have ended. NULL is fine */

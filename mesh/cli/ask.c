@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/blob_store.h"
 #include "base/call.h"
 #include "base/clock.h"
 #include "cli/commands.h"
@@ -201,7 +202,10 @@ static int make_message(struct ask *ask)
         source->task_id = ask->task_id;
         source->context_id = ask->context_id;
     }
-    if (message_make(source, &ask->arena, &ask->message, &err) != AMP_OK)
+    enum amp_code code = message_make(source, &ask->arena, &ask->message, &err);
+    if (code == AMP_TOO_LARGE && ask->is_durable && ask->files != NULL)
+        amp_error_hint(&err, "a direct call, without --durable and what implies it, takes files of any size");
+    if (code != AMP_OK)
         return cli_fail(&ask->cli, &err, NULL);
     return 0;
 }
@@ -209,10 +213,13 @@ static int make_message(struct ask *ask)
 static int run_ask(const struct command *command, struct command_args *args)
 {
     struct ask ask = {0};
+    struct amp_error err = {.code = AMP_OK};
     amp_arena_init(&ask.arena, AMP_ARENA_BYTES_MAX);
     int status = cli_init(&ask.cli, command, args);
     if (status == 0)
         status = read_options(&ask);
+    if (status == 0 && blob_store_check_env(&err) != AMP_OK)
+        status = cli_fail(&ask.cli, &err, NULL);
     if (status == 0)
         status = ask_files_prepare(&ask);
     if (status == 0)

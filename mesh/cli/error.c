@@ -118,18 +118,30 @@ void error_print_death(FILE *to, const struct print_style *style, const Amp__Dea
     }
 }
 
+/* "has no parts" says nothing without what it is said of. */
+static const char *subject_of(const struct amp_error *err)
+{
+    static const char *const verbs[] = {"has ", "is ", "must "};
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
+        if (strncmp(err->message, verbs[i], strlen(verbs[i])) == 0)
+            return err->field;
+    }
+    return "";
+}
+
 static void print_error(FILE *to, const struct print_style *style, const struct amp_error *err, const Amp__Error *wire, const char *hint)
 {
     const struct amp_code_info *info = amp_code_info(err->code);
     char *message = print_line(err->message[0] != '\0' ? err->message : info->text, 0);
-    char *clean = print_line(hint, 0);
+    char *clean = print_line(hint, 0), *subject = print_line(subject_of(err), 0);
     size_t len = strlen(message);
     if (len > 0 && message[len - 1] == '.')
         message[len - 1] = '\0';
-    fprintf(to, "%serror:%s %s (AMESH-%04d)%s%s\n", print_on(style, PRINT_RED), print_off(style), message, (int)err->code, *clean != '\0' ? ". Try: " : "", clean);
+    fprintf(to, "%serror:%s %s%s%s (AMESH-%04d)%s%s\n", print_on(style, PRINT_RED), print_off(style), subject, *subject != '\0' ? " " : "", message, (int)err->code, *clean != '\0' ? ". Try: " : "", clean);
     if (wire != NULL && wire->death != NULL)
         error_print_death(to, style, wire->death, "  ");
     free(message);
+    free(subject);
     free(clean);
 }
 

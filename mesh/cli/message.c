@@ -70,6 +70,26 @@ static enum amp_code large_part(struct message_source *source, const char *path,
     return AMP_OK;
 }
 
+/* What a part may not be called is told with the file, before anything is read. */
+static enum amp_code name_check(const char *path, struct amp_error *reterr)
+{
+    struct amp_error err = {.code = AMP_OK};
+    Amp__Part part = AMP__PART__INIT, *parts[] = {&part};
+    Amp__Message message = AMP__MESSAGE__INIT;
+    part.text = (char *)"";
+    part.filename = (char *)base_name(path);
+    message.message_id = (char *)"m";
+    message.has_role = true;
+    message.role = AMP__ROLE__ROLE_USER;
+    message.parts = parts;
+    message.n_parts = 1;
+    if (amp_message_check(&message, "message", &err) == AMP_OK)
+        return AMP_OK;
+    (void)amp_error_set(reterr, err.code, "", "the name of the file %.300s %s%s", path, err.message[0] >= '0' && err.message[0] <= '9' ? "has " : "", err.message);
+    amp_error_hint(reterr, "a copy or a link of another name");
+    return err.code;
+}
+
 static enum amp_code file_part(const char *path, struct amp_arena *arena, Amp__Message *message, struct amp_error *reterr)
 {
     struct amp_buf buf;
@@ -116,6 +136,8 @@ enum amp_code message_make(struct message_source *source, struct amp_arena *aren
     enum amp_code code = AMP_OK;
     if (source->text != NULL)
         code = text_part(source->text, arena, message, reterr);
+    for (size_t i = 0; i < n_files && code == AMP_OK; i++)
+        code = name_check(source->files[i], reterr);
     for (size_t i = 0; i < n_files && code == AMP_OK; i++)
         code = is_large(source, source->files[i]) ? large_part(source, source->files[i], arena, message, reterr) : file_part(source->files[i], arena, message, reterr);
     *ret = message;

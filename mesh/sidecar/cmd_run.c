@@ -5,6 +5,7 @@
 #include "sidecar/sidecar.h"
 #include "sidecar/spawn.h"
 
+#include "base/blob_store.h"
 #include "base/bus.h"
 #include "base/file.h"
 #include "base/home.h"
@@ -284,7 +285,7 @@ static int run_agent(const struct command *command, struct command_args *args)
     struct amp_error err = {0};
     log_init(log_level_from_env(LOG_INFO), "run");
     amp_arena_init(&run.arena, AMP_ARENA_BYTES_MAX);
-    int status = file_check_limit(&err) == AMP_OK ? 0 : fail(&run, &err);
+    int status = file_check_limit(&err) == AMP_OK && blob_store_check_env(&err) == AMP_OK ? 0 : fail(&run, &err);
     if (status == 0)
         status = choose_mode(&run);
     if (status == 0)

@@ -200,7 +200,7 @@ def output_comes_first(mesh):
 
 def files_stand_alone(mesh):
     """One that cannot be written or had is named and costs the exit code; the others are written. The agent is played by hand: a sidecar offers only what it has."""
-    out, nats = os.path.join(mesh.home, "out-9"), Nats(mesh.bus)
+    out, nats = os.path.join(mesh.home, "out-apart"), Nats(mesh.bus)
     nats.sub("amp.req.hand.*")
     caller = mesh.spawn("ask", "hand", "x", "--output", out, "--timeout", "60s")
     _, inbox, _, asked = nats.next(30.0)[:4]
@@ -242,9 +242,9 @@ def fifo(mesh):
     for args in ((), ("--durable",)):
         r = mesh.run("ask", *args, "cat", "x", "--file", path)
         check(r.status == 2 and path in r.err and "not a regular file" in r.err, "it is said at once", r.status, r.err)
-    r = subprocess.run(["bash", "-c", f"{meshtest.AMESH} ask cp x --file <(printf abc) --output {mesh.home}/out-10"], env=mesh.env, capture_output=True, text=True, timeout=60)
+    r = subprocess.run(["bash", "-c", f"{meshtest.AMESH} ask cp x --file <(printf abc) --output {mesh.home}/out-fifo"], env=mesh.env, capture_output=True, text=True, timeout=60)
     check(r.returncode == 0, "what a shell has opened is read", r.stderr)
-    with open(one(os.path.join(mesh.home, "out-10"))) as f:
+    with open(one(os.path.join(mesh.home, "out-fifo"))) as f:
         check(f.read() == "abc", "whole")
 
 
@@ -373,6 +373,23 @@ def full(mesh):
     check(r.status == 0 and r.out == "y", "and works on", r.err)
     r, _ = ask(mesh, "cp", "x", "--file", mesh.small, env={"AMESH_SPOOL_BYTES": "100000"})
     check(r.status == 7 and "no room" in r.err, "so does the caller", r.status, r.err)
+
+
+def refused_at_the_start(mesh):
+    """What is no size of a spool, and names that no part may have."""
+    for size in ("abc", "-1", "0", "8G", "99999999999999999999"):
+        for args in (("ask", "cp", "x"), ("run", "--name", "never", "--", "cat")):
+            r = mesh.run(*args, env={"AMESH_SPOOL_BYTES": size})
+            check(r.status == 2 and "AMESH_SPOOL_BYTES" in r.err and f'"{size}"' in r.err, "the variable and its value", args, size, r.status, r.err)
+    for name, what in ((b"two\nlines", "U+000A"), (b"latin-\xe4", "not UTF-8")):
+        path = os.path.join(mesh.home.encode(), name)
+        with open(path, "wb") as f:
+            f.write(b"x")
+        for args in ((), ("--durable",)):
+            r = subprocess.run([meshtest.AMESH, "ask", *args, "cp", "x", "--file", path], env=mesh.env, capture_output=True, timeout=60)
+            check(r.returncode == 2 and b"the name of the file" in r.stderr and name[:3] in r.stderr and what.encode() in r.stderr, "the file is named", name, r.stderr)
+    r = mesh.run("ask", "--durable", "cp", "x", "--file", fill(os.path.join(mesh.home, "widest.bin"), 9 << 20))
+    check(r.status == 2 and "widest.bin" in r.err and "without --durable" in r.err, "a file too large for durable: what to do", r.err)
 
 
 def slow(mesh, file, copier):
@@ -538,6 +555,7 @@ def main():
         tap.run("a path that comes over the bus is nobody's file", paths_of_others, mesh, relay)
         tap.run("a blob over the limit and one without a digest are refused", too_large, mesh)
         tap.run("a holder serves what it offered, piece by piece, to inboxes only", guesses, mesh)
+        tap.run("sizes of a spool and names of files that are none are refused at the start", refused_at_the_start, mesh)
         tap.run("a full spool says so, and hurts nothing else", full, mesh)
         tap.run("a reader that stands still goes on; others are served", slow, mesh, big, slow_one)
         tap.run("a holder that dies in the middle leaves no half file and no stuck agent", killed_holder, mesh, big)
