@@ -105,4 +105,4 @@ def bench_fleet():
     table("fleet", ["agents", "instances", "beats/s", "environment CPU %", "MiB", "server CPU %", "MiB", "ls ms", "KiB", "watch ms", "CPU %", "call p50 µs"],
           [[r["agents"], r["instances"], f"{r['instances'] * 1000 / r['interval_ms']:.0f}", f"{r['cpu_percent']['environment']:.1f}", f"{r['rss_mib']['environment']:.0f}", f"{r['cpu_percent']['nats-server']:.1f}",
             f"{r['rss_mib']['nats-server']:.0f}", f"{r['ls_ms']:.0f}", f"{r['ls_bytes'] / 1024:.0f}", f"{r['watch_ms']:.1f}", f"{r['watch_cpu_percent']:.1f}", f"{r['call_p50_us']:.0f}"] for r in rows])
-    save("fleet", {"rows": rows})
+    save("fleet", {"rounds": 1, "rows": rows})
