@@ -3,9 +3,7 @@
 environment that is killed finds its running tasks again. Real processes, a real nats-server."""
 import json
 import os
-import select
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +13,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 from lib_nats import Nats  # noqa: E402
 from meshtest import AMESH, Bus, Mesh, Tap, check, terminal, until  # noqa: E402
+from proxy import Proxy  # noqa: E402
 
 PY = sys.executable
 ENDS = ("TASK_STATE_COMPLETED", "TASK_STATE_FAILED", "TASK_STATE_CANCELED", "TASK_STATE_REJECTED")
@@ -236,54 +235,10 @@ def claimed(mesh, task):
     return mesh.attempts(task)[0].get("ignored", [{}])[0].get("state") in ("completed", "canceled")
 
 
-class Proxy:
-    """A way to the bus that can be frozen: nothing is closed, nothing gets through."""
-
-    def __init__(self, port):
-        self.to, self.open, self.threads = port, threading.Event(), []
-        self.open.set()
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port = self.server.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                near, _ = self.server.accept()
-            except OSError:
-                return
-            try:
-                far = socket.create_connection(("127.0.0.1", self.to))
-            except OSError:
-                near.close()
-                continue
-            for a, b in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(a, b), daemon=True).start()
-
-    def _pump(self, a, b):
-        while True:
-            try:
-                self.open.wait()
-                select.select([a], [], [])
-                self.open.wait()
-                data = a.recv(65536)
-                if data:
-                    b.sendall(data)
-                    continue
-            except OSError:
-                pass
-            for s in (a, b):
-                try:
-                    s.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
-            return
-
-
 def partition(mesh):
     """Cut off from the bus: it stops its agent by itself, so that no two work on the task for long."""
     gate, proxy = mesh.path("gate-island"), Proxy(mesh.port)
-    first = mesh.instance("island", env={"AMESH_BUS": f"nats://127.0.0.1:{proxy.port}"})
+    first = mesh.instance("island", env={"AMESH_BUS": proxy.url})
     task = mesh.detach("island", f"wait {gate}")
     pid = until(lambda: mesh.calls("island"), "it works")[0]
     mesh.instance("island")

@@ -1,13 +1,16 @@
-"""A way to the bus that can be cut: a TCP proxy."""
+"""A way to the bus that can be cut or frozen: a TCP proxy."""
+import select
 import socket
 import threading
 
 
 class Proxy:
-    """Proxy(port) → .url; .reset() resets every connection that goes through it, with what is on its way; .made counts them."""
+    """Proxy(port) → .url; .reset() resets every connection that goes through it, with what is on its way; .made counts them. While .open is cleared nothing gets through, and nothing is closed."""
 
     def __init__(self, port):
         self.target, self.made, self.pairs, self.lock = ("127.0.0.1", port), 0, [], threading.Lock()
+        self.open = threading.Event()
+        self.open.set()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"nats://127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -29,10 +32,14 @@ class Proxy:
             for a, b in ((near, far), (far, near)):
                 threading.Thread(target=self._pump, args=(a, b), daemon=True).start()
 
-    @staticmethod
-    def _pump(a, b):
+    def _next(self, a):
+        select.select([a], [], [])
+        self.open.wait()
+        return a.recv(1 << 16)
+
+    def _pump(self, a, b):
         try:
-            while data := a.recv(1 << 16):
+            while data := self._next(a):
                 b.sendall(data)
         except OSError:
             pass
