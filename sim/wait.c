@@ -37,14 +37,26 @@ static bool is_waiting(const struct job *job)
     return fsm->phase == CALL_ASKING || fsm->phase == CALL_QUEUING || fsm->phase == CALL_WAITING;
 }
 
+/* When it last said that it has the task still, from an attempt before: that one may take long to stop. 0: it has not said so */
+static int64_t refused_at_us(const struct job *job, const struct instance *instance)
+{
+    for (size_t i = 0; i < job->call->n_avoid; i++)
+        if (job->call->avoid[i].refused_ms && strcmp(job->call->avoid[i].instance, sidecar_instance(instance->sidecar)) == 0)
+            return world_now_us() - (loop_now_ms(job->client->loop) - job->call->avoid[i].refused_ms) * 1000;
+    return 0;
+}
+
 /* → since when one that could take it has been free; INT64_MAX: none is */
 static int64_t free_since_us(const struct job *job)
 {
-    int64_t since_us = INT64_MAX;
-    for (const struct instance *instance = nodes.instances; instance < nodes.instances + nodes.n_instances; instance++)
-        if (instance->free_us && instance->free_us < since_us && (job->wish->is_skill || strcmp(instance->plan->agent, job->wish->agent) == 0))
-            since_us = instance->free_us;
-    return since_us;
+    int64_t least_us = INT64_MAX;
+    for (const struct instance *instance = nodes.instances; instance < nodes.instances + nodes.n_instances; instance++) {
+        int64_t since_us = instance->free_us, refused_us = since_us ? refused_at_us(job, instance) : 0;
+        since_us = refused_us > since_us ? refused_us : since_us;
+        if (since_us && since_us < least_us && (job->wish->is_skill || strcmp(instance->plan->agent, job->wish->agent) == 0))
+            least_us = since_us;
+    }
+    return least_us;
 }
 
 static void look_at(struct job *job)

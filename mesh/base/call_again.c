@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define REFUSED_MS 1000 /* who still has the task, from an attempt before, has been told to stop */
+
 static uint8_t *pack(const ProtobufCMessage *message, size_t *ret_len)
 {
     size_t len = protobuf_c_message_get_packed_size(message);
@@ -22,7 +24,7 @@ static uint8_t *pack(const ProtobufCMessage *message, size_t *ret_len)
     return packed;
 }
 
-static void avoid(struct call *call, const char *instance, bool is_refused)
+static void avoid(struct call *call, const char *instance, int64_t refused_ms)
 {
     size_t i = 0;
     while (i < call->n_avoid && strcmp(call->avoid[i].instance, instance) != 0)
@@ -30,21 +32,21 @@ static void avoid(struct call *call, const char *instance, bool is_refused)
     if (!*instance || i == CALL_ATTEMPTS_MAX)
         return;
     call->n_avoid += i == call->n_avoid;
-    call->avoid[i].is_refused |= is_refused;
+    call->avoid[i].refused_ms = refused_ms;
     snprintf(call->avoid[i].instance, sizeof call->avoid[i].instance, "%s", instance);
 }
 
 void call_again_refused(struct call *call)
 {
-    avoid(call, call->named, true);
+    avoid(call, call->named, loop_now_ms(call->loop));
 }
 
-/* While the others are full, who failed before is as good as they, if it is free again. */
+/* While the others are full, who failed before is as good as they, if it is free again; who still had the task is asked again after a while. */
 static bool is_avoided(const struct call *call, const char *instance)
 {
     for (size_t i = 0; i < call->n_avoid; i++)
         if (strcmp(call->avoid[i].instance, instance) == 0)
-            return call->fsm.is_broken || call->avoid[i].is_refused;
+            return call->fsm.is_broken || (call->avoid[i].refused_ms && loop_now_ms(call->loop) - call->avoid[i].refused_ms < REFUSED_MS);
     return false;
 }
 
@@ -78,7 +80,7 @@ void call_again_broken(struct call *call, enum call_why why)
         keep_cause(call, &wire);
     }
     if (why != CALL_WHY_BUSY)
-        avoid(call, *call->taken_instance ? call->taken_instance : call->fsm.is_turn ? call->named : "", false);
+        avoid(call, *call->taken_instance ? call->taken_instance : call->fsm.is_turn ? call->named : "", 0);
     if (why == CALL_WHY_NO_ACK || why == CALL_WHY_HUNG) {
         counter_add(COUNTER_calls_unanswered, 1);
         wary_met(call->bus, call->skill ? call->skill : call->agent, call->skill != NULL, loop_now_ms(call->loop));

@@ -45,7 +45,7 @@ struct call {
     bool may_retry, is_renewed;     /* the request is to be made anew before it is sent */
     struct {
         char instance[AMP_NAME_MAX + 1];
-        bool is_refused;            /* it has a former attempt still */
+        int64_t refused_ms;         /* when it still had a former attempt; 0: it had not */
     } avoid[CALL_ATTEMPTS_MAX];     /* had the task */
     size_t n_avoid;
     char named[AMP_NAME_MAX + 1];   /* the instance that was named last */

@@ -81,6 +81,8 @@ static enum amp_code request_admit(struct sidecar *sidecar, const Amp__Envelope 
         task_resume_drop(same);
         same = NULL;
     }
+    if (same && !request->has_epoch && request->attempt > task_attempt(same) && strcmp(envelope->from, task_from(same)) == 0)
+        task_caller_went_on(same);
     if (same)
         return amp_error_set(reterr, AMP_CONFLICT, "request.taskId", "task %s is already here, in attempt %u", request->task_id, task_attempt(same));
     enum amp_code code = sidecar_state_check(sidecar, reterr);

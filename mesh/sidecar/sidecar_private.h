@@ -162,6 +162,8 @@ void task_close(struct task *task, Amp__TaskState state, const struct amp_error 
 void task_close_all(struct sidecar *sidecar, bool only_waiting, const struct amp_error *err);
 /* The caller said something: it is still there, and (with `ping`) received this much. */
 void task_heard(struct task *task, const Amp__Ping *ping);
+/* Another attempt at a direct task has begun, and is here now: this one stops (amp.md 5.6.4). */
+void task_caller_went_on(struct task *task);
 /* Another attempt at it has begun: this one stops and is not told to anybody but the environment. */
 void task_lease_supersede(struct task *task);
 /* Its caller gave this attempt up: likewise. */

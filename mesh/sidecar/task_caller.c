@@ -35,6 +35,18 @@ static void on_echo(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *m
     task_cancel(task, "the caller has gone");
 }
 
+void task_caller_went_on(struct task *task)
+{
+    if (task_is_leased(task) || task->stream.is_ended || task->is_canceled)
+        return;
+    struct amp_error err;
+    task_caller_stop(task);
+    task_stream_give_up(task);
+    task->is_superseded = true;
+    (void)amp_error_set(&err, AMP_INSTANCE_LOST, "", "the caller gave up attempt %u at instance %s, and began another one", task_attempt(task), task->sidecar->instance);
+    (void)task_fail(task, &err, NULL);
+}
+
 static void on_due(void *ctx)
 {
     struct task *task = ctx;

@@ -113,7 +113,7 @@ struct task {
     const Amp__Message *resume;    /* the answer that a new turn begins with, in the arena */
     struct task_files *files;      /* task_files.c; NULL: none */
     void *data;
-    bool is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering, is_retired, is_kept, has_asked, has_unsaid, is_parent;
+    bool is_dirty, has_slot, is_running, is_canceled, is_blocked, is_waiting, wants_turn, is_lingering, is_retired, is_kept, has_asked, has_unsaid, is_parent, is_superseded;
 };
 
 /* ---- task.c ------------------------------------------------------------------------------------------------- */

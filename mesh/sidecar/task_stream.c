@@ -152,7 +152,7 @@ static bool may_retry(const struct task *task, const struct task_lane *lane)
     bool is_load = error && error->code == AMP_BUSY;
     enum sidecar_retry retry = task->sidecar->options.retry;
     bool is_safe = retry == SIDECAR_RETRY_SAFE || (retry == SIDECAR_RETRY_UNSAID && task->request->retry_safe);
-    return task->request->may_retry && lane->sent <= 1 && (is_safe || is_load);
+    return task->is_superseded || (task->request->may_retry && lane->sent <= 1 && (is_safe || is_load));
 }
 
 static void frame_init(struct frame *frame, const struct task *task, const struct task_lane *lane)

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """A direct call whose instance fails before it has shown anything goes to another one; whatever was shown, or must not be done twice, stays where it was. Real processes, a real nats-server."""
 import http.client
+import json
 import os
 import signal
 import socket
@@ -9,7 +10,8 @@ import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
-from meshtest import Bus, Tap, check, until  # noqa: E402
+from lib_nats import Nats  # noqa: E402
+from meshtest import Bus, Tap, check, process_state, until  # noqa: E402
 
 PY = sys.executable
 tap = Tap()
@@ -295,6 +297,31 @@ def stuck(mesh):
     check(thread.result.out.strip() == "c" and first.child.poll() is None, "it is served when it moves again", thread.result.err)
 
 
+def superseded(mesh):
+    """A caller that goes on with another attempt has given up the one before, be it with a question: the instance stops it, and may have the next one then."""
+    holder, gate = mesh.instance("former"), mesh.path("gate-former")
+    mesh.instance("former")
+    raw, task = Nats(mesh.bus), "t-superseded"
+
+    def request(attempt, sender="tester"):
+        body = {"taskId": task, "contextId": "c-superseded", "attempt": attempt, "ackMs": 100, "timeoutMs": 60000, "mayRetry": True, "message": {
+            "messageId": "m", "role": "ROLE_USER", "parts": [{"text": f"work {gate}"}]}}
+        answer = raw.request(f"amp.req.former.{holder.instance}.{sender}", json.dumps({"version": 1, "from": sender, "request": body}).encode())
+        return json.loads(answer[3])
+
+    def refused(answer):
+        return answer.get("reply", {}).get("error", {}).get("name")
+    check("frame" in request(1), "it is taken")
+    _, pid, _ = mesh.taken("former")
+    check(refused(request(1)) == "conflict" and refused(request(2, "other")) == "conflict" and process_state(int(pid)), "the same again, or somebody else, ends nothing")
+    check(refused(request(2)) == "conflict", "the former one is still here")
+    until(lambda: process_state(int(pid)) is None, "and is stopped")
+    check("frame" in until(lambda: (answer := request(2)).get("frame") and answer, "the next one is taken"), "by the same instance")
+    open(gate, "w").close()
+    record = mesh.ended(task)
+    check(record["status"]["state"] == "TASK_STATE_COMPLETED" and [a["error"] for a in record["metadata"]["amp/attempts"][:-1]] == ["AMESH-3005"], "one end, two attempts", record)
+
+
 def canceled(mesh):
     """A call that is cancelled in its second attempt ends as cancelled; its deadline is for all attempts."""
     pair(mesh, "late")
@@ -324,6 +351,7 @@ def main():
         tap.run("a sidecar that stands still", unanswered, mesh)
         tap.run("one of three sidecars stands still: all calls succeed, and few meet it", one_of_three, mesh)
         tap.run("an agent that is stopped takes nothing", stuck, mesh)
+        tap.run("a further attempt ends the one before at the same instance", superseded, mesh)
         tap.run("cancel and deadline go over all attempts", canceled, mesh)
     tap.done()
 

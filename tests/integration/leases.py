@@ -12,7 +12,7 @@ import threading
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 from lib_nats import Nats  # noqa: E402
-from meshtest import AMESH, Bus, Mesh, Tap, check, terminal, until  # noqa: E402
+from meshtest import AMESH, Bus, Mesh, Tap, check, process_state, terminal, until  # noqa: E402
 from proxy import Proxy  # noqa: E402
 
 PY = sys.executable
@@ -72,14 +72,6 @@ class Leases(Bus):
 
 def text_of(task):
     return "".join(p.get("text", "") for a in task.get("artifacts", []) for p in a["parts"])
-
-
-def process_state(pid):
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
-            return f.read().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return None
 
 
 def zombie(mesh):

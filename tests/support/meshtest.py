@@ -218,6 +218,15 @@ def until(probe, message, deadline=DEADLINE):
         select.select([], [], [], 0.05)
 
 
+def process_state(pid):
+    """As in ps: a letter. None: there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+            return f.read().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return None
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
