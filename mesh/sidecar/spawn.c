@@ -103,7 +103,7 @@ static void over(struct spawn *spawn)
     exit.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
     exit.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     exit.is_ours = exit.is_signal && spawn->signals_sent >> exit.signal & 1;
-    if (exit.is_signal && exit.signal == SIGKILL) {
+    if (exit.is_signal && exit.signal == SIGKILL && !exit.is_ours) {
         struct spawn_oom now;
         spawn_oom_read(&now);
         exit.is_oom = spawn_oom_rose(&spawn->oom, &now);

@@ -1,5 +1,6 @@
-/* Signal 9 alone does not say who sent it. The kernel counts its own kills for memory: per host in /proc/vmstat, per control group in memory.events (v2) or
- * memory.oom_control (v1). A count that rose while the child lived, and a child that died of signal 9: killed for memory. */
+/* Signal 9 alone does not say who sent it. The kernel counts its own kills for memory: per control group in memory.events.local (v2; before Linux 5.2 memory.events, which has those of
+ * the groups below, too) or memory.oom_control (v1), and per host in /proc/vmstat. A count that rose while the child lived, and a child that died of a signal 9 that we did not send:
+ * killed for memory. That of the host counts only where our group's is not known: others on it are killed without us. */
 #include "spawn_private.h"
 
 #include <fcntl.h>
@@ -35,37 +36,41 @@ uint64_t spawn_oom_parse(const char *text, const char *key)
     return 0;
 }
 
-/* Our group by /proc/self/cgroup: "0::/path" (v2) or "n:memory:/path" (v1). In a container the path may be of the host's view: then the root of what is mounted counts. */
-static uint64_t group_kills(char *text)
+/* Our group by /proc/self/cgroup: "0::/path" (v2) or "n:memory:/path" (v1). In a container the path may be of the host's view: then the root of what is mounted counts, which may be another
+ * group. → is it ours? */
+static bool group_kills(char *text, uint64_t *ret)
 {
     static const struct {
         const char *mark, *root, *file;
-    } kinds[] = {{"0::", "/sys/fs/cgroup", "memory.events"}, {":memory:", "/sys/fs/cgroup/memory", "memory.oom_control"}};
+    } kinds[] = {{"0::", "/sys/fs/cgroup", "memory.events.local"}, {"0::", "/sys/fs/cgroup", "memory.events"}, {":memory:", "/sys/fs/cgroup/memory", "memory.oom_control"}};
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         char group[512] = "", path[768];
         if (!slurp("/proc/self/cgroup", text, TEXT_MAX))
-            return 0;
+            return false;
         const char *at = strstr(text, kinds[i].mark);
         if (at)
             (void)snprintf(group, sizeof(group), "%.*s", (int)strcspn(at + strlen(kinds[i].mark), "\n"), at + strlen(kinds[i].mark));
         (void)snprintf(path, sizeof(path), "%s%s/%s", kinds[i].root, group, kinds[i].file);
-        if (at && slurp(path, text, TEXT_MAX))
-            return spawn_oom_parse(text, "oom_kill");
+        bool is_ours = at && slurp(path, text, TEXT_MAX);
         (void)snprintf(path, sizeof(path), "%s/%s", kinds[i].root, kinds[i].file);
-        if (slurp(path, text, TEXT_MAX))
-            return spawn_oom_parse(text, "oom_kill");
+        if (is_ours || slurp(path, text, TEXT_MAX)) {
+            *ret = spawn_oom_parse(text, "oom_kill");
+            return is_ours;
+        }
     }
-    return 0;
+    return false;
 }
 
 void spawn_oom_read(struct spawn_oom *ret)
 {
     char text[TEXT_MAX];
-    ret->host = slurp("/proc/vmstat", text, sizeof(text)) ? spawn_oom_parse(text, "oom_kill") : 0;
-    ret->group = group_kills(text);
+    *ret = (struct spawn_oom){.group = 0};
+    ret->is_of_group = group_kills(text, &ret->group);
+    if (!ret->is_of_group && slurp("/proc/vmstat", text, sizeof(text)))
+        ret->host = spawn_oom_parse(text, "oom_kill");
 }
 
 bool spawn_oom_rose(const struct spawn_oom *before, const struct spawn_oom *after)
 {
-    return after->host > before->host || after->group > before->group;
+    return before->is_of_group == after->is_of_group && (after->host > before->host || after->group > before->group);
 }

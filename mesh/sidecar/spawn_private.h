@@ -14,6 +14,7 @@ bool spawn_reap(pid_t pid);
 
 struct spawn_oom { /* counters at one moment; 0 where they cannot be read */
     uint64_t host, group;
+    bool is_of_group; /* which is ours: `host` is not read */
 };
 void spawn_oom_read(struct spawn_oom *ret);
 bool spawn_oom_rose(const struct spawn_oom *before, const struct spawn_oom *after);

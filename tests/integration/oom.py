@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The kernel kills an agent for its memory: the death report says so. A control group of our own, so that nobody else is hit; that needs root."""
 import os
+import signal
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
-from meshtest import AMESH, Mesh, Process, Tap, check  # noqa: E402
+from meshtest import AMESH, Mesh, Process, Tap, check, until  # noqa: E402
 
 LIMIT = 256 << 20
 HOG = """import sys
@@ -32,6 +33,8 @@ class Group:
         else:
             below, files = v2 + mine.get("", ""), (("memory.max", LIMIT), ("memory.swap.max", 0))
             below = below if os.path.isdir(below) else v2
+        while os.path.exists(os.path.join(below, name)):
+            name += "-2"
         self.path = os.path.join(below, name)
         os.mkdir(self.path)
         try:
@@ -50,14 +53,19 @@ class Group:
         os.rmdir(self.path)
 
 
-def killed_for_memory(group):
+def agent(mesh, group, name, *command):
+    run = Process(["sh", "-c", group.join() + " && exec \"$@\"", "sh", AMESH, "run", "--name", name, *command], mesh.env, name)
+    mesh.processes.append(run)
+    run.wait_line("ready ")
+
+
+def killed_for_memory(group, elsewhere):
     with Mesh() as mesh:
+        agent(mesh, elsewhere, "bystander", "--mode", "jsonl", "--", sys.executable, "-c", "import sys\nfor line in sys.stdin: pass")
         with open(os.path.join(mesh.home, "hog.py"), "w") as f:
             f.write(HOG)
         # Sanitizers take memory of their own: the agent is what grows, so the agent is what the kernel picks.
-        run = Process(["sh", "-c", group.join() + " && exec \"$@\"", "sh", AMESH, "run", "--name", "hog", "--", sys.executable, mesh.home + "/hog.py"], mesh.env, "hog")
-        mesh.processes.append(run)
-        run.wait_line("ready ")
+        agent(mesh, group, "hog", "--", sys.executable, mesh.home + "/hog.py")
         r = mesh.run("ask", "hog", "nothing").ok()
         check(r.out.strip() == "ate nothing", "it works as long as it is modest", r.out)
         r = mesh.run("ask", "hog", "eat", "--json")
@@ -70,16 +78,20 @@ def killed_for_memory(group):
         check("out of memory" in mesh.run("show", "hog").ok().out, "in words too")
         r = mesh.run("ask", "hog", "nothing").ok()
         check(r.out.strip() == "ate nothing", "the sidecar lives, and so does the next task", r.out)
+        os.kill(mesh.run("show", "bystander", "--json").ok().json()["instances"][0]["pid"], signal.SIGKILL)
+        death = until(lambda: mesh.run("show", "bystander", "--json").ok().json()["deaths"], "the other one's death is reported")[0]
+        check(death["signal"] == 9 and not death["oom"], "one that was killed otherwise meanwhile, in another group, was not killed for memory", death)
 
 
 CLAIM = "killed for memory by the kernel: the caller, show and history say so"
+groups = []
 try:
-    group = Group()
+    groups += [Group()]
+    groups += [Group()]
+    tap.run(CLAIM, killed_for_memory, *groups)
 except OSError as e:
     tap.skip(CLAIM, f"allowed: no control group for memory can be made here: {e}")
-else:
-    try:
-        tap.run(CLAIM, killed_for_memory, group)
-    finally:
+finally:
+    for group in groups:
         group.done()
 tap.done()

@@ -382,6 +382,7 @@ static void test_kills_for_memory_are_read_from_the_kernels_counters(void **stat
     assert_true(spawn_oom_rose(&before, &(struct spawn_oom){.host = 4, .group = 1}));
     assert_true(spawn_oom_rose(&before, &(struct spawn_oom){.host = 3, .group = 2}));
     assert_false(spawn_oom_rose(&before, &(struct spawn_oom){.host = 0, .group = 0})); /* not readable any more */
+    assert_false(spawn_oom_rose(&(struct spawn_oom){.group = 1, .is_of_group = true}, &(struct spawn_oom){.host = 4, .group = 1}));
 }
 
 #define CLAIM(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
