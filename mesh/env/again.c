@@ -39,6 +39,12 @@ bool again_is_next(const struct etask *task, const Amp__Frame *frame)
     return last && may_come && frame->has_attempt && frame->attempt > last->number && is_of_caller;
 }
 
+bool again_is_past(const struct etask *task, const Amp__Frame *frame)
+{
+    const struct attempt *last = last_attempt(task);
+    return last && frame->has_attempt && frame->attempt < last->number;
+}
+
 /* ---- the next attempt ------------------------------------------------------------------------------------------- */
 
 static struct attempt *add_attempt(struct etask *task)

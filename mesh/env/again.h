@@ -6,7 +6,9 @@
 
 /* Is it a frame of a later attempt than the one that is followed? */
 bool again_is_next(const struct etask *task, const Amp__Frame *frame);
-/* That one begins. */
+/* Of an earlier one? */
+bool again_is_past(const struct etask *task, const Amp__Frame *frame);
+/* The later one begins. */
 void again_begin(struct etask *task, const Amp__Frame *frame);
 /* The first that is heard of a task is not its first attempt. */
 void again_begin_first(struct etask *task, const Amp__Frame *frame);

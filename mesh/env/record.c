@@ -238,8 +238,8 @@ static void route(struct env *env, const struct amp_subject *subject, const Amp_
         counter_add(COUNTER_malformed_refused, 1);
         return;
     }
-    if (task && !is_next && again_is_kept(task))
-        return; /* said twice */
+    if (task && (again_is_past(task, frame) || (!is_next && again_is_kept(task))))
+        return; /* said twice, or read again after a restart */
     if (may_fill && frame->seq > (task && !is_next ? task->stream.next : 1) && evtstream_fill(env, may_fill))
         return;
     if (is_next)

@@ -91,6 +91,13 @@ static enum amp_code request_admit(struct sidecar *sidecar, const Amp__Envelope 
     return code;
 }
 
+/* A message that came twice. What it asked for was answered, or will be. */
+static bool is_copy(struct sidecar *sidecar, const Amp__Request *request, const char *inbox)
+{
+    const struct task *same = task_lookup(sidecar, request->task_id);
+    return same && !request->has_epoch && !task_is_leased(same) && task_is_read_at(same, inbox);
+}
+
 void inbound_request(struct sidecar *sidecar, struct endpoint *endpoint, const struct bus_msg *msg)
 {
     struct amp_error err = {.code = AMP_OK};
@@ -110,6 +117,10 @@ void inbound_request(struct sidecar *sidecar, struct endpoint *endpoint, const s
     if (code != AMP_OK) {
         endpoint->n_errors++;
         refuse_malformed(sidecar, msg, inbox, encoding, &err);
+        task_discard(task);
+        return;
+    }
+    if (is_copy(sidecar, envelope->request, inbox)) {
         task_discard(task);
         return;
     }

@@ -171,6 +171,7 @@ void task_lease_revoke(struct task *task, const char *reason);
 uint64_t task_epoch(const struct task *task);
 uint32_t task_sent(const struct task *task); /* events of the attempt, to its reader */
 bool task_is_leased(const struct task *task);
+bool task_is_read_at(const struct task *task, const char *inbox); /* do the frames of this attempt go there? Each attempt has an inbox of its own (amp.md 5.6.4) */
 struct task_reader { /* of a task's frames */
     const char *inbox, *from;
     enum amp_encoding encoding;

@@ -86,6 +86,11 @@ void task_resume_done(struct sidecar *sidecar)
     loop_timer_free(sidecar->tasks.old);
 }
 
+bool task_is_read_at(const struct task *task, const char *inbox)
+{
+    return strcmp(task->stream.lanes[LANE_CALLER].subject, inbox) == 0;
+}
+
 bool task_resume_is_kept(const struct task *task)
 {
     return task->is_kept;
