@@ -36,8 +36,11 @@ def script_items(folder, timeout):
     path = os.path.join(TOP, "tests", folder)
     for name in sorted(os.listdir(path)):
         full = os.path.join(path, name)
-        if os.path.isfile(full) and os.access(full, os.X_OK) and not name.startswith("lib"):
-            yield Item(f"{folder}/{name}", [full], timeout)
+        if not name.endswith((".py", ".sh")) or name.startswith("lib"):
+            continue
+        if not os.access(full, os.X_OK):
+            raise SystemExit(f"tests/{folder}/{name} is not executable, and would not be run")
+        yield Item(f"{folder}/{name}", [full], timeout)
 
 
 def run(item):

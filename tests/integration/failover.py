@@ -144,7 +144,7 @@ def shown(mesh):
     _, pid, _ = mesh.taken("talker")
     os.kill(int(pid), signal.SIGKILL)
     thread.join()
-    check(thread.result.status == 1 and "AMESH-3004" in thread.result.err and thread.result.out == "so far\n", "it fails", thread.result.err, thread.result.out)
+    check(thread.result.status == 1 and "AMESH-3004" in thread.result.err and thread.result.out == "so far\n", "it fails", thread.result.status, thread.result.err, repr(thread.result.out))
     check(len(mesh.begun("talker")) == 1, "once", mesh.begun("talker"))
     for words in ("shown crash", "crash"):
         result = mesh.run("ask", "talker", words)

@@ -90,3 +90,9 @@ class Nats:
             if message and message[0] == inbox:
                 return message
         return None
+
+
+def waiting_calls(nats):
+    """How many direct calls wait for their turn, as the environment says."""
+    info = json.loads(nats.request("amp.env.ping.tester", b'{"version":1,"from":"tester","envRequest":{"ping":{}}}')[3])["envReply"]["info"]
+    return sum(int(q.get("used", 0)) for q in info["queues"] if q["name"] == "waiting_calls")

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
 """One queue with n servers: direct calls that find everybody busy wait for their turn, in order, and each is worked on once, whoever is killed meanwhile. Real processes, a real nats-server."""
-import json
 import os
 import signal
 import sys
@@ -9,7 +8,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
-from lib_nats import Nats  # noqa: E402
+from lib_nats import Nats, waiting_calls  # noqa: E402
 from meshtest import Bus, Tap, check, until  # noqa: E402
 
 PY = sys.executable
@@ -55,10 +54,7 @@ class Turns(Bus):
         return thread
 
     def waiting(self, count):
-        def now():
-            info = json.loads(self.raw.request("amp.env.ping.tester", b'{"version":1,"from":"tester","envRequest":{"ping":{}}}')[3])["envReply"]["info"]
-            return sum(int(q.get("used", 0)) for q in info["queues"] if q["name"] == "waiting_calls")
-        until(lambda: now() == count, f"{count} wait for their turn")
+        until(lambda: waiting_calls(self.raw) == count, f"{count} wait for their turn")
 
 
 def answers(threads):
@@ -130,7 +126,7 @@ def environment_killed(mesh):
 def instance_killed(mesh):
     """Its own call, which has shown nothing, and those that wait go to the other one."""
     gate = mesh.path("gate-mortal")
-    victim, _ = mesh.instance("mortal"), mesh.instance("mortal")
+    victim, _ = mesh.instance("mortal", "--retry", "safe"), mesh.instance("mortal", "--retry", "safe")
     held = [mesh.ask("mortal", f"held{i} {gate}") for i in range(2)]
     until(lambda: len(mesh.begun("mortal")) == 2, "both work")
     waiting = [mesh.ask("mortal", f"m{i} t=1") for i in range(5)]
