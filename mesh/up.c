@@ -337,6 +337,8 @@ static int run_up(const struct command *command, struct command_args *args)
         status = cli_fail(&up.cli, &err, NULL);
     if (status == 0 && env_quotas_check(command_values(command, args, "quota"), &err) != AMP_OK)
         status = cli_fail(&up.cli, &err, NULL);
+    if (status == 0 && env_files_check(&err) != AMP_OK)
+        status = cli_fail(&up.cli, &err, NULL);
     up.is_detached = status == 0 && command_flag(command, args, "detach");
     if (up.is_detached) {
         status = detach(&up);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -94,4 +95,20 @@ void blob_files_sweep(const char *root)
         sweep_one(path);
     }
     (void)closedir(entries);
+}
+
+enum amp_code blob_files_make_kept(const char *directory, struct amp_error *reterr)
+{
+    char above[1024];
+    if (mkdir(directory, 0700) != 0)
+        return errno == EEXIST ? AMP_OK : system_error(reterr, directory);
+    (void)snprintf(above, sizeof above, "%.1000s", directory);
+    int fd = open(dirname(above), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool is_synced = fd >= 0 && fsync(fd) == 0;
+    enum amp_code code = is_synced ? AMP_OK : system_error(reterr, directory);
+    if (fd >= 0)
+        (void)close(fd);
+    if (!is_synced)
+        (void)rmdir(directory); /* so that it is tried again */
+    return code;
 }

@@ -8,3 +8,5 @@ AMP_MUST_USE enum amp_code blob_files_make(const char *root, const char *directo
 void blob_files_remove(const char *directory);
 /* Removes each directory of `root` whose process is gone. */
 void blob_files_sweep(const char *root);
+/* A directory that is kept: made if it is not there (0700), and on the disk then. */
+AMP_MUST_USE enum amp_code blob_files_make_kept(const char *directory, struct amp_error *reterr);

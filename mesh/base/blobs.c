@@ -1,6 +1,7 @@
 #include "base/blobs_private.h"
 
 #include "base/alloc.h"
+#include "base/blob_syncer.h"
 #include "base/bus.h"
 #include "base/counters.h"
 #include "base/log.h"
@@ -104,16 +105,21 @@ static void on_read(void *ctx, const struct bus_msg *msg)
         refuse(blobs, msg, encoding, &err);
 }
 
-void blobs_offer(struct blobs *blobs, const struct blob *blob, struct amp_blob_ref *ret)
+void blobs_serve(struct blobs *blobs)
 {
     char subject[AMP_SUBJECT_SIZE];
+    if (!blobs->sub && amp_subject_build(AMP_SUBJECT_BLOB, blob_store_holder(blobs->store), "*", NULL, subject, NULL) == AMP_OK)
+        blobs->sub = bus_subscribe(blobs->bus, subject, NULL, on_read, blobs);
+}
+
+void blobs_offer(struct blobs *blobs, const struct blob *blob, struct amp_blob_ref *ret)
+{
     *ret = (struct amp_blob_ref){.size = blob->size};
     memcpy(ret->digest, blob->digest, sizeof ret->digest);
     (void)snprintf(ret->holder, sizeof ret->holder, "%s", blob_store_holder(blobs->store));
     blob_store_offer(blobs->store, blob->digest);
     blobs->wanted_ms = loop_now_ms(blobs->loop);
-    if (!blobs->sub && amp_subject_build(AMP_SUBJECT_BLOB, ret->holder, "*", NULL, subject, NULL) == AMP_OK)
-        blobs->sub = bus_subscribe(blobs->bus, subject, NULL, on_read, blobs);
+    blobs_serve(blobs);
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */
@@ -145,7 +151,8 @@ struct blobs *blobs_new(struct loop *loop, struct bus *bus, const struct blobs_o
     blobs->loop = loop;
     blobs->bus = bus;
     (void)snprintf(blobs->from, sizeof blobs->from, "%s", options->from);
-    blobs->store = blob_store_new(options->home, options->holder, 0);
+    blobs->store = options->kept ? blob_store_open(options->kept, options->holder, 0) : blob_store_new(options->home, options->holder, 0);
+    blobs->syncer = options->kept ? blob_syncer_new(loop) : NULL;
     blobs->expiry = loop_timer_new(loop, on_expiry, blobs);
     LIST_INIT(&blobs->jobs);
     amp_buf_init(&blobs->out, AMP_WIRE_BYTES_MAX);
@@ -161,6 +168,7 @@ void blobs_free(struct blobs *blobs)
         blob_job_cancel(LIST_FIRST(&blobs->jobs));
     bus_unsubscribe(blobs->sub, false);
     loop_timer_free(blobs->expiry);
+    blob_syncer_free(blobs->syncer);
     blob_store_free(blobs->store);
     amp_buf_done(&blobs->out);
     amp_arena_done(&blobs->arena);

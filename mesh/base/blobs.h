@@ -17,7 +17,8 @@ struct blob_job;
 typedef void blob_on_done(void *ctx, const struct blob *blob, const struct amp_error *err); /* exactly one of them is not NULL */
 
 struct blobs_options {
-    const char *home;   /* path */
+    const char *home;   /* path; not used with `kept` */
+    const char *kept;   /* a directory: the store is kept there (blob_store_open), and every pull asks the holder, as who names a blob must have its bytes. Else NULL */
     const char *holder; /* a new valid id, under which others find us */
     const char *from;   /* sender of our reads */
 };
@@ -25,6 +26,8 @@ struct blobs *blobs_new(struct loop *loop, struct bus *bus, const struct blobs_o
 void blobs_free(struct blobs *blobs); /* jobs end without on_done; the files go. NULL is fine */
 struct blob_store *blobs_store(struct blobs *blobs);
 
+/* Others may read here what was offered, also by the process before. blobs_offer does so, too. */
+void blobs_serve(struct blobs *blobs);
 /* From its holder, unless it is here. */
 struct blob_job *blobs_pull(struct blobs *blobs, const struct amp_blob_ref *ref, blob_on_done *on_done, void *ctx);
 /* A copy of a regular file. */

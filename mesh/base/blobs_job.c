@@ -2,6 +2,7 @@
 #include "base/blobs_private.h"
 
 #include "base/alloc.h"
+#include "base/blob_syncer.h"
 #include "base/bus.h"
 #include "base/bus_envelope.h"
 #include "base/counters.h"
@@ -27,6 +28,7 @@ void blob_job_cancel(struct blob_job *job)
         return;
     LIST_REMOVE(job, entry);
     job->blobs->n_jobs--;
+    blob_syncing_cancel(job->syncing);
     blob_intake_abort(job->intake);
     bus_inbox_free(job->inbox);
     loop_timer_free(job->timer);
@@ -52,6 +54,45 @@ static void fail(struct blob_job *job, const struct amp_error *err)
     end(job, NULL, err);
 }
 
+static void fail_holder(struct blob_job *job, const char *wanted, struct amp_error *err)
+{
+    if (wanted) {
+        struct amp_error own = *err;
+        (void)amp_error_set(err, own.code, "", "the holder %s: %s", job->pull.ref.holder, own.message);
+    }
+    fail(job, err);
+}
+
+static void on_synced(void *ctx, const struct blob *blob, const struct amp_error *err)
+{
+    struct blob_job *job = ctx;
+    job->syncing = NULL;
+    end(job, blob, err);
+}
+
+/* What is kept is there when the disk has it. */
+static void complete_kept(struct blob_job *job, struct blob_intake *intake, const char *wanted)
+{
+    struct blob blob;
+    struct blob_sync sync;
+    struct amp_error err = {.code = AMP_OK};
+    bool is_there = false;
+    if (blob_intake_check(intake, wanted, &sync, &is_there, &blob, &err) != AMP_OK) {
+        fail_holder(job, wanted, &err);
+        return;
+    }
+    if (is_there) {
+        end(job, &blob, NULL);
+        return;
+    }
+    loop_timer_stop(job->timer);
+    bus_inbox_free(job->inbox);
+    job->inbox = NULL;
+    job->syncing = blob_syncer_start(job->blobs->syncer, intake, &sync, on_synced, job, &err);
+    if (!job->syncing)
+        fail(job, &err);
+}
+
 /* All bytes are there. */
 static void complete(struct blob_job *job, const char *wanted)
 {
@@ -59,15 +100,12 @@ static void complete(struct blob_job *job, const char *wanted)
     struct amp_error err = {.code = AMP_OK};
     struct blob_intake *intake = job->intake;
     job->intake = NULL;
-    if (blob_intake_end(intake, wanted, &blob, &err) != AMP_OK) {
-        if (wanted) {
-            struct amp_error own = err;
-            (void)amp_error_set(&err, own.code, "", "the holder %s: %s", job->pull.ref.holder, own.message);
-        }
-        fail(job, &err);
-        return;
-    }
-    end(job, &blob, NULL);
+    if (job->blobs->syncer)
+        complete_kept(job, intake, wanted);
+    else if (blob_intake_end(intake, wanted, &blob, &err) != AMP_OK)
+        fail_holder(job, wanted, &err);
+    else
+        end(job, &blob, NULL);
 }
 
 static struct blob_job *job_new(struct blobs *blobs, void (*on_due)(void *ctx), blob_on_done *on_done, void *ctx)
@@ -184,7 +222,7 @@ struct blob_job *blobs_pull(struct blobs *blobs, const struct amp_blob_ref *ref,
     blob_pull_init(&job->pull, ref, loop_now_ms(blobs->loop));
     if (job->error.code != AMP_OK)
         return job;
-    if (blob_store_find(blobs->store, ref->digest, &job->found)) {
+    if (!blobs->syncer && blob_store_find(blobs->store, ref->digest, &job->found)) {
         (void)blobs_hold(blobs, ref->digest);
     } else if (strcmp(ref->holder, blob_store_holder(blobs->store)) == 0) {
         (void)amp_error_set(&job->error, AMP_NOT_FOUND, "", "blob %s is not here any more, or its file in the spool was changed", ref->digest);

@@ -10,11 +10,15 @@ struct bus_inbox;
 struct bus_sub;
 struct loop_timer;
 
+struct blob_syncer;
+struct blob_syncing;
+
 struct blob_job {
     LIST_ENTRY(blob_job) entry;
     struct blobs *blobs;
     struct loop_timer *timer;   /* of a pull: looks at the time; of a file: the next piece */
     struct blob_intake *intake; /* NULL: not begun, or nothing to write */
+    struct blob_syncing *syncing; /* all bytes are there, and wait for the disk; NULL: they do not */
     struct bus_inbox *inbox;    /* of a pull */
     struct blob_pull pull;
     int fd;                     /* of a file, or -1 */
@@ -23,7 +27,6 @@ struct blob_job {
     uint64_t n_read;
     struct amp_error error;     /* known at the start: said with the first turn */
     struct blob found;          /* likewise: it is here already */
-    bool is_over;
     blob_on_done *on_done;
     void *ctx;
 };
@@ -32,6 +35,7 @@ struct blobs {
     struct loop *loop;
     struct bus *bus;
     struct blob_store *store;
+    struct blob_syncer *syncer;  /* of a store that is kept; else NULL */
     char from[AMP_NAME_MAX + 1];
     struct bus_sub *sub;         /* from the first offer on */
     struct loop_timer *expiry;

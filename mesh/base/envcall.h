@@ -30,6 +30,7 @@ void env_watch_free(struct env_watch *watch);
 
 /* A submit that honours "later": refused with a time to come back (overloaded, quota), it is sent again then, with jitter, as long as that is within patience_ms (0: all is told at once).
  * It gives the task its id, if it has none (one that is given must be new), so that it can be sent again, a few times, when no answer came: if it was accepted all the same, that is found out, and told as the answer.
+ * With files (amp.md 15.6), which the environment fetches before it accepts, they have time in addition, whatever patience_ms says, unless the request has a timeout.
  * on_reply as in env_call. */
 #define ENV_PATIENCE_MS 60000u /* when a caller has given no time of its own */
 struct env_submit;

@@ -12,6 +12,8 @@
 
 #define SILENCE_MAX 2u /* tries more when no answer came */
 #define SILENCE_MS 500u
+#define FILES_BYTES_PER_MS 256u
+#define FILES_MS_MAX 86400000u
 #define JITTER 4u /* up to a fourth of the time on top, so that those who were told the same do not come at once */
 
 struct env_submit {
@@ -39,6 +41,21 @@ void env_submit_cancel(struct env_submit *submit)
     loop_timer_free(submit->timer);
     free(submit->packed);
     free(submit);
+}
+
+/* So long its files may take, which the environment fetches before it accepts; 0: there are none. */
+static uint32_t files_ms(const Amp__Message *message)
+{
+    uint64_t bytes = 0;
+    if (!amp_message_has_blob(message))
+        return 0;
+    for (size_t i = 0; i < message->n_parts; i++) {
+        struct amp_blob_ref ref;
+        if (amp_part_is_blob(message->parts[i]) && amp_part_blob(message->parts[i], &ref, NULL) == AMP_OK)
+            bytes += ref.size;
+    }
+    uint64_t ms = ENV_PATIENCE_MS + bytes / FILES_BYTES_PER_MS;
+    return ms < FILES_MS_MAX ? (uint32_t)ms : FILES_MS_MAX;
 }
 
 static void on_answer(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err);
@@ -145,7 +162,9 @@ enum amp_code env_submit(struct loop *loop, struct bus *bus, const char *from, c
     for (size_t i = 0; from[i]; i++)
         submit->from[i] = from[i];
     submit->begun_ms = loop_now_ms(loop);
-    submit->until_ms = submit->begun_ms + options->patience_ms;
+    uint32_t fetch_ms = what->request->timeout_ms && options->patience_ms ? 0 : files_ms(what->request->message);
+    uint32_t patience_ms = options->patience_ms > fetch_ms ? options->patience_ms : fetch_ms;
+    submit->until_ms = submit->begun_ms + patience_ms;
     submit->answer_ms = options->answer_ms;
     submit->on_reply = on_reply;
     submit->ctx = ctx;
@@ -153,7 +172,7 @@ enum amp_code env_submit(struct loop *loop, struct bus *bus, const char *from, c
     Amp__Request request = *what->request;
     Amp__Submit named = *what;
     named.request = &request;
-    if (options->patience_ms) {
+    if (patience_ms) {
         if (request.task_id[0])
             snprintf(submit->task, sizeof submit->task, "%s", request.task_id);
         else

@@ -186,9 +186,10 @@ static int read_options(struct ask *ask)
     return status == 0 ? read_context(ask) : status;
 }
 
-static bool ask_is_direct(const struct ask *ask)
+/* Those of an answer, and of a schedule, stand in the message. */
+static bool takes_large_files(const struct ask *ask)
 {
-    return !ask->is_durable && ask->answered_task == NULL && !ask_is_schedule(ask);
+    return ask->answered_task == NULL && !ask_is_schedule(ask);
 }
 
 static int make_message(struct ask *ask)
@@ -196,15 +197,15 @@ static int make_message(struct ask *ask)
     ask->source = (struct message_source){.text = ask->text, .files = ask->files};
     struct message_source *source = &ask->source;
     struct amp_error err = {0};
-    if (ask_is_direct(ask))
+    if (takes_large_files(ask))
         source->inline_max = ASK_INLINE_MAX;
     if (ask->answered_task == NULL && !ask_is_schedule(ask)) {
         source->task_id = ask->task_id;
         source->context_id = ask->context_id;
     }
     enum amp_code code = message_make(source, &ask->arena, &ask->message, &err);
-    if (code == AMP_TOO_LARGE && ask->is_durable && ask->files != NULL)
-        amp_error_hint(&err, "a direct call, without --durable and what implies it, takes files of any size");
+    if (code == AMP_TOO_LARGE && ask->files != NULL && !takes_large_files(ask))
+        amp_error_hint(&err, "a task of its own, without --task, --every and --cron, takes files of any size");
     if (code != AMP_OK)
         return cli_fail(&ask->cli, &err, NULL);
     return 0;
@@ -242,8 +243,8 @@ const struct command ask_commands[] = {
      .summary = "ask an agent and print its answer while it comes",
      .details = "The answer's text goes to stdout, notices go to stderr. TEXT \"-\" reads standard input. With --skill or --task there is no AGENT.\n"
                 "\n"
-                "Files of any size go along with --file, and those of the answer are written with --output (a name that is there already gets a number). What is durable takes as much "
-                "as one message does.\n"
+                "Files of any size go along with --file, and those of the answer are written with --output (a name that is there already gets a number). Those of a durable task are "
+                "the environment's when it is accepted; amesh task show TASK --output DIR writes those of its answer later. An answer (--task) and a schedule take as much as one message does.\n"
                 "\n"
                 "A question of the agent is asked and answered in place on a terminal. Otherwise it goes to stderr with the command that answers it, and the "
                 "exit code is 9.\n"

@@ -409,6 +409,7 @@ static const struct command_option list_options[] = {
 };
 static const struct command_option show_options[] = {
     {.name = "events", .letter = 'e', .help = "every event as it came, one by line"},
+    {.name = "output", .arg = "DIR", .help = "write the files of its answer into this directory, made if it is not there", .complete = "files"},
     {.name = "tree", .help = "the whole tree that the task stands in, from the outermost task down; with --json under amp/tree"},
     {0},
 };
@@ -450,7 +451,8 @@ const struct command task_commands[] = {
      .summary = "show a task as a timeline: waits, attempts, tool calls, questions, child tasks, its end",
      .details = "Times count from when it was accepted. Many lines of one kind are folded; --events has them all.\n\n"
                 "With --json the A2A Task; attempts and their waits stand in its metadata under amp/attempts, the timeline under amp/timeline, the parent under amp/parent. With --events --json one "
-                "line per event.\n\nExamples:\n  amesh task show t-01hq3c\n  amesh task show t-01hq3c --events\n  amesh task show t-01hq3c --tree",
+                "line per event.\n\nWith --output the files of its answer are written, also long after it has ended: those of a durable task are kept with it. A name that is there already gets a number.\n\n"
+                "Examples:\n  amesh task show t-01hq3c\n  amesh task show t-01hq3c --output results\n  amesh task show t-01hq3c --events\n  amesh task show t-01hq3c --tree",
      .options = show_options,
      .run = task_run_show,
      .complete = "tasks"},

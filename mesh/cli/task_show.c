@@ -4,11 +4,14 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/blobs.h"
 #include "base/clock.h"
+#include "base/loop.h"
 #include "cli/agents.h"
 #include "cli/error.h"
 #include "cli/event.h"
 #include "cli/output.h"
+#include "cli/save.h"
 #include "cli/task.h"
 #include "cli/timeline.h"
 
@@ -27,6 +30,9 @@ struct show {
     bool is_cut;            /* there are more than TASK_TREE_MAX */
     uint32_t n_events;      /* printed */
     bool is_begun, has_more; /* pages of events */
+    const char *output;      /* where its files go, or NULL */
+    struct amp_fold *fold;   /* for them */
+    int save_status;
 };
 
 static void print_field(const struct cli *cli, const char *name, const char *text)
@@ -186,6 +192,56 @@ static void print_error(const struct show *show, const Amp__TaskRecord *record)
         print_field(&show->cli, "hint", err.hint);
 }
 
+/* ---- its files --------------------------------------------------------------------------------------- */
+
+static void fold_events(struct show *show, const Amp__TaskRecord *record)
+{
+    if (show->fold == NULL)
+        show->fold = amp_fold_new(record->task->id, record->task->context_id != NULL ? record->task->context_id : "", AMP_FOLD_BYTES_MAX);
+    for (size_t i = 0; show->fold != NULL && i < record->n_events; i++) {
+        const ProtobufCBinaryData *body = &record->events[i]->body->text;
+        (void)amp_fold_apply(show->fold, (struct amp_bytes){body->data, body->len}, NULL);
+    }
+}
+
+static void on_wrote(void *ctx, const char *path, long long bytes)
+{
+    const struct show *show = ctx;
+    char *line = print_line(path, 0);
+    fprintf(stderr, "%swrote %s (%lld bytes)%s\n", print_on(&show->cli.err, PRINT_DIM), line, bytes, print_off(&show->cli.err));
+    free(line);
+}
+
+static void on_saved(void *ctx, int status)
+{
+    struct show *show = ctx;
+    show->save_status = status;
+    loop_stop(show->cli.loop, 0);
+}
+
+static int save_files(struct show *show)
+{
+    char holder[AMP_ID_SIZE];
+    size_t elsewhere;
+    const Amp__Task *task = show->fold != NULL ? amp_fold_task(show->fold) : NULL;
+    if (task == NULL || save_count(task, &elsewhere) == 0) {
+        fprintf(stderr, "the answer has no files\n");
+        return 0;
+    }
+    fflush(stdout);
+    amp_id_new('i', clock_unix_ms(), holder);
+    struct blobs *blobs = blobs_new(show->cli.loop, show->cli.bus, &(struct blobs_options){.home = show->cli.home.path, .holder = holder, .from = show->cli.from});
+    struct save *save = save_new(&(struct save_options){.cli = &show->cli, .blobs = blobs, .directory = show->output, .on_wrote = on_wrote, .on_done = on_saved, .ctx = show});
+    save_add(save, task);
+    show->save_status = -1;
+    save_start(save);
+    if (show->save_status < 0) /* else nothing had to be fetched, and the loop is told to stop before it begins */
+        loop_run(show->cli.loop);
+    save_free(save);
+    blobs_free(blobs);
+    return show->save_status;
+}
+
 static int on_task(void *ctx, const Amp__EnvReply *reply)
 {
     struct show *show = ctx;
@@ -196,6 +252,8 @@ static int on_task(void *ctx, const Amp__EnvReply *reply)
     const Amp__TaskRecord *record = reply->tasks[0];
     show->is_begun = true;
     show->has_more = reply->next_page_token != NULL;
+    if (show->output != NULL)
+        fold_events(show, record);
     if (is_first && !cli->is_json)
         print_head(show, record);
     if (is_first && !cli->is_json && show->mode == SHOW_TIMELINE)
@@ -274,6 +332,9 @@ static int read_mode(struct show *show)
     bool is_tree = command_flag(show->cli.command, show->cli.args, "tree"), is_events = command_flag(show->cli.command, show->cli.args, "events");
     if (is_tree && is_events)
         return cli_usage(&show->cli, "--tree or --events, not both");
+    show->output = command_value(show->cli.command, show->cli.args, "output");
+    if (is_tree && show->output != NULL)
+        return cli_usage(&show->cli, "--tree or --output, not both: the files of one task are written");
     show->is_tree = is_tree;
     show->mode = is_events ? SHOW_EVENTS : SHOW_TIMELINE;
     return 0;
@@ -290,6 +351,8 @@ int task_run_show(const struct command *command, struct command_args *args)
     if (status == 0)
         status = read_mode(&show);
     if (status == 0)
+        status = save_prepare(&show.cli, show.output);
+    if (status == 0)
         status = cli_connect(&show.cli);
     if (status == 0) {
         amp_arena_init(&show.arena, AMP_ARENA_BYTES_MAX);
@@ -297,6 +360,9 @@ int task_run_show(const struct command *command, struct command_args *args)
         status = show_task(&show, args->rest[0]);
         if (show.is_cut)
             fprintf(stderr, "only %u child tasks are shown\n", TASK_TREE_MAX);
+        if (status == 0 && show.output != NULL)
+            status = save_files(&show);
+        amp_fold_free(show.fold);
         task_tree_free(show.tree);
         timeline_free(show.timeline);
         amp_arena_done(&show.arena);

@@ -133,7 +133,7 @@ static int run_env(const struct command *command, struct command_args *args)
     if (file_check_limit(&err) != AMP_OK || home_open(&home, command_value(command, args, "home"), command_value(command, args, "bus"), true, &err) != AMP_OK)
         return command_fail(alone.is_json, &err);
     if (env_retain_parse(&alone.options, command_value(command, args, "retain-age"), command_value(command, args, "retain-bytes"), &err) != AMP_OK ||
-        env_quotas_check(command_values(command, args, "quota"), &err) != AMP_OK)
+        env_quotas_check(command_values(command, args, "quota"), &err) != AMP_OK || env_files_check(&err) != AMP_OK)
         return command_fail(alone.is_json, &err);
     if (!home.bus[0]) {
         amp_error_set(&err, AMP_NO_BUS, "", "there is no bus");

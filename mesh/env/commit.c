@@ -9,6 +9,7 @@
 #include "base/hook.h"
 #include "base/loop.h"
 #include "base/seeded.h"
+#include "env/files.h"
 #include "env/inbox.h"
 #include "env/tree.h"
 
@@ -283,6 +284,7 @@ static enum amp_code write_batch(struct etask *task, struct journal_batch *batch
     amp_buf_reset(&task->bodies);
     task->wants_row = false;
     inbox_rows_written(task);
+    files_rows_written(task);
     for (size_t i = 0; SEEDED_BUG("early-publish") && i < commit->n_frames; i++)
         publish_frame(task, &commit->frames[i]);
     return AMP_OK;
@@ -306,6 +308,7 @@ enum amp_code commit_flush(struct etask *task)
     /* The count in the summary must not lag behind the rows: a new environment numbers on from it. */
     add_task_row(task, batch);
     inbox_add_rows(task, batch);
+    files_add_rows(task, batch);
     enum amp_code code = write_batch(task, batch, commit);
     if (code == AMP_JOURNAL)
         answer_replies(task, code);
@@ -322,6 +325,7 @@ enum amp_code commit_submit(struct etask *task, const char *key, struct amp_byte
     add_frames(task, batch, commit);
     add_task_row(task, batch);
     inbox_add_rows(task, batch);
+    files_add_rows(task, batch);
     if (task->retry_of)
         journal_batch_add(batch, JOURNAL_REVIVED)->task = journal_batch_text(batch, task->retry_of);
     if (task->plan && task->plan->writes)

@@ -3,7 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/call.h"
-#include "env/blob.h"
+#include "env/files.h"
 #include "env/inbox.h"
 #include "env/tree.h"
 
@@ -77,11 +77,11 @@ static void pass_on(const struct ask *ask, struct etask *task, const Amp__Contro
         env_refuse_code(ask, code, "", NULL);
 }
 
-void control_stop_old(struct etask *task, const char *instance)
+void control_stop_old(struct etask *task, const char *instance, const char *why)
 {
     Amp__Control control = AMP__CONTROL__INIT;
     Amp__Cancel cancel = AMP__CANCEL__INIT;
-    cancel.reason = (char *)"the environment was restarted; this attempt does not count any more";
+    cancel.reason = (char *)why;
     cancel.has_epoch = true; /* late or twice, it must not end the attempt that comes next */
     cancel.epoch = lease_next(task->env);
     control.kind_case = AMP__CONTROL__KIND_CANCEL;
@@ -187,7 +187,7 @@ void control_verb(const struct ask *ask)
     struct amp_error err = {.code = AMP_OK};
     if (!task)
         return;
-    if (kind == AMP__CONTROL__KIND_ANSWER && blob_check_none(command->control->answer->message, "command.control.answer.message", &err) != AMP_OK)
+    if (kind == AMP__CONTROL__KIND_ANSWER && files_check_none(command->control->answer->message, "command.control.answer.message", &err) != AMP_OK)
         env_refuse(ask->env, ask->reply, ask->encoding, &err);
     else if (task->is_durable && kind == AMP__CONTROL__KIND_CANCEL)
         cancel(ask, task);

@@ -12,6 +12,7 @@
 #include "base/hook.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "env/files.h"
 #include "env/inbox.h"
 
 #include <assert.h>
@@ -100,13 +101,10 @@ static void begin_with_event(struct etask *task, int64_t time_unix_ms)
 }
 
 /* The event that ends the task waits until the call has ended in good order: after a death another instance may take over. */
-static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
+void dispatch_take_event(struct etask *task, uint32_t seq, int64_t time_unix_ms, struct amp_bytes body)
 {
-    struct etask *task = ctx;
-    struct amp_bytes body = {.data = event->body->text.data, .len = event->body->text.len};
     if (task->is_ended)
         return;
-    int64_t time_unix_ms = event->time ? event->time->unix_ms : clock_unix_ms();
     Amp__TaskState state = terminal_state_of(body, &task->env->scratch);
     if (task->taken_seq == 0)
         begin_with_event(task, time_unix_ms);
@@ -128,6 +126,15 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
         counter_add(COUNTER_events_refused, 1);
         task->is_incomplete = true;
     }
+}
+
+static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
+{
+    struct etask *task = ctx;
+    struct amp_bytes body = {.data = event->body->text.data, .len = event->body->text.len};
+    int64_t time_unix_ms = event->time ? event->time->unix_ms : clock_unix_ms();
+    if (!task->is_ended && !files_answer_event(task, seq, time_unix_ms, body))
+        dispatch_take_event(task, seq, time_unix_ms, body);
 }
 
 static bool is_only_once(const struct etask *task)
@@ -218,24 +225,61 @@ static void call_over(struct etask *task, const struct amp_error *err, const Amp
 }
 
 /* A holder that told its end may forget it: at once if nothing of it is kept, else when that is written down. */
-static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
+void dispatch_take_end(struct etask *task, const struct amp_error *err, const Amp__Error *wire)
 {
-    struct etask *task = ctx;
     struct env *env = task->env;
     uint64_t epoch = task->epoch;
     char holder[AMP_NAME_MAX + 1];
     etask_strcpy(holder, call_instance(task->call));
-    if (holder[0]) {
-        registry_freed(&env->registry, task->agent, holder);
-        turns_freed(env, task->agent, holder);
-    } else {
-        task->target->n_untaken--;
-    }
     call_over(task, err, wire);
     if (holder[0] && (err->code == AMP_OK || wire) && !task->wants_done)
         call_forget(env->bus, env->name, holder, task->id, epoch);
     if (task->is_ended)
         etask_release(task);
+}
+
+static void free_slot(struct etask *task)
+{
+    const char *holder = call_instance(task->call);
+    registry_freed(&task->env->registry, task->agent, holder);
+    turns_freed(task->env, task->agent, holder);
+}
+
+static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
+{
+    struct etask *task = ctx;
+    if (call_instance(task->call)[0])
+        free_slot(task);
+    else
+        task->target->n_untaken--;
+    if (!files_answer_end(task, err, wire))
+        dispatch_take_end(task, err, wire);
+}
+
+void dispatch_lose(struct etask *task, const struct amp_error *err, bool has_ended)
+{
+    struct env *env = task->env;
+    if (has_ended) {
+        call_forget(env->bus, env->name, call_instance(task->call), task->id, task->epoch);
+    } else {
+        free_slot(task);
+        control_stop_old(task, call_instance(task->call), "a file of the answer cannot be had; this attempt does not count any more");
+    }
+    call_over(task, err, NULL);
+    if (task->is_ended)
+        etask_release(task);
+}
+
+/* The task ends otherwise: what its call has said and waits for files counts no more. */
+static void drop_answer(struct etask *task)
+{
+    struct env *env = task->env;
+    if (!files_answer_drop(task))
+        return;
+    call_forget(env->bus, env->name, call_instance(task->call), task->id, task->epoch);
+    call_free(task->call);
+    task->call = NULL;
+    target_mark(task->target);
 }
 
 static void fill_call(struct etask *task, const Amp__Request *request, struct call_options *options)
@@ -326,7 +370,7 @@ static void do_queue(struct etask *task, enum amp_code why)
     if (why == AMP_CONFLICT) { /* a former environment gave it away, and did not live to write that down */
         const struct registry_instance *holder = registry_holder(&task->env->registry, task->agent, task->skill, task->id);
         if (holder)
-            control_stop_old(task, holder->name);
+            control_stop_old(task, holder->name, "the environment was restarted; this attempt does not count any more");
     }
     struct registry_slots slots = target_slots(task->target);
     if (why == AMP_NO_SUCH_AGENT || why == AMP_NO_SUCH_SKILL)
@@ -487,6 +531,7 @@ static void do_action(struct etask *task, const struct engine_action *action)
         keep_end(task);
         break;
     case ENGINE_DO_END:
+        drop_answer(task);
         end_with(task, action->state, action->code);
         break;
     }

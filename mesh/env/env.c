@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "env/files.h"
 #include "env/inbox.h"
 #include "env/tree.h"
 
@@ -118,7 +119,7 @@ static void go_on(struct etask *task)
     if (event.is_held)
         waits_away(task);
     if (task->instance[0] && !event.is_held)
-        control_stop_old(task, task->instance);
+        control_stop_old(task, task->instance, "the environment was restarted; this attempt does not count any more");
     dispatch_event(task, &event);
     tree_check(task);
 }
@@ -218,6 +219,8 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
         code = schedules_load(env, reterr);
     }
     if (code == AMP_OK)
+        files_begin(env, options->journal_path);
+    if (code == AMP_OK)
         code = load_open(env, reterr);
     if (code == AMP_OK)
         go_on_with_all(env);
@@ -306,6 +309,7 @@ void env_stop(struct env *env, void (*on_stopped)(void *ctx), void *ctx)
     env->on_stopped = on_stopped;
     env->stopped_ctx = ctx;
     close_subs(env);
+    files_stop(env);
     evtstream_stop(env);
     etask_flush_later(env);
     if (!env->stop_timer)
@@ -325,12 +329,15 @@ void env_free(struct env *env)
     if (env->evt)
         evtstream_stop(env);
     verbs_done(env);
+    if (env->files)
+        files_submit_done(env);
     journal_close(env->journal); /* gives the last verdicts: tasks must still be there */
     env->journal = NULL;
     evtstream_free(env);
     watch_done(env);
     HASH_ITER(hh, env->tasks, task, next)
         etask_free(task);
+    files_done(env);
     targets_done(env);
     turns_done(env);
     kv_done(env);

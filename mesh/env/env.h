@@ -23,6 +23,8 @@ AMP_MUST_USE enum amp_code env_retain_parse(struct env_options *options, const c
 
 /* Can all of these be read? As env_new does, before anything is begun. */
 AMP_MUST_USE enum amp_code env_quotas_check(const char *const *quotas, struct amp_error *reterr);
+/* AMP_INVALID: AMESH_ENV_SPOOL_BYTES or AMESH_ENV_SPOOL_GRACE says something that it may not. */
+AMP_MUST_USE enum amp_code env_files_check(struct amp_error *reterr);
 /* Opens the journal and takes up its open tasks. The bus may be away still. Errors: those of journal_open, AMP_INVALID. */
 AMP_MUST_USE enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_options *options, struct env **ret,
                                    struct amp_error *reterr);

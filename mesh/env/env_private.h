@@ -7,10 +7,12 @@
 #include <amp/amp.h>
 #include <uthash.h>
 
+#include "base/blob_fetch.h"
 #include "env/alarm.h"
 #include "env/engine.h"
 #include "env/env.h"
 #include "env/journal.h"
+#include "env/plan.h"
 #include "env/quota.h"
 #include "env/registry.h"
 #include "env/turns.h"
@@ -115,6 +117,7 @@ struct waiting_reply {
 struct watcher;
 struct target;
 struct pending_key;
+struct files_answer;
 
 struct plan { /* of a task that does not start at once, or that a schedule made */
     struct alarm alarm;
@@ -177,6 +180,9 @@ struct etask {
     struct watcher *watchers;
 
     struct inbox *inbox; /* its questions, or NULL */
+    struct blob_held files;   /* that it has, held as long as it is in memory: files.h */
+    size_t n_files_written;   /* of them, those that the journal knows of */
+    struct files_answer *answer; /* what waits for files; NULL: nothing */
 
     /* durable tasks: dispatch.c */
     struct engine engine;
@@ -274,6 +280,7 @@ struct ask { /* a request that is being answered */
     char from[AMP_NAME_MAX + 1];
     const char *reply;
     enum amp_encoding encoding;
+    const struct bus_msg *msg;      /* as it came */
     const Amp__EnvRequest *request; /* in env->arena */
     struct fork *fork; /* or NULL: what the task that is to be made begins with */
 };
@@ -305,12 +312,13 @@ void env_refuse_no_task(const struct ask *ask, const char *id);
 AMP_MUST_USE enum amp_code env_publish(struct env *env, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope);
 size_t env_payload_max(const struct env *env);
 
+void verbs_again(struct env *env, const struct bus_msg *msg); /* a request that waited */
 void verbs_release_late(struct env *env); /* readers that waited for the stream are served */
 void verbs_done(struct env *env);
 
 void submit_verb(const struct ask *ask);              /* submit.c */
 void submit_retry_verb(const struct ask *ask);
-void submit_accept(const struct ask *ask, const Amp__Submit *submit); /* one without a key, of our own making */
+void submit_accept(const struct ask *ask, const Amp__Submit *submit, Amp__Message *given); /* one without a key, of our own making; `given`: what of it the asker has sent, or NULL */
 void fork_verb(const struct ask *ask);                /* fork.c */
 /* Says the first event of a task that is a fork, and knows what was answered before. */
 AMP_MUST_USE enum amp_code fork_first_event(struct etask *task, struct fork *fork, const struct amp_event_sink *sink);
@@ -328,27 +336,8 @@ AMP_MUST_USE enum amp_code submit_scheduled(struct env *env, const struct submit
 #define SUBMIT_DIGEST_SIZE 32
 void submit_digest(const Amp__Submit *submit, struct amp_arena *arena, uint8_t ret[SUBMIT_DIGEST_SIZE]);
 
-/* ---- plan.c: tasks whose time has not come ------------------------------------------------------------------------ */
+/* ---- other verbs ------------------------------------------------------------------------------------------------- */
 
-/* What is wrong with the times of a submit? */
-AMP_MUST_USE enum amp_code plan_check(const Amp__Submit *submit, int64_t now_unix_ms, struct amp_error *err);
-/* Its plan, if it has one, and its time limit: of a new task, of one of the journal. Before the engine's first step. */
-void plan_begin(struct etask *task, const Amp__Submit *submit);
-void plan_load(struct etask *task, const Amp__Submit *submit);
-void plan_free(struct etask *task); /* NULL is fine */
-void plan_follow(struct etask *task); /* after each step of the engine */
-void plan_begun(struct etask *task);  /* its time has come: its events say so */
-/* The times of its submit as the journal keeps them; `ret` is what they point to. */
-struct plan_times {
-    Amp__Timestamp not_before, planned;
-};
-void plan_fill(const struct etask *task, Amp__Submit *kept, struct plan_times *ret);
-/* Since when it could have been worked on, or when it will. */
-int64_t plan_ready_unix_ms(const struct etask *task);
-/* Why it waits, in `arena`; NULL: not because of its time. */
-char *plan_waiting(const struct etask *task, struct amp_arena *arena);
-void plan_on_alarm(void *ctx); /* of the env; the timer */
-void plan_set_alarm(struct env *env, struct alarm *alarm, int64_t due_unix_ms);
 void query_get(const struct ask *ask);                /* query.c */
 void query_list(const struct ask *ask);
 void query_history(const struct ask *ask);
@@ -371,7 +360,7 @@ void load_sweep(struct env *env);
 /* ---- control.c ------------------------------------------------------------------------------------------------------- */
 
 /* Tells an instance that has an earlier attempt to leave off; what it still says does not count. */
-void control_stop_old(struct etask *task, const char *instance);
+void control_stop_old(struct etask *task, const char *instance, const char *why);
 void control_done(struct env *env);
 
 /* ---- watch.c --------------------------------------------------------------------------------------------------- */
@@ -449,6 +438,11 @@ void waits_away(struct etask *task); /* its open attempt outlived the environmen
 /* ---- dispatch.c: calls and attempts ---------------------------------------------------------------------------------- */
 
 void dispatch_event(struct etask *task, const struct engine_event *event);
+/* What waited for files (files_answer.c): an event; the end of the call, after which the task may be gone. */
+void dispatch_take_event(struct etask *task, uint32_t seq, int64_t time_unix_ms, struct amp_bytes body);
+void dispatch_take_end(struct etask *task, const struct amp_error *err, const Amp__Error *wire);
+/* The attempt has failed by what came of it, if its call has ended or not. The task may be gone afterwards. */
+void dispatch_lose(struct etask *task, const struct amp_error *err, bool has_ended);
 /* Its call, timer and place in a queue are given up. */
 void dispatch_drop(struct etask *task);
 
@@ -575,6 +569,8 @@ struct env {
     bool is_pumping; /* somebody is behind */
     uint32_t n_watchers;
     struct kv_pending *kv;
+    struct files *files;            /* files.h */
+    struct incoming *incoming, *here; /* messages whose files come; the one whose files are here, while it is asked again */
     struct retain retain;
     struct inbox_entry *inbox, *inbox_first, *inbox_last; /* questions: by id; the open ones, oldest first */
     uint32_t n_questions;     /* of them */

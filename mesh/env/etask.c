@@ -9,6 +9,7 @@
 #include "base/loop.h"
 #include "base/seeded.h"
 #include "env/again.h"
+#include "env/files.h"
 #include "env/inbox.h"
 
 #include <stdlib.h>
@@ -91,6 +92,7 @@ void etask_free(struct etask *task)
 {
     struct env *env = task->env;
     watch_task_gone(task);
+    files_forget(task);
     dispatch_drop(task);
     plan_free(task);
     inbox_forget(task);

@@ -322,7 +322,7 @@ void fork_verb(const struct ask *ask)
         struct ask forking = *ask;
         forking.fork = &fork;
         fill_submit(&fork);
-        submit_accept(&forking, fork.submit);
+        submit_accept(&forking, fork.submit, fork.wanted->message);
     } else {
         env_refuse(ask->env, ask->reply, ask->encoding, &err);
     }

@@ -23,6 +23,9 @@ struct journal;
 #define JOURNAL_KEY_BOOT "boot"
 #define JOURNAL_SCOPE_STREAM "amesh" /* how far the stream of the bus was read (10.8) */
 #define JOURNAL_SCOPE_QUESTION "question" /* keys "<task>:<question>"; they go with their task */
+#define JOURNAL_SCOPE_BLOB "blob"      /* owner: digest of a file, key: a task or schedule that has it; they go with their task */
+#define JOURNAL_SCOPE_BLOBS_OF "blobs of" /* the same from the other side: owner: the task, key: the digest */
+#define JOURNAL_FILES "-blobs" /* the directory of those files, beside the journal: <journal>-blobs */
 #define JOURNAL_PRIVATE_SCOPES {JOURNAL_SCOPE_BOOT, JOURNAL_SCOPE_STREAM}
 
 enum journal_row_kind {

@@ -24,7 +24,7 @@ static uint64_t bytes_used(struct store *store)
 
 static bool remove_task(struct store *store, const char *id)
 {
-    static const enum store_statement parts[] = {STORE_PRUNE_EVENTS, STORE_PRUNE_KEYS, STORE_PRUNE_QUESTIONS, STORE_PRUNE_TASK};
+    static const enum store_statement parts[] = {STORE_PRUNE_EVENTS, STORE_PRUNE_KEYS, STORE_PRUNE_QUESTIONS, STORE_PRUNE_BLOBS, STORE_PRUNE_BLOBS_OF, STORE_PRUNE_TASK};
     bool is_done = true;
     for (size_t i = 0; is_done && i < sizeof parts / sizeof parts[0]; i++) {
         sqlite3_stmt *statement = store->statements[parts[i]];

@@ -55,6 +55,9 @@ static const char *const statement_sql[STORE_STATEMENTS] = {
     [STORE_PRUNE_KEYS] = "DELETE FROM keys WHERE task = ?1 RETURNING row_gone(4, sender, key)",
     /* "<task>:<question>" */
     [STORE_PRUNE_QUESTIONS] = "DELETE FROM kv WHERE scope = '" JOURNAL_SCOPE_QUESTION "' AND owner = '' AND key >= ?1 || ':' AND key < ?1 || ';' RETURNING row_gone(5, scope, owner, key)",
+    [STORE_PRUNE_BLOBS] = "DELETE FROM kv WHERE scope = '" JOURNAL_SCOPE_BLOB "' AND key = ?1 AND owner IN (SELECT key FROM kv WHERE scope = '" JOURNAL_SCOPE_BLOBS_OF "' AND owner = ?1)"
+                          " RETURNING row_gone(5, scope, owner, key)",
+    [STORE_PRUNE_BLOBS_OF] = "DELETE FROM kv WHERE scope = '" JOURNAL_SCOPE_BLOBS_OF "' AND owner = ?1 RETURNING row_gone(5, scope, owner, key)",
     [STORE_PRUNE_TASK] = "DELETE FROM tasks WHERE id = ?1 RETURNING row_gone(2, id)",
 };
 

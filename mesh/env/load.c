@@ -1,6 +1,6 @@
 /* How full the environment is: everything that grows with what others send has a maximum, is refused beyond it, and is told here (amp.md 10.13; the same table stands in
  * docs/operations.md). */
-#include "env_private.h"
+#include "env/files.h"
 
 #include "base/counters.h"
 #include "base/loop.h"
@@ -77,6 +77,16 @@ static uint64_t senders(const struct env *env)
     return HASH_COUNT(env->quota.senders);
 }
 
+static uint64_t file_bytes(const struct env *env)
+{
+    return files_bytes(env);
+}
+
+static uint64_t files_coming(const struct env *env)
+{
+    return files_waiting(env);
+}
+
 static const struct {
     const char *name;
     uint64_t (*used)(const struct env *env);
@@ -95,6 +105,8 @@ static const struct {
     {"memory_writes", memory_writes, ENV_KV_PENDING_MAX},
     {"waiting_calls", waiting_calls, TURNS_MAX},
     {"senders", senders, QUOTA_SENDERS_MAX},
+    {"file_bytes", file_bytes, 0}, /* 0: as large as the store may be */
+    {"files_coming", files_coming, FILES_WAITING_MAX},
 };
 #define QUEUES (sizeof queues / sizeof queues[0])
 
@@ -170,7 +182,7 @@ void load_fill_info(struct env *env, struct amp_arena *arena, Amp__EnvInfo *info
     info->queues = amp_arena_alloc(arena, QUEUES * sizeof *info->queues);
     info->senders = amp_arena_alloc(arena, SENDERS_TOLD * sizeof *info->senders);
     for (size_t i = 0; i < QUEUES && info->queues; i++)
-        if ((info->queues[info->n_queues] = tell(arena, queues[i].name, queues[i].used(env), queues[i].max)))
+        if ((info->queues[info->n_queues] = tell(arena, queues[i].name, queues[i].used(env), queues[i].max ? queues[i].max : files_bytes_max(env))))
             info->n_queues++;
     if (info->queues)
         qsort(info->queues, info->n_queues, sizeof *info->queues, by_fill);

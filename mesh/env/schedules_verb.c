@@ -5,7 +5,7 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/seeded.h"
-#include "env/blob.h"
+#include "env/files.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,7 +97,7 @@ static enum amp_code check_given(const Amp__Schedule *given, int64_t now_unix_ms
         return amp_error_set(err, AMP_INVALID, "schedule.until", "this time is over");
     if (given->not_before && given->not_before->unix_ms > now_unix_ms + ENV_AHEAD_MAX_MS)
         return amp_error_set(err, AMP_INVALID, "schedule.not_before", "a schedule cannot begin later than in ten years");
-    return blob_check_none(submit->request->message, "schedule.submit.request.message", err);
+    return files_check_none(submit->request->message, "schedule.submit.request.message", err);
 }
 
 static enum amp_code check_room(const struct ask *ask, size_t size, struct amp_error *err)

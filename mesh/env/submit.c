@@ -12,7 +12,7 @@
 #include "base/hook.h"
 #include "base/loop.h"
 #include "base/seeded.h"
-#include "env/blob.h"
+#include "env/files.h"
 #include "env/tree.h"
 
 #include <sodium.h>
@@ -30,12 +30,30 @@ struct pending_key {
     char key[AMP_NAME_MAX + 1 + AMP_KEY_MAX + 1]; /* "<sender>\n<key>" */
 };
 
+/* Who has its files is no part of what is asked: whoever asks again may be another process. */
+static void leave_holders_out(Amp__Message *message, struct amp_arena *arena)
+{
+    Amp__Part **parts = amp_arena_alloc(arena, message->n_parts * sizeof *parts);
+    for (size_t i = 0; parts && i < message->n_parts; i++) {
+        struct amp_blob_ref ref;
+        parts[i] = message->parts[i];
+        if (!amp_part_is_blob(parts[i]) || amp_part_blob(parts[i], &ref, NULL) != AMP_OK || !(parts[i] = amp_arena_alloc(arena, sizeof **parts)))
+            continue;
+        *parts[i] = *message->parts[i];
+        ref.holder[0] = '\0';
+        (void)!amp_part_set_blob(parts[i], &ref, arena);
+    }
+    message->parts = parts ? parts : message->parts;
+}
+
 /* What is asked of whom. Ids of task, context and message are not part of it: a sender that lost our answer may have made new
  * ones for the same request. Nor is the time that it is willing to wait, or when it is to start: "in a minute" is another moment when it is said again. */
 void submit_digest(const Amp__Submit *submit, struct amp_arena *arena, uint8_t ret[DIGEST_SIZE])
 {
     Amp__Message message = *submit->request->message;
     message.message_id = message.context_id = message.task_id = NULL;
+    if (amp_message_has_blob(&message))
+        leave_holders_out(&message, arena);
     Amp__Request request = AMP__REQUEST__INIT;
     request.task_id = request.context_id = (char *)"";
     request.message = &message;
@@ -201,9 +219,7 @@ static enum amp_code check_submit(const struct ask *ask, const Amp__Submit *subm
     enum amp_code code = submit->request->task_id[0] ? check_id(ask->env, submit->request->task_id, err) : AMP_OK;
     if (code != AMP_OK)
         return code;
-    code = blob_check_none(submit->request->message, "submit.request.message", err);
-    if (code == AMP_OK)
-        code = check_path(submit, err);
+    code = check_path(submit, err);
     if (code != AMP_OK)
         return code;
     code = plan_check(submit, clock_unix_ms(), err);
@@ -249,6 +265,7 @@ static struct etask *make_task(const struct ask *ask, const Amp__Submit *submit)
     task->fork_seq = submit->fork_seq;
     plan_begin(task, submit);
     pack_submit(task, submit);
+    files_of_message(task, request->message);
     quota_add(&env->quota, task->from, task->submit_len, loop_now_ms(env->loop));
     return task;
 }
@@ -265,6 +282,7 @@ static enum amp_code first_event(void *ctx, struct amp_bytes body)
     task->n_refs = task->cap_refs = 1;
     task->env->unwritten_bytes += body.len;
     task->count = 1;
+    files_of_event(task, body);
     return AMP_OK;
 }
 
@@ -285,6 +303,11 @@ static enum amp_code start_task(struct etask *task, struct fork *fork, const cha
     return code;
 }
 
+struct given {
+    Amp__Message *message;
+    const char *id, *field; /* id: as in files_gate */
+};
+
 #ifdef AMESH_SEEDED_BUGS
 static void answer_early(const struct ask *ask, struct etask *task)
 {
@@ -296,11 +319,17 @@ static void answer_early(const struct ask *ask, struct etask *task)
 }
 #endif
 
-static void accept(const struct ask *ask, const Amp__Submit *submit, const uint8_t digest[DIGEST_SIZE])
+/* `given`: what the sender has sent of it, whose files are his; NULL: it was here before. */
+static void accept(const struct ask *ask, const Amp__Submit *submit, const struct given *given, const uint8_t digest[DIGEST_SIZE])
 {
     struct env *env = ask->env;
     struct amp_error err = {0};
-    if (check_submit(ask, submit, &err) != AMP_OK) {
+    enum amp_code checked = check_submit(ask, submit, &err);
+    if (checked == AMP_OK && given && files_gate(ask, given->message, given->id, given->field) == FILES_TAKEN)
+        return;
+    if (checked == AMP_OK)
+        checked = files_check_here(env, submit->request->message, given ? given->field : "id", &err);
+    if (checked != AMP_OK) {
         env_refuse(env, ask->reply, ask->encoding, &err);
         return;
     }
@@ -321,10 +350,11 @@ static void accept(const struct ask *ask, const Amp__Submit *submit, const uint8
     etask_reply_later(task, ask->reply, ask->encoding, false);
 }
 
-void submit_accept(const struct ask *ask, const Amp__Submit *submit)
+void submit_accept(const struct ask *ask, const Amp__Submit *submit, Amp__Message *given)
 {
     uint8_t digest[DIGEST_SIZE] = {0};
-    accept(ask, submit, digest);
+    const struct given sent = {.message = given, .id = "", .field = "fork.message"};
+    accept(ask, submit, given ? &sent : NULL, digest);
 }
 
 void submit_verb(const struct ask *ask)
@@ -341,7 +371,7 @@ void submit_verb(const struct ask *ask)
     if (has_key)
         submit_digest(submit, &ask->env->arena, digest);
     if (!has_key || !answer_known(ask, submit->key, digest))
-        accept(ask, submit, digest);
+        accept(ask, submit, &(struct given){.message = submit->request->message, .id = submit->request->task_id[0] ? submit->request->task_id : has_key ? submit->key : "", .field = "submit.request.message"}, digest);
 }
 
 /* ---- once more ------------------------------------------------------------------------------------------------------------- */
@@ -432,7 +462,7 @@ void submit_retry_verb(const struct ask *ask)
     ended.submit->not_before = ended.submit->planned = NULL;
     ended.submit->has_delay_ms = ended.submit->has_missed = false;
     ended.submit->schedule = NULL;
-    accept(ask, ended.submit, digest);
+    accept(ask, ended.submit, NULL, digest);
 }
 
 /* ---- made by a schedule ---------------------------------------------------------------------------------------------------- */

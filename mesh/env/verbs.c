@@ -348,7 +348,7 @@ static void take_request(struct env *env, const struct bus_msg *msg, bool may_ho
         counter_add(COUNTER_malformed_refused, 1);
         return; /* nobody to answer, or somebody who wants us to speak to a third party */
     }
-    struct ask ask = {.env = env, .reply = msg->reply, .encoding = AMP_PROTOBUF};
+    struct ask ask = {.env = env, .reply = msg->reply, .msg = msg, .encoding = AMP_PROTOBUF};
     etask_strcpy(ask.from, subject.b);
     Amp__Envelope *envelope = NULL;
     amp_arena_reset(&env->arena);
@@ -378,6 +378,11 @@ static void take_request(struct env *env, const struct bus_msg *msg, bool may_ho
     env->is_reading = is_reading;
     run_verb(&ask);
     env->is_reading = false;
+}
+
+void verbs_again(struct env *env, const struct bus_msg *msg)
+{
+    take_request(env, msg, false);
 }
 
 void verbs_on_msg(void *ctx, const struct bus_msg *msg)

@@ -20,7 +20,8 @@
 struct files_job {
     struct sidecar *sidecar;
     struct cJSON **parts;       /* those to do */
-    size_t n, next, inline_max;
+    size_t n, next, inline_max; /* inline_max: bytes of a file that stands in its part */
+    size_t inline_left;         /* of all of them together */
     struct blob_held *held;
     struct blob_job *job;
     struct loop_timer *turn;
@@ -162,8 +163,10 @@ static enum amp_code take_path(struct files_job *job, cJSON *part, const char *p
     if (digest)
         return pass_on(job, part, digest, reterr);
     name_part(part, path);
-    if (stat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size <= (off_t)job->inline_max)
+    if (stat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size <= (off_t)job->inline_max && (size_t)info.st_size <= job->inline_left) {
+        job->inline_left -= (size_t)info.st_size;
         return put_inline(part, path, job->inline_max, reterr);
+    }
     job->job = blobs_add_file(job->sidecar->blobs, path, on_blob, job);
     return AMP_OK;
 }
@@ -209,7 +212,7 @@ static void on_turn(void *ctx)
 struct files_job *files_start(struct sidecar *sidecar, cJSON *const *parts, size_t n, struct blob_held *held, void (*on_done)(void *ctx, const struct amp_error *err), void *ctx)
 {
     struct files_job *job = xcalloc(1, sizeof *job);
-    *job = (struct files_job){.sidecar = sidecar, .inline_max = FILES_INLINE_MAX, .held = held, .on_done = on_done, .ctx = ctx};
+    *job = (struct files_job){.sidecar = sidecar, .inline_max = FILES_INLINE_MAX, .inline_left = SIZE_MAX, .held = held, .on_done = on_done, .ctx = ctx};
     for (size_t i = 0; i < n; i++) {
         cJSON *part;
         cJSON_ArrayForEach(part, parts[i]) if (files_is_one(part))
@@ -223,7 +226,7 @@ struct files_job *files_start(struct sidecar *sidecar, cJSON *const *parts, size
     return job;
 }
 
-size_t files_durable_max(struct sidecar *sidecar)
+static size_t durable_max(struct sidecar *sidecar)
 {
     size_t payload = bus_info(sidecar->bus)->payload_max, most = payload > MESSAGE_ROOM ? (payload - MESSAGE_ROOM) / 4 * 3 : 0; /* base64 */
     return most < FILES_INLINE_MAX ? FILES_INLINE_MAX : most < FILES_DURABLE_INLINE_MAX ? most : FILES_DURABLE_INLINE_MAX;
@@ -231,7 +234,7 @@ size_t files_durable_max(struct sidecar *sidecar)
 
 void files_make_durable(struct files_job *job)
 {
-    job->inline_max = files_durable_max(job->sidecar);
+    job->inline_max = job->inline_left = durable_max(job->sidecar);
 }
 
 void files_cancel(struct files_job *job)

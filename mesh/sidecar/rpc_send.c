@@ -5,7 +5,6 @@
 #include "base/call.h"
 #include "base/counters.h"
 #include "base/envcall.h"
-#include "sidecar/files.h"
 #include "sidecar/sidecar.h"
 #include "sidecar/task.h"
 
@@ -462,11 +461,7 @@ static enum amp_code make_message(struct sent *sent, const struct send_params *p
         message->message_id = amp_arena_strdup(&sent->arena, amp_bytes_of(id));
     message->has_role = true;
     message->role = AMP__ROLE__ROLE_USER;
-    if (!sent->is_durable || !amp_message_has_blob(message))
-        return amp_message_check(message, "message", reterr);
-    (void)amp_error_set(reterr, AMP_UNSUPPORTED, "message", "a file of over %zu bytes cannot go with a durable task", files_durable_max(sent->rpc->sidecar));
-    amp_error_hint(reterr, "send it without durable, or put the file where others find it and send its address");
-    return AMP_UNSUPPORTED;
+    return amp_message_check(message, "message", reterr);
 }
 
 static struct sent *sent_new(struct rpc *rpc, const struct send_params *params)

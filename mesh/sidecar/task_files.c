@@ -205,16 +205,6 @@ static size_t arrays_of(cJSON *value, cJSON **ret)
     return n;
 }
 
-static bool has_blob(cJSON *value)
-{
-    cJSON *arrays[ARRAYS_MAX];
-    size_t n = arrays_of(value, arrays);
-    for (size_t i = 0; i < n; i++)
-        if (files_any(arrays[i]))
-            return true;
-    return false;
-}
-
 static void said_pop(struct task_files *files)
 {
     struct said *said = STAILQ_FIRST(&files->said);
@@ -297,13 +287,9 @@ static void on_taken(void *ctx, const struct amp_error *err)
     struct task *task = files->task;
     struct amp_error own = *err;
     struct said *said = STAILQ_FIRST(&files->said);
-    cJSON *value = said ? said->local : files->result;
     files->job = NULL;
     task->progress_ms = loop_now_ms(task->sidecar->loop);
-    if (own.code == AMP_OK && task->request->journalled && has_blob(value)) {
-        (void)amp_error_set(&own, AMP_UNSUPPORTED, "", "a file of over %zu bytes cannot be a part of a durable task's answer", files_durable_max(task->sidecar));
-        amp_error_hint(&own, "ask without --durable, or put the file where others find it and answer with its address");
-    } else if (own.code != AMP_OK) {
+    if (own.code != AMP_OK) {
         (void)amp_error_set(&own, own.code, "", "a file of the agent's answer: %s", err->message);
         amp_error_hint(&own, "%s", err->hint);
     }

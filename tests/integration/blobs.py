@@ -388,8 +388,8 @@ def refused_at_the_start(mesh):
         for args in ((), ("--durable",)):
             r = subprocess.run([meshtest.AMESH, "ask", *args, "cp", "x", "--file", path], env=mesh.env, capture_output=True, timeout=60)
             check(r.returncode == 2 and b"the name of the file" in r.stderr and name[:3] in r.stderr and what.encode() in r.stderr, "the file is named", name, r.stderr)
-    r = mesh.run("ask", "--durable", "cp", "x", "--file", fill(os.path.join(mesh.home, "widest.bin"), 9 << 20))
-    check(r.status == 2 and "widest.bin" in r.err and "without --durable" in r.err, "a file too large for durable: what to do", r.err)
+    r = mesh.run("ask", "--every", "1h", "cp", "x", "--file", fill(os.path.join(mesh.home, "widest.bin"), 9 << 20))
+    check(r.status == 2 and "widest.bin" in r.err and "without --task" in r.err, "a file too large for a schedule: what to do", r.err)
 
 
 def slow(mesh, file, copier):
@@ -446,21 +446,6 @@ def missing(mesh):
     check(r.status != 0 and "/nowhere/at/all" in r.err, "the file is named", r.status, r.err)
     r, _ = ask(mesh, "cp", "x", "--file", "/nowhere/at/all")
     check(r.status == 4 and "/nowhere/at/all" in r.err, "the caller's too", r.status, r.err)
-
-
-def durable(mesh):
-    wide, out = fill(os.path.join(mesh.home, "wide.bin"), 2 << 20), os.path.join(mesh.home, "out-7")
-    r = mesh.run("ask", "--durable", "cp", "x", "--file", wide, "--output", out)
-    check(r.status == 0 and digest(one(out)) == digest(wide), "what fits a message goes through", r.status, r.err)
-    r = mesh.run("ask", "--durable", "maker", "x")
-    check(r.status == 2 and "AMESH-1006" in r.err and "without --durable" in r.err, "an answer's larger one: what to do", r.status, r.err)
-    r = mesh.run("ask", "--durable", "cp", "x", "--file", fill(os.path.join(mesh.home, "wider.bin"), 9 << 20))
-    check(r.status == 2 and "wider.bin" in r.err, "a request's too", r.status, r.err)
-    part = {"url": "amp-blob:sha256-" + DIGEST, "metadata": {"amp/blob": {"size": 3, "holder": "i-1"}}}
-    message = {"role": "ROLE_USER", "messageId": "m-1", "parts": [part]}
-    submit = {"version": 1, "from": "me", "envRequest": {"submit": {"agent": "cp", "request": {"taskId": "", "contextId": "", "message": message}}}}
-    answer = json.loads(Nats(mesh.bus).request("amp.env.submit.me", json.dumps(submit).encode())[3])["envReply"]["error"]
-    check(answer["name"] == "unsupported" and "hint" in answer, "the environment takes no blob", answer)
 
 
 def by_curl(mesh, file, relay):
@@ -529,7 +514,6 @@ def main():
         copier, _, slow_one = (mesh.agent(name, "--", "sh", "-c", COPY) for name in ("cp", "cp2", "cp3"))
         mesh.agent("cat", "--", "cat")
         mesh.agent("names", "--", "sh", "-c", 'cd "$AMESH_OUT" && echo a > a.txt && head -c 200000 /dev/zero > "b c.bin" && mkdir d && ln -s /etc/passwd e')
-        mesh.agent("maker", "--", "sh", "-c", 'head -c 4000000 /dev/zero > "$AMESH_OUT/z"')
         relay = mesh.agent("relay", "--mode", "jsonl", "--concurrency", "4", "--", sys.executable, "-c", RELAY)
         mesh.agent("liar", "--mode", "jsonl", "--", sys.executable, "-c",
                    "import json, sys\nfor line in sys.stdin:\n f = json.loads(line)\n if f.get('method') == 'task.run': print(json.dumps({'id': f['id'], 'result': {'artifacts': [{'file': '/nowhere/at/all'}]}}), flush=True)")
@@ -562,7 +546,6 @@ def main():
         tap.run("a sidecar that is told to stop lets who fetches its files finish", stopped_holder, mesh, big)
         tap.run("a killed sidecar's spool is removed by the next one, a stopped one's by itself", killed_leaves_nothing, mesh)
         tap.run("a file that cannot be read fails with its name", missing, mesh)
-        tap.run("what is durable takes files that fit a message, and says what to do with larger ones", durable, mesh)
     tap.done()
 
 

@@ -131,6 +131,48 @@ static void test_questions_go_with_their_task_and_memory_stays(void **state)
     assert_int_equal(verify(world), AMP_OK);
 }
 
+static void put_file(struct journal_world *world, const char *digest, const char *task)
+{
+    struct journal_batch *batch = journal_batch_new(world->journal);
+    for (int i = 0; i < 2; i++) {
+        struct journal_row *row = journal_batch_add(batch, JOURNAL_KV);
+        row->scope = i ? JOURNAL_SCOPE_BLOBS_OF : JOURNAL_SCOPE_BLOB;
+        row->owner = i ? task : digest;
+        row->key = i ? digest : task;
+        row->version = 1;
+        row->at_unix_ms = 100;
+        row->body = amp_bytes_of("{}");
+    }
+    journal_world_write(world, batch);
+}
+
+static uint32_t count_of(struct journal_world *world, const char *scope, const char *owner)
+{
+    uint32_t count = 0;
+    assert_int_equal(journal_count_keys(world->journal, scope, owner, &count), AMP_OK);
+    return count;
+}
+
+static void test_a_file_is_referred_to_until_the_last_task_that_has_it_is_gone(void **state)
+{
+    struct journal_world *world = *state;
+    journal_world_write_task(world, "t-one", 100);
+    journal_world_write_task(world, "t-two", 110);
+    put_file(world, "sha256-a", "t-one");
+    put_file(world, "sha256-a", "t-two");
+    put_file(world, "sha256-b", "t-one");
+    end_task(world, "t-one", 100, 200, false);
+    assert_int_equal(prune(world, (struct journal_row){.at_unix_ms = 500, .count = 3}), 1);
+    assert_int_equal(count_of(world, JOURNAL_SCOPE_BLOB, "sha256-a"), 1);
+    assert_int_equal(count_of(world, JOURNAL_SCOPE_BLOB, "sha256-b"), 0);
+    assert_int_equal(count_of(world, JOURNAL_SCOPE_BLOBS_OF, "t-one"), 0);
+    assert_int_equal(count_of(world, JOURNAL_SCOPE_BLOBS_OF, "t-two"), 1);
+    end_task(world, "t-two", 110, 200, false);
+    assert_int_equal(prune(world, (struct journal_row){.at_unix_ms = 500, .count = 3}), 1);
+    assert_int_equal(count_of(world, JOURNAL_SCOPE_BLOB, "sha256-a"), 0);
+    assert_int_equal(verify(world), AMP_OK);
+}
+
 static enum amp_code prune_file(struct journal_world *world, struct journal_prune_counts *counts)
 {
     struct amp_error err = {0};
@@ -219,6 +261,7 @@ int main(void)
     log_init(LOG_ERROR, "test");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_questions_go_with_their_task_and_memory_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_file_is_referred_to_until_the_last_task_that_has_it_is_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_chain_of_what_is_gone_is_made_anew_and_still_knows_damage, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_chain_of_a_damaged_journal_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_head_of_before_the_new_chain_is_taken, setup, teardown),
