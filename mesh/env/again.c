@@ -77,9 +77,19 @@ static void tell(struct etask *task, const Amp__Error *cause, uint32_t attempt)
         counter_add(COUNTER_events_refused, 1);
 }
 
-static int64_t time_of(const Amp__Frame *frame)
+static int64_t time_of(const Amp__Event *event)
 {
-    return frame->n_events && frame->events[0]->time ? frame->events[0]->time->unix_ms : clock_unix_ms();
+    return event && event->time ? event->time->unix_ms : clock_unix_ms();
+}
+
+static const Amp__Event *first_of(const Amp__Frame *frame)
+{
+    return frame->n_events ? frame->events[0] : NULL;
+}
+
+static const Amp__Event *last_of(const Amp__Frame *frame)
+{
+    return frame->n_events ? frame->events[frame->n_events - 1] : NULL;
 }
 
 static void begin(struct etask *task, const Amp__Frame *frame)
@@ -87,7 +97,7 @@ static void begin(struct etask *task, const Amp__Frame *frame)
     struct attempt *attempt = add_attempt(task);
     attempt->number = frame->attempt;
     attempt->base = task->count;
-    attempt->started_unix_ms = time_of(frame);
+    attempt->started_unix_ms = time_of(first_of(frame));
     attempt->ready_unix_ms = task->n_attempts > 1 && attempt[-1].ended_unix_ms ? attempt[-1].ended_unix_ms : attempt->started_unix_ms;
     etask_strcpy(attempt->agent, frame->agent);
     etask_strcpy(attempt->instance, frame->instance);
@@ -102,7 +112,7 @@ void again_begin(struct etask *task, const Amp__Frame *frame)
     struct attempt *last = last_attempt(task);
     const Amp__Frame *end = again_end(task, &task->env->scratch);
     const Amp__Error *cause = frame->cause ? frame->cause : end && end->end ? end->end->error : NULL;
-    end_attempt(last, cause, end && end->n_events ? end->events[end->n_events - 1]->time->unix_ms : time_of(frame));
+    end_attempt(last, cause, time_of(end && end->n_events ? last_of(end) : first_of(frame)));
     tell(task, cause, frame->attempt);
     again_free(task);
     begin(task, frame);

@@ -27,6 +27,7 @@ struct seat { /* a connection that takes tasks */
     struct peer *peer;
     uint32_t slots, n_jobs;
     bool is_spawned; /* at the other end is (a child of) the process we spawned */
+    bool is_read_out; /* the process has ended, and what it had said was taken */
     bool is_ready;
     TAILQ_ENTRY(seat) entry;
 };

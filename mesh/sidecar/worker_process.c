@@ -100,22 +100,29 @@ bool link_process_owns(const struct link *link, const struct peer *peer)
 
 /* ---- its end ------------------------------------------------------------------------------------------------------------ */
 
+static struct seat *next_unread(const struct link *link)
+{
+    struct seat *seat;
+    TAILQ_FOREACH(seat, &link->seats, entry) if (seat->is_spawned && !seat->is_read_out)
+        return seat;
+    return NULL;
+}
+
+/* What is read may be the end of the connection, and remove the seat. */
 static void read_last_words(struct link *link)
 {
-    struct seat *seat = TAILQ_FIRST(&link->seats);
+    struct seat *seat, *next;
     if (link->own)
         session_pump(peer_session(link->own));
-    while (seat) {
-        struct seat *next = TAILQ_NEXT(seat, entry);
-        if (seat->is_spawned && seat->peer != link->own)
-            session_pump(peer_session(seat->peer)); /* may remove this seat, no other */
-        seat = next;
+    while ((seat = next_unread(link))) {
+        seat->is_read_out = true;
+        if (seat->peer != link->own)
+            session_pump(peer_session(seat->peer));
     }
-    for (seat = TAILQ_FIRST(&link->seats); seat;) {
-        struct seat *next = TAILQ_NEXT(seat, entry);
+    for (seat = TAILQ_FIRST(&link->seats); seat; seat = next) {
+        next = TAILQ_NEXT(seat, entry);
         if (seat->is_spawned)
             link_seat_remove(seat);
-        seat = next;
     }
 }
 

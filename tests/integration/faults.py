@@ -9,7 +9,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 from lib_nats import Nats  # noqa: E402
-from meshtest import Failed, Mesh, Tap, check, until  # noqa: E402
+from meshtest import Failed, Mesh, Tap, check, process_state, until  # noqa: E402
 
 PY = sys.executable
 tap = Tap()
@@ -43,6 +43,28 @@ def killed_agent(mesh):
     check(back, "back")
     task = json.loads(mesh.run("task", "show", d["tasks"][0], "--json").ok().out)
     check(task["status"]["state"] == "TASK_STATE_FAILED", "the task is FAILED in history", task)
+
+
+def killed_while_we_stood_still(mesh):
+    """The agent says something and dies while its sidecar stands still: the end of the process, what it said and the end of its connection are all there at once."""
+    by_line = ("import os\nfor line in __import__('sys').stdin:\n print('{\"method\":\"task.event\",\"params\":{}}\\n' * 5000, flush=True)\n if 'die' in line: os.kill(os.getpid(), 9)\n")
+    with open(os.path.join(mesh.home, "brief.py"), "w", encoding="utf-8") as f:
+        f.write("import os\ndef brief(text, task):\n    for i in range(3000): yield 'a' * 100\n    if 'die' in text: os.kill(os.getpid(), 9)\n")
+    for name, command in (("brief-line", ("--mode", "jsonl", "--", PY, "-c", by_line)), ("brief-dial", ("brief.py:brief",))):
+        agent = mesh.agent(name, *command, cwd=mesh.home)
+        for _ in range(3):
+            pid = until(lambda: show(mesh, name)["instances"][0].get("pid"), "its process is there")
+            caller = mesh.spawn("ask", name, "die")
+            until(lambda: process_state(pid) in (None, "Z"), "it has died")
+            caller.wait()
+            pid = until(lambda: (found := show(mesh, name)["instances"][0].get("pid")) != pid and found, "it is started again")
+            agent.signal(signal.SIGSTOP)
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: process_state(pid) in (None, "Z"), "it has died")
+            agent.signal(signal.SIGCONT)
+            until(lambda: show(mesh, name)["instances"][0].get("pid") not in (None, pid), "it is started again")
+        check(agent.child.poll() is None, "the sidecar lives")
+        agent.stop()
 
 
 def killed_sidecar(mesh):
@@ -379,6 +401,7 @@ with Mesh() as mesh:
     steady = mesh.agent("steady", "--concurrency", "4", "--sock", os.path.join(mesh.home, "steady.sock"), "--", "cat")
     steady.socket = os.path.join(mesh.home, "steady.sock")
     tap.run("kill -9 of an agent: cause, last words, tasks, at the caller, in show and in history", killed_agent, mesh)
+    tap.run("kill -9 of an agent while its sidecar stands still", killed_while_we_stood_still, mesh)
     tap.run("kill -9 of a sidecar: found out at once", killed_sidecar, mesh)
     tap.run("an answer that cannot be read is said at once", unreadable_answers, mesh)
     tap.run("a caller that is gone", caller_is_gone, mesh)

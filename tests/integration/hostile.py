@@ -12,7 +12,7 @@ import tty
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 from lib_nats import Nats  # noqa: E402
-from meshtest import AMESH, Bus, Mesh, Tap, check, terminal, until  # noqa: E402
+from meshtest import DEADLINE, AMESH, Bus, Mesh, Tap, check, terminal, until  # noqa: E402
 
 PY = sys.executable
 EVIL = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202ereversed\u2028\u2066\x7f\r\b"  # ESC, BEL, CSI of C1, bidi, separators, DEL
@@ -171,6 +171,25 @@ def forged_events(mesh):
     agent.stop()
 
 
+def untimed_events(mesh):
+    """Whoever may say something of a task may leave out what need not be there, also where another attempt begins."""
+    peer, twins = Peer(mesh.bus), [mesh.agent("twin", "--retry", "safe", "--", "cat").instance for _ in range(2)]
+
+    def say(seq, attempt, state, instance, **more):
+        body = {"statusUpdate": {"taskId": "t-untimed", "contextId": "c-raw", "status": {"state": "TASK_STATE_" + state}}}
+        one = frame("t-untimed", seq, [body], agent="twin", instance=instance, **{"attempt": attempt, "from": "raw", "mayRetry": True, **more})
+        for event in one["frame"]["events"]:
+            del event["time"]
+        peer.say("amp.evt.c-raw.t-untimed", one)
+        peer.flush()
+    say(1, 1, "WORKING", twins[0], request={"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "x"}]})
+    say(2, 1, "FAILED", twins[0], end={"count": 2, "error": {"code": 3005, "name": "instance_lost", "message": "gone"}})
+    say(1, 2, "COMPLETED", twins[1], end={"count": 1})
+    until(lambda: mesh.run("task", "show", "t-untimed", "--json").out.count("TASK_STATE_COMPLETED"), "the record has both attempts and its end")
+    attempts = mesh.run("task", "show", "t-untimed", "--json").ok().json()["metadata"]["amp/attempts"]
+    check([a["attempt"] for a in attempts] == [1, 2] and attempts[0]["error"] == "AMESH-3005", "and why there were two", attempts)
+
+
 def forged_beats(mesh):
     """Beats in another's name, cards, ends and deaths: what is not the subject's is refused, what is too large is bounded, and the honest beat wins in the end."""
     peer = Peer(mesh.bus)
@@ -239,7 +258,7 @@ def headers(mesh):
     peer.flush()
     peer.sub("_INBOX.good.1")
     peer.hpub("amp.req.steady.raw", kinds[-1], json.dumps({"version": 1, "from": "raw", **request("t-header", "by hand")}).encode(), "_INBOX.good.1")
-    answer = peer.next()
+    answer = peer.next(DEADLINE)
     check(answer and b"frame" in answer[3], "a request with headers is a request", answer)
     alive_all(mesh)
 
@@ -453,6 +472,7 @@ def main():
         mesh.steady = mesh.agent("steady", "--concurrency", "4", "--sock", os.path.join(mesh.home, "steady.sock"), "--", "cat")
         tap.run("a reply subject that is no inbox: nobody publishes there", reply_subjects, mesh)
         tap.run("forged events and ends change no answer and no record", forged_events, mesh)
+        tap.run("events without a time, also where another attempt begins", untimed_events, mesh)
         tap.run("forged beats, cards and deaths", forged_beats, mesh)
         tap.run("forged cancels, answers and confirmations", forged_controls, mesh)
         tap.run("headers of every kind", headers, mesh)
