@@ -187,6 +187,7 @@ AIMS = [
     ("stream through two sidecars: rate ÷ by hand without credit", "stream", lambda d: in_stream(d, "mesh (two sidecars)"), "{:.2f}", "≥ 0.70", lambda v: v >= 0.7),
     ("a stopped reader: records lost", "stream", lambda d: d["stopped"]["lost"], "{}", "0", lambda v: v == 0),
     ("a stopped reader: the others' p99 − alone", "stream", lambda d: max(r["added_us"] for r in d["stopped"]["rows"]) / 1e3, "{:+.2f} ms", "≤ +1 ms", lambda v: v <= 1),
+    ("under attack, the worst: calls' p99 ÷ that of a mesh without", "hostile", lambda d: in_hostile(d), "{:.2f}", "< 2", lambda v: v < 2),
     ("joined → callable by everybody: p99", "join", lambda d: d["rows"][2]["ms"][1], "{:.1f} ms", "≤ 10 ms", lambda v: v <= 10),
     ("durable submit, one client: p50", "submit", lambda d: d["rows"][0]["p50_us"] / 1e3, "{:.2f} ms", "< 1 ms", lambda v: v < 1),
     ("durable submit, 64 in flight", "submit", lambda d: d["rows"][1]["rate"], "{:,.0f}/s", "≥ 20,000/s", lambda v: v >= 20000),
@@ -240,7 +241,19 @@ def fleet(data):
     return markdown(header, rows) + "\n\n" + ran_on(data)
 
 
-SECTIONS = {"storm": storm, "call": call, "cost": cost, "stream": stream, "join": join, "fleet": fleet, "submit": submit, "stampede": stampede, "start": start, "restart": restart, "failover": failover}
+def hostile(data):
+    base, control = data["rows"][0]["p99_us"], data["rows"][1]["p99_us"]
+    header = [f"{data['seconds']:.0f} s each", "per s", "p50 µs", "p99 µs", "p99 ÷ nothing else", "p99 ÷ control", "log lines/s", "grown MiB"]
+    rows = [[r["what"], f"{r['per_s']:,.0f}", f"{r['p50_us']:.0f}", f"{r['p99_us']:.0f}", f"{r['p99_us'] / base:.2f}", f"{r['p99_us'] / control:.2f}",
+             ", ".join(f"{v:.1f}" for v in r["log_per_s"].values()), ", ".join(f"{v:.0f}" for v in r["grown_mib"].values())] for r in data["rows"]]
+    return markdown(header, rows) + "\n\n" + ran_on(data)
+
+
+def in_hostile(data):
+    return max(r["p99_us"] for r in data["rows"][2:-1]) / data["rows"][0]["p99_us"]
+
+
+SECTIONS = {"storm": storm, "call": call, "cost": cost, "stream": stream, "join": join, "fleet": fleet, "hostile": hostile, "submit": submit, "stampede": stampede, "start": start, "restart": restart, "failover": failover}
 
 
 def fill(page, name, text):

@@ -15,6 +15,7 @@ from common import BUILD, PROGRAM, ROUNDS, TOP, cpu_us, machine, measured, media
 from meshtest import Mesh, Process, free_port, until
 import cost
 import fleet
+import hostile
 import join
 import storm
 import stream
@@ -322,7 +323,7 @@ def bench_failover():
     save("failover", {"control_ms": control, "rows": data})
 
 
-BENCHES = {"call": bench_call, "submit": bench_submit, "stampede": bench_stampede, "start": bench_start, "restart": bench_restart, "failover": bench_failover, "storm": storm.bench_storm, "stream": stream.bench_stream, "join": join.bench_join, "cost": cost.bench_cost, "fleet": fleet.bench_fleet}
+BENCHES = {"call": bench_call, "submit": bench_submit, "stampede": bench_stampede, "start": bench_start, "restart": bench_restart, "failover": bench_failover, "storm": storm.bench_storm, "stream": stream.bench_stream, "join": join.bench_join, "cost": cost.bench_cost, "fleet": fleet.bench_fleet, "hostile": hostile.bench_hostile}
 
 
 def main():
