@@ -80,8 +80,22 @@ void hold_begin(struct hold *hold, struct task *task, struct sidecar *sidecar)
     know(hold);
 }
 
+/* It is at work, and was not told to stop: then its sidecar keeps of it what the environment may still ask for. */
+static void check_kept(const struct hold *hold)
+{
+    const struct etask *task = nodes.env && !hold->was_told ? etask_find(nodes.env, task_id(hold->task)) : NULL;
+    for (size_t i = 0; task && i < task->n_attempts; i++)
+        if (task->attempts[i].epoch == epoch_of(hold) && task->attempts[i].ended_unix_ms && strstr(task->attempts[i].reason, "cannot go on with"))
+            world_fail("PE: attempt %u of task %s was given up, and its agent works on it: %s", task_attempt(hold->task), task->id, task->attempts[i].reason);
+}
+
 void hold_end(struct hold *hold) { LIST_REMOVE(hold, entry); }
-void hold_told(struct hold *hold) { hold->was_told = true; }
+
+void hold_told(struct hold *hold)
+{
+    check_kept(hold);
+    hold->was_told = true;
+}
 
 static int64_t later_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -171,6 +185,7 @@ static void find_holders(void)
 {
     struct hold *hold;
     LIST_FOREACH(hold, &everywhere, entry) {
+        check_kept(hold);
         const struct etask *task = nodes.env && hold->superseded_us ? etask_find(nodes.env, task_id(hold->task)) : NULL;
         if (task && task->call && task->epoch == epoch_of(hold))
             hold->superseded_us = 0;

@@ -277,7 +277,8 @@ static enum amp_code write_batch(struct etask *task, struct journal_batch *batch
     hook_at(HOOK_env_accepted);
     task->n_in_journal++;
     commit->epoch = task->epoch;
-    commit->taken = task->taken_seq;
+    /* Rows of events say how far it was taken. One without any says nothing, and the next environment asks for what was taken since once more: an answer that came to its agent, say. */
+    commit->taken = task->n_refs > 0 ? task->taken_seq : 0;
     task->n_written = task->count;
     task->n_refs = 0;
     commit->bytes = task->bodies.len;

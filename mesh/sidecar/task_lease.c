@@ -251,7 +251,8 @@ enum amp_code task_lease_attach(struct task *task, const Amp__Attach *attach, co
     if (code != AMP_OK)
         return code;
     task->lease.alone_ms = 0;
-    if (attach->from_seq - 1 > task->lease.committed)
+    /* What is before it the reader has, but not on its disk: the next one may ask for that again. Only a Ping says what need not be kept. */
+    if (SEEDED_BUG("attach-confirms") && attach->from_seq - 1 > task->lease.committed)
         task->lease.committed = attach->from_seq - 1;
     rearm(task, ask_ms(task));
     task_mark_dirty(task);

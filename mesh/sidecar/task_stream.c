@@ -407,9 +407,11 @@ enum amp_code task_stream_reopen(struct task *task, const Amp__Attach *attach, c
     struct task_lane *lane = &stream->lanes[LANE_CALLER];
     uint32_t from_seq = attach->from_seq;
     uint64_t unread = attach->unread_bytes < lane->window ? attach->unread_bytes : lane->window;
-    if (from_seq == 0 || from_seq - 1 < stream->base || from_seq - 1 > stream->count)
-        return amp_error_set(reterr, AMP_FRAMES_LOST, "control.attach.fromSeq", "of task %s the events %u to %u are kept here, not those from %u on", task_id(task), stream->base + 1,
-                             stream->count, from_seq);
+    if (from_seq == 0 || from_seq - 1 < stream->base)
+        return amp_error_set(reterr, AMP_FRAMES_LOST, "control.attach.fromSeq", "the first %u events of task %s are not kept here any more, and event %u is asked for", stream->base, task_id(task),
+                             from_seq);
+    if (from_seq - 1 > stream->count)
+        return amp_error_set(reterr, AMP_FRAMES_LOST, "control.attach.fromSeq", "task %s has %u events here so far, and those from %u on are asked for", task_id(task), stream->count, from_seq);
     *lane = (struct task_lane){.encoding = reader->encoding, .is_open = true, .is_again = true, .window = lane->window, .sent = from_seq - 1, .confirmed = from_seq - 1, .sent_bytes = unread};
     (void)snprintf(lane->subject, sizeof(lane->subject), "%s", reader->inbox);
     stream->is_held = false;

@@ -387,6 +387,27 @@ def server_killed(mesh):
     check(mesh.done(task) == "said after the bus", "it arrives")
 
 
+def bus_and_env_killed(mesh):
+    """What a live environment has heard need not be on its disk: an agent goes on under the next one, whatever was asked of it when the bus came back."""
+    task = mesh.submit("py", "heard", "--retry", "never")
+    first, last = (next(q for q in mesh.asked(task, 3) if q["prompt"] == prompt) for prompt in ("First?", "Last?"))
+
+    def restart(heard):
+        until(lambda: f"heard {task} {heard}\n" in open(mesh.log), "it is known to the agent", 20)
+        mesh.kill(mesh.server)
+        mesh.start_server()
+        until(lambda: mesh.run("inbox").status == 0 and not mesh.asked(task, away=False)[1:], "the environment is back on the bus", 30)
+        mesh.kill(mesh.up)
+        mesh.start_env()
+        until(lambda: [q for q in mesh.inbox(task) if not q["away"]] or mesh.show(task)["status"]["state"] == "TASK_STATE_FAILED", "it is found again", 30)
+        check(mesh.show(task)["status"]["state"] == "TASK_STATE_INPUT_REQUIRED", "and gone on with", mesh.show(task)["status"])
+    mesh.run("answer", first["id"], "A").ok()
+    restart("A")
+    restart("late")
+    mesh.run("answer", last["id"], "B").ok()
+    check(mesh.done(task) == "late, A, B" and mesh.attempts(task) == 1, "it goes on in its first attempt", mesh.done(task), mesh.attempts(task))
+
+
 def all_killed(mesh):
     """Everything at once: bus, environment, sidecar, agent."""
     lonely = mesh.agent("lonely2", "--concurrency", "2", SERVED)
@@ -488,6 +509,7 @@ def main():
             ("kill -9 of the environment right behind an accepted answer loses nothing", killed_behind_the_answer),
             ("oldest first, also after a restart of the environment", oldest_first),
             ("kill -9 of the bus: the question goes on", server_killed),
+            ("kill -9 of the bus, then of the environment, behind an answer and an expiry: the agent goes on", bus_and_env_killed),
             ("kill -9 of everything: the question goes on", all_killed),
             ("a question expires while the environment is dead", expiry_goes_on),
             ("an answer in another's name, or to another's question, is refused", foreign),

@@ -50,7 +50,7 @@ with open(os.path.join(TOP, "sim/bugs.def"), encoding="utf-8") as f:
 
 
 # Where the rarer ones were seen; when they are not there any more, they are looked for.
-SEEN = {"late-unsaid": "120-150", "asks-on": "70-130", "unread-stream": "690-700", "closed-between": "2460-2470", "unkept-frames": "100-300"}
+SEEN = {"late-unsaid": "120-150", "asks-on": "70-130", "unread-stream": "690-700", "closed-between": "2460-2470", "unkept-frames": "100-300", "attach-confirms": "950-1100"}
 
 
 def bites(bug, promise):

@@ -19,6 +19,18 @@ def together(task, *asks):
         return list(pool.map(lambda ask: task.ask(*ask[0], **ask[1]), asks))
 
 
+def heard(task):
+    """Three at once; what was answered, or has expired, is noted as soon as it is known here."""
+    def one(prompt, **options):
+        said = task.ask(prompt, **options)
+        log("heard", task.id, said)
+        return said
+    from concurrent.futures import ThreadPoolExecutor
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(one, "Quick?", default="late", expires_ms=1500), pool.submit(one, "First?"), pool.submit(one, "Last?")]
+        return ", ".join(each.result() for each in asked)
+
+
 def soon(task):
     import amesh
     first = task.ask("Go on?", options=["yes", "no"], default="no", expires_ms=300)
@@ -81,7 +93,7 @@ def agent(text, task):
         return task.ask(text[5:])
     if text == "turn":
         return "hello " + task.resume["text"] if task.resume else {"state": "input-required", "message": "Your name?"}
-    return {"soon": soon, "flood": flood, "bad": bad}[text](task)
+    return {"heard": heard, "soon": soon, "flood": flood, "bad": bad}[text](task)
 
 
 def main():
