@@ -1,6 +1,7 @@
 /* amesh env verify, backup, restore, export, import, prune: the journal as a file, with or without an environment on it. */
 #include "commands.h"
 #include "env/env.h"
+#include "env/journal.h"
 #include "env/journal_files.h"
 
 #include "base/clock.h"
@@ -65,7 +66,7 @@ static int fail(const struct at *at, struct amp_error *err)
         {AMP_CONFLICT, "another home, or another file: amesh help env"},
         {AMP_TOO_LARGE, "in parts: amesh env export --context ID, or --since TIME"},
     };
-    if (err->code == AMP_CORRUPT)
+    if (err->code == AMP_CORRUPT && !strstr(err->hint, JOURNAL_FILES))
         hint_damage(at, err);
     for (size_t i = 0; i < sizeof hints / sizeof hints[0] && !err->hint[0]; i++)
         if (hints[i].code == err->code)
@@ -142,8 +143,8 @@ static void print_report(struct verifying *verifying, const struct journal_repor
                              report->is_running ? "true" : "false");
         (void)amp_buf_printf(&out, ",\"entry\":%" PRIu64, report->n);
         add_member(&out, "hash", report->hash);
-        (void)amp_buf_printf(&out, ",\"head\":%s,\"framesCut\":%u,\"findingsCount\":%" PRIu64 ",\"findings\":[%.*s]}\n", report->has_head ? "true" : "false",
-                             report->frames_cut, report->findings, (int)verifying->out.len, verifying->out.len ? (const char *)verifying->out.data : "");
+        (void)amp_buf_printf(&out, ",\"head\":%s,\"framesCut\":%u,\"files\":%" PRIu64 ",\"fileBytes\":%" PRIu64 ",\"findingsCount\":%" PRIu64 ",\"findings\":[%.*s]}\n", report->has_head ? "true" : "false",
+                             report->frames_cut, report->files, report->file_bytes, report->findings, (int)verifying->out.len, verifying->out.len ? (const char *)verifying->out.data : "");
         fwrite(out.data, 1, out.len, stdout);
         amp_buf_done(&out);
         return;
@@ -154,6 +155,8 @@ static void print_report(struct verifying *verifying, const struct journal_repor
     }
     printf("%s: %" PRIu64 " rows, %" PRIu64 " chain entries, the last is %" PRIu64 " %.16s… (journal %s%s)\n", report->findings ? "looked at" : "sound", report->rows,
            report->entries, report->n, report->hash, report->id, report->is_running ? ", an environment has it" : "");
+    if (report->files)
+        printf("its files: %" PRIu64 " of %" PRIu64 " bytes\n", report->files, report->file_bytes);
     if (report->frames_cut)
         printf("a transaction that was not committed ends its log (%u pages): the next environment cuts it off\n", report->frames_cut);
     if (!report->findings && !report->has_head)
@@ -171,6 +174,8 @@ static int run_verify(const struct command *command, struct command_args *args)
     verifying.at.is_verifying = true;
     if (code == AMP_OK)
         code = journal_verify(verifying.at.path, &handlers, &verifying, &report, &err);
+    if (code == AMP_OK && !report.is_empty)
+        code = journal_verify_files(verifying.at.path, &handlers, &verifying, &report, &err);
     clear_line(&verifying);
     if (code == AMP_OK || code == AMP_CORRUPT)
         print_report(&verifying, &report);
@@ -200,6 +205,8 @@ static int run_backup(const struct command *command, struct command_args *args)
     enum amp_code code = find_with_file(command, args, &verifying.at, false, &err);
     if (code == AMP_OK) {
         code = journal_backup(verifying.at.path, args->rest[0], clock_unix_ms(), &handlers, &verifying, &report, &err);
+        if (code == AMP_OK && !report.is_empty)
+            code = journal_verify_files(args->rest[0], &handlers, &verifying, &report, &err);
         snprintf(verifying.at.path, sizeof verifying.at.path, "%s", args->rest[0]);
         verifying.at.is_named = true; /* it is the copy that was looked at */
         report.has_head = true; /* a copy has none */
@@ -219,6 +226,7 @@ static bool is_about(const struct amp_error *err, const char *path)
 
 static int run_restore(const struct command *command, struct command_args *args)
 {
+    static const struct journal_verify_handlers handlers = {.on_finding = on_finding};
     struct verifying verifying = {0};
     struct journal_report report = {0};
     struct amp_error err = {0};
@@ -226,6 +234,8 @@ static int run_restore(const struct command *command, struct command_args *args)
     if (code == AMP_OK)
         code = journal_restore(verifying.at.path, args->rest[0], clock_unix_ms(), &report, &err);
     report.has_head = true;
+    if (code == AMP_OK && !report.is_empty) /* it is the journal now, whatever is said of its files */
+        (void)!journal_verify_files(verifying.at.path, &handlers, &verifying, &report, &err);
     if (code == AMP_OK)
         print_report(&verifying, &report);
     if (code != AMP_OK && args->n_rest == 1 && is_about(&err, args->rest[0])) {
@@ -351,10 +361,12 @@ static int run_prune(const struct command *command, struct command_args *args)
     if (code != AMP_OK)
         return fail(&at, &err);
     if (at.is_json)
-        printf("{\"tasks\":%" PRIu64 ",\"bytesBefore\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"chainRowsBefore\":%" PRIu64 ",\"chainRows\":%" PRIu64 "}\n", counts.tasks, counts.bytes_before,
-               counts.bytes_after, counts.chain_before, counts.chain_after);
+        printf("{\"tasks\":%" PRIu64 ",\"bytesBefore\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"fileBytes\":%" PRIu64 ",\"chainRowsBefore\":%" PRIu64 ",\"chainRows\":%" PRIu64 "}\n", counts.tasks, counts.bytes_before,
+               counts.bytes_after, counts.file_bytes, counts.chain_before, counts.chain_after);
     else
         printf("removed %" PRIu64 " tasks; the file had %" PRIu64 " bytes, it has %" PRIu64 "\n", counts.tasks, counts.bytes_before, counts.bytes_after);
+    if (!at.is_json && counts.file_bytes)
+        printf("removed files of %" PRIu64 " bytes\n", counts.file_bytes);
     return 0;
 }
 
@@ -375,7 +387,7 @@ const struct command journal_commands[] = {
      .operands = "",
      .summary = "check the journal: every row, its chain of hashes, its end",
      .details = "Reads one state of the file and changes nothing; the environment may run meanwhile. Each row is held against its seal, each seal against the newest entry "
-                "of the chain that has it, each entry against the one before, the end of the chain against journal.db-head, the numbers of events, and SQLite's own structures.\n\n"
+                "of the chain that has it, each entry against the one before, the end of the chain against journal.db-head, the numbers of events, and SQLite's own structures; then each file of a task against its digest.\n\n"
                 "Exit status 0: sound, or empty, as a start that was killed at once leaves it. 3: damaged, with a line for each finding: what, which chain entry wrote it, what is wrong.\n\n amesh env verify\n amesh env verify --journal backup.db",
      .options = verify_options,
      .run = run_verify},
@@ -383,14 +395,14 @@ const struct command journal_commands[] = {
      .operands = "FILE",
      .summary = "copy the journal while the environment runs, and check the copy",
      .details = "The copy is one state of the journal, and a journal itself (with an id of its own). What is accepted meanwhile does not wait. "
-                "It is checked as by amesh env verify.\n\n amesh env backup /backup/journal.db\n\nBack: amesh env restore FILE",
+                "It is checked as by amesh env verify. Files of tasks come along in FILE-blobs, as links where that is possible: move both.\n\n amesh env backup /backup/journal.db\n\nBack: amesh env restore FILE",
      .options = verify_options,
      .run = run_backup,
      .complete = "files"},
     {.name = "env restore",
      .operands = "FILE",
      .summary = "make a backup the journal",
-     .details = "Checks the backup first. The journal that was there is kept beside it, as journal.db.<time>. Not while the environment runs.",
+     .details = "Checks the backup first. The journal that was there is kept beside it, as journal.db.<time>, with its files in journal.db.<time>-blobs. Files of tasks are taken from FILE-blobs, if they are not here already; those that are missing are named. Not while the environment runs.",
      .options = verify_options,
      .run = run_restore,
      .complete = "files"},

@@ -128,8 +128,7 @@ bool journal_is_one_file(const char *path)
     return !has_log;
 }
 
-enum amp_code journal_backup(const char *path, const char *to, int64_t now_unix_ms, const struct journal_verify_handlers *handlers, void *ctx,
-                             struct journal_report *ret, struct amp_error *reterr)
+enum amp_code journal_copy(const char *path, const char *to, const struct journal_copy_options *options, struct journal_report *ret, struct amp_error *reterr)
 {
     sqlite3 *from = NULL;
     enum amp_code code = journal_open_to_read(path, &from, reterr);
@@ -142,15 +141,17 @@ enum amp_code journal_backup(const char *path, const char *to, int64_t now_unix_
         amp_error_hint(reterr, "name a file that is not there yet, in a directory that can be written");
     } else {
         close(fd);
-        code = copy_pages(from, to, handlers, ctx, reterr);
+        code = copy_pages(from, to, options->handlers, options->ctx, reterr);
         if (code == AMP_OK)
-            code = give_id(to, now_unix_ms, reterr);
+            code = give_id(to, options->now_unix_ms, reterr);
         if (code == AMP_OK && !journal_is_one_file(to))
             code = journal_copy_failed(to, "its log (-wal) stays", reterr);
         if (code == AMP_OK && !journal_sync_file(to))
             code = journal_copy_failed(to, strerror(errno), reterr);
         if (code == AMP_OK)
-            code = journal_verify(to, handlers, ctx, ret, reterr);
+            code = journal_verify(to, options->handlers, options->ctx, ret, reterr);
+        if (code == AMP_OK && options->has_files)
+            code = journal_copy_files(path, to, to, reterr);
         journal_remove_beside(to, "-head"); /* a copy is moved about as one file */
         journal_remove_beside(to, "-wal"); /* empty: reading it made them */
         journal_remove_beside(to, "-shm");
@@ -159,4 +160,11 @@ enum amp_code journal_backup(const char *path, const char *to, int64_t now_unix_
     }
     sqlite3_close(from);
     return code;
+}
+
+enum amp_code journal_backup(const char *path, const char *to, int64_t now_unix_ms, const struct journal_verify_handlers *handlers, void *ctx,
+                             struct journal_report *ret, struct amp_error *reterr)
+{
+    const struct journal_copy_options options = {.now_unix_ms = now_unix_ms, .has_files = true, .handlers = handlers, .ctx = ctx};
+    return journal_copy(path, to, &options, ret, reterr);
 }

@@ -22,6 +22,7 @@ struct journal_report {
     bool has_head;          /* <journal>-head is there and is this journal's */
     bool is_running;
     bool is_empty;          /* a journal that nothing was written to yet: a start that was killed at once leaves it so */
+    uint64_t files, file_bytes, file_findings; /* of journal_verify_files */
     uint32_t frames_cut;    /* of a transaction that was not committed: the next environment cuts them off */
     uint64_t findings;
 };
@@ -33,8 +34,12 @@ struct journal_verify_handlers { /* each may be NULL */
 AMP_MUST_USE enum amp_code journal_verify(const char *path, const struct journal_verify_handlers *handlers, void *ctx, struct journal_report *ret,
                                           struct amp_error *reterr);
 
+/* And the files of its tasks: are they there, each with its bytes? Adds to *report. AMP_CORRUPT: not all of them. */
+#define JOURNAL_FILE_FINDINGS_MAX 1000u
+AMP_MUST_USE enum amp_code journal_verify_files(const char *path, const struct journal_verify_handlers *handlers, void *ctx, struct journal_report *report, struct amp_error *reterr);
+
 /* Copies one state of the journal to `to`, which must not be there yet, and checks the copy; it is a journal of its own (another id).
- * AMP_CORRUPT: what was copied is damaged (ret says how); the copy stays. */
+ * The files of its tasks come along, beside it, as links where that is possible; they are not looked at. AMP_CORRUPT: what was copied is damaged (ret says how); the copy stays. */
 AMP_MUST_USE enum amp_code journal_backup(const char *path, const char *to, int64_t now_unix_ms, const struct journal_verify_handlers *handlers, void *ctx,
                                           struct journal_report *ret, struct amp_error *reterr);
 
@@ -67,6 +72,7 @@ struct journal_prune_options {
 };
 struct journal_prune_counts {
     uint64_t tasks, bytes_before, bytes_after;
+    uint64_t file_bytes; /* of files that nothing referred to any more */
     uint64_t chain_before, chain_after; /* rows of which the chain tells: it is made shorter when most of them are gone */
 };
 /* Removes, and gives the room back to the disk. AMP_RUNNING: an environment has it and does that itself. */

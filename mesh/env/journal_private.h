@@ -218,6 +218,34 @@ AMP_MUST_USE enum amp_code reader_open(struct reader *reader, const char *path, 
 void reader_close(struct reader *reader);
 struct reader *journal_reader(struct journal *journal);
 
+struct journal_report;
+struct journal_verify_handlers;
+struct journal_copy_options {
+    int64_t now_unix_ms;
+    bool has_files; /* they come along */
+    const struct journal_verify_handlers *handlers;
+    void *ctx;
+};
+AMP_MUST_USE enum amp_code journal_copy(const char *path, const char *to, const struct journal_copy_options *options, struct journal_report *ret, struct amp_error *reterr);
+
+/* journal_blobs.c: files of tasks */
+struct journal_blob {
+    const char *digest, *owner; /* owner: one of the tasks and schedules that have it */
+    uint64_t size;
+};
+struct journal_blobs_query { /* of which tasks; as journal_export_options */
+    const char *context;
+    int64_t since_unix_ms; /* 0: all */
+};
+/* Each digest once, as long as `visit` returns true. False: it did not, or the journal cannot be read to its end. */
+bool journal_blobs_each(sqlite3 *db, const struct journal_blobs_query *query, bool (*visit)(void *ctx, const struct journal_blob *blob), void *ctx);
+int journal_blob_open(const char *journal, const struct journal_blob *blob, char *ret_text, size_t size); /* -1: it is not there with its size, as ret_text says */
+bool journal_blob_is_sound(const char *journal, const struct journal_blob *blob, char *ret_text, size_t size);
+/* Files of the tasks of the journal `of`, from those of the journal `from` to those of `to`; what is missing is left out. And all of them. */
+AMP_MUST_USE enum amp_code journal_copy_files(const char *from, const char *of, const char *to, struct amp_error *reterr);
+AMP_MUST_USE enum amp_code journal_link_files(const char *from, const char *to, struct amp_error *reterr);
+uint64_t journal_sweep_files(sqlite3 *db, const char *journal); /* those without a row go; bytes of them. Nobody may have the journal open */
+
 /* journal_worker.c: the thread that calls journal_work until it returns 0. The simulator has its own. */
 struct journal_worker;
 struct mailbox;

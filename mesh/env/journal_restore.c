@@ -132,6 +132,20 @@ static void remove_making(const char *path)
         journal_remove_beside(path, suffixes[i]);
 }
 
+/* Those of the old journal stay with it, under the name that it will have; those of the new one are there before it is. What is too much goes at the next start. */
+static enum amp_code bring_files(const char *path, const char *from, const char *making, struct amp_error *reterr)
+{
+    struct stat info;
+    if (stat(making, &info) != 0)
+        return journal_copy_failed(making, strerror(errno), reterr);
+    char *aside = xasprintf("%s.%lld", path, (long long)info.st_mtim.tv_sec * 1000 + info.st_mtim.tv_nsec / 1000000);
+    enum amp_code code = journal_link_files(path, aside, reterr);
+    if (code == AMP_OK)
+        code = journal_copy_files(from, making, path, reterr);
+    free(aside);
+    return code;
+}
+
 /* The lock is held: what a restore before this one left is nobody's. */
 static enum amp_code make(const char *path, const char *from, int64_t now_unix_ms, struct journal_report *ret, struct amp_error *reterr)
 {
@@ -139,13 +153,15 @@ static enum amp_code make(const char *path, const char *from, int64_t now_unix_m
     char *making = xasprintf("%s" MAKING, path);
     uint32_t boot = find_boot(path, from, now_unix_ms);
     remove_making(path);
-    enum amp_code code = journal_backup(from, making, now_unix_ms, &none, NULL, ret, reterr);
+    enum amp_code code = journal_copy(from, making, &(struct journal_copy_options){.now_unix_ms = now_unix_ms, .handlers = &none}, ret, reterr);
     if (code == AMP_OK)
         code = make_head(making, boot, now_unix_ms, reterr);
     if (code == AMP_OK && !journal_is_one_file(making))
         code = journal_copy_failed(making, "its log (-wal) stays", reterr);
     if (code == AMP_OK && !journal_sync_file(making))
         code = journal_copy_failed(making, strerror(errno), reterr);
+    if (code == AMP_OK)
+        code = bring_files(path, from, making, reterr);
     if (code == AMP_OK)
         code = move(path, MAKING "-head", MADE "-head", reterr);
     if (code == AMP_OK)

@@ -110,6 +110,8 @@ enum amp_code journal_prune(const char *path, const struct journal_prune_options
         if (!prune_all(&store, options, ret))
             code = amp_error_set(reterr, AMP_JOURNAL, "", "the journal cannot be written: %s", sqlite3_errmsg(store.db));
         if (code == AMP_OK)
+            ret->file_bytes = journal_sweep_files(store.db, path);
+        if (code == AMP_OK)
             code = store_compact(&store, options->now_unix_ms, &ret->chain_before, &ret->chain_after, reterr);
         if (code == AMP_OK && sqlite3_exec(store.db, "VACUUM", NULL, NULL, NULL) != SQLITE_OK)
             code = amp_error_set(reterr, AMP_JOURNAL, "", "the journal cannot be written: %s", sqlite3_errmsg(store.db));

@@ -1,5 +1,5 @@
-/* Preloaded (cc -shared) by tests/integration/journal.py: the nth call of fdatasync, fsync or pwrite64 on a file whose name has AMESH_FAIL_FILE in
- * it fails with EIO, once. AMESH_FAIL_CALL, AMESH_FAIL_AT=n. As a kernel does it: the next sync says that all is well.
+/* Preloaded (cc -shared) by tests/integration/journal.py and blobs_durable.py: the nth call of fdatasync, fsync, write or pwrite64 on a file whose name has AMESH_FAIL_FILE in
+ * it fails with EIO (or AMESH_FAIL_ERRNO, a number), once. AMESH_FAIL_CALL, AMESH_FAIL_AT=n. As a kernel does it: the next sync says that all is well.
  * AMESH_FAIL_CALL=kill: the process is killed instead, before the nth of all calls that change such a file or its name. */
 #include <dlfcn.h>
 #include <errno.h>
@@ -36,12 +36,18 @@ static bool is_its_turn(const char *call, int fd)
     return is_name_turn(call, name);
 }
 
+static int error_number(void)
+{
+    const char *text = getenv("AMESH_FAIL_ERRNO");
+    return text ? atoi(text) : EIO;
+}
+
 #define NEXT(type, name) ((type)dlsym(RTLD_NEXT, name))
 
 int fdatasync(int fd)
 {
     if (is_its_turn("fdatasync", fd)) {
-        errno = EIO;
+        errno = error_number();
         return -1;
     }
     return NEXT(int (*)(int), "fdatasync")(fd);
@@ -50,7 +56,7 @@ int fdatasync(int fd)
 int fsync(int fd)
 {
     if (is_its_turn("fsync", fd)) {
-        errno = EIO;
+        errno = error_number();
         return -1;
     }
     return NEXT(int (*)(int), "fsync")(fd);
@@ -59,10 +65,19 @@ int fsync(int fd)
 ssize_t pwrite64(int fd, const void *data, size_t len, off64_t at)
 {
     if (is_its_turn("pwrite64", fd)) {
-        errno = EIO;
+        errno = error_number();
         return -1;
     }
     return NEXT(ssize_t (*)(int, const void *, size_t, off64_t), "pwrite64")(fd, data, len, at);
+}
+
+ssize_t write(int fd, const void *data, size_t len)
+{
+    if (is_its_turn("write", fd)) {
+        errno = error_number();
+        return -1;
+    }
+    return NEXT(ssize_t (*)(int, const void *, size_t), "write")(fd, data, len);
 }
 
 int rename(const char *from, const char *to)
