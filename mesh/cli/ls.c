@@ -191,6 +191,14 @@ static void print_stuck(const Amp__AgentRecord *record)
     }
 }
 
+/* One that is not there any more was up until it was last seen. */
+static int64_t up_until(const Amp__Instance *instance)
+{
+    Amp__InstanceState state = instance->beat->state;
+    bool is_over = state == AMP__INSTANCE_STATE__INSTANCE_STATE_GONE || state == AMP__INSTANCE_STATE__INSTANCE_STATE_LOST;
+    return is_over && instance->seen != NULL ? instance->seen->unix_ms : clock_unix_ms();
+}
+
 static void print_instances(const struct cli *cli, const Amp__AgentRecord *record)
 {
     static const char *const columns[] = {"INSTANCE", "STATE", "HOST", "PID", "SIDECAR", "SLOTS", "FREE", "INFLIGHT", "UP FOR"};
@@ -207,7 +215,7 @@ static void print_instances(const struct cli *cli, const Amp__AgentRecord *recor
         snprintf(free_slots, sizeof free_slots, "%u", beat->free);
         snprintf(inflight, sizeof inflight, "%u", beat->inflight);
         if (beat->since != NULL)
-            print_duration(clock_unix_ms() - beat->since->unix_ms, since);
+            print_duration(up_until(record->instances[i]) - beat->since->unix_ms, since);
         const char *cells[] = {beat->instance, agents_beat_state(beat), beat->host, pid, sidecar, slots, free_slots, inflight, since};
         print_table_add(&table, cells);
     }

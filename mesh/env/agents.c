@@ -40,8 +40,11 @@ static Amp__Instance *view_instance(const struct registry_instance *from, struct
     *beat = *from->beat;
     beat->has_state = true;
     beat->state = from->state;
-    if (!registry_is_live(from))
-        beat->free = 0;
+    if (!registry_is_live(from)) { /* its last beat is no news any more: what it had is with others, or waits for them */
+        beat->free = beat->inflight = beat->queued = 0;
+        beat->n_tasks = 0;
+        beat->stuck = NULL;
+    }
     amp__timestamp__init(seen);
     seen->unix_ms = from->seen_unix_ms;
     instance->beat = beat;

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
@@ -69,12 +70,19 @@ def killed_while_we_stood_still(mesh):
 
 def killed_sidecar(mesh):
     """kill -9 of a sidecar: nobody says goodbye, but the server knows that nobody listens there any more."""
-    agent = mesh.agent("headless", "--concurrency", "2", "--", "cat")
+    agent = mesh.agent("headless", "--concurrency", "2", "--", "tail", "-f", "/dev/null")
+    task = mesh.run("ask", "--detach", "headless", "x").ok().out.strip()
+    until(lambda: show(mesh, "headless")["instances"][0]["tasks"] == [task], "it has a task")
     agent.signal(signal.SIGKILL)
     line = mesh.up.wait_line(lambda line: "env.instance_lost" in line and agent.instance in line, stream="err")
     check("no responders" in line, "found out by asking, not by waiting for three beats", line)
     instances = show(mesh, "headless")["instances"]
     check([i["state"] for i in instances] == ["lost"] and instances[0]["free"] == 0, "show says lost", instances)
+    check(instances[0]["inflight"] == 0 and instances[0]["tasks"] == [], "and that it has no task any more: that waits for another one", instances)
+    shown, over = mesh.run("show", "headless").ok().out, time.monotonic() + 1.1
+    until(lambda: time.monotonic() > over, "time goes by")
+    check(mesh.run("show", "headless").ok().out == shown, "how long it was up is not counted on", shown)
+    mesh.run("task", "cancel", task).ok()
     check("lost" in mesh.run("ls", "--all").out + mesh.run("ls").out, "ls says lost")
     check(mesh.run("ask", "headless", "x").status == 4, "and nobody waits for it")
 
