@@ -34,6 +34,8 @@ const char *error_default_hint(enum amp_code code)
         return "amesh show AGENT for its deaths";
     case AMP_INSTANCE_LOST:
         return "amesh show AGENT for its instances";
+    case AMP_NO_QUESTION:
+        return "amesh inbox for what waits for an answer";
     case AMP_NOT_FOUND:
         return "check the name: what is there is listed by amesh ls, task ls, schedule ls, inbox and kv ls";
     case AMP_RUNNING:

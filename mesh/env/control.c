@@ -148,14 +148,6 @@ static bool on_row(void *ctx, const struct journal_row *row)
     return false;
 }
 
-static void refuse_ended(const struct ask *ask, const char *id)
-{
-    struct amp_error err = {0};
-    amp_error_set(&err, AMP_TASK_ENDED, "id", "the task %s has ended already", id);
-    amp_error_hint(&err, "amesh task show %s", id);
-    env_refuse(ask->env, ask->reply, ask->encoding, &err);
-}
-
 /* The open task of that id; answers if there is none. */
 static struct etask *locate(const struct ask *ask, const char *id)
 {
@@ -173,7 +165,7 @@ static struct etask *locate(const struct ask *ask, const char *id)
     if (located.is_known && journal_failure(env->journal))
         env_refuse_journal(env, ask->reply, ask->encoding); /* it may be open there, but nothing can become of it here */
     else if (located.is_known)
-        refuse_ended(ask, id);
+        env_refuse_ended(ask, id);
     else
         env_refuse_no_task(ask, id);
     return NULL;

@@ -308,6 +308,7 @@ struct env_missing {
 };
 void env_refuse_missing(const struct ask *ask, const struct env_missing *missing, const char *name);
 void env_refuse_no_task(const struct ask *ask, const char *id);
+void env_refuse_ended(const struct ask *ask, const char *id);
 /* AMP_TOO_LARGE, AMP_NO_BUS, AMP_OVERLOADED as bus_publish. */
 AMP_MUST_USE enum amp_code env_publish(struct env *env, const char *subject, enum amp_encoding encoding, Amp__Envelope *envelope);
 size_t env_payload_max(const struct env *env);
@@ -574,6 +575,7 @@ struct env {
     struct retain retain;
     struct inbox_entry *inbox, *inbox_first, *inbox_last; /* questions: by id; the open ones, oldest first */
     uint32_t n_questions;     /* of them */
+    struct inbox_over *inbox_over; /* NULL: none yet */
     uint64_t n_asked;                 /* the order of questions that are asked in the same millisecond */
     int64_t began_ms, deaf_from_unix_ms; /* the start, and when the environment before was there last */
     struct delivery *deliveries; /* answers on their way to attempts */

@@ -77,6 +77,8 @@ void inbox_done(struct env *env)
         control_cancel(env->deliveries->control);
         delivery_free(env->deliveries);
     }
+    free(env->inbox_over);
+    env->inbox_over = NULL;
 }
 
 static void set_timer(struct etask *task);

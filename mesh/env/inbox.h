@@ -31,6 +31,8 @@ uint32_t inbox_count(const struct etask *task); /* open ones */
 bool inbox_answer(const struct ask *ask, struct etask *task);
 void inbox_done(struct env *env);
 
+#define INBOX_OVER_MAX 1024u /* questions of tasks that have ended, of which it is known what became of them; 140 KiB */
+
 /* ---- inbox_list.c ----------------------------------------------------------------------------------------------------- */
 
 struct inbox *inbox_of(struct etask *task); /* made if need be */

@@ -21,6 +21,11 @@
 #define TOKEN_SIZE 96
 #define KEY_SIZE (2 * AMP_NAME_MAX + 2)
 
+struct inbox_over {
+    struct question_over questions[INBOX_OVER_MAX]; /* the last ones, in a ring */
+    uint64_t count;
+};
+
 struct inbox_entry {
     UT_hash_handle hh; /* by the question's id, unless is_shadowed */
     struct inbox_entry *prev, *next;
@@ -83,6 +88,23 @@ void inbox_index(struct etask *task, struct question *question)
         unlist(env, entry);
 }
 
+/* Who answers second may come after the end of the task. */
+static void remember_over(struct env *env, const struct question *question)
+{
+    if (!env->inbox_over)
+        env->inbox_over = xcalloc(1, sizeof *env->inbox_over);
+    env->inbox_over->questions[env->inbox_over->count++ % INBOX_OVER_MAX] = question_over(question);
+}
+
+static const struct question_over *find_over(const struct env *env, const char *id)
+{
+    const struct inbox_over *over = env->inbox_over;
+    for (size_t i = 0; over && i < INBOX_OVER_MAX && i < over->count; i++)
+        if (strcmp(over->questions[i].id, id) == 0)
+            return &over->questions[i];
+    return NULL;
+}
+
 void inbox_unindex(struct env *env, struct question *question)
 {
     struct inbox_entry *entry = question->entry;
@@ -92,6 +114,8 @@ void inbox_unindex(struct env *env, struct question *question)
     assert(env->inbox || entry->is_shadowed);
     if (!entry->is_shadowed)
         HASH_DEL(env->inbox, entry);
+    if (!entry->is_shadowed && question->state != QUESTION_OPEN)
+        remember_over(env, question);
     question->entry = NULL;
     free(entry);
 }
@@ -343,6 +367,33 @@ static void list_all(struct list_page *page, const Amp__InboxQuery *query)
     answer_page(page, is_cut, is_filtered ? total : page->ask->env->n_questions);
 }
 
+static bool on_ended(void *ctx, const struct journal_row *row)
+{
+    bool *is_known = ctx;
+    *is_known = true;
+    return false;
+}
+
+/* Why nobody waits any more: of a task that has ended, and of a question of one. */
+static void refuse_past(const struct ask *ask, const char *id)
+{
+    const struct question_over *over = find_over(ask->env, id);
+    const struct journal_query query = {.task = id, .limit = 1};
+    struct amp_error err = {0};
+    bool is_task = false;
+    enum amp_code code = journal_tasks(ask->env->journal, &query, on_ended, &is_task, NULL, &err);
+    if (code == AMP_OK && is_task)
+        code = AMP_TASK_ENDED;
+    else if (code == AMP_OK && over)
+        code = question_refuse(over, &err);
+    if (code == AMP_TASK_ENDED)
+        env_refuse_ended(ask, id);
+    else if (code != AMP_OK)
+        env_refuse(ask->env, ask->reply, ask->encoding, &err);
+    else
+        env_refuse_missing(ask, &(struct env_missing){AMP_NOT_FOUND, "id", "open task and no such open question", "amesh inbox"}, id);
+}
+
 /* Of one task, or one question: what became of it is said. */
 static void list_one(struct list_page *page, const char *id)
 {
@@ -357,7 +408,7 @@ static void list_one(struct list_page *page, const char *id)
         return;
     }
     if ((!task || task->is_ended) && !entry) {
-        env_refuse_missing(page->ask, &(struct env_missing){AMP_NOT_FOUND, "id", "open task and no such open question", "amesh inbox"}, id);
+        refuse_past(page->ask, id);
         return;
     }
     bool is_cut = entry && !page_add(page, entry);

@@ -328,12 +328,26 @@ const struct question *questions_asked(const struct questions *questions, const 
     return NULL;
 }
 
+struct question_over question_over(const struct question *question)
+{
+    struct question_over over = {.state = question->state};
+    snprintf(over.id, sizeof over.id, "%s", question->id);
+    snprintf(over.by, sizeof over.by, "%s", question->by);
+    return over;
+}
+
+enum amp_code question_refuse(const struct question_over *over, struct amp_error *reterr)
+{
+    if (over->state == QUESTION_ANSWERED)
+        return amp_error_set(reterr, AMP_CONFLICT, "answer.inputId", "question %s has been answered already%s%s", over->id, over->by[0] ? ", by " : "", over->by);
+    return amp_error_set(reterr, AMP_CONFLICT, "answer.inputId", "nobody waits for an answer to question %s any more: %s", over->id,
+                         over->state == QUESTION_EXPIRED ? "its time is over" : "it was withdrawn");
+}
+
 static enum amp_code refuse_closed(const struct question *question, struct amp_error *err)
 {
-    if (question->state == QUESTION_ANSWERED)
-        return amp_error_set(err, AMP_CONFLICT, "answer.inputId", "question %s has been answered already%s%s", question->id, question->by[0] ? ", by " : "", question->by);
-    return amp_error_set(err, AMP_CONFLICT, "answer.inputId", "nobody waits for an answer to question %s any more: %s", question->id,
-                         question->state == QUESTION_EXPIRED ? "its time is over" : "it was withdrawn");
+    struct question_over over = question_over(question);
+    return question_refuse(&over, err);
 }
 
 enum amp_code question_pick(const struct questions *questions, const char *id, struct question **ret, struct amp_error *reterr)

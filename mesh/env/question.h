@@ -36,6 +36,11 @@ struct question {
     void *entry;                  /* the index's (inbox.c) */
 };
 
+struct question_over { /* what is kept of one that nobody waits for any more */
+    char id[AMP_NAME_MAX + 1], by[AMP_NAME_MAX + 1];
+    enum question_state state;
+};
+
 struct questions {
     struct question *first, *last;
     uint32_t n_open, n_kept; /* kept: those that are not gone */
@@ -92,6 +97,9 @@ struct question *question_find(const struct questions *questions, const char *id
 /* The one that is meant by an answer: AMP_OK; AMP_CONFLICT: answered, expired or withdrawn already; AMP_NO_QUESTION. `id` may be NULL: the only one open. */
 AMP_MUST_USE enum amp_code question_pick(const struct questions *questions, const char *id, struct question **ret, struct amp_error *reterr);
 /* One that the attempt waits for, other than `but`; NULL: it works. */
+struct question_over question_over(const struct question *question);
+/* AMP_CONFLICT, with what became of it. */
+enum amp_code question_refuse(const struct question_over *over, struct amp_error *reterr);
 const struct question *questions_asked(const struct questions *questions, const struct question *but);
 /* Was `a` asked before `b`? */
 bool question_is_older(const struct question *a, const struct question *b);

@@ -202,6 +202,14 @@ void env_refuse_no_task(const struct ask *ask, const char *id)
     env_refuse_missing(ask, &(struct env_missing){AMP_NO_SUCH_TASK, "id", "task", NULL}, id);
 }
 
+void env_refuse_ended(const struct ask *ask, const char *id)
+{
+    struct amp_error err = {0};
+    amp_error_set(&err, AMP_TASK_ENDED, "id", "the task %s has ended already", id);
+    amp_error_hint(&err, "amesh task show %s", id);
+    env_refuse(ask->env, ask->reply, ask->encoding, &err);
+}
+
 /* The sender stands in the subject, where the server's permissions guard it; what the envelope says must agree. */
 static enum amp_code check_ask(const struct amp_subject *subject, const Amp__Envelope *envelope, struct amp_error *err)
 {

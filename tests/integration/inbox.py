@@ -138,7 +138,11 @@ def refuses(mesh):
     mesh.run("answer", count["id"], "--file", path).ok()
     check(mesh.done(task) == "blue 4", "from standard input and from a file")
     late = mesh.run("answer", colour["id"], "red")
-    check(late.status == 4, "a task that has ended asks nothing", late.status, late.err)
+    check(late.status == 8 and "answered already, by cli-" in late.err and "amesh inbox" in late.err, "a question of a task that has ended: it is answered", late.status, late.err)
+    ended = mesh.run("answer", task, "red")
+    check(ended.status == 8 and f"{task} has ended" in ended.err and f"amesh task show {task}" in ended.err, "a task that has ended asks nothing", ended.status, ended.err)
+    idle = mesh.run("answer", mesh.submit("nobody-is-called-so", "x"), "x")
+    check(idle.status == 8 and "amesh inbox" in idle.err and "asks nothing now" in idle.err, "one that asks nothing: what does", idle.status, idle.err)
 
 
 def one_wins(mesh):
@@ -155,8 +159,7 @@ def one_wins(mesh):
         for p in people:
             p.join()
         won = [text for r, text in results if r.status == 0]
-        # who comes after the task's end is told that there is no such question
-        check(len(won) == 1 and all(r.status in (8, 4) for r, text in results if text not in won), "exactly one answer counts", [(r.status, r.err) for r, _ in results])
+        check(len(won) == 1 and all(r.status == 8 and "answered already" in r.err for r, text in results if text not in won), "exactly one answer counts", [(r.status, r.err) for r, _ in results])
         check(mesh.done(task) == "said " + won[0], "and it is the one that arrives", mesh.done(task), won)
 
 
@@ -327,6 +330,8 @@ def env_killed(mesh):
     mesh.run("answer", second["id"], "B").ok()
     mesh.run("answer", qs[2]["id"], "Ada").ok()
     check([mesh.done(t) for t in tasks] == ["said after the environment", "A then B", "hello Ada"], "all answers arrive", [mesh.done(t) for t in tasks])
+    late = [mesh.run("answer", q["id"], "late") for q in (*qs, second)]
+    check(all(r.status == 8 and "answered already" in r.err for r in late), "who comes after the end is told that they are answered", [r.err for r in late])
 
 
 def killed_behind_the_answer(mesh):
