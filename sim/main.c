@@ -31,7 +31,7 @@ static int usage(bool is_asked)
           "  --salt N          the same schedule with other delays\n"
           "  --stats, --json   what was done in all, for people or as a document\n"
           "  --digest          a number for each seed: the same seed has the same one\n"
-          "  --bug NAME        with a seeded bug (amesh-sim-bugs only); --table tries all of them\n"
+          "  --bug NAME        with a fault made on purpose (amesh-sim-bugs only, sim/bugs.def); --table tries all of them\n"
           "\n"
           "Exit status: 0 all held, 1 some failed, 2 usage.\n",
           is_asked ? stdout : stderr);
@@ -71,6 +71,13 @@ static bool read_bug(const char *name)
     fputs("amesh-sim: --bug is for amesh-sim-bugs\n", stderr);
     return false;
 #endif
+}
+
+static int unknown_bug(void)
+{
+    fprintf(stderr, "amesh-sim-bugs: no fault \"%s\" is made on purpose; these are: ", chosen_bug);
+    table_print_names(stderr);
+    return 2;
 }
 
 static bool read_option(struct options *options, int c, uint64_t *from)
@@ -125,7 +132,7 @@ static bool read_options(int argc, char **argv, struct options *options)
         if (!read_option(options, c, &from))
             return false;
     if (options->wants_table && options->to == 0)
-        options->from = 1, options->to = 2000;
+        options->from = 1, options->to = TABLE_SEEDS;
     if (from && options->from == 1) {
         options->to += from - 1;
         options->from = from;
@@ -163,6 +170,8 @@ int main(int argc, char **argv)
     static struct options options = {.jobs = 1};
     if (!read_options(argc, argv, &options))
         return usage(options.wants_help);
+    if (*chosen_bug && !table_has(chosen_bug))
+        return unknown_bug();
     if (sodium_init() < 0)
         return 1;
     prepare();

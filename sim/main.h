@@ -4,6 +4,7 @@
 
 #define WORKERS_MAX 64u
 #define PATH_ROOM 64
+#define TABLE_SEEDS 200u /* for each row of --table */
 
 struct options {
     uint64_t from, to, salt;
@@ -27,3 +28,5 @@ struct result { /* of many seeds */
 void campaign_run(const struct options *options, const char *promise, bool is_quiet, struct result *ret);
 int campaign(const struct options *options);
 int table(const struct options *options);
+bool table_has(const char *bug); /* is there a fault of this name? (bugs.def) */
+void table_print_names(FILE *to);

@@ -3,6 +3,8 @@
  * submitted in between does not move, or the number of the next event. */
 #include "env_private.h"
 
+#include "base/seeded.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -268,7 +270,7 @@ void query_ping(const struct ask *ask)
     info.has_tasks = info.has_tasks_open = info.has_pid = true;
     info.tasks = counts.tasks;
     info.tasks_open = counts.tasks_open;
-    info.journal = (char *)(failure ? failure : "ok");
+    info.journal = (char *)(failure && !SEEDED_BUG("failure-unsaid") ? failure : "ok");
     info.damage = (char *)journal_damage(env->journal);
     info.pid = (int32_t)getpid();
     info.instance = env->instance;

@@ -18,5 +18,10 @@ claim "the table of errors in docs/operations.md is that of spec/codes.def" $?
 sed -i '0,/"the agent refused the task"/s//"another text"/' "$tmp/spec/codes.def"
 ! "$tmp/scripts/codes-table.py" --check >"$tmp/log" 2>&1
 claim "and one that is not is found" $?
+scripts/bugs-table.py --check >"$tmp/log" 2>&1
+claim "the faults made on purpose in docs/reliability.md are those of sim/bugs.def and of the code, and each promise has one" $?
+mkdir -p "$tmp/mesh" && cp -r sim CMakeLists.txt "$tmp/" && cp -r mesh/env mesh/base mesh/sidecar "$tmp/mesh/"
+(cd "$tmp" && sed -i '/^BUG("unsafe-retry"/d' sim/bugs.def && ! scripts/bugs-table.py --check >log 2>&1 && [ "$(grep -c 'rows\|P5\|unsafe-retry' log)" = 3 ])
+claim "and one that is missing is found" $?
 echo "1..$n"
 exit $status
