@@ -66,7 +66,7 @@ static int fail(const struct at *at, struct amp_error *err)
         {AMP_CONFLICT, "another home, or another file: amesh help env"},
         {AMP_TOO_LARGE, "in parts: amesh env export --context ID, or --since TIME"},
     };
-    if (err->code == AMP_CORRUPT && !strstr(err->hint, JOURNAL_FILES))
+    if (err->code == AMP_CORRUPT && (!err->hint[0] || strstr(err->hint, "amesh env verify"))) /* what was said of other files than damaged ones stays */
         hint_damage(at, err);
     for (size_t i = 0; i < sizeof hints / sizeof hints[0] && !err->hint[0]; i++)
         if (hints[i].code == err->code)
@@ -153,6 +153,8 @@ static void print_report(struct verifying *verifying, const struct journal_repor
         printf("empty: nothing has been written to it yet; an environment that starts on it begins here\n");
         return;
     }
+    if (report->findings && !report->rows && !report->id[0])
+        return; /* it could not be looked at */
     printf("%s: %" PRIu64 " rows, %" PRIu64 " chain entries, the last is %" PRIu64 " %.16s… (journal %s%s)\n", report->findings ? "looked at" : "sound", report->rows,
            report->entries, report->n, report->hash, report->id, report->is_running ? ", an environment has it" : "");
     if (report->files)
@@ -295,6 +297,8 @@ static int run_export(const struct command *command, struct command_args *args)
         code = journal_export(at.path, out, clock_unix_ms(), &options, &counts, &err);
     if (out && !is_stdout && (fsync(fd) != 0 || fclose(out) != 0) && code == AMP_OK)
         code = amp_error_set(&err, AMP_JOURNAL, "", "%s cannot be written: %s", name, strerror(errno));
+    if (code != AMP_OK && fd >= 0)
+        (void)unlink(name); /* a part of an export is none, and would be in the way of the next one */
     if (code == AMP_OK)
         print_exported(&at, &counts);
     return code == AMP_OK ? 0 : fail(&at, &err);
@@ -425,7 +429,7 @@ const struct command journal_commands[] = {
     {.name = "env prune",
      .operands = "",
      .summary = "remove old tasks from the journal and give the room back",
-     .details = "For a journal that no environment has; one that runs does it by itself (amesh up --retain-age 30d), but only uses the room again. Open tasks, dead letters and memory stay. When most of what the chain tells of is gone, the journal is verified and its chain made anew.\n\n amesh env prune --retain-age 30d",
+     .details = "For a journal that no environment has; one that runs does it by itself (amesh up --retain-age 30d), but only uses the room again. Open tasks, dead letters and memory stay. The journal is verified first, and nothing is removed from one that is damaged. When most of what the chain tells of is gone, the chain is made anew.\n\n amesh env prune --retain-age 30d",
      .options = prune_options,
      .run = run_prune},
     {0},

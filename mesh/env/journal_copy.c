@@ -22,6 +22,8 @@ enum amp_code journal_open_to_read(const char *path, sqlite3 **ret, struct amp_e
     enum amp_code code = restore_settle(path, reterr);
     if (code != AMP_OK)
         return code;
+    if ((code = head_check_there(path, reterr)) != AMP_OK)
+        return code;
     if (access(path, R_OK) != 0) {
         amp_error_set(reterr, AMP_NOT_FOUND, "", "there is no journal %s that can be read: %s", path, strerror(errno));
         amp_error_hint(reterr, "name it: --journal FILE, or its home: --home DIR");

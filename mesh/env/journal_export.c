@@ -152,6 +152,23 @@ static void put_head(struct export *export, int64_t now_unix_ms)
     put_line(export);
 }
 
+/* A name that nothing has is more often a slip than a conversation without tasks. */
+static enum amp_code check_context(struct export *export, struct amp_error *reterr)
+{
+    static const char sql[] = "SELECT EXISTS (SELECT 1 FROM tasks WHERE context = :context) OR EXISTS (SELECT 1 FROM kv WHERE scope = 'context' AND owner = :context)";
+    sqlite3_stmt *statement = NULL;
+    if (!export->options->context || sqlite3_prepare_v2(export->db, sql, -1, &statement, NULL) != SQLITE_OK) /* what cannot be read is said of the tables */
+        return AMP_OK;
+    bind_selection(export, statement);
+    bool is_unknown = sqlite3_step(statement) == SQLITE_ROW && !sqlite3_column_int(statement, 0);
+    sqlite3_finalize(statement);
+    if (!is_unknown)
+        return AMP_OK;
+    amp_error_set(reterr, AMP_NOT_FOUND, "context", "the journal has no conversation \"%.100s\"", export->options->context);
+    amp_error_hint(reterr, "amesh task show ID names the context of a task");
+    return AMP_NOT_FOUND;
+}
+
 enum amp_code journal_export(const char *path, FILE *out, int64_t now_unix_ms, const struct journal_export_options *options, struct journal_export_counts *ret,
                              struct amp_error *reterr)
 {
@@ -162,6 +179,11 @@ enum amp_code journal_export(const char *path, FILE *out, int64_t now_unix_ms, c
     enum amp_code code = journal_open_to_read(path, &export.db, reterr);
     if (code != AMP_OK)
         return code;
+    code = check_context(&export, reterr);
+    if (code != AMP_OK) {
+        sqlite3_close(export.db);
+        return code;
+    }
     amp_buf_init(&export.line, SIZE_MAX / 2);
     crypto_generichash_init(&export.hash, NULL, 0, sizeof hash);
     put_head(&export, now_unix_ms);

@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define HEAD_SIZE 256
 #define SUM_SIZE 16u
@@ -92,6 +94,53 @@ void head_read(const char *journal_path, struct head *ret)
         ret->state = file->pMethods->xRead(file, line, len, 0) == SQLITE_OK && parse_head(line, ret) ? HEAD_READ : HEAD_GARBLED;
     }
     side_close(file, name);
+}
+
+/* ---- a journal that is not there --------------------------------------------------------------------------------------- */
+
+#define LEFT_SIZE 32u
+
+/* The ends of those names beside the journal that show that there was one. False: there is none. */
+static bool find_left(const char *path, char ret[LEFT_SIZE])
+{
+    static const char *const suffixes[] = {"-head", "-wal", "-shm"};
+    size_t len = 0;
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+        char *name = xasprintf("%s%s", path, suffixes[i]);
+        struct stat info;
+        if (stat(name, &info) == 0 && info.st_size > 0)
+            len += (size_t)snprintf(ret + len, LEFT_SIZE - len, "%s%s", len ? ", " : "", suffixes[i]);
+        free(name);
+    }
+    return len > 0;
+}
+
+/* Without SQLite, which opens nothing beside a journal that is missing. */
+static void read_left(const char *path, struct head *ret)
+{
+    char line[HEAD_SIZE] = "", *name = xasprintf("%s-head", path);
+    FILE *file = fopen(name, "re");
+    *ret = (struct head){.state = HEAD_NONE};
+    if (file && fgets(line, sizeof line, file))
+        ret->state = parse_head(line, ret) ? HEAD_READ : HEAD_GARBLED;
+    if (file)
+        fclose(file);
+    free(name);
+}
+
+enum amp_code head_check_there(const char *path, struct amp_error *reterr)
+{
+    struct head head;
+    char left[LEFT_SIZE] = "";
+    if (access(path, F_OK) == 0 || !find_left(path, left))
+        return AMP_OK;
+    read_left(path, &head);
+    if (head.state == HEAD_READ)
+        amp_error_set(reterr, AMP_CORRUPT, "", "the journal %s is missing, but %s-head knows of %llu committed entries", path, path, (unsigned long long)head.n);
+    else
+        amp_error_set(reterr, AMP_CORRUPT, "", "the journal %s is missing, but files that were made beside it are there: %s", path, left);
+    amp_error_hint(reterr, "put it back, or restore a backup: amesh env restore FILE; to begin anew without what it had, or to import, remove %.120s%s", path, left);
+    return AMP_CORRUPT;
 }
 
 /* ---- the chain's end against it ------------------------------------------------------------------------------------- */

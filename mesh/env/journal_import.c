@@ -376,6 +376,14 @@ static enum amp_code run(struct import *import, int64_t now_unix_ms)
     return head_write(store) ? AMP_OK : amp_error_set(import->err, AMP_JOURNAL, "", "%s-head cannot be written", store->path);
 }
 
+/* One that was made for rows which did not come. The head goes first: without its journal it would be that of a lost one. The lock stays, as it is held. */
+static void remove_made(const char *path)
+{
+    static const char *const suffixes[] = {"-head", "-wal", "-shm", ""};
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++)
+        journal_remove_beside(path, suffixes[i]);
+}
+
 enum amp_code journal_import(const char *path, FILE *in, int64_t now_unix_ms, enum journal_open_tasks open, struct journal_import_counts *ret,
                              struct amp_error *reterr)
 {
@@ -385,6 +393,7 @@ enum amp_code journal_import(const char *path, FILE *in, int64_t now_unix_ms, en
     int lock_fd = -1;
     *ret = (struct journal_import_counts){0};
     enum amp_code code = journal_lock(path, &lock_fd, import.err);
+    bool is_made = code == AMP_OK && access(path, F_OK) != 0 && head_check_there(path, NULL) == AMP_OK;
     if (code == AMP_OK)
         code = store_open(&import.store, path, now_unix_ms, import.err);
     if (code == AMP_OK) {
@@ -395,6 +404,8 @@ enum amp_code journal_import(const char *path, FILE *in, int64_t now_unix_ms, en
         }
         store_close(&import.store);
     }
+    if (is_made && code != AMP_OK)
+        remove_made(path);
     HASH_ITER(hh, import.left_out, one, next) {
         HASH_DEL(import.left_out, one);
         free(one);

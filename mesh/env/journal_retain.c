@@ -91,12 +91,43 @@ static bool prune_all(struct store *store, const struct journal_prune_options *o
     return true;
 }
 
+/* Before anything is removed: with a damaged row would go what shows that it was damaged. */
+static enum amp_code check_sound(struct store *store, struct amp_error *reterr)
+{
+    static const struct journal_verify_handlers none = {0};
+    struct journal_report report;
+    enum amp_code code = journal_verify(store->path, &none, NULL, &report, reterr);
+    if (code == AMP_CORRUPT) {
+        amp_error_set(reterr, AMP_CORRUPT, "", "the journal %s is damaged (%llu findings), so nothing was removed from it", store->path, (unsigned long long)report.findings);
+        amp_error_hint(reterr, JOURNAL_CORRUPT_HINT);
+    }
+    return code;
+}
+
+static enum amp_code prune_store(struct store *store, const struct journal_prune_options *options, struct journal_prune_counts *ret, struct amp_error *reterr)
+{
+    ret->bytes_before = pragma(store, "PRAGMA page_count") * pragma(store, "PRAGMA page_size");
+    enum amp_code code = check_sound(store, reterr);
+    if (code == AMP_OK && !prune_all(store, options, ret))
+        code = amp_error_set(reterr, AMP_JOURNAL, "", "the journal cannot be written: %s", sqlite3_errmsg(store->db));
+    if (code == AMP_OK)
+        ret->file_bytes = journal_sweep_files(store->db, store->path);
+    if (code == AMP_OK)
+        code = store_compact(store, options->now_unix_ms, &ret->chain_before, &ret->chain_after, reterr);
+    if (code == AMP_OK && sqlite3_exec(store->db, "VACUUM", NULL, NULL, NULL) != SQLITE_OK)
+        code = amp_error_set(reterr, AMP_JOURNAL, "", "the journal cannot be written: %s", sqlite3_errmsg(store->db));
+    ret->bytes_after = pragma(store, "PRAGMA page_count") * pragma(store, "PRAGMA page_size");
+    return code;
+}
+
 enum amp_code journal_prune(const char *path, const struct journal_prune_options *options, struct journal_prune_counts *ret, struct amp_error *reterr)
 {
     struct store store;
     int lock_fd = -1;
     *ret = (struct journal_prune_counts){0};
     enum amp_code code = restore_settle(path, reterr);
+    if (code == AMP_OK)
+        code = head_check_there(path, reterr);
     if (code == AMP_OK && access(path, F_OK) != 0)
         code = amp_error_set(reterr, AMP_NOT_FOUND, "", "there is no journal %s", path);
     if (code == AMP_OK)
@@ -106,16 +137,7 @@ enum amp_code journal_prune(const char *path, const struct journal_prune_options
     if (code == AMP_OK)
         code = store_open(&store, path, options->now_unix_ms, reterr);
     if (code == AMP_OK) {
-        ret->bytes_before = pragma(&store, "PRAGMA page_count") * pragma(&store, "PRAGMA page_size");
-        if (!prune_all(&store, options, ret))
-            code = amp_error_set(reterr, AMP_JOURNAL, "", "the journal cannot be written: %s", sqlite3_errmsg(store.db));
-        if (code == AMP_OK)
-            ret->file_bytes = journal_sweep_files(store.db, path);
-        if (code == AMP_OK)
-            code = store_compact(&store, options->now_unix_ms, &ret->chain_before, &ret->chain_after, reterr);
-        if (code == AMP_OK && sqlite3_exec(store.db, "VACUUM", NULL, NULL, NULL) != SQLITE_OK)
-            code = amp_error_set(reterr, AMP_JOURNAL, "", "the journal cannot be written: %s", sqlite3_errmsg(store.db));
-        ret->bytes_after = pragma(&store, "PRAGMA page_count") * pragma(&store, "PRAGMA page_size");
+        code = prune_store(&store, options, ret, reterr);
         store_close(&store);
     }
     if (lock_fd >= 0)

@@ -121,6 +121,9 @@ static bool rewrite_log(struct store *store, bool is_as_found)
 static enum amp_code check_files(struct store *store, struct amp_error *reterr)
 {
     struct stat file, log;
+    enum amp_code code = head_check_there(store->path, reterr);
+    if (code != AMP_OK)
+        return code;
     char *name = xasprintf("%s-wal", store->path);
     bool is_cut = stat(store->path, &file) == 0 && file.st_size == 0 && stat(name, &log) == 0 && log.st_size > 0;
     free(name);
@@ -143,6 +146,11 @@ static enum amp_code check_files(struct store *store, struct amp_error *reterr)
 
 static enum amp_code check_version(struct store *store, int version, struct amp_error *reterr)
 {
+    if (version == 0 && store->old_head.state == HEAD_GARBLED) {
+        amp_error_set(reterr, AMP_CORRUPT, "", "the journal %s is empty, but %s-head shows that it had something", store->path, store->path);
+        amp_error_hint(reterr, "restore a backup; to begin anew remove %s-head", store->path);
+        return AMP_CORRUPT;
+    }
     if (version == 0 && store->old_head.state == HEAD_READ && store->old_head.n > 0) {
         amp_error_set(reterr, AMP_CORRUPT, "", "the journal %s is empty, but %s-head knows of %llu committed entries", store->path, store->path,
                       (unsigned long long)store->old_head.n);

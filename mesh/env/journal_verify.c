@@ -434,6 +434,10 @@ enum amp_code journal_verify(const char *path, const struct journal_verify_handl
     enum amp_code code = restore_settle(path, reterr);
     if (code != AMP_OK)
         return code;
+    if ((code = head_check_there(path, reterr)) != AMP_OK) {
+        find(&verify, "", "", 0, "%s", reterr->message);
+        return code;
+    }
     if (stat(path, &info) != 0) {
         amp_error_set(reterr, AMP_NOT_FOUND, "", "there is no journal %s: %s", path, strerror(errno));
         amp_error_hint(reterr, "name it: --journal FILE, or its home: --home DIR");
