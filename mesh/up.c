@@ -202,6 +202,8 @@ static void start_env(struct up *up)
     struct bus_options bus_options = {.url = up->url,
                                       .creds = cli->home.creds[0] == '\0' ? NULL : cli->home.creds,
                                       .name = "amesh-up",
+                                      .owner = "env",
+                                      .inbox = cli->home.inbox,
                                       .no_echo = true,
                                       .on_up = on_bus_up,
                                       .on_down = on_bus_down,

@@ -231,9 +231,9 @@ static struct bus *create(struct loop *loop, const struct bus_options *options)
     LIST_INIT(&bus->closing);
     char token[BUS_TOKEN_LEN + 1];
     bus_token(bus, token);
-    snprintf(bus->prefix, sizeof bus->prefix, "_INBOX_%s", token);
+    bus_inbox_prefix(options, token, bus->prefix);
     bus_token(bus, token);
-    snprintf(bus->fence_subject, sizeof bus->fence_subject, "%.40s.%s", bus->prefix, token);
+    snprintf(bus->fence_subject, sizeof bus->fence_subject, "%s.%s", bus->prefix, token);
     bus->tick = loop_tick_new(loop, on_tick, bus);
     bus->retry = loop_timer_new(loop, on_retry, bus);
     bus->box = mailbox_new_loop(loop, NOTICES_MAX, on_notices, bus);

@@ -16,6 +16,8 @@ struct bus_options {
     const char *url;   /* one or several, comma separated */
     const char *creds; /* path of a NATS credentials file, or NULL */
     const char *name;  /* shown by the server's monitoring */
+    const char *owner; /* an id: its inboxes are below `_INBOX.<owner>`, which permissions may give to one user alone. NULL: `name`, if that is an id; else they are below `_INBOX` */
+    const char *inbox; /* below this prefix instead (bus_inbox_prefix_is_valid). NULL or "": as above */
     bool no_echo;      /* what this connection publishes does not come back to its own subscriptions */
     bool wait_first;   /* true: a bus that is not there yet is waited for (on_up comes later); false: bus_new fails with AMP_NO_BUS */
     void (*on_up)(void *ctx);   /* connected or connected again; subscriptions are restored already. From the loop, never from inside bus_new. May be NULL */
@@ -68,8 +70,12 @@ AMP_MUST_USE enum amp_code bus_publish(struct bus *bus, const char *subject, con
 /* About how many bytes wait to be written: more than a few MiB, and the server or the network is slower than we are. */
 size_t bus_waiting_bytes(const struct bus *bus);
 
+/* May AMESH_INBOX be this? `_INBOX.…` or `_INBOX_<token>`, of tokens that a reply subject may have (amp.md 2.4.1), at most BUS_INBOX_PREFIX_MAX characters. */
+#define BUS_INBOX_PREFIX_MAX 100u
+bool bus_inbox_prefix_is_valid(const char *prefix);
+
 /* An inbox receives the replies to one request: any number of them, until closed. Its subject is under this connection's own prefix
- * (`_INBOX_<conn>.<seat>.<token>`): the token cannot be guessed, the seat is a subscription that is used again for the next inbox. What comes late for
+ * (`_INBOX.<owner>.<conn>.<seat>.<token>`): the token cannot be guessed, the seat is a subscription that is used again for the next inbox. What comes late for
  * an inbox that was freed is dropped and counted. */
 enum bus_inbox_kind {
     BUS_INBOX_MSG,           /* `msg` is set. Its subject is the inbox's, but for a stream's messages, which keep their own */

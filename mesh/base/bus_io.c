@@ -279,7 +279,7 @@ void bus_token(struct bus *bus, char ret[BUS_TOKEN_LEN + 1])
 static void seat_subscribe(struct bus *bus, struct bus_seat *seat)
 {
     char subject[BUS_INBOX_SIZE];
-    snprintf(subject, sizeof subject, "%.40s.%" PRIx32 ".*", bus->prefix, seat->number);
+    snprintf(subject, sizeof subject, "%s.%" PRIx32 ".*", bus->prefix, seat->number);
     seat->nats = subscribe(bus, subject, NULL);
 }
 
@@ -334,7 +334,7 @@ struct bus_inbox *bus_inbox_new(struct bus *bus,
     char token[BUS_TOKEN_LEN + 1];
     bus_token(bus, token);
     inbox->seat = seat_take(bus);
-    snprintf(inbox->subject, sizeof inbox->subject, "%.29s.%" PRIx32 ".%s", bus->prefix, inbox->seat->number, token);
+    snprintf(inbox->subject, sizeof inbox->subject, "%s.%" PRIx32 ".%s", bus->prefix, inbox->seat->number, token);
     inbox->bus = bus;
     inbox->serial = ++bus->inbox_serial;
     inbox->on_reply = on_reply;
@@ -545,7 +545,7 @@ static void deny_inbox(struct bus_inbox *inbox, const char *text)
         inbox->on_reply(inbox->ctx, BUS_INBOX_DENIED, NULL, text);
 }
 
-/* Subscriptions of inboxes are their seats': `_INBOX_<conn>.<seat>.*`. False: it is not one of ours. */
+/* Subscriptions of inboxes are their seats': `<prefix>.<seat>.*`. False: it is not one of ours. */
 static bool denied_seat(struct bus *bus, const char *subject, const char *text)
 {
     size_t len = strlen(bus->prefix);

@@ -203,7 +203,7 @@ struct connector {
     atomic_int state;
     int wake_fd;
     struct bus_options options; /* copies */
-    char prefix[BUS_INBOX_SIZE];
+    char prefix[BUS_PREFIX_SIZE];
     char **servers;
     int n_servers;
     pthread_t loop_thread;

@@ -1,4 +1,4 @@
-/* Inside of the bus: bus.c (life and connection), bus_link.c (one nats.c connection and its threads), bus_io.c (turns, subscriptions,
+/* Inside of the bus: bus.c (life and connection), bus_inbox.c (names of inboxes), bus_link.c (one nats.c connection and its threads), bus_io.c (turns, subscriptions,
  * inboxes), bus_info.c (what the server says of itself). Nothing else includes this. */
 #pragma once
 #include "base/bus.h"
@@ -20,7 +20,8 @@ struct bus_probe;
 struct connector;
 
 #define BUS_TOKEN_LEN 22                     /* 110 random bits, base32 */
-#define BUS_INBOX_SIZE 64                    /* "_INBOX_<conn>.<seat>.<token>" */
+#define BUS_PREFIX_SIZE (BUS_INBOX_PREFIX_MAX + BUS_TOKEN_LEN + 2u)               /* "_INBOX.<owner>.<conn>" */
+#define BUS_INBOX_SIZE (BUS_PREFIX_SIZE + sizeof(".ffffffff.") + BUS_TOKEN_LEN) /* "<prefix>.<seat>.<token>" */
 #define BUS_SEATS_IDLE_MAX 64u               /* subscriptions of inboxes that wait for their next use */
 #define BUS_OUT_BYTES_MAX ((size_t)64 << 20) /* waiting to be written */
 #define BUS_CONNECT_MS 2000                  /* all servers of one attempt together */
@@ -58,7 +59,7 @@ struct bus_sub {
     TAILQ_ENTRY(bus_sub) entry;
 };
 
-/* Where inboxes sit, one after the other: a subscription to `_INBOX_<conn>.<seat>.*`, so that most requests cost no SUB and UNSUB. The token
+/* Where inboxes sit, one after the other: a subscription to `<prefix>.<seat>.*`, so that most requests cost no SUB and UNSUB. The token
  * tells the uses apart. */
 struct bus_seat {
     natsSubscription *nats; /* NULL while the bus is away */
@@ -117,7 +118,7 @@ struct bus {
     struct bus_subs subs;
     struct bus_sub *sub_next;        /* where the walk over subs goes on */
     struct bus_sub *polled;          /* whose messages are being delivered; NULL when it was freed */
-    char prefix[BUS_INBOX_SIZE];     /* "_INBOX_<conn>" */
+    char prefix[BUS_PREFIX_SIZE];    /* of its inboxes; the last token of it is random, new for each bus_new */
     char fence_subject[BUS_INBOX_SIZE];
     natsSubscription *fence_sub;
     struct bus_inbox *inbox_by_subject;
@@ -164,6 +165,10 @@ void bus_io_release(struct bus *bus); /* gives back the messages that were handl
 void bus_io_read(struct bus *bus);  /* reads once and delivers */
 void bus_io_error(struct bus *bus, const char *text); /* an asynchronous error of the server */
 void bus_token(struct bus *bus, char ret[BUS_TOKEN_LEN + 1]);
+
+/* ---- bus_inbox.c ------------------------------------------------------------------------------------ */
+
+void bus_inbox_prefix(const struct bus_options *options, const char token[BUS_TOKEN_LEN + 1], char ret[BUS_PREFIX_SIZE]);
 
 /* ---- bus.c ------------------------------------------------------------------------------------------ */
 

@@ -1,5 +1,7 @@
 #include "base/home.h"
 
+#include "base/bus.h"
+
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -163,6 +165,20 @@ static enum amp_code find_bus(struct home *home, const char *bus, struct amp_err
     return AMP_OK;
 }
 
+static enum amp_code find_inbox(struct home *home, struct amp_error *reterr)
+{
+    const char *prefix = from_environment("AMESH_INBOX");
+    if (!prefix) {
+        return AMP_OK;
+    }
+    if (!bus_inbox_prefix_is_valid(prefix)) {
+        amp_error_set(reterr, AMP_INVALID, "", "AMESH_INBOX: '%.120s' is no prefix of inboxes", prefix);
+        amp_error_hint(reterr, "such as _INBOX.planner-host2: _INBOX and at least one token of A-Z a-z 0-9 _ -, at most %u characters", BUS_INBOX_PREFIX_MAX);
+        return AMP_INVALID;
+    }
+    return format(home->inbox, sizeof home->inbox, reterr, "%s", prefix);
+}
+
 enum amp_code home_open(struct home *home, const char *path, const char *bus, bool create, struct amp_error *reterr)
 {
     struct home made = {.path = ""}; /* `path` and `bus` may point into *home */
@@ -192,6 +208,9 @@ enum amp_code home_open(struct home *home, const char *path, const char *bus, bo
     }
     if (code == AMP_OK && creds) {
         code = check_creds(made.creds, reterr);
+    }
+    if (code == AMP_OK) {
+        code = find_inbox(&made, reterr);
     }
     *home = made;
     return code;

@@ -120,7 +120,7 @@ static bool check_bus(struct check *check)
         hint(add(check, "bus", RESULT_FAILED, "no mesh runs in %.200s, and no bus is named", cli->home.path), "amesh up, or --bus URL, or AMESH_BUS");
         return false;
     }
-    struct bus_options options = {.url = cli->home.bus, .creds = cli->home.creds[0] == '\0' ? NULL : cli->home.creds, .name = cli->from};
+    struct bus_options options = {.url = cli->home.bus, .creds = cli->home.creds[0] == '\0' ? NULL : cli->home.creds, .name = cli->from, .inbox = cli->home.inbox};
     if (cli->bus == NULL && bus_new(cli->loop, &options, &cli->bus, &err) != AMP_OK) {
         cli->bus = NULL;
         hint(add(check, "bus", RESULT_FAILED, "%.200s", err.message), err.hint[0] != '\0' ? err.hint : "amesh up, or start the nats-server that is named");

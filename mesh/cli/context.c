@@ -72,7 +72,7 @@ int cli_connect(struct cli *cli)
         return cli_fail(cli, &err, NULL);
     }
     cli->loop = loop_new();
-    struct bus_options options = {.url = cli->home.bus, .creds = cli->home.creds[0] == '\0' ? NULL : cli->home.creds, .name = cli->from,
+    struct bus_options options = {.url = cli->home.bus, .creds = cli->home.creds[0] == '\0' ? NULL : cli->home.creds, .name = cli->from, .inbox = cli->home.inbox,
                                   .on_up = on_bus_up, .on_down = on_bus_down, .ctx = cli};
     if (bus_new(cli->loop, &options, &cli->bus, &err) != AMP_OK) {
         cli->bus = NULL;

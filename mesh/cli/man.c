@@ -140,6 +140,7 @@ static void print_tail(void)
         {"AMESH_HOME", "State of one mesh on this host; default $XDG_STATE_HOME/amesh."},
         {"AMESH_BUS", "NATS URL of the bus; else the mesh that runs in AMESH_HOME."},
         {"AMESH_CREDS", "NATS credentials file."},
+        {"AMESH_INBOX", "Prefix of the inboxes in which answers come, instead of _INBOX. and the name."},
         {"AMESH_NATS_SERVER", "The nats\\-server that up starts."},
         {"AMESH_SOCK", "The local API, set for every agent."},
         {"AMESH_AGENT , AMESH_TASK , AMESH_CONTEXT , AMESH_ATTEMPT", "Set for a program that is run once per task."},

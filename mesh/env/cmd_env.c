@@ -108,7 +108,7 @@ static int run_alone(struct alone *alone, const struct home *home, const char *c
 {
     static const struct fence_handlers handlers = {.on_clear = on_clear, .on_rival = on_rival};
     struct amp_error err = {0};
-    struct bus_options bus = {.url = home->bus, .creds = home->creds[0] ? home->creds : NULL, .name = "amesh-env", .no_echo = true, .wait_first = true, .on_up = on_up, .on_down = on_down, .ctx = alone};
+    struct bus_options bus = {.url = home->bus, .creds = home->creds[0] ? home->creds : NULL, .name = "amesh-env", .owner = "env", .inbox = home->inbox, .no_echo = true, .wait_first = true, .on_up = on_up, .on_down = on_down, .ctx = alone};
     alone->options.journal_path = alone->journal;
     alone->options.name = "env";
     alone->options.quotas = quotas;

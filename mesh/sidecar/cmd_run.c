@@ -247,7 +247,7 @@ static void on_signal(void *ctx, int signo)
 static int live(struct run *run)
 {
     struct amp_error err = {0};
-    struct bus_options options = {.url = run->home.bus, .creds = run->home.creds[0] ? run->home.creds : NULL, .name = run->name, .on_up = on_up, .on_down = on_down, .on_denied = on_denied, .ctx = run};
+    struct bus_options options = {.url = run->home.bus, .creds = run->home.creds[0] ? run->home.creds : NULL, .name = run->name, .inbox = run->home.inbox, .on_up = on_up, .on_down = on_down, .on_denied = on_denied, .ctx = run};
     if (bus_new(run->loop, &options, &run->bus, &err) != AMP_OK)
         return fail(run, &err);
     run->options.on_hopeless = on_hopeless;

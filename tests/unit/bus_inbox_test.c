@@ -28,8 +28,10 @@ static void test_an_inbox_subject_is_unguessable_and_under_its_connections_prefi
     mouth_open(&one, &w);
     mouth_open(&two, &w);
     const char *a = bus_inbox_subject(one.inbox), *b = bus_inbox_subject(two.inbox);
-    size_t prefix = (size_t)(strchr(a, '.') - a);
-    assert_int_equal(strncmp(a, "_INBOX_", 7), 0);
+    static const char owner[] = "_INBOX.bus_test."; /* what a permission can name */
+    size_t prefix = (size_t)(strchr(a + sizeof owner, '.') - a);
+    assert_int_equal(prefix, sizeof owner - 1 + 22);
+    assert_int_equal(strncmp(a, owner, sizeof owner - 1), 0);
     assert_int_equal(strncmp(a, b, prefix + 1), 0);
     assert_int_not_equal(strcmp(a + prefix, b + prefix), 0);
     assert_int_equal(strlen(strrchr(a, '.') + 1), 22);
@@ -38,6 +40,43 @@ static void test_an_inbox_subject_is_unguessable_and_under_its_connections_prefi
     bus_inbox_free(one.inbox);
     bus_inbox_free(two.inbox);
     bus_world_end(&w);
+}
+
+static void test_inboxes_are_below_the_owners_name_or_the_operators_prefix(void **state)
+{
+    char longest[102] = "_INBOX.";
+    memset(longest + 7, 'x', 93);
+    const struct {
+        const char *name, *owner, *inbox, *begin;
+    } kinds[] = {
+        {"amesh-env", "env", NULL, "_INBOX.env."}, {"planner", NULL, "", "_INBOX.planner."},       {"no id", NULL, NULL, "_INBOX."},
+        {NULL, NULL, NULL, "_INBOX."},             {"planner", NULL, "_INBOX.a.b", "_INBOX.a.b."}, {"planner", NULL, "_INBOX_a", "_INBOX_a."},
+        {"x", NULL, longest, longest},
+    };
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        struct bus_world w;
+        bus_world_begin(&w);
+        const struct bus_options options = {.url = nats_server_url(w.server), .name = kinds[i].name, .owner = kinds[i].owner, .inbox = kinds[i].inbox};
+        struct bus *first = w.bus, *bus = NULL;
+        assert_int_equal(bus_new(w.loop, &options, &bus, NULL), AMP_OK);
+        struct mouth mouth;
+        w.bus = bus;
+        mouth_open(&mouth, &w);
+        w.bus = first;
+        const char *subject = bus_inbox_subject(mouth.inbox);
+        assert_int_equal(strncmp(subject, kinds[i].begin, strlen(kinds[i].begin)), 0);
+        assert_true(amp_subject_is_inbox(subject));
+        assert_int_equal(bus_inbox_request(mouth.inbox, "nobody", amp_bytes_of("x")), AMP_OK);
+        bus_world_until(&w, &mouth.kinds[BUS_INBOX_NO_RESPONDERS], 1);
+        bus_inbox_free(mouth.inbox);
+        bus_free(bus);
+        bus_world_end(&w);
+    }
+    static const char *const bad[] = {"", "_INBOX", "_INBOX.", "_INBOX_", "_INBOX.a.", "_INBOX.*", "_INBOX.>", "inbox.a", "_INBOX.a b", "amp.env.x", NULL};
+    for (size_t i = 0; bad[i]; i++)
+        assert_false(bus_inbox_prefix_is_valid(bad[i]));
+    longest[100] = 'x';
+    assert_false(bus_inbox_prefix_is_valid(longest));
 }
 
 /* An inbox may sit where another sat before: nothing that was meant for that one reaches it. */
@@ -142,6 +181,7 @@ static int run(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_request_gets_its_replies_through_its_inbox),
         cmocka_unit_test(test_an_inbox_subject_is_unguessable_and_under_its_connections_prefix),
+        cmocka_unit_test(test_inboxes_are_below_the_owners_name_or_the_operators_prefix),
         cmocka_unit_test(test_what_comes_late_for_an_inbox_does_not_reach_the_next_one),
         cmocka_unit_test(test_no_responders_reach_the_inbox_that_asked_and_not_the_next_one),
         cmocka_unit_test(test_a_request_that_nobody_listens_to_is_told_so),

@@ -28,7 +28,7 @@ static int remove_one(const char *path, const struct stat *info, int kind, struc
 static int begin(void **state)
 {
     strcpy(root, "/tmp/home-test-XXXXXX");
-    static const char *const names[] = {"AMESH_HOME", "AMESH_BUS", "AMESH_CREDS", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "HOME"};
+    static const char *const names[] = {"AMESH_HOME", "AMESH_BUS", "AMESH_CREDS", "AMESH_INBOX", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "HOME"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         unsetenv(names[i]);
     }
@@ -132,6 +132,25 @@ static void test_the_bus_is_the_argument_then_amesh_bus_then_the_mesh_that_runs(
     assert_string_equal(home.bus, "nats://given");
     assert_string_equal(home.path, in_root("h"));
     close(fd);
+}
+
+static void test_amesh_inbox_is_a_prefix_of_inboxes_or_refused_by_name(void **state)
+{
+    struct home home;
+    open_home(&home);
+    assert_string_equal(home.inbox, "");
+    setenv("AMESH_INBOX", "_INBOX.planner-host2", 1);
+    open_home(&home);
+    assert_string_equal(home.inbox, "_INBOX.planner-host2");
+    static const char *const bad[] = {"planner", "_INBOX", "_INBOX.*", "_INBOX.a b", "amp.env.x"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct amp_error err = {0};
+        setenv("AMESH_INBOX", bad[i], 1);
+        assert_int_equal(home_open(&home, in_root("h"), NULL, true, &err), AMP_INVALID);
+        assert_non_null(strstr(err.message, "AMESH_INBOX"));
+        assert_non_null(strstr(err.message, bad[i]));
+        assert_non_null(strstr(err.hint, "_INBOX."));
+    }
 }
 
 static void test_what_was_written_is_read_and_nothing_else_is_left_behind(void **state)
@@ -265,6 +284,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_relative_place_becomes_absolute_and_one_that_is_too_long_is_refused, begin, end),
         cmocka_unit_test_setup_teardown(test_a_place_is_made_for_its_owner_only_with_its_parents, begin, end),
         cmocka_unit_test_setup_teardown(test_the_bus_is_the_argument_then_amesh_bus_then_the_mesh_that_runs, begin, end),
+        cmocka_unit_test_setup_teardown(test_amesh_inbox_is_a_prefix_of_inboxes_or_refused_by_name, begin, end),
         cmocka_unit_test_setup_teardown(test_what_was_written_is_read_and_nothing_else_is_left_behind, begin, end),
         cmocka_unit_test_setup_teardown(test_the_file_of_a_mesh_that_was_killed_counts_for_nothing, begin, end),
         cmocka_unit_test_setup_teardown(test_a_file_that_is_not_ours_is_malformed_and_never_trusted, begin, end),
