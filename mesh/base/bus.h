@@ -70,7 +70,7 @@ AMP_MUST_USE enum amp_code bus_publish(struct bus *bus, const char *subject, con
 /* About how many bytes wait to be written: more than a few MiB, and the server or the network is slower than we are. */
 size_t bus_waiting_bytes(const struct bus *bus);
 
-/* May AMESH_INBOX be this? `_INBOX.…` or `_INBOX_<token>`, of tokens that a reply subject may have (amp.md 2.4.1), at most BUS_INBOX_PREFIX_MAX characters. */
+/* May AMESH_INBOX be this? `_INBOX`, `_INBOX.…` or `_INBOX_<token>`, of tokens that a reply subject may have (amp.md 2.4.1), at most BUS_INBOX_PREFIX_MAX characters. */
 #define BUS_INBOX_PREFIX_MAX 100u
 bool bus_inbox_prefix_is_valid(const char *prefix);
 

@@ -173,7 +173,7 @@ static enum amp_code find_inbox(struct home *home, struct amp_error *reterr)
     }
     if (!bus_inbox_prefix_is_valid(prefix)) {
         amp_error_set(reterr, AMP_INVALID, "", "AMESH_INBOX: '%.120s' is no prefix of inboxes", prefix);
-        amp_error_hint(reterr, "such as _INBOX.planner-host2: _INBOX and at least one token of A-Z a-z 0-9 _ -, at most %u characters", BUS_INBOX_PREFIX_MAX);
+        amp_error_hint(reterr, "such as _INBOX.planner-host2: _INBOX, then tokens of A-Z a-z 0-9 _ -, at most %u characters", BUS_INBOX_PREFIX_MAX);
         return AMP_INVALID;
     }
     return format(home->inbox, sizeof home->inbox, reterr, "%s", prefix);

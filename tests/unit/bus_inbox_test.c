@@ -72,7 +72,7 @@ static void test_inboxes_are_below_the_owners_name_or_the_operators_prefix(void 
         bus_free(bus);
         bus_world_end(&w);
     }
-    static const char *const bad[] = {"", "_INBOX", "_INBOX.", "_INBOX_", "_INBOX.a.", "_INBOX.*", "_INBOX.>", "inbox.a", "_INBOX.a b", "amp.env.x", NULL};
+    static const char *const bad[] = {"", "_INBOX.", "_INBOX_", "_INBOX.a.", "_INBOX.*", "_INBOX.>", "inbox.a", "_INBOX.a b", "amp.env.x", NULL};
     for (size_t i = 0; bad[i]; i++)
         assert_false(bus_inbox_prefix_is_valid(bad[i]));
     longest[100] = 'x';

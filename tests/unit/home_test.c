@@ -142,7 +142,7 @@ static void test_amesh_inbox_is_a_prefix_of_inboxes_or_refused_by_name(void **st
     setenv("AMESH_INBOX", "_INBOX.planner-host2", 1);
     open_home(&home);
     assert_string_equal(home.inbox, "_INBOX.planner-host2");
-    static const char *const bad[] = {"planner", "_INBOX", "_INBOX.*", "_INBOX.a b", "amp.env.x"};
+    static const char *const bad[] = {"planner", "_INBOX.", "_INBOX.*", "_INBOX.a b", "amp.env.x"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct amp_error err = {0};
         setenv("AMESH_INBOX", bad[i], 1);
