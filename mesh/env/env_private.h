@@ -512,7 +512,10 @@ struct retain {
     uint64_t bytes;
     uint32_t n_gone; /* by the batch under way */
     bool is_under_way;
+    int64_t begun_ms, begun_unix_ms; /* the start, by both clocks */
 };
+/* The time by which things are old: pure. */
+int64_t retain_now(const struct retain *retain, int64_t mono_ms, int64_t unix_ms);
 void retain_begin(struct env *env, const struct env_options *options);
 void retain_done(struct env *env);
 

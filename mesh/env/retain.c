@@ -15,6 +15,7 @@
 #define RETAIN_NEXT_MS 5u
 #define RETAIN_BATCH 32u
 #define RETAIN_LEAST_MS INT64_C(3600000) /* what ended within the last hour stays, however much it is: a submit that is sent again finds its task */
+#define RETAIN_AWAY_MS INT64_C(86400000) /* a clock that is so far ahead of the journal's last sign of life may be wrong: nothing is removed for that hour */
 
 static void on_pruned(void *ctx, enum amp_code code)
 {
@@ -29,6 +30,13 @@ static void on_pruned(void *ctx, enum amp_code code)
     loop_timer_set(retain->timer, retain->n_gone == RETAIN_BATCH ? RETAIN_NEXT_MS : RETAIN_EVERY_MS);
 }
 
+/* A clock that is set makes nothing older: time is what has passed since the start. If it is set back, it is believed: what is written from then on has its times. */
+int64_t retain_now(const struct retain *retain, int64_t mono_ms, int64_t unix_ms)
+{
+    int64_t passed_unix_ms = retain->begun_unix_ms + (mono_ms - retain->begun_ms);
+    return unix_ms < passed_unix_ms ? unix_ms : passed_unix_ms;
+}
+
 static void on_timer(void *ctx)
 {
     struct env *env = ctx;
@@ -38,7 +46,7 @@ static void on_timer(void *ctx)
     loop_timer_set(retain->timer, RETAIN_EVERY_MS); /* if this is refused, or does not come back */
     struct journal_batch *batch = journal_batch_new(env->journal);
     struct journal_row *row = journal_batch_add(batch, JOURNAL_PRUNE);
-    int64_t now = clock_unix_ms();
+    int64_t now = retain_now(retain, clock_mono_ms(), clock_unix_ms());
     row->at_unix_ms = retain->age_ms > 0 ? now - retain->age_ms : 0;
     row->ended_unix_ms = now - RETAIN_LEAST_MS;
     row->bytes_max = retain->bytes;
@@ -55,8 +63,14 @@ void retain_begin(struct env *env, const struct env_options *options)
     env->retain.bytes = options->retain_bytes;
     if (options->retain_age_ms <= 0 && options->retain_bytes == 0)
         return;
+    int64_t now = clock_unix_ms(), lived = journal_lived_unix_ms(env->journal);
+    bool is_far_ahead = lived && now - lived > RETAIN_AWAY_MS;
+    env->retain.begun_unix_ms = now;
+    env->retain.begun_ms = clock_mono_ms();
     env->retain.timer = loop_timer_new(env->loop, on_timer, env);
-    loop_timer_set(env->retain.timer, RETAIN_NEXT_MS);
+    loop_timer_set(env->retain.timer, is_far_ahead ? (uint32_t)RETAIN_LEAST_MS : RETAIN_NEXT_MS);
+    if (is_far_ahead)
+        log_event(LOG_WARN, "journal.retain_waits", "hours_since_last_life", log_int((now - lived) / RETAIN_LEAST_MS), "reason", "nothing is removed within the first hour, as the clock may be wrong", NULL);
 }
 
 void retain_done(struct env *env)

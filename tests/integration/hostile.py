@@ -183,7 +183,7 @@ def untimed_events(mesh):
         peer.say("amp.evt.c-raw.t-untimed", one)
         peer.flush()
     say(1, 1, "WORKING", twins[0], request={"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "x"}]})
-    say(2, 1, "FAILED", twins[0], end={"count": 2, "error": {"code": 3005, "name": "instance_lost", "message": "gone"}})
+    say(2, 1, "WORKING", twins[0], end={"count": 2, "error": {"code": 3005, "name": "instance_lost", "message": "gone"}})
     say(1, 2, "COMPLETED", twins[1], end={"count": 1})
     until(lambda: mesh.run("task", "show", "t-untimed", "--json").out.count("TASK_STATE_COMPLETED"), "the record has both attempts and its end")
     attempts = mesh.run("task", "show", "t-untimed", "--json").ok().json()["metadata"]["amp/attempts"]
