@@ -14,7 +14,8 @@ const OUTCOME = ["state", "text", "data", "parts", "artifacts", "message", "retr
 const runs = new Map(), waiting = new Map();
 let socket, card, numbers = 0, isDraining = false, isStopping = false;
 
-const describe = (e) => (e instanceof Error ? `${e.name}: ${e.message}` : String(e)).slice(0, 8000);
+// What the mesh refused says it itself; that somebody else's task failed is said once, however deep it was.
+const describe = (e) => (!(e instanceof Error) ? String(e) : e.name === "MeshError" || e.message.startsWith(`${e.name}: `) ? e.message : `${e.name}: ${e.message}`).slice(0, 8000);
 
 // The reason is the last line of stderr, which is what the sidecar shows.
 function refuse(reason, status = 2) {

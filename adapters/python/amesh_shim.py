@@ -32,7 +32,9 @@ def refuse(reason):
 
 
 def describe(error):
-    return f"{type(error).__name__}: {error}".strip(": ")[:8000]
+    """What the mesh refused says it itself; that somebody else's task failed is said once, however deep it was."""
+    kind, text = type(error).__name__, str(error)
+    return (text if type(error) is amesh.Error or text.startswith(kind + ": ") else f"{kind}: {text}".strip(": "))[:8000]
 
 
 def busy(error):

@@ -42,9 +42,10 @@ static bool take_digits(const char **p, int *ret)
     return *p > begin;
 }
 
-/* A number or a name; one that is longer than three letters is none. */
+/* A number or a name; one that is longer than three letters is none. What is none is left where it stands. */
 static bool take_value(const char **p, const struct field *field, int *ret)
 {
+    const char *begin = *p;
     for (int i = 0; field->names && field->names[i]; i++) {
         if (strncasecmp(*p, field->names[i], 3) == 0 && !isalpha((unsigned char)(*p)[3])) {
             *p += 3;
@@ -52,8 +53,13 @@ static bool take_value(const char **p, const struct field *field, int *ret)
             return true;
         }
     }
-    return take_digits(p, ret) && *ret >= field->min && *ret <= field->max;
+    if (take_digits(p, ret) && !isalnum((unsigned char)**p) && *ret >= field->min && *ret <= field->max)
+        return true;
+    *p = begin;
+    return false;
 }
+
+static const char no_value[] = "has a value that is none"; /* cron_parse says which */
 
 /* "*", "5", "5-20", each with "/step" (5/15: from 5 on). NULL, or what is wrong. */
 static const char *take_range(const char **p, const struct field *field, uint64_t *bits)
@@ -65,11 +71,11 @@ static const char *take_range(const char **p, const struct field *field, uint64_
         to = field->names == weekdays ? 6 : to;
     } else {
         if (!take_value(p, field, &from))
-            return "has a value that is none";
+            return no_value;
         is_one = **p != '-';
         to = from;
         if (!is_one && (++*p, !take_value(p, field, &to)))
-            return "has a range without an end";
+            return isalnum((unsigned char)**p) ? no_value : "has a range without an end";
         if (to == 0 && from > 0 && field->names == weekdays)
             to = 7; /* fri-sun */
         if (to < from)
@@ -122,6 +128,21 @@ static enum amp_code refuse(struct amp_error *reterr, const char *text, const ch
     return AMP_INVALID;
 }
 
+/* `value` is where it stands. */
+static enum amp_code refuse_value(struct amp_error *reterr, const char *text, const struct field *field, const char *value)
+{
+    char from[40], wrong[120], names[24] = "";
+    size_t len = strcspn(value, " \t,/");
+    if (len == 0)
+        snprintf(wrong, sizeof wrong, "has nothing where a value belongs");
+    if (field->names)
+        snprintf(names, sizeof names, ", or %s to %s", field->names[0], field->names[field->names == weekdays ? 6 : field->max - field->min]);
+    if (len > 0)
+        snprintf(wrong, sizeof wrong, "goes from %d to %d%s: %.*s is none of it", field->min, field->max, names, (int)(len > 20 ? 20 : len), value);
+    snprintf(from, sizeof from, "the %s", field->name);
+    return refuse(reterr, text, from, wrong);
+}
+
 enum amp_code cron_parse(const char *text, struct cron *ret, struct amp_error *reterr)
 {
     const char *p = skip_space(text);
@@ -137,6 +158,8 @@ enum amp_code cron_parse(const char *text, struct cron *ret, struct amp_error *r
         if (!*p)
             return refuse(reterr, text, "there is no field for the", fields[i].name);
         const char *wrong = take_field(&p, &fields[i], &bits[i]);
+        if (wrong == no_value)
+            return refuse_value(reterr, text, &fields[i], p);
         if (wrong) {
             char field[40];
             snprintf(field, sizeof field, "the %s", fields[i].name);

@@ -242,6 +242,14 @@ static void list(const struct ask *ask, const char *after)
 
 /* ---- changed ---------------------------------------------------------------------------------------------------------------- */
 
+static void refuse_done(const struct ask *ask, const struct schedule_entry *entry)
+{
+    struct amp_error err = {0};
+    amp_error_set(&err, AMP_CONFLICT, "id", "the schedule %s is done: it makes no more runs", entry->id);
+    amp_error_hint(&err, "amesh schedule show %s; amesh schedule run makes one more of its task", entry->id);
+    env_refuse(ask->env, ask->reply, ask->encoding, &err);
+}
+
 static void change(const struct ask *ask, struct schedule_entry *entry, enum schedule_event event)
 {
     struct schedule before = entry->schedule;
@@ -250,7 +258,7 @@ static void change(const struct ask *ask, struct schedule_entry *entry, enum sch
     if (action.is_changed)
         code = write_and_answer(ask, entry, false);
     else if (entry->schedule.state == SCHEDULE_DONE)
-        env_refuse_code(ask, AMP_TASK_ENDED, "id", "this schedule is done");
+        refuse_done(ask, entry);
     else
         answer_kept(ask, entry);
     if (code != AMP_OK) {

@@ -100,7 +100,8 @@ static void finish_question(struct rpc *rpc, const struct task_answer *answer)
 {
     struct amp_error err = {0};
     if (answer->code != AMP_OK) {
-        rpc_fail_with(rpc, answer->code, "", "the question was not answered: %s", amp_code_info(answer->code)->text);
+        const char *why = amp_code_info(answer->code)->text;
+        rpc_fail_with(rpc, answer->code, "", "%s%s", answer->code == AMP_EXPIRED ? "" : "the question was not answered: ", why); /* "… in time" says it all */
         return;
     }
     cJSON *message = answer->message ? rpc_json_of(&answer->message->base, &err) : NULL;

@@ -171,6 +171,10 @@ def expires(mesh):
     check(watched.count("question expired, default taken: no") == 1 and watched.count("question expired  (q-") == 1, "who watches is told", watched)
     check(shown.count("its default counts: no") == 1 and shown.count("  expired  ") == 2 and "(open)" not in shown and "  says  " not in shown, "and who looks afterwards", shown)
     check([c["why"] for c in closed] == ["expired", "expired"] and closed[0]["default"] == "no", "history says so", closed)
+    task = mesh.submit("py", "impatient")
+    mesh.done(task, "FAILED")
+    said = mesh.show(task)["status"]["message"]["parts"][0]["text"]
+    check(said == "the question was not answered in time", "who lets that fail has it as the reason, said once", said)
 
 
 def turns(mesh):

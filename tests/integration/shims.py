@@ -104,7 +104,9 @@ class Far:
             self.answer(method, number, p)
 
     def answer(self, method, number, p):
-        if method == "task.ask" and p["prompt"] != "for ever":
+        if method == "task.ask" and p["prompt"] == "expire":
+            self.write(id=number, error={"code": -32000, "message": "the question was not answered in time", "data": {"code": "AMESH-3015", "name": "expired"}})
+        elif method == "task.ask" and p["prompt"] != "for ever":
             self.write(id=number, result={"text": "blue", "message": {}})
         elif method == "kv.put":
             self.kv[p["scope"], p["key"]] = p["value"]
@@ -120,6 +122,8 @@ class Far:
         elif method == "send" and p.get("to") == "bad":
             self.write(id=number, result={"id": "t9", "status": {"state": "TASK_STATE_FAILED", "message": {"parts": [{"text": "no luck"}]}},
                                           "metadata": {"amp/error": {"code": 3004, "name": "agent_died", "hint": "try again"}}})
+        elif method == "send" and p.get("to") == "deep":
+            self.write(id=number, result={"id": "t9", "status": {"state": "TASK_STATE_FAILED", "message": {"parts": [{"text": "TaskFailed: RangeError: k"}]}}})
         elif method == "send" and p.get("to") == "failing":
             self.write(id=number, result={"id": "t9", "status": {"state": "TASK_STATE_REJECTED", "message": {"parts": [{"text": "not mine"}]}}})
         elif method == "send":
@@ -228,6 +232,9 @@ def agent(text, task):
     if text == "send":
         r = task.send("good", "x")
         return {"data": [r, r.text, r.task["id"]]}
+    if text == "let deep": return task.send("deep", "x")
+    if text == "let bad": return task.send("bad", "x")
+    if text == "let expire": return task.ask("expire")
     if text in ("send bad", "send none", "send failing"):
         try: task.send(text[5:], "x")
         except amesh.TaskFailed as e: return {"data": [str(e), e.code, e.name, e.hint]}
@@ -324,6 +331,8 @@ export async function agent(text, task) {
   }
   if (text === "kv") return { data: [await task.kv.get("none") ?? null, await task.kv.get("none", "shared") ?? 5, await task.kv.put("k", null), await task.kv.get("k"), await task.kv.delete("zz") ?? null, await task.kv.list()] };
   if (text === "send") { const r = await task.send("good", "x"); return { data: [String(r), r.text, r.task.id] }; }
+  if (text === "let deep" || text === "let bad") return await task.send(text.slice(4), "x");
+  if (text === "let expire") return await task.ask("expire");
   if (["send bad", "send none", "send failing"].includes(text)) try { await task.send(text.slice(5), "x"); } catch (e) { return { data: [e.message, e.code, e.reason, e.hint] }; }
   if (text === "tool error") {
     await task.tool("t", { name: "n" }, () => { throw new RangeError("k"); }).catch(() => {});
@@ -392,6 +401,8 @@ def outcomes(target):
         check(far.run("send bad")[1]["data"][1:] == ["AMESH-3004", "agent_died", "try again"] and "no luck" in far.tasks[f"t{far.n}"]["reply"]["result"]["data"][0], "a task that failed")
         check(far.run("send none")[1]["data"][1:] == ["AMESH-2001", "no_such_agent", "amesh ls"], "a task that could not be sent")
         check(far.run("send failing")[1]["data"] == ["not mine", "AMESH-3002", "rejected", None], "a task that was rejected in good order")
+        whys = [far.run(f"let {what}")[2]["message"] for what in ("bad", "deep", "expire")]
+        check(whys[0].startswith("TaskFailed: no luck") and whys[1:] == ["TaskFailed: RangeError: k", "the question was not answered in time"], "an error of the mesh that nobody catches is a reason that stutters not", whys)
         events = far.run("tool error")[0]
         check([e["type"] for e in events] == ["tool_call", "tool_result", "step", "status", "log", "step"] and events[0]["args"] == {"name": "n"}, "a tool and a step", events)
         check(events[1]["isError"] is True and events[5]["phase"] == "end", "an exception in a tool is its result", events)

@@ -137,6 +137,13 @@ def shapes_of_documents(mesh):
     check(made["id"] in words, "the shell completes its id", words)
     check(mesh.run("schedule", "rm", made["id"], "--json").ok().json() == {"id": made["id"]}, "rm says what went")
     check(mesh.run("schedule", "show", made["id"]).status == 4, "it is gone")
+    said = mesh.run("ask", "--cron", "61 * * * *", "up", "work")
+    check("the minute goes from 0 to 59: 61 is none of it" in said.err, "which value is wrong, and what is right", said.err)
+    done = mesh.ask("--every", "1s", "--count", "1", "up", "work")
+    until(lambda: mesh.schedule(done)["state"] == "done", "its only run is made", 20)
+    for verb in ("pause", "resume"):
+        over = mesh.run("schedule", verb, done)
+        check(over.status == 8 and f"schedule {done} is done" in over.err and "AMESH-4005" in over.err and f"amesh schedule show {done}" in over.err, f"{verb} of one that is done", over.status, over.err)
     for wrong in (("--at", "25:00"), ("--at", "2020-01-01T00:00:00Z"), ("--cron", "61 * * * *"), ("--cron", "@daily", "--tz", "Mars/Olympus"), ("--every", "10ms"), ("--every", "1s", "--cron", "@daily"),
                   ("--count", "2"), ("--at", "09:00", "--in", "1s"), ("--every", "1s", "--overlap", "maybe")):
         said = mesh.run("ask", *wrong, "up", "work")

@@ -86,6 +86,8 @@ def agent(text, task):
         return "default " + task.ask("Quick?", default="late", expires_ms=2000)
     if text == "escape":
         return task.ask("\x1b]0;owned\x07 press any key")
+    if text == "impatient":
+        return task.ask("Now?", expires_ms=200)
     if text.startswith("gate "):
         log("waits", task.id)
         open(text[5:]).close()  # a fifo: until somebody writes

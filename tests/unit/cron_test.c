@@ -96,6 +96,9 @@ static void test_what_is_no_expression_is_refused_with_the_field(void **state)
     static const char *const wrong[][2] = {
         {"", "minute"}, {"* * * *", "day of the week"}, {"* * * * * *", "more than five"}, {"60 * * * *", "minute"}, {"* 24 * * *", "hour"}, {"* * 0 * *", "day of the month"},
         {"* * 32 * *", "day of the month"}, {"* * * 13 *", "month"}, {"* * * * 8", "day of the week"}, {"5-1 * * * *", "ends before"}, {"*/0 * * * *", "step"}, {"*/60 * * * *", "step"},
+        {"61 * * * *", "the minute goes from 0 to 59: 61 is none of it"}, {"0 0-24 * * *", "the hour goes from 0 to 23: 24 is none of it"},
+        {"* * * foo,13 *", "the month goes from 1 to 12, or jan to dec: foo is none of it"}, {"* * * * fry", "the day of the week goes from 0 to 7, or sun to sat: fry is none of it"},
+        {"*,-5 * * * *", "the minute goes from 0 to 59: -5 is none of it"}, {"5m * * * *", "5m is none of it"}, {",5 * * * *", "nothing where a value belongs"}, {"5- * * * *", "range without an end"},
         {"1, * * * *", "minute"}, {",1 * * * *", "minute"}, {"1-* * * * *", "range"}, {"* * * janu *", "month"}, {"* * * * monday", "day of the week"}, {"x * * * *", "minute"},
         {"-1 * * * *", "minute"}, {"* * 30 2 *", "never"}, {"* * 31 4,6,9,11 *", "never"}, {"@reboot", "not known"}, {"@daily x", "not known"}, {"1;2 * * * *", "minute"}, {"99999 * * * *", "minute"},
         {"* * * * tue-mon", "ends before"},
