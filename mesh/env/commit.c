@@ -259,7 +259,7 @@ static void add_task_row(struct etask *task, struct journal_batch *batch)
     row->ended_unix_ms = task->ended_unix_ms;
     row->count = task->count;
     row->attempt = task->engine.attempt;
-    if (task->n_attempts)
+    if (task->attempts) /* also when there is none any more */
         row->attempts = view_attempts(task, journal_batch_arena(batch));
     if (task->n_written == 0 && task->submit)
         row->request = journal_batch_borrow(batch, (struct amp_bytes){.data = task->submit, .len = task->submit_len}); /* a task with a batch under way is not freed, nor made slim */

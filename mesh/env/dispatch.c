@@ -44,10 +44,21 @@ static struct attempt *add_attempt(struct etask *task)
 static void begin_attempt(struct etask *task)
 {
     struct attempt *last = last_attempt(task);
-    if (last && !last->ended_unix_ms)
-        return; /* nobody took it the last time: the same one goes on waiting */
-    int64_t ready_unix_ms = last ? last->ended_unix_ms : plan_ready_unix_ms(task);
-    add_attempt(task)->ready_unix_ms = ready_unix_ms;
+    bool is_same = last && !last->ended_unix_ms; /* nobody took it the last time: the same one goes on waiting */
+    int64_t ready_unix_ms = is_same ? last->ready_unix_ms : last ? last->ended_unix_ms : plan_ready_unix_ms(task);
+    struct attempt *next = is_same ? last : add_attempt(task);
+    next->ready_unix_ms = ready_unix_ms;
+    next->number = task->engine.attempt;
+}
+
+/* The task ends while it waits for somebody: what nobody had is no attempt. */
+static void drop_unbegun(struct etask *task)
+{
+    struct attempt *last = last_attempt(task);
+    if (!last || last->started_unix_ms || last->ended_unix_ms)
+        return;
+    etask_drop_attempt(last);
+    task->n_attempts--;
 }
 
 static void end_attempt(struct etask *task, enum amp_code code, Amp__TaskState state)
@@ -143,6 +154,24 @@ static bool is_only_once(const struct etask *task)
     return instance && instance->beat->retry && strcmp(instance->beat->retry, "never") == 0;
 }
 
+/* The error of the last call, for a task that ends by it: kept until the engine has decided. */
+static void keep_error(struct etask *task, const struct amp_error *err, const Amp__Error *wire)
+{
+    free(task->error);
+    task->error = NULL;
+    task->error_len = 0;
+    if (err->code == AMP_OK)
+        return;
+    Amp__Error made;
+    if (!wire) {
+        amp_error_to_wire(err, &made);
+        wire = &made;
+    }
+    task->error_len = amp__error__get_packed_size(wire);
+    task->error = xcalloc(1, task->error_len);
+    amp__error__pack(wire, task->error);
+}
+
 static void on_taken(void *ctx, const char *agent, const char *instance)
 {
     struct etask *task = ctx;
@@ -167,29 +196,12 @@ static void on_taken(void *ctx, const char *agent, const char *instance)
     }
     if (!task->started_unix_ms)
         task->started_unix_ms = clock_unix_ms();
+    keep_error(task, &(struct amp_error){.code = AMP_OK}, NULL); /* of those who did not take it */
     etask_changed(task);
     inbox_attempt(task);
     struct engine_event event = {.kind = ENGINE_EV_TAKEN};
     dispatch_event(task, &event);
     hook_at(HOOK_env_taken);
-}
-
-/* The error of the last call, for a task that ends by it: kept until the engine has decided. */
-static void keep_error(struct etask *task, const struct amp_error *err, const Amp__Error *wire)
-{
-    free(task->error);
-    task->error = NULL;
-    task->error_len = 0;
-    if (err->code == AMP_OK)
-        return;
-    Amp__Error made;
-    if (!wire) {
-        amp_error_to_wire(err, &made);
-        wire = &made;
-    }
-    task->error_len = amp__error__get_packed_size(wire);
-    task->error = xcalloc(1, task->error_len);
-    amp__error__pack(wire, task->error);
 }
 
 /* Nobody said who has it: it may be one that was started with --retry never. */
@@ -448,6 +460,7 @@ static void end_with(struct etask *task, Amp__TaskState state, enum amp_code cod
     if (code == AMP_CANCELED && task->cancel_reason)
         snprintf(text, sizeof text, "%s", task->cancel_reason);
     waits_ended(task);
+    drop_unbegun(task);
     end_attempt(task, code, state);
     task->is_dead = code == AMP_ATTEMPTS;
     uint8_t *packed = xcalloc(1, amp__error__get_packed_size(&wire));

@@ -172,10 +172,10 @@ static void on_reloaded(struct step *step)
     }
     if (engine->attempt > 0 && SEEDED_BUG("forgotten-at-restart"))
         return;
-    if (engine->attempt > 0) {
+    if (step->event->is_open) { /* of one that has ended it was told already that there is another */
         engine->is_taken = true;
         push(step, ENGINE_DO_RETRY, AMP_INTERRUPTED, STATE(UNSPECIFIED));
-    } else if (engine->is_delayed && !SEEDED_BUG("early-start")) {
+    } else if (engine->attempt == 0 && engine->is_delayed && !SEEDED_BUG("early-start")) {
         engine->phase = ENGINE_DELAYED;
         return;
     }

@@ -20,7 +20,7 @@ enum engine_phase {
 
 enum engine_event_kind {
     ENGINE_EV_COMMITTED,  /* the submit is durable */
-    ENGINE_EV_RELOADED,   /* found in the journal by a new environment; attempt, failures and is_canceling as they were */
+    ENGINE_EV_RELOADED,   /* found in the journal by a new environment; attempt, is_taken, failures and is_canceling as they were */
     ENGINE_EV_DUE,        /* its time has come */
     ENGINE_EV_START,      /* its turn: somebody is free */
     ENGINE_EV_TAKEN,      /* an instance has it */
@@ -34,6 +34,7 @@ struct engine_event {
     enum amp_code code;      /* CALL_ENDED: as call.h's on_end says */
     Amp__TaskState state;    /* CALL_ENDED: terminal state that the callee reported, or UNSPECIFIED */
     bool is_held;            /* RELOADED: an instance may still be at it, under its lease */
+    bool is_open;            /* RELOADED: the attempt has begun, and nobody knows how it ended */
 };
 
 enum engine_action_kind {

@@ -101,10 +101,13 @@ static void take_up_durable(struct etask *task, const struct journal_row *row)
     if (submit && submit->fork_of)
         task->fork_of = xstrdup(submit->fork_of);
     task->fork_seq = submit ? submit->fork_seq : 0;
-    task->engine.attempt = row->attempt;
-    task->engine.is_taken = row->attempt > 0;
+    task->engine.attempt = row->attempt; /* of a call that nobody is known to have taken: the next one has its number, if none has begun before */
     task->is_reloaded = true;
     for (size_t i = 0; i < task->n_attempts; i++) {
+        if (task->attempts[i].started_unix_ms) {
+            task->engine.attempt = task->attempts[i].number;
+            task->engine.is_taken = true;
+        }
         task->engine.failures += task->attempts[i].ended_unix_ms && engine_is_failure(task->attempts[i].outcome);
         task->engine.is_canceling |= task->attempts[i].is_canceled;
         task->engine.is_retry_safe &= !task->attempts[i].is_only_once;
@@ -115,6 +118,8 @@ static void take_up_durable(struct etask *task, const struct journal_row *row)
 static void go_on(struct etask *task)
 {
     struct engine_event event = {.kind = ENGINE_EV_RELOADED};
+    const struct attempt *last = task->n_attempts ? &task->attempts[task->n_attempts - 1] : NULL;
+    event.is_open = last && last->started_unix_ms && !last->ended_unix_ms;
     event.is_held = !task->engine.is_canceling && lease_is_held(task, &task->taken_seq);
     if (event.is_held)
         waits_away(task);
@@ -311,6 +316,7 @@ void env_stop(struct env *env, void (*on_stopped)(void *ctx), void *ctx)
     close_subs(env);
     files_stop(env);
     evtstream_stop(env);
+    waits_stop(env);
     etask_flush_later(env);
     if (!env->stop_timer)
         env->stop_timer = loop_timer_new(env->loop, on_stop_poll, env);

@@ -33,7 +33,7 @@ struct loop_timer;
 #define ENV_WATCHERS_MAX 10000u
 #define ENV_LATE_WRITES_MAX 256u       /* rows under way to which what came late is added */
 #define ENV_ATTEMPTS_KEPT 32u          /* attempts shown of one task: the last ones */
-#define ENV_WAITS_KEPT 8u              /* waits told of one attempt, reasons kept of one target */
+#define ENV_WAITS_KEPT 16u             /* waits told of one attempt */
 #define ENV_REPLIES_MAX 64u            /* who wait for one task's commit */
 #define ENV_PAGE_MAX 200u              /* records in one reply */
 #define ENV_KV_KEYS_MAX 10000u         /* keys of one owner */
@@ -398,7 +398,7 @@ struct target { /* an agent or a skill for which tasks wait */
     char waiting[ENV_REASON_SIZE]; /* why they wait; "" if they do not */
     struct reason *reasons;       /* the last ones, oldest first: waits.c */
     uint32_t n_reasons;
-    int64_t kept_unix_ms;         /* the beginning of the last one that the journal has; 0: it has none */
+    int64_t kept_unix_ms, known_unix_ms; /* the beginning of the last one that the journal has, 0: it has none; before known_unix_ms others may have come and gone */
     bool is_runnable;
     struct target *next_runnable;
     int64_t tried_ms;             /* the last probe */
@@ -427,11 +427,11 @@ const char *target_waiting(const struct etask *task); /* NULL if it does not wai
 
 void waits_load(struct env *env);          /* at start: what its tasks waited for before, and that nobody was there */
 void waits_sweep(struct env *env);         /* each ENV_SWEEP_MS: a reason that lasts goes into the journal */
+void waits_stop(struct env *env);          /* as all others do now */
 void waits_forget(struct target *target);  /* nobody waits there any more */
 void waits_note(struct target *target); /* what it says of why its tasks wait may have changed */
 bool waits_now(const struct etask *task);
-/* Since the last attempt, or since it was accepted, until now. */
-void waits_of(const struct etask *task, struct waits *ret);
+void waits_of(const struct etask *task, struct waits *ret); /* since the last attempt, or since it was accepted, until now */
 void waits_taken(struct etask *task, struct attempt *attempt); /* the attempt begins now */
 void waits_ended(struct etask *task);                          /* it ends now, and nobody may have begun */
 void waits_away(struct etask *task); /* its open attempt outlived the environment before, and the time without one */

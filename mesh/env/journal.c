@@ -215,8 +215,10 @@ static void take_verdict(struct journal *journal, struct verdict *verdict)
     free(verdict);
 }
 
+/* Whoever hears of them knows that it is there now. */
 static void on_verdicts(void *ctx, void **items, size_t count)
 {
+    journal_live(ctx);
     for (size_t i = 0; i < count; i++)
         take_verdict(ctx, items[i]);
 }

@@ -15,14 +15,27 @@
 
 #define SCOPE "waits"   /* inside the journal only: no request names it */
 #define LASTS_MS 500    /* a reason is written down from here on: those that come and go cost nothing */
+#define REASONS_KEPT 32u /* of one target */
 #define WRITES_MAX 32u  /* of one sweep */
-#define UNSAID_MS 20 /* a wait without a known reason is told from here on */
+#define UNSAID_MS 20 /* a wait without a known reason is told from here on, and a reason if it lasts */
+
+static struct reason *last_reason(const struct target *target) { return target->n_reasons ? &target->reasons[target->n_reasons - 1] : NULL; }
 
 static void add_reason(struct target *target, int64_t since_unix_ms, const char *text)
 {
-    if (target->n_reasons == ENV_WAITS_KEPT) {
+    const struct reason *last = last_reason(target);
+    int64_t lasted_ms = last ? since_unix_ms - last->since_unix_ms : UNSAID_MS;
+    if (lasted_ms >= 0 && lasted_ms < UNSAID_MS) { /* what was true for a moment only gives way, and the one before may go on */
+        since_unix_ms = last->since_unix_ms;
+        target->n_reasons--;
+        last = last_reason(target);
+    }
+    if (last && strcmp(last->text, text) == 0)
+        return;
+    if (target->n_reasons == REASONS_KEPT) {
         assert(target->reasons);
         memmove(target->reasons, target->reasons + 1, --target->n_reasons * sizeof *target->reasons);
+        target->known_unix_ms = target->reasons[0].since_unix_ms;
     } else {
         target->reasons = xrealloc(target->reasons, (target->n_reasons + 1) * sizeof *target->reasons);
     }
@@ -33,7 +46,7 @@ static void add_reason(struct target *target, int64_t since_unix_ms, const char 
 
 void waits_note(struct target *target)
 {
-    const struct reason *last = target->n_reasons ? &target->reasons[target->n_reasons - 1] : NULL;
+    const struct reason *last = last_reason(target);
     if (last ? strcmp(last->text, target->waiting) != 0 : target->waiting[0] != '\0')
         add_reason(target, clock_unix_ms(), target->waiting);
 }
@@ -79,12 +92,20 @@ void waits_sweep(struct env *env)
     int64_t now = clock_unix_ms();
     journal_live(env->journal);
     HASH_ITER(hh, env->targets, target, next) {
-        const struct reason *last = target->n_reasons ? &target->reasons[target->n_reasons - 1] : NULL;
+        const struct reason *last = last_reason(target);
         if (count == WRITES_MAX || !last || last->since_unix_ms == target->kept_unix_ms || now - last->since_unix_ms < LASTS_MS)
             continue;
         keep_reasons(target);
         count++;
     }
+}
+
+void waits_stop(struct env *env)
+{
+    struct target *target, *next;
+    HASH_ITER(hh, env->targets, target, next)
+        if (target->first && target->n_reasons && last_reason(target)->since_unix_ms != target->kept_unix_ms)
+            keep_reasons(target);
 }
 
 void waits_forget(struct target *target)
@@ -129,6 +150,7 @@ void waits_load(struct env *env)
     struct rows rows = {.env = env};
     struct target *target, *next;
     int64_t lived = journal_lived_unix_ms(env->journal), now = clock_unix_ms();
+    uint32_t count = 0;
     do {
         struct journal_kv_query query = {.scope = SCOPE, .owner = "", .key = "", .after = rows.last[0] ? rows.last : NULL, .is_prefix = true};
         rows.count = 0;
@@ -136,9 +158,13 @@ void waits_load(struct env *env)
             break;
     } while (rows.count == JOURNAL_READ_MAX);
     HASH_ITER(hh, env->targets, target, next) {
-        const struct reason *last = target->n_reasons ? &target->reasons[target->n_reasons - 1] : NULL;
+        const struct reason *last = last_reason(target);
+        target->known_unix_ms = lived; /* what came and went before is in no row */
         add_reason(target, last && last->since_unix_ms > lived ? last->since_unix_ms : lived, "until the environment was started again");
         add_reason(target, now, target->waiting);
+        if (count++ < WRITES_MAX) /* it may be killed before the first sweep, too */
+            keep_reasons(target);
+        target->kept_unix_ms = 1;
     }
 }
 
@@ -160,6 +186,16 @@ static void add_wait(struct waits *waits, int64_t from, int64_t to, const char *
     snprintf(wait->reason, sizeof wait->reason, "%s", text);
 }
 
+/* Nobody said why: its turn had not come. Or somebody did, and it was not written down. */
+static void add_unsaid(struct waits *waits, const struct target *target, int64_t from, int64_t to)
+{
+    int64_t known = target && target->known_unix_ms > from ? target->known_unix_ms < to ? target->known_unix_ms : to : from;
+    if (known - from >= UNSAID_MS)
+        add_wait(waits, from, known, "for a reason that was not written down");
+    if (to - known >= UNSAID_MS)
+        add_wait(waits, known, to, "its turn had not come yet");
+}
+
 /* What its target noted while it stood in the queue there. */
 static void add_queued(struct waits *waits, const struct target *target, int64_t from, int64_t to)
 {
@@ -171,13 +207,11 @@ static void add_queued(struct waits *waits, const struct target *target, int64_t
         end = end < to ? end : to;
         if (!reason->text[0] || end <= begin)
             continue;
-        if (begin - told >= UNSAID_MS)
-            add_wait(waits, told, begin, "its turn had not come yet");
+        add_unsaid(waits, target, told, begin);
         add_wait(waits, begin, end, reason->text);
         told = end;
     }
-    if (to - told >= UNSAID_MS)
-        add_wait(waits, told, to, "its turn had not come yet");
+    add_unsaid(waits, target, told, to);
 }
 
 static const struct attempt *last_begun(const struct etask *task)

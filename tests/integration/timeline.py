@@ -168,6 +168,41 @@ def a_wait_over_a_restart(mesh):
     check("enough" in lines_of(shown, "canceled")[0], "its end, with the reason", shown)
 
 
+def a_story_over_restarts(mesh):
+    """A restart adds no attempt that never began, and no time goes back; who waits says for what, also of the moments before the environment was stopped."""
+    gate = os.path.join(mesh.home, "gate-story")
+    command = ["--", "sh", "-c", f"cat >/dev/null; echo number $AMESH_ATTEMPT; while [ ! -e {gate} ]; do sleep 0.05; done"]
+    first = mesh.agent("twice", *command)
+    task = detach(mesh, "twice", "x")
+    until(lambda: "number 1" in show(mesh, task), "it works")
+    behind = detach(mesh, "twice", "y")
+    until(lambda: "every instance of twice is busy" in "".join(lines_of(show(mesh, behind), "waits")), "another one waits")
+    mesh.up.stop()
+    mesh.start_env()
+    waits = lines_of(show(mesh, behind), "waited")
+    check("every instance of twice is busy" in waits[0] and not any("its turn" in line for line in waits), "what it waited for before the stop", show(mesh, behind))
+    until(lambda: "every instance of twice is busy" in "".join(lines_of(show(mesh, behind), "waits")), "and waits for again")
+    first.signal(signal.SIGKILL)
+    first.wait()
+    for _ in range(3):
+        until(lambda: "no instance of twice is on the mesh" in "".join(lines_of(show(mesh, task), "waits")), "its instance is gone")
+        mesh.restart_env()
+    told = [item["what"] for item in timeline(mesh, task) if item["what"] not in ("waited", "away")]
+    check(told == ["accepted", "attempt", "text", "attemptEnd", "retrying"], "what happened before the restarts, and no more", show(mesh, task))
+    attempts = mesh.run("task", "show", task, "--json").ok().json()["metadata"]["amp/attempts"]
+    check([(a["attempt"], "startedAt" in a, "endedAt" in a) for a in attempts] in ([(1, True, True)], [(1, True, True), (2, False, False)]), "the second attempt waits for somebody", attempts)
+    open(gate, "w").close()
+    mesh.agent("twice", *command)
+    for each in (task, behind):
+        done(mesh, each)
+        at = [item["at"] for item in timeline(mesh, each)]
+        check(at == sorted(at) and "its turn" not in show(mesh, each) and "attempt 0" not in show(mesh, each), "in the order of time, with reasons", show(mesh, each))
+    check("number 2" in show(mesh, task) and "number 1" in show(mesh, behind), "agents are told their number", show(mesh, task), show(mesh, behind))
+    gone = detach(mesh, "--timeout", "300ms", "nobody", "x")
+    done(mesh, gone, "TASK_STATE_FAILED")
+    check("amp/attempts" not in mesh.run("task", "show", gone, "--json").ok().json()["metadata"], "what nobody had is no attempt", show(mesh, gone))
+
+
 def deaths(mesh):
     task = detach(mesh, "worker", "die")
     done(mesh, task)
@@ -283,6 +318,7 @@ def main():
         tap.run("waits are told with their reasons, also afterwards", waits_have_reasons, mesh)
         tap.run("a wait over a kill keeps its reason", a_wait_with_a_reason_over_a_kill, mesh)
         tap.run("a wait over a restart of the environment", a_wait_over_a_restart, mesh)
+        tap.run("restarts of the environment change nothing in the story", a_story_over_restarts, mesh)
         tap.run("how attempts ended, and their agents' last words", deaths, mesh)
         tap.run("thousands of events are a few lines", much_is_folded, mesh)
         tap.run("a narrow terminal shows the same lines", narrow_terminals, mesh)

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "base/alloc.h"
 #include "base/bus.h"
 #include "base/log.h"
 #include "env_world.h"
@@ -142,7 +143,10 @@ static void test_after_a_restart_the_old_attempt_is_stopped(void **state)
     assert_int_equal(env_world_submit(world, &(struct env_world_submit){.task = "t-1"}), AMP_OK);
     struct etask *task = etask_find(world->env, "t-1");
     etask_strcpy(task->instance, "i-1"); /* as if it had been taken */
-    task->engine.attempt = 1;
+    task->engine.attempt = task->n_attempts = 1;
+    task->attempts = xcalloc(1, sizeof *task->attempts);
+    task->attempts[0].number = 1;
+    task->attempts[0].started_unix_ms = task->submitted_unix_ms;
     etask_changed(task);
     assert_int_equal(env_world_submit(world, &(struct env_world_submit){.task = "t-2"}), AMP_OK); /* a commit behind it */
     world->events = 0;

@@ -284,13 +284,25 @@ static void test_a_restarted_environment_goes_on_with_the_next_attempt(void **st
     struct run run = {.now = 1};
     engine_init(&run.engine, true, ENGINE_NEVER);
     run.engine.attempt = 2;
-    step(&run, ENGINE_EV_RELOADED, AMP_OK, NONE);
+    const struct engine_event is_open = {.kind = ENGINE_EV_RELOADED, .is_open = true};
+    run.count = engine_step(&run.engine, &is_open, run.now, 0, run.actions);
     assert_int_equal(run.count, 2);
     assert_int_equal(run.actions[0].kind, ENGINE_DO_RETRY);
     assert_int_equal(run.actions[0].code, AMP_INTERRUPTED);
     assert_int_equal(run.actions[1].kind, ENGINE_DO_QUEUE);
     step(&run, ENGINE_EV_START, AMP_OK, NONE);
     assert_int_equal(run.engine.attempt, 3);
+
+    for (int is_taken = 0; is_taken < 2; is_taken++) { /* the attempt has ended, or nobody is known to have had it: nothing is to be told */
+        engine_init(&run.engine, true, ENGINE_NEVER);
+        run.engine.attempt = 2;
+        run.engine.is_taken = is_taken;
+        step(&run, ENGINE_EV_RELOADED, AMP_OK, NONE);
+        assert_int_equal(run.count, 1);
+        assert_int_equal(run.actions[0].kind, ENGINE_DO_QUEUE);
+        step(&run, ENGINE_EV_START, AMP_OK, NONE);
+        assert_int_equal(run.engine.attempt, is_taken ? 3 : 2);
+    }
 
     engine_init(&run.engine, false, ENGINE_NEVER); /* begun and may not be repeated */
     run.engine.attempt = 1;
