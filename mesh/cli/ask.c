@@ -186,10 +186,10 @@ static int read_options(struct ask *ask)
     return status == 0 ? read_context(ask) : status;
 }
 
-/* Those of an answer, and of a schedule, stand in the message. */
+/* Those of an answer stand in the message. */
 static bool takes_large_files(const struct ask *ask)
 {
-    return ask->answered_task == NULL && !ask_is_schedule(ask);
+    return ask->answered_task == NULL;
 }
 
 static int make_message(struct ask *ask)
@@ -205,7 +205,7 @@ static int make_message(struct ask *ask)
     }
     enum amp_code code = message_make(source, &ask->arena, &ask->message, &err);
     if (code == AMP_TOO_LARGE && ask->files != NULL && !takes_large_files(ask))
-        amp_error_hint(&err, "a task of its own, without --task, --every and --cron, takes files of any size");
+        amp_error_hint(&err, "a task of its own, without --task, takes files of any size");
     if (code != AMP_OK)
         return cli_fail(&ask->cli, &err, NULL);
     return 0;
@@ -244,7 +244,7 @@ const struct command ask_commands[] = {
      .details = "The answer's text goes to stdout, notices go to stderr. TEXT \"-\" reads standard input. With --skill or --task there is no AGENT.\n"
                 "\n"
                 "Files of any size go along with --file, and those of the answer are written with --output (a name that is there already gets a number). Those of a durable task are "
-                "the environment's when it is accepted; amesh task show TASK --output DIR writes those of its answer later. An answer (--task) and a schedule take as much as one message does.\n"
+                "the environment's when it is accepted; amesh task show TASK --output DIR writes those of its answer later. An answer (--task) takes as much as one message does.\n"
                 "\n"
                 "A question of the agent is asked and answered in place on a terminal. Otherwise it goes to stderr with the command that answers it, and the "
                 "exit code is 9.\n"

@@ -123,6 +123,19 @@ static int on_made(void *ctx, const Amp__EnvReply *reply)
     return 0;
 }
 
+/* With files it is told to come back while they are fetched, for as long as they come: one that does not come any more is an error. */
+static int make_schedule(struct ask *ask, const Amp__EnvRequest *request, struct amp_error *reterr)
+{
+    int status;
+    for (;;) {
+        *reterr = (struct amp_error){0};
+        status = cli_ask_env(&ask->cli, request, on_made, ask, reterr);
+        if (reterr->code != AMP_OVERLOADED || reterr->retry_after_ms == 0 || !amp_message_has_blob(ask->message))
+            return status;
+        cli_pause(&ask->cli, reterr->retry_after_ms);
+    }
+}
+
 int ask_schedule(struct ask *ask)
 {
     const struct ask_when *when = &ask->when;
@@ -159,7 +172,10 @@ int ask_schedule(struct ask *ask)
     command.schedule = &schedule;
     request.verb_case = AMP__ENV_REQUEST__VERB_SCHEDULE;
     request.schedule = &command;
+    char id[AMP_ID_SIZE];
+    amp_id_new('s', clock_unix_ms(), id);
+    schedule.id = id; /* so that it can be asked again */
     struct amp_error err = {0};
-    int status = cli_ask_env(&ask->cli, &request, on_made, ask, &err);
+    int status = make_schedule(ask, &request, &err);
     return err.code == AMP_OK ? status : ask_fail(ask, &err);
 }

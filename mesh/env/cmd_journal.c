@@ -264,12 +264,22 @@ static enum amp_code parse_since(const char *text, int64_t *ret, struct amp_erro
     return AMP_INVALID;
 }
 
+static void on_missing(void *ctx, const char *digest, const char *owner, const char *why)
+{
+    const struct at *at = ctx;
+    if (!at->is_json)
+        fprintf(stderr, "left out: file %s of %s: %s\n", digest, owner, why);
+}
+
 static void print_exported(const struct at *at, const struct journal_export_counts *counts)
 {
     if (at->is_json)
-        fprintf(stderr, "{\"rows\":%" PRIu64 ",\"skipped\":%" PRIu64 ",\"tablesCut\":%" PRIu64 "}\n", counts->rows, counts->skipped, counts->unread);
+        fprintf(stderr, "{\"rows\":%" PRIu64 ",\"skipped\":%" PRIu64 ",\"tablesCut\":%" PRIu64 ",\"files\":%" PRIu64 ",\"fileBytes\":%" PRIu64 ",\"filesMissing\":%" PRIu64 "}\n", counts->rows,
+                counts->skipped, counts->unread, counts->files, counts->file_bytes, counts->files_missing);
     else
         fprintf(stderr, "exported %" PRIu64 " rows\n", counts->rows);
+    if (!at->is_json && counts->files)
+        fprintf(stderr, "and %" PRIu64 " files of %" PRIu64 " bytes\n", counts->files, counts->file_bytes);
     if (!at->is_json && (counts->skipped || counts->unread))
         fprintf(stderr, "left out: %" PRIu64 " damaged rows, and what stands behind damage in %" PRIu64 " tables\n", counts->skipped, counts->unread);
 }
@@ -279,7 +289,7 @@ static int run_export(const struct command *command, struct command_args *args)
     struct at at = {0};
     struct amp_error err = {0};
     struct journal_export_counts counts;
-    struct journal_export_options options = {.context = command_value(command, args, "context"), .skips_corrupt = command_flag(command, args, "skip-corrupt")};
+    struct journal_export_options options = {.context = command_value(command, args, "context"), .skips_corrupt = command_flag(command, args, "skip-corrupt"), .on_missing = on_missing, .ctx = &at};
     const char *name = args->n_rest > 0 ? args->rest[0] : "-";
     bool is_stdout = strcmp(name, "-") == 0;
     enum amp_code code = find_journal(command, args, &at, false, &err);
@@ -339,11 +349,13 @@ static int run_import(const struct command *command, struct command_args *args)
     if (code != AMP_OK)
         return fail(&at, &err);
     if (at.is_json)
-        printf("{\"added\":%" PRIu64 ",\"there\":%" PRIu64 ",\"tasks\":%" PRIu64 ",\"open\":%" PRIu64 ",\"leftOut\":%" PRIu64 "}\n", counts.added, counts.there, counts.tasks, counts.open,
-               counts.left_out);
+        printf("{\"added\":%" PRIu64 ",\"there\":%" PRIu64 ",\"tasks\":%" PRIu64 ",\"open\":%" PRIu64 ",\"leftOut\":%" PRIu64 ",\"files\":%" PRIu64 ",\"fileBytes\":%" PRIu64 "}\n", counts.added, counts.there, counts.tasks, counts.open,
+               counts.left_out, counts.files, counts.file_bytes);
     else
         printf("imported %" PRIu64 " rows, %" PRIu64 " tasks among them, %" PRIu64 " of those open; %" PRIu64 " rows were there already; %" PRIu64 " open tasks left out\n", counts.added,
                counts.tasks, counts.open, counts.there, counts.left_out);
+    if (!at.is_json && counts.files)
+        printf("and %" PRIu64 " files of %" PRIu64 " bytes\n", counts.files, counts.file_bytes);
     return 0;
 }
 
@@ -414,7 +426,7 @@ const struct command journal_commands[] = {
      .operands = "[FILE]",
      .summary = "write the journal's rows as JSON lines",
      .details = "To FILE, or to standard output. The first line names the journal, the newest entry of its chain and that entry's hash; a line follows for each row, "
-                "{\"table\":…,\"row\":{…}}; the last line has their number and a hash of all lines before it. The environment may run meanwhile.\n\n amesh env export history.jsonl\n amesh env export --context c-01hq3b --since 7d",
+                "{\"table\":…,\"row\":{…}}; files of tasks follow in pieces, {\"file\":…,\"base64\":…}, and one that is missing or damaged is named on stderr and left out; the last line has the number of rows and a hash of all lines before it. The environment may run meanwhile.\n\n amesh env export history.jsonl\n amesh env export --context c-01hq3b --since 7d",
      .options = export_options,
      .run = run_export,
      .complete = "files"},

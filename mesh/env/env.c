@@ -314,7 +314,7 @@ void env_stop(struct env *env, void (*on_stopped)(void *ctx), void *ctx)
     env->on_stopped = on_stopped;
     env->stopped_ctx = ctx;
     close_subs(env);
-    files_stop(env);
+    files_submit_done(env); /* who waits is told; what answers bring goes on, and is served */
     evtstream_stop(env);
     waits_stop(env);
     etask_flush_later(env);
@@ -335,8 +335,7 @@ void env_free(struct env *env)
     if (env->evt)
         evtstream_stop(env);
     verbs_done(env);
-    if (env->files)
-        files_submit_done(env);
+    files_submit_done(env);
     journal_close(env->journal); /* gives the last verdicts: tasks must still be there */
     env->journal = NULL;
     evtstream_free(env);

@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 
-#include <cjson/cJSON.h>
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,22 +82,12 @@ enum amp_code env_files_check(struct amp_error *reterr)
     return AMP_INVALID;
 }
 
-void files_stop(struct env *env)
-{
-    struct files *files = env->files;
-    struct files_fetch *fetch;
-    while (files && (fetch = TAILQ_FIRST(&files->going)))
-        files_fetch_cancel(fetch);
-    while (files && (fetch = TAILQ_FIRST(&files->waiting)))
-        files_fetch_cancel(fetch);
-}
-
 void files_done(struct env *env)
 {
     struct files *files = env->files;
     if (!files)
         return;
-    files_stop(env);
+    assert(files->n_waiting == 0 && files->n_going == 0); /* theirs who asked for them, and are gone */
     files_sweep_free(files->sweep);
     blobs_free(files->blobs);
     loop_timer_free(files->turn);
@@ -332,29 +322,47 @@ void files_each_parts(const Amp__StreamResponse *event, visit_parts *visit, void
 
 /* ---- whose they are -------------------------------------------------------------------------------------------------------- */
 
+struct taking {
+    struct env *env;
+    struct blob_held *held;
+};
+
 static void take_parts(void *ctx, Amp__Part *const *parts, size_t n_parts)
 {
-    struct etask *task = ctx;
+    const struct taking *taking = ctx;
+    struct env *env = taking->env;
     for (size_t i = 0; i < n_parts; i++) {
         struct amp_blob_ref ref;
-        if (!amp_part_is_blob(parts[i]) || amp_part_blob(parts[i], &ref, NULL) != AMP_OK || strcmp(ref.holder, task->env->name) != 0 || !blobs_hold(files_blobs(task->env), ref.digest))
+        if (!amp_part_is_blob(parts[i]) || amp_part_blob(parts[i], &ref, NULL) != AMP_OK || strcmp(ref.holder, env->name) != 0 || !blobs_hold(files_blobs(env), ref.digest))
             continue;
-        blob_store_offer(blobs_store(files_blobs(task->env)), ref.digest); /* not before somebody has put it into a message of ours */
-        blob_held_add(&task->files, ref.digest);
+        blob_store_offer(blobs_store(files_blobs(env)), ref.digest); /* not before somebody has put it into a message of ours */
+        blob_held_add(taking->held, ref.digest);
     }
+}
+
+void files_hold(struct env *env, const Amp__Message *message, struct blob_held *held)
+{
+    struct taking taking = {env, held};
+    if (amp_message_has_blob(message))
+        take_parts(&taking, message->parts, message->n_parts);
+}
+
+void files_release(struct env *env, struct blob_held *held)
+{
+    blob_held_release(held, env->files ? env->files->blobs : NULL);
 }
 
 void files_of_message(struct etask *task, const Amp__Message *message)
 {
-    if (amp_message_has_blob(message))
-        take_parts(task, message->parts, message->n_parts);
+    files_hold(task->env, message, &task->files);
 }
 
 void files_of_event(struct etask *task, struct amp_bytes body)
 {
     const Amp__StreamResponse *event = files_event(body, &task->env->scratch);
+    struct taking taking = {task->env, &task->files};
     if (event)
-        files_each_parts(event, take_parts, task);
+        files_each_parts(event, take_parts, &taking);
 }
 
 static void add_row(struct journal_batch *batch, const char *scope, const char *owner, const char *key, struct amp_bytes body)
@@ -399,7 +407,7 @@ void files_rows_written(struct etask *task)
 void files_forget(struct etask *task)
 {
     (void)files_answer_drop(task);
-    blob_held_release(&task->files, task->env->files ? task->env->files->blobs : NULL);
+    files_release(task->env, &task->files);
     task->n_files_written = 0;
 }
 

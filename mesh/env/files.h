@@ -22,7 +22,6 @@ struct files_fetch;
 
 /* ---- files.c ---- */
 void files_begin(struct env *env, const char *journal_path);
-void files_stop(struct env *env); /* what comes in is given up; what is here is served on */
 void files_done(struct env *env);
 struct blobs *files_blobs(struct env *env); /* made with the first call */
 /* Pulls them, when it is their turn. `sender` pays for them; is_answer: of an attempt, which comes first. on_done once, never from inside, as in blob_fetch.h. */
@@ -47,6 +46,9 @@ void files_of_event(struct etask *task, struct amp_bytes body);
 void files_add_rows(const struct etask *task, struct journal_batch *batch);
 void files_rows_written(struct etask *task);
 void files_forget(struct etask *task);
+/* Those of `message` (NULL has none) that are here are held, until they are released. */
+void files_hold(struct env *env, const Amp__Message *message, struct blob_held *held);
+void files_release(struct env *env, struct blob_held *held);
 /* Rows of `owner` (a schedule) for each file of `message`; or without them. */
 void files_add_owner(struct env *env, const char *owner, const char *sender, const Amp__Message *message, bool is_removal, struct journal_batch *batch);
 /* An event as a message in `arena`, NULL if it has no blob or cannot be read; and all of its arrays of parts, one after the other. */
@@ -60,7 +62,7 @@ enum files_gate { FILES_HERE, FILES_TAKEN };
 /* May what is asked for begin? FILES_HERE: `message` (NULL, or without files: at once) names us as the holder of files that are here. FILES_TAKEN: it was answered, or is asked again by itself
  * when they are here. `id`: under which its sender asks again for the same; "": it cannot. */
 enum files_gate files_gate(const struct ask *ask, Amp__Message *message, const char *id, const char *field);
-void files_submit_done(struct env *env);
+void files_submit_done(struct env *env); /* who waits is refused (AMP_STOPPING) */
 
 /* ---- files_answer.c ---- */
 /* True: the event waits for files, its own or those of one before it, and comes back through dispatch_take_event. */

@@ -70,8 +70,14 @@ static void incoming_free(struct incoming *incoming)
 void files_submit_done(struct env *env)
 {
     struct incoming *incoming, *next;
+    struct amp_error err = {0};
+    (void)amp_error_set(&err, AMP_STOPPING, "", "the environment is stopping");
     HASH_ITER(hh, env->incoming, incoming, next)
+    {
+        for (const struct asker *asker = incoming->askers; asker; asker = asker->next)
+            env_refuse(env, asker->reply, asker->encoding, &err);
         incoming_free(incoming);
+    }
 }
 
 /* ---- while they come ----------------------------------------------------------------------------------------------------- */

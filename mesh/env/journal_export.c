@@ -1,7 +1,7 @@
 /* amesh env export and import: rows as JSON lines.
  *
  * The first line says what it is and of which state of which journal; then one line per row, {"table":…,"row":{column:value…}} with
- * blobs as {"base64":…}; the last line has the count and a hash of all lines before: a file that was cut is seen. Generic over the
+ * blobs as {"base64":…}; then the files of tasks in pieces, {"file":digest,"size":…,"at":…,"base64":…}; the last line has the count and a hash of all lines before: a file that was cut is seen. Generic over the
  * tables of the schema. */
 #include "journal_private.h"
 #include "journal_files.h"
@@ -13,9 +13,13 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#define FILE_PIECE ((size_t)768 << 10)
 
 struct export {
     sqlite3 *db;
+    const char *path;
     FILE *out;
     const struct journal_export_options *options;
     struct journal_export_counts *counts;
@@ -23,6 +27,10 @@ struct export {
     crypto_generichash_state hash;
     bool has_failed;
 };
+
+/* Which files a task has goes with it. */
+#define BLOBS_OF(tasks) \
+    "(scope = '" JOURNAL_SCOPE_BLOB "' AND key IN (SELECT id FROM tasks WHERE " tasks ")) OR (scope = '" JOURNAL_SCOPE_BLOBS_OF "' AND owner IN (SELECT id FROM tasks WHERE " tasks "))"
 
 /* Which rows: of a context, those of its tasks. Deaths and the memory of others belong to no context. */
 static const struct {
@@ -32,7 +40,8 @@ static const struct {
     {CHAIN_TASK, "submitted >= :since", "context = :context"},
     {CHAIN_EVENT, "task IN (SELECT id FROM tasks WHERE submitted >= :since)", "task IN (SELECT id FROM tasks WHERE context = :context AND submitted >= :since)"},
     {CHAIN_KEY, "task IN (SELECT id FROM tasks WHERE submitted >= :since)", "task IN (SELECT id FROM tasks WHERE context = :context AND submitted >= :since)"},
-    {CHAIN_KV, "1", "scope = 'context' AND owner = :context"},
+    {CHAIN_KV, ":since = 0 OR scope NOT IN ('" JOURNAL_SCOPE_BLOB "', '" JOURNAL_SCOPE_BLOBS_OF "') OR " BLOBS_OF("submitted >= :since"),
+     "(scope = 'context' AND owner = :context) OR " BLOBS_OF("context = :context AND submitted >= :since")},
     {CHAIN_DEATH, "at >= :since", "0"},
 };
 
@@ -96,7 +105,7 @@ static bool is_private(sqlite3_stmt *statement, int kind)
 static enum amp_code put_table(struct export *export, size_t at, struct amp_error *reterr)
 {
     const struct chain_table *table = &chain_tables[selections[at].kind];
-    char sql[1024];
+    char sql[2048];
     sqlite3_stmt *statement = NULL;
     enum amp_code code = AMP_OK;
     snprintf(sql, sizeof sql, "SELECT %s, seal = row_seal(%d, %s), %s, entry FROM %s WHERE %s", table->columns, selections[at].kind, table->columns, table->text, table->name,
@@ -126,6 +135,55 @@ static enum amp_code put_table(struct export *export, size_t at, struct amp_erro
         amp_error_hint(reterr, "amesh env verify says all that is damaged; --skip-corrupt writes what is sound");
     sqlite3_finalize(statement);
     return code;
+}
+
+/* ---- files ---------------------------------------------------------------------------------------------------------- */
+
+static bool put_piece(struct export *export, const struct journal_blob *blob, uint64_t at, struct amp_bytes piece)
+{
+    size_t size = sodium_base64_encoded_len(piece.len, sodium_base64_VARIANT_ORIGINAL);
+    char *text = xcalloc(1, size);
+    sodium_bin2base64(text, size, piece.data, piece.len, sodium_base64_VARIANT_ORIGINAL);
+    (void)amp_buf_printf(&export->line, "{\"file\":\"%s\",\"size\":%" PRIu64 ",\"at\":%" PRIu64 ",\"base64\":\"", blob->digest, blob->size, at);
+    (void)amp_buf_append(&export->line, text, strlen(text));
+    (void)amp_buf_append(&export->line, "\"}", 2);
+    free(text);
+    put_line(export);
+    return !export->has_failed;
+}
+
+/* It was looked at as a whole before; one that changes in between ends the export. */
+static bool put_bytes(struct export *export, const struct journal_blob *blob, int fd)
+{
+    uint8_t *piece = xcalloc(1, FILE_PIECE);
+    uint64_t at = 0;
+    bool goes_on = true;
+    do {
+        ssize_t n = pread(fd, piece, FILE_PIECE, (off_t)at);
+        goes_on = n >= 0 && (n > 0 || at == blob->size) && put_piece(export, blob, at, (struct amp_bytes){piece, (size_t)n});
+        at += n > 0 ? (uint64_t)n : 0;
+    } while (goes_on && at < blob->size);
+    free(piece);
+    export->has_failed |= !goes_on;
+    return goes_on;
+}
+
+static bool put_file(void *ctx, const struct journal_blob *blob)
+{
+    struct export *export = ctx;
+    char why[200];
+    int fd = journal_blob_is_sound(export->path, blob, why, sizeof why) ? journal_blob_open(export->path, blob, why, sizeof why) : -1;
+    if (fd < 0) {
+        export->counts->files_missing++;
+        if (export->options->on_missing)
+            export->options->on_missing(export->options->ctx, blob->digest, blob->owner, why);
+        return true;
+    }
+    bool is_put = put_bytes(export, blob, fd);
+    close(fd);
+    export->counts->files++;
+    export->counts->file_bytes += blob->size;
+    return is_put;
 }
 
 static void put_head(struct export *export, int64_t now_unix_ms)
@@ -172,7 +230,7 @@ static enum amp_code check_context(struct export *export, struct amp_error *rete
 enum amp_code journal_export(const char *path, FILE *out, int64_t now_unix_ms, const struct journal_export_options *options, struct journal_export_counts *ret,
                              struct amp_error *reterr)
 {
-    struct export export = {.out = out, .options = options, .counts = ret};
+    struct export export = {.path = path, .out = out, .options = options, .counts = ret};
     uint8_t hash[32];
     char hex[65];
     *ret = (struct journal_export_counts){0};
@@ -189,6 +247,8 @@ enum amp_code journal_export(const char *path, FILE *out, int64_t now_unix_ms, c
     put_head(&export, now_unix_ms);
     for (size_t i = 0; code == AMP_OK && i < sizeof selections / sizeof selections[0]; i++)
         code = put_table(&export, i, reterr);
+    if (code == AMP_OK)
+        (void)journal_blobs_each(export.db, &(struct journal_blobs_query){options->context, options->since_unix_ms}, put_file, &export);
     crypto_generichash_final(&export.hash, hash, sizeof hash);
     sodium_bin2hex(hex, sizeof hex, hash, sizeof hash);
     if (code == AMP_OK) {

@@ -47,9 +47,12 @@ struct journal_export_options {
     const char *context;   /* NULL: all */
     int64_t since_unix_ms; /* tasks submitted from then on, and what belongs to them */
     bool skips_corrupt;    /* else a damaged row is the end: AMP_CORRUPT */
+    void (*on_missing)(void *ctx, const char *digest, const char *owner, const char *why); /* a file of a task that is left out, since it is missing or damaged */
+    void *ctx;
 };
 struct journal_export_counts {
     uint64_t rows, skipped; /* skipped: damaged */
+    uint64_t files, file_bytes, files_missing;
     uint64_t unread;        /* tables that could not be read to their end */
 };
 AMP_MUST_USE enum amp_code journal_export(const char *path, FILE *out, int64_t now_unix_ms, const struct journal_export_options *options,
@@ -60,6 +63,7 @@ struct journal_import_counts {
     uint64_t added, there; /* rows; there: the same already */
     uint64_t tasks, open;  /* of those added */
     uint64_t left_out;     /* open tasks */
+    uint64_t files, file_bytes;
 };
 /* All of it or nothing. Makes the journal if there is none. AMP_RUNNING: an environment has it; AMP_CONFLICT: a row is there and differs, or tasks are open
  * and it is not said what becomes of them; AMP_MALFORMED: not an export, or cut. */

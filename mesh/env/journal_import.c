@@ -28,6 +28,7 @@ struct import {
     struct journal_import_counts *counts;
     sqlite3_stmt *insert[CHAIN_KINDS], *compare[CHAIN_KINDS];
     struct left_out *left_out;
+    struct file_intake *files;
     crypto_generichash_state hash;
     uint64_t line, rows;
     uint32_t boot; /* the highest number of an environment that it tells of */
@@ -187,10 +188,19 @@ static enum amp_code take_private(struct import *import, int kind, const cJSON *
     return AMP_OK;
 }
 
+/* Whose row it is; "": no task's. */
+static const char *task_of(int kind, const cJSON *row)
+{
+    const char *scope = kind == CHAIN_KV ? text_of(row, "scope") : "";
+    if (kind == CHAIN_KV)
+        return strcmp(scope, JOURNAL_SCOPE_BLOB) == 0 ? text_of(row, "key") : strcmp(scope, JOURNAL_SCOPE_BLOBS_OF) == 0 ? text_of(row, "owner") : "";
+    return kind == CHAIN_DEATH ? "" : text_of(row, kind == CHAIN_TASK ? "id" : "task");
+}
+
 /* Open tasks, by what is said of them. *ret: the row is not wanted. */
 static enum amp_code sort_out(struct import *import, int kind, const cJSON *row, bool *ret)
 {
-    const char *task = text_of(row, kind == CHAIN_TASK ? "id" : "task");
+    const char *task = task_of(kind, row);
     struct left_out *one = NULL;
     const cJSON *open = cJSON_GetObjectItemCaseSensitive(row, "open");
     bool is_open = kind == CHAIN_TASK && cJSON_IsNumber(open) && open->valuedouble != 0;
@@ -202,7 +212,7 @@ static enum amp_code sort_out(struct import *import, int kind, const cJSON *row,
     }
     if (is_open && import->open == JOURNAL_OPEN_LEFT_OUT)
         leave_out(import, task);
-    if (kind == CHAIN_TASK || kind == CHAIN_EVENT || kind == CHAIN_KEY)
+    if (*task)
         HASH_FIND_STR(import->left_out, task, one);
     *ret = one != NULL;
     return AMP_OK;
@@ -277,6 +287,13 @@ static enum amp_code check_end(struct import *import, const cJSON *line)
     return AMP_OK;
 }
 
+static enum amp_code take_piece(struct import *import, const cJSON *line)
+{
+    struct amp_error err = {0};
+    enum amp_code code = file_intake_line(import->files, line, &err);
+    return code == AMP_OK ? AMP_OK : refuse(import, code, "%s", err.message);
+}
+
 static enum amp_code take_line(struct import *import, const char *text, size_t len)
 {
     cJSON *line = cJSON_ParseWithLength(text, len);
@@ -293,6 +310,8 @@ static enum amp_code take_line(struct import *import, const char *text, size_t l
         code = version->valuedouble == 1 ? AMP_OK : refuse(import, AMP_VERSION, "exports of version %.0f are not known here", version->valuedouble);
     else if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(line, "end")))
         code = check_end(import, line);
+    else if (cJSON_GetObjectItemCaseSensitive(line, "file"))
+        code = take_piece(import, line);
     else
         code = add_row(import, line);
     crypto_generichash_update(&import->hash, (const uint8_t *)text, len);
@@ -365,6 +384,8 @@ static enum amp_code run(struct import *import, int64_t now_unix_ms)
     code = read_lines(import);
     if (code == AMP_OK)
         code = check_open(import);
+    if (code == AMP_OK)
+        code = file_intake_end(import->files, &import->counts->files, &import->counts->file_bytes, import->err);
     if (code == AMP_OK && (!boot_raise(store, import->boot, now_unix_ms) || !chain_add(store, now_unix_ms) || sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK))
         code = amp_error_set(import->err, AMP_JOURNAL, "", "the journal cannot be written: %s", sqlite3_errmsg(store->db));
     if (code != AMP_OK) {
@@ -397,7 +418,9 @@ enum amp_code journal_import(const char *path, FILE *in, int64_t now_unix_ms, en
     if (code == AMP_OK)
         code = store_open(&import.store, path, now_unix_ms, import.err);
     if (code == AMP_OK) {
+        import.files = file_intake_new(path);
         code = run(&import, now_unix_ms);
+        file_intake_free(import.files);
         for (int kind = 0; kind < CHAIN_KINDS; kind++) {
             sqlite3_finalize(import.insert[kind]);
             sqlite3_finalize(import.compare[kind]);

@@ -246,6 +246,13 @@ bool journal_blob_is_sound(const char *journal, const struct journal_blob *blob,
 /* Files of the tasks of the journal `of`, from those of the journal `from` to those of `to`; what is missing is left out. And all of them. */
 AMP_MUST_USE enum amp_code journal_copy_files(const char *from, const char *of, const char *to, struct amp_error *reterr);
 AMP_MUST_USE enum amp_code journal_link_files(const char *from, const char *to, struct amp_error *reterr);
+/* journal_import_files.c: those of an export. Lines with "file" in order; a digest's bytes are on the disk when its last piece was taken. AMP_MALFORMED, AMP_JOURNAL */
+struct cJSON;
+struct file_intake;
+struct file_intake *file_intake_new(const char *journal);
+AMP_MUST_USE enum amp_code file_intake_line(struct file_intake *intake, const struct cJSON *line, struct amp_error *reterr);
+AMP_MUST_USE enum amp_code file_intake_end(struct file_intake *intake, uint64_t *ret_files, uint64_t *ret_bytes, struct amp_error *reterr); /* AMP_MALFORMED: one is not whole */
+void file_intake_free(struct file_intake *intake);
 uint64_t journal_sweep_files(sqlite3 *db, const char *journal); /* those without a row go; bytes of them. Nobody may have the journal open */
 
 /* journal_worker.c: the thread that calls journal_work until it returns 0. The simulator has its own. */

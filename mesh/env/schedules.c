@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/zone.h"
+#include "env/files.h"
 
 #include <sodium.h>
 #include <stdio.h>
@@ -124,6 +125,7 @@ void schedules_entry_free(struct schedule_entry *entry)
     HASH_DEL(env->schedules, entry);
     env->schedules_bytes -= entry->given_len;
     alarm_stop(&env->alarms, &entry->alarm);
+    files_release(env, &entry->files);
     loop_timer_free(entry->timer);
     zone_free(entry->zone);
     free(entry->given);
@@ -216,9 +218,19 @@ void schedules_add_row(struct schedule_entry *entry, struct journal_batch *batch
     row->body = (struct amp_bytes){.data = packed, .len = amp__schedule__pack(record, packed)};
 }
 
+/* Those of its message are its own, besides those of its runs. */
+static void add_files(struct schedule_entry *entry, bool is_removal, struct journal_batch *batch)
+{
+    struct amp_arena *arena = journal_batch_arena(batch);
+    const Amp__Schedule *given = amp__schedule__unpack(&arena->allocator, entry->given_len, entry->given);
+    if (given && amp_message_has_blob(given->submit->request->message))
+        files_add_owner(entry->env, entry->id, entry->from, given->submit->request->message, is_removal, batch);
+}
+
 enum amp_code schedules_write(struct schedule_entry *entry, bool is_removal, void (*on_commit)(void *ctx, enum amp_code code), void *ctx)
 {
     struct journal_batch *batch = journal_batch_new(entry->env->journal);
+    bool is_first = entry->version == 0;
     if (!is_removal) {
         schedules_add_row(entry, batch);
     } else {
@@ -227,6 +239,8 @@ enum amp_code schedules_write(struct schedule_entry *entry, bool is_removal, voi
         row->owner = "";
         row->key = journal_batch_text(batch, entry->id);
     }
+    if (is_first || is_removal)
+        add_files(entry, is_removal, batch);
     enum amp_code code = journal_write(entry->env->journal, batch, on_commit, ctx);
     if (code != AMP_OK)
         journal_batch_free(batch);

@@ -20,6 +20,7 @@ struct schedule_entry {
     size_t given_len;
     uint8_t digest[SUBMIT_DIGEST_SIZE];
     char *key; /* or NULL */
+    struct blob_held files; /* of a new one, until its row is there */
     struct zone *zone;
     struct schedule schedule;
     struct loop_timer *timer; /* of an interval */

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FIELD "schedule.submit.request.message"
+
 /* ---- answers ---------------------------------------------------------------------------------------------------------- */
 
 static void answer(struct env *env, const char *reply, enum amp_encoding encoding, const struct schedule_entry *entry)
@@ -97,7 +99,7 @@ static enum amp_code check_given(const Amp__Schedule *given, int64_t now_unix_ms
         return amp_error_set(err, AMP_INVALID, "schedule.until", "this time is over");
     if (given->not_before && given->not_before->unix_ms > now_unix_ms + ENV_AHEAD_MAX_MS)
         return amp_error_set(err, AMP_INVALID, "schedule.not_before", "a schedule cannot begin later than in ten years");
-    return files_check_none(submit->request->message, "schedule.submit.request.message", err);
+    return AMP_OK;
 }
 
 static enum amp_code check_room(const struct ask *ask, size_t size, struct amp_error *err)
@@ -171,6 +173,7 @@ static void add(const struct ask *ask, const Amp__ScheduleCommand *command)
         answer_known(ask, known, &given);
         return;
     }
+    const char *key = given.submit->key, *again = given.id ? given.id : key ? key : ""; /* under which it is asked again */
     amp_id_new('s', now.unix_ms, id);
     created.unix_ms = now.unix_ms;
     given.id = given.id ? given.id : id;
@@ -182,8 +185,14 @@ static void add(const struct ask *ask, const Amp__ScheduleCommand *command)
     given.submit->request->has_hops = false;
     if (code == AMP_OK)
         code = check_room(ask, amp__schedule__get_packed_size(&given), &err);
+    if (code == AMP_OK && files_gate(ask, given.submit->request->message, again, FIELD) == FILES_TAKEN)
+        return;
+    if (code == AMP_OK)
+        code = files_check_here(env, given.submit->request->message, FIELD, &err);
     if (code == AMP_OK)
         code = schedules_entry_new(env, &given, &entry, &err);
+    if (code == AMP_OK)
+        files_hold(env, given.submit->request->message, &entry->files);
     if (code != AMP_OK) {
         env_refuse(env, ask->reply, ask->encoding, &err);
         return;

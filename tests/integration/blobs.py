@@ -388,8 +388,8 @@ def refused_at_the_start(mesh):
         for args in ((), ("--durable",)):
             r = subprocess.run([meshtest.AMESH, "ask", *args, "cp", "x", "--file", path], env=mesh.env, capture_output=True, timeout=60)
             check(r.returncode == 2 and b"the name of the file" in r.stderr and name[:3] in r.stderr and what.encode() in r.stderr, "the file is named", name, r.stderr)
-    r = mesh.run("ask", "--every", "1h", "cp", "x", "--file", fill(os.path.join(mesh.home, "widest.bin"), 9 << 20))
-    check(r.status == 2 and "widest.bin" in r.err and "without --task" in r.err, "a file too large for a schedule: what to do", r.err)
+    r = mesh.run("ask", "--task", "t-01hq3c0000000000000000000a", "x", "--file", fill(os.path.join(mesh.home, "widest.bin"), 9 << 20))
+    check(r.status == 2 and "widest.bin" in r.err and "without --task" in r.err, "a file too large for an answer: what to do", r.err)
 
 
 def slow(mesh, file, copier):

@@ -1,87 +1,23 @@
 #!/usr/bin/env python3
 """Files of any size in durable tasks (amp.md 15.6): the environment has them before it accepts, and before it commits what names them; whoever dies where, nothing that was accepted is lost."""
 import base64
-import errno
 import hashlib
 import json
 import os
 import re
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 import meshtest  # noqa: E402
+from durable import BIG, COPY, GIVE, MEDIUM, SMALL, digest, ended, fetched, fill, has_begun, one, parts_of, peak_kb, store, stored  # noqa: E402
 from lib_nats import Nats  # noqa: E402
 from meshtest import Bus, Skipped, Tap, check, until  # noqa: E402
 
 tap = Tap()
 RELEASE = os.environ.get("AMESH_RELEASE")
-BIG, MEDIUM, SMALL = 100 << 20, 5 << 20, 300 << 10 # MEDIUM does not fit a message
 ROOM_KB = 32 << 10  # what a file of 100 MB may add to a process
-COPY = 'for f in "$AMESH_IN"/*; do cat "$f" > "$AMESH_OUT/copy-${f##*/}"; done; cat'
-GRACE = {"AMESH_ENV_SPOOL_GRACE": "100ms"}
-
-
-def fill(path, size):
-    with open(path, "wb") as f:
-        for _ in range(max(1, size >> 20)):
-            f.write(os.urandom(min(size, 1 << 20)))
-    return path
-
-
-def digest(path):
-    h = hashlib.sha256()
-    with open(path, "rb") as f:
-        while piece := f.read(1 << 20):
-            h.update(piece)
-    return h.hexdigest()
-
-
-def peak_kb(pid):
-    with open(f"/proc/{pid}/status") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmHWM"))
-
-
-def one(directory):
-    names = sorted(os.listdir(directory))
-    check(len(names) == 1, "one file", names)
-    return os.path.join(directory, names[0])
-
-
-def store(mesh):
-    return os.path.join(mesh.home, "journal.db-blobs")
-
-
-def stored(mesh):
-    return sorted(n for n in os.listdir(store(mesh))) if os.path.isdir(store(mesh)) else []
-
-
-def has_begun(mesh):
-    """Bytes come in, and not all of them are there."""
-    return [n for n in stored(mesh) if n.startswith("in-") and os.path.getsize(os.path.join(store(mesh), n))]
-
-
-def ended(mesh, task, state="TASK_STATE_COMPLETED"):
-    until(lambda: mesh.state(task) not in ("TASK_STATE_SUBMITTED", "TASK_STATE_WORKING"), f"the end of {task}")
-    shown = mesh.show(task)
-    check(shown["status"]["state"] == state, "its state", json.dumps(shown)[:1500])
-    return shown
-
-
-def parts_of(task):
-    return [p for a in task.get("artifacts", []) for p in a["parts"] if "url" in p]
-
-
-def fetched(mesh, task, name):
-    """The files of a task that has ended, as somebody gets them who was not there."""
-    out = os.path.join(mesh.home, name)
-    r = mesh.run("task", "show", task, "--output", out)
-    check(r.status == 0, "they are had", r.status, r.out[-500:], r.err)
-    return out
 
 
 # ---- there and back ---------------------------------------------------------------------------------------------------
@@ -176,9 +112,6 @@ def killed_env_in_the_middle(mesh):
 
 # ---- answers ----------------------------------------------------------------------------------------------------------------
 
-GIVE = 'head -c 100000000 /dev/urandom > "$AMESH_OUT/z"; sha256sum "$AMESH_OUT/z" | cut -c1-64'
-
-
 def killed_holder(mesh):
     """The instance dies while the environment fetches what it answered: the attempt is lost like any other."""
     first, second = mesh.agent("giver", "--", "sh", "-c", GIVE), mesh.agent("giver", "--", "sh", "-c", GIVE)
@@ -203,6 +136,20 @@ def killed_env_at_the_answer(mesh):
     check(len(shown["metadata"]["amp/attempts"]) == 1, "one attempt", shown["metadata"]["amp/attempts"])
     said = "".join(p.get("text", "") for a in shown["artifacts"] for p in a["parts"])
     check(digest(one(fetched(mesh, task, "out-8"))) == said.strip(), "whole", said, shown)
+
+
+def stopped_in_the_middle(mesh):
+    """SIGTERM of the environment while it fetches, for a submit and for an answer: it ends in good order, who waits is told, the attempt goes on."""
+    mesh.agent("steady", "--", "sh", "-c", GIVE)
+    task = mesh.run("ask", "--detach", "steady", "x").ok().out.strip()
+    until(lambda: has_begun(mesh), "the answer is being fetched")
+    caller = mesh.spawn("ask", "--durable", "cp", "x", "--file", mesh.big)
+    until(lambda: len(has_begun(mesh)) > 1 or len([n for n in stored(mesh) if n.startswith("sha256")]) > 0, "and the file of a submit")
+    mesh.up.signal(signal.SIGTERM)
+    check(mesh.up.wait() == 0, "it ends", mesh.up.err[-10:])
+    mesh.start_env()
+    check(caller.wait(120) in (0, 7), "its caller is told, or was quick enough", caller.err)
+    check(len(ended(mesh, task)["metadata"]["amp/attempts"]) == 1, "one attempt")
 
 
 def others_go_on(mesh):
@@ -351,191 +298,6 @@ def a_thousand(mesh):
     check(len(accepted) == n and all("sha256-" + name in stored(mesh) for name in files), "with their files", len(accepted))
 
 
-# ---- the disk ---------------------------------------------------------------------------------------------------------------
-
-
-def shim(mesh):
-    cc, path = shutil.which("cc"), os.path.join(mesh.home, "fail_io.so")
-    if not RELEASE or not cc:
-        raise Skipped("needs a release build and a C compiler")
-    if not os.path.exists(path):
-        subprocess.run([cc, "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", path, os.path.join(HERE, "fail_io.c"), "-ldl"], check=True)
-    return path
-
-
-def failing(mesh, call, at=1, number=errno.ENOSPC, file="journal.db-blobs"):
-    return {"LD_PRELOAD": shim(mesh), "AMESH_FAIL_CALL": call, "AMESH_FAIL_FILE": file, "AMESH_FAIL_AT": str(at), "AMESH_FAIL_ERRNO": str(number)}
-
-
-def full_disk(mesh):
-    """Of a submit: it is refused and nothing stays; of an answer: it waits for room, and the task ends well."""
-    for call, at in (("write", 1), ("write", 3), ("fsync", 1), ("fsync", 2)):
-        path = fill(os.path.join(mesh.home, f"full-{call}-{at}.bin"), 1 << 20)
-        mesh.restart_env(env=failing(mesh, call, at))
-        r = mesh.run("ask", "--durable", "cat", "x", "--file", path)
-        check(r.status == 7 and "No space left" in r.err and "AMESH-4004" in r.err, "it says so", call, at, r.status, r.err)
-        check("sha256-" + digest(path) not in stored(mesh) and not has_begun(mesh), "nothing stays", stored(mesh))
-        r = mesh.run("ask", "--durable", "cat", "x", "--file", path)
-        check(r.status == 0, "with room it goes through: the journal was not hurt", r.err)
-    mesh.restart_env(env=failing(mesh, "write", 5))
-    mesh.agent("wide", "--", "sh", "-c", GIVE)
-    task = mesh.run("ask", "--detach", "wide", "x").ok().out.strip()
-    shown = ended(mesh, task)
-    check(len(shown["metadata"]["amp/attempts"]) == 1 and len(parts_of(shown)) == 1, "the work is not done again", shown["metadata"]["amp/attempts"])
-    mesh.restart_env()
-
-
-def killed_everywhere(mesh):
-    """kill -9 of the environment before each call that changes a file of the store: the next one is asked again, and the task is done once, with the file as it was."""
-    for at in range(1, 8):
-        path, out = fill(os.path.join(mesh.home, f"kill-{at}.bin"), 400 << 10), os.path.join(mesh.home, f"out-kill-{at}")
-        mesh.restart_env(env=failing(mesh, "kill", at))
-        caller = mesh.spawn("ask", "--durable", "cp", "x", "--file", path, "--output", out)
-        until(lambda: mesh.up.child.poll() is not None or caller.child.poll() is not None, "killed, or done before")
-        if mesh.up.child.poll() is not None:
-            mesh.start_env()
-        check(caller.wait(120) == 0 and digest(one(out)) == digest(path), "whole", at, caller.err)
-        check(mesh.run("env", "verify").status == 0, "and sound")
-    mesh.restart_env()
-
-
-def limits(mesh):
-    mesh.restart_env(env={"AMESH_ENV_SPOOL_BYTES": "1000000"})
-    r = mesh.run("ask", "--durable", "cat", "x", "--file", mesh.medium)
-    check(r.status == 2 and "AMESH-1003" in r.err and "AMESH_ENV_SPOOL_BYTES" in r.err, "larger than it may ever be", r.status, r.err)
-    r = mesh.run("ask", "--durable", "cat", "x", "--file", fill(os.path.join(mesh.home, "new.bin"), 400 << 10))
-    check(r.status == 7 and "AMESH-4004" in r.err and "AMESH_ENV_SPOOL_BYTES" in r.err, "no room now", r.status, r.err)
-    mesh.run("ask", "--durable", "cat", "without a file").ok()
-    mesh.restart_env()
-
-
-def shares(mesh):
-    """On a mesh of its own: one sender has half of the room at most, another one the rest."""
-    with Bus() as own:
-        own.restart_env(env={"AMESH_ENV_SPOOL_BYTES": "3000000", **GRACE})
-        own.agent("cat", "--", "cat")
-        one_, two, three = (fill(os.path.join(own.home, f"{n}.bin"), 1 << 20) for n in (1, 2, 3))
-        own.run("ask", "--durable", "cat", "x", "--file", one_).ok()
-        for restart in (False, True):  # it counts on
-            if restart:
-                own.restart_env(env={"AMESH_ENV_SPOOL_BYTES": "3000000", **GRACE})
-                own.run("ask", "--durable", "cat", "x").ok()
-            r = own.run("ask", "--durable", "cat", "x", "--file", two)
-            check(r.status == 7 and "of one sender" in r.err, "its part is used up", restart, r.status, r.err)
-        own.run("ask", "--durable", "cat", "x", "--file", two, env={"AMESH_AGENT": "somebody"}).ok()
-        r = own.run("ask", "--durable", "cat", "x", "--file", three, env={"AMESH_AGENT": "third"})
-        check(r.status == 7 and "no room" in r.err, "all of it", r.status, r.err)
-
-
-# ---- kept, looked at, moved -------------------------------------------------------------------------------------------------------
-
-
-def go_with_their_tasks(mesh):
-    """Two tasks with one file, one of which is removed; then the other."""
-    with Bus() as own:
-        own.agent("cat", "--", "cat")
-        shared = fill(os.path.join(own.home, "shared.bin"), MEDIUM)
-        first = own.run("ask", "--detach", "cat", "x", "--file", shared).ok().out.strip()
-        ended(own, first)
-        check(stored(own) == ["sha256-" + digest(shared)], "it is there", stored(own))
-        own.restart_env(env=GRACE)
-        second = own.run("ask", "--detach", "nobody-yet", "x", "--file", shared).ok().out.strip()
-        own.restart_env("--retain-age", "100ms", env=GRACE)
-        until(lambda: own.run("task", "show", first).status == 4, "the first one is removed")
-        lone = own.run("ask", "--detach", "cat", "x", "--file", fill(os.path.join(own.home, "lone.bin"), MEDIUM)).ok().out.strip()
-        until(lambda: own.run("task", "show", lone).status == 4, "one with a file of its own is removed")
-        until(lambda: stored(own) == ["sha256-" + digest(shared)], "with its file; that of the open one stays")
-        own.agent("nobody-yet", "--", "sh", "-c", COPY)
-        until(lambda: own.run("task", "show", second).status == 4, "the second one ends, and is removed")
-        until(lambda: not stored(own), "and the file with it")
-
-
-def left_behind(mesh):
-    """What nothing refers to goes at the start; what is not ours stays."""
-    stray = os.path.join(store(mesh), "sha256-" + "0" * 64)
-    for name, data in ((stray, b"x"), (os.path.join(store(mesh), "in-7"), b"half"), (os.path.join(store(mesh), "README"), b"mine")):
-        with open(name, "wb") as f:
-            f.write(data)
-    known = set(stored(mesh)) - {os.path.basename(stray), "in-7"}
-    mesh.restart_env()
-    until(lambda: not os.path.exists(stray), "it goes")
-    check(known <= set(stored(mesh)) | {"README"} and "in-7" not in stored(mesh) and "README" in stored(mesh), "and nothing else", known - set(stored(mesh)))
-    os.remove(os.path.join(store(mesh), "README"))
-
-
-def verify(mesh):
-    """A file that is missing, cut or changed is named, with its task; who asks for it is told."""
-    tasks, names = [], []
-    for n in range(3):
-        path = fill(os.path.join(mesh.home, f"v{n}.bin"), 1 << 20)
-        names.append("sha256-" + digest(path))
-        tasks.append(mesh.run("ask", "--detach", f"waits-{n}", "x", "--file", path).ok().out.strip())
-    r = mesh.run("env", "verify", "--json").ok().json()
-    check(r["sound"] and r["files"] >= 3 and r["fileBytes"] >= 3 << 20, "sound, and how many", r)
-    paths = [os.path.join(store(mesh), name) for name in names]
-    kept = [open(p, "rb").read() for p in paths]
-    os.remove(paths[0])
-    for path, data in ((paths[1], kept[1][:-1]), (paths[2], b"X" + kept[2][1:])):
-        os.chmod(path, 0o600)
-        with open(path, "wb") as f:
-            f.write(data)
-    r = mesh.run("env", "verify")
-    for task, name, why in zip(tasks, names, ("it is missing", "it has 1048575 bytes", "its bytes are not those")):
-        line = next((line for line in r.out.splitlines() if name in line), "")
-        check(task in line and why in line, "named", name, why, r.out)
-    check(r.status == 3 and "journal.db-blobs" in r.err, "and what to do", r.status, r.err)
-    for n in range(3):
-        mesh.agent(f"waits-{n}", "--", "cat")
-        shown = ended(mesh, tasks[n], "TASK_STATE_FAILED")
-        said = json.dumps(shown)
-        check(names[n] in said and ("not_found" in said or "AMESH-2004" in said or "2004" in said), "the task says which", n, said[-1500:])
-    r = mesh.run("task", "retry", tasks[0])
-    check(r.status == 4 and names[0] in r.err and "verify" in r.err, "so does who wants to try again", r.status, r.err)
-    for path, data in zip(paths, kept):
-        if os.path.exists(path):
-            os.remove(path)
-        with open(path, "wb") as f:
-            f.write(data)
-    mesh.run("env", "verify").ok()
-    mesh.restart_env()
-    again = mesh.run("task", "retry", tasks[0])
-    check(again.status == 0 and ended(mesh, again.out.strip()), "put back, it can be tried again", again.err)
-
-
-def backup(mesh):
-    """A copy has the files; back from it, they are all there, on another disk too; and those of what was replaced are kept with it."""
-    with Bus() as own:
-        own.agent("cp", "--", "sh", "-c", COPY)
-        path = fill(os.path.join(own.home, "kept.bin"), MEDIUM)
-        task = own.run("ask", "--detach", "cp", "x", "--file", path).ok().out.strip()
-        ended(own, task)
-        elsewhere = tempfile.mkdtemp(prefix="amt-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
-        try:
-            copies = [os.path.join(own.home, "copy.db"), os.path.join(elsewhere, "copy.db")]
-            for copy in copies:
-                check("its files: 1 of" in own.run("env", "backup", copy).ok().out, "with its files")
-                check(os.listdir(copy + "-blobs") == ["sha256-" + digest(path)], "beside it", os.listdir(copy + "-blobs"))
-            later = own.run("ask", "--detach", "cp", "x", "--file", fill(os.path.join(own.home, "later.bin"), MEDIUM)).ok().out.strip()
-            ended(own, later)
-            own.up.stop()
-            shutil.rmtree(store(own))
-            check(own.run("env", "verify").status == 3, "they are gone")
-            own.run("env", "restore", copies[1]).ok()
-            own.run("env", "verify").ok()
-            own.start_env()
-            check(digest(one(fetched(own, task, "out-restored"))) == digest(path) and own.run("task", "show", later).status == 4, "as it was")
-            own.up.stop()
-            own.run("env", "restore", copies[0]).ok()
-            aside = [n for n in os.listdir(own.home) if n.startswith("journal.db.1") and n.endswith("-blobs")]
-            check(len(aside) == 1 and os.listdir(os.path.join(own.home, aside[0])) == ["sha256-" + digest(path)], "what was replaced keeps its own", aside)
-            shutil.rmtree(copies[1] + "-blobs")
-            shutil.rmtree(store(own))
-            r = own.run("env", "restore", copies[1])
-            check(r.status == 0 and digest(path) in r.out and "missing" in r.out, "a copy without its files is the journal, and says what is missing", r.status, r.out, r.err)
-        finally:
-            shutil.rmtree(elsewhere)
-
-
 def refused_at_the_start(mesh):
     for name, value in (("AMESH_ENV_SPOOL_BYTES", "8G"), ("AMESH_ENV_SPOOL_BYTES", "0"), ("AMESH_ENV_SPOOL_GRACE", "soon")):
         for command in ("env", "up"):
@@ -559,20 +321,13 @@ def main():
         tap.run("an environment that dies while it fetches: accepted once, by the next one", killed_env_in_the_middle, mesh)
         tap.run("an instance that dies while its answer is fetched: another attempt, and its answer alone", killed_holder, mesh)
         tap.run("an environment that dies while it fetches an answer: the next one goes on with the attempt", killed_env_at_the_answer, mesh)
+        tap.run("SIGTERM of the environment while it fetches", stopped_in_the_middle, mesh)
         tap.run("a holder that stands still holds up nobody else", others_go_on, mesh)
         tap.run("a task whose answer is being fetched can be cancelled", canceled, mesh)
         tap.run("holders that lie, give nothing or are gone: refused with digest and holder, nothing stays", holders_that_lie, mesh)
         tap.run("a digest alone gives nobody the bytes", known_is_not_had, mesh)
         tap.run("asked twice under one key: one pull, one task", pulled_once, mesh)
         tap.run("a thousand submits with files at once", a_thousand, mesh)
-        tap.run("a full disk refuses a submit and holds up an answer; the journal is not hurt", full_disk, mesh)
-        tap.run("kill -9 of the environment before each call that changes a file of the store", killed_everywhere, mesh)
-        tap.run("no room, and more than there ever is", limits, mesh)
-        tap.run("a sender has half of the room at most, also after a restart", shares, mesh)
-        tap.run("files go with the last task that has them", go_with_their_tasks, mesh)
-        tap.run("what nothing refers to goes at the start", left_behind, mesh)
-        tap.run("verify names files that are missing, cut or changed; who needs them is told", verify, mesh)
-        tap.run("backup and restore have the files", backup, mesh)
         tap.run("variables that say what they may not are refused at the start", refused_at_the_start, mesh)
     tap.done()
 

@@ -1,4 +1,4 @@
-/* Preloaded (cc -shared) by tests/integration/journal.py and blobs_durable.py: the nth call of fdatasync, fsync, write or pwrite64 on a file whose name has AMESH_FAIL_FILE in
+/* Preloaded (cc -shared) by tests/integration/journal.py and blobs_kept.py: the nth call of fdatasync, fsync, write or pwrite64 on a file whose name has AMESH_FAIL_FILE in
  * it fails with EIO (or AMESH_FAIL_ERRNO, a number), once. AMESH_FAIL_CALL, AMESH_FAIL_AT=n. As a kernel does it: the next sync says that all is well.
  * AMESH_FAIL_CALL=kill: the process is killed instead, before the nth of all calls that change such a file or its name. */
 #include <dlfcn.h>
