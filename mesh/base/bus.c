@@ -227,7 +227,6 @@ static struct bus *create(struct loop *loop, const struct bus_options *options)
     bus->options.name = options->name ? xstrdup(options->name) : NULL;
     TAILQ_INIT(&bus->subs);
     TAILQ_INIT(&bus->inboxes);
-    LIST_INIT(&bus->idle_seats);
     LIST_INIT(&bus->closing);
     char token[BUS_TOKEN_LEN + 1];
     bus_token(bus, token);

@@ -75,8 +75,8 @@ size_t bus_waiting_bytes(const struct bus *bus);
 bool bus_inbox_prefix_is_valid(const char *prefix);
 
 /* An inbox receives the replies to one request: any number of them, until closed. Its subject is under this connection's own prefix
- * (`_INBOX.<owner>.<conn>.<seat>.<token>`): the token cannot be guessed, the seat is a subscription that is used again for the next inbox. What comes late for
- * an inbox that was freed is dropped and counted. */
+ * (`_INBOX.<owner>.<conn>.<token>`): the token cannot be guessed, and the server is asked for this subject alone, so that only who was asked, and the server, can
+ * answer, also with "no responders". What comes late for an inbox that was freed is dropped. */
 enum bus_inbox_kind {
     BUS_INBOX_MSG,           /* `msg` is set. Its subject is the inbox's, but for a stream's messages, which keep their own */
     BUS_INBOX_NO_RESPONDERS, /* nobody listens on the subject that was asked */

@@ -13,7 +13,6 @@
 #include "base/loop.h"
 
 #include <assert.h>
-#include <inttypes.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -174,8 +173,8 @@ static void deliver(struct bus_sub *sub, natsMsg *nats)
     sub->on_msg(sub->ctx, &msg);
 }
 
-/* False: nothing waits. *ret NULL: it was "no responders", of which the library keeps the subject to itself; that is why each inbox has a
- * seat of its own. */
+/* False: nothing waits. *ret NULL: it was "no responders", of which the library keeps the subject to itself. The server sends it to the very subject that
+ * the request named for its answers, but so can anybody who knows one that we are subscribed to: hence no wildcard stands for several inboxes. */
 static bool pop(natsSubscription *sub, natsMsg **ret)
 {
     int waiting = 0;
@@ -276,56 +275,6 @@ void bus_token(struct bus *bus, char ret[BUS_TOKEN_LEN + 1])
     ret[BUS_TOKEN_LEN] = '\0';
 }
 
-static void seat_subscribe(struct bus *bus, struct bus_seat *seat)
-{
-    char subject[BUS_INBOX_SIZE];
-    snprintf(subject, sizeof subject, "%s.%" PRIx32 ".*", bus->prefix, seat->number);
-    seat->nats = subscribe(bus, subject, NULL);
-}
-
-static struct bus_seat *seat_take(struct bus *bus)
-{
-    struct bus_seat *seat = LIST_FIRST(&bus->idle_seats);
-    if (seat) {
-        LIST_REMOVE(seat, entry);
-        bus->n_idle_seats--;
-        return seat;
-    }
-    seat = xcalloc(1, sizeof *seat);
-    seat->number = ++bus->seat_number;
-    if (bus->link)
-        seat_subscribe(bus, seat);
-    return seat;
-}
-
-static void seat_free(struct bus_seat *seat)
-{
-    natsSubscription_Destroy(seat->nats);
-    free(seat);
-}
-
-/* Replies that come late for an earlier use are known by their token; a late "no responders" could not be told from the next user's. So a
- * seat is used again only when none can come any more: the one request that it saw was answered. */
-static void seat_leave(struct bus *bus, struct bus_seat *seat, bool is_settled)
-{
-    if (!seat->nats || !is_settled || bus->n_idle_seats == BUS_SEATS_IDLE_MAX) {
-        seat_free(seat);
-        return;
-    }
-    LIST_INSERT_HEAD(&bus->idle_seats, seat, entry);
-    bus->n_idle_seats++;
-}
-
-static void drop_idle_seats(struct bus *bus)
-{
-    struct bus_seat *seat;
-    while ((seat = LIST_FIRST(&bus->idle_seats))) {
-        LIST_REMOVE(seat, entry);
-        seat_free(seat);
-    }
-    bus->n_idle_seats = 0;
-}
-
 struct bus_inbox *bus_inbox_new(struct bus *bus,
                                 void (*on_reply)(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text),
                                 void *ctx)
@@ -333,8 +282,9 @@ struct bus_inbox *bus_inbox_new(struct bus *bus,
     struct bus_inbox *inbox = xcalloc(1, sizeof *inbox);
     char token[BUS_TOKEN_LEN + 1];
     bus_token(bus, token);
-    inbox->seat = seat_take(bus);
-    snprintf(inbox->subject, sizeof inbox->subject, "%s.%" PRIx32 ".%s", bus->prefix, inbox->seat->number, token);
+    snprintf(inbox->subject, sizeof inbox->subject, "%s.%s", bus->prefix, token);
+    if (bus->link)
+        inbox->nats = subscribe(bus, inbox->subject, NULL);
     inbox->bus = bus;
     inbox->serial = ++bus->inbox_serial;
     inbox->on_reply = on_reply;
@@ -355,9 +305,7 @@ enum amp_code bus_inbox_request(struct bus_inbox *inbox, const char *subject, st
         free(inbox->asked);
         inbox->asked = xstrdup(subject);
     }
-    enum amp_code code = bus_publish(inbox->bus, subject, inbox->subject, data);
-    inbox->n_asked += code == AMP_OK;
-    return code;
+    return bus_publish(inbox->bus, subject, inbox->subject, data);
 }
 
 void bus_inbox_free(struct bus_inbox *inbox)
@@ -369,7 +317,7 @@ void bus_inbox_free(struct bus_inbox *inbox)
         bus->inbox_next = TAILQ_NEXT(inbox, entry);
     if (bus->inbox_polled == inbox)
         bus->inbox_polled = NULL;
-    seat_leave(bus, inbox->seat, !inbox->is_passed && (inbox->n_asked == 0 || (inbox->n_asked == 1 && inbox->n_heard > 0)));
+    natsSubscription_Destroy(inbox->nats);
     TAILQ_REMOVE(&bus->inboxes, inbox, entry);
     HASH_DEL(bus->inbox_by_subject, inbox);
     free(inbox->asked);
@@ -391,7 +339,6 @@ static void tell_inboxes(struct bus *bus, const char *asked, enum bus_inbox_kind
 static void take_reply(struct bus_inbox *inbox, natsMsg *nats)
 {
     counter_add(COUNTER_bus_messages_in, 1);
-    inbox->n_heard++;
     if (!nats) {
         inbox->on_reply(inbox->ctx, BUS_INBOX_NO_RESPONDERS, NULL, NULL);
         return;
@@ -403,41 +350,17 @@ static void take_reply(struct bus_inbox *inbox, natsMsg *nats)
     inbox->on_reply(inbox->ctx, BUS_INBOX_MSG, &msg, NULL);
 }
 
-/* A stream's messages come to an inbox under their own subjects, without its token: such a seat is not used again. */
-static bool is_for(struct bus_inbox *inbox, natsMsg *msg)
-{
-    if (!msg || strcmp(natsMsg_GetSubject(msg), inbox->subject) == 0)
-        return true;
-    bool is_passed = strncmp(natsMsg_GetSubject(msg), inbox->bus->prefix, strlen(inbox->bus->prefix)) != 0;
-    inbox->is_passed |= is_passed;
-    return is_passed;
-}
-
 static void poll_inbox(struct bus_inbox *inbox)
 {
     struct bus *bus = inbox->bus;
     bus->inbox_polled = inbox;
     natsMsg *msg;
-    while (bus->inbox_polled && pop(inbox->seat->nats, &msg)) {
-        if (is_for(inbox, msg))
-            take_reply(inbox, msg);
-        else
-            counter_add(COUNTER_bus_dropped, 1); /* for who sat there before */
+    while (bus->inbox_polled && pop(inbox->nats, &msg)) {
+        take_reply(inbox, msg);
         spend(bus, msg);
         breathe(bus);
     }
     bus->inbox_polled = NULL;
-}
-
-static void poll_idle_seats(struct bus *bus)
-{
-    struct bus_seat *seat;
-    natsMsg *msg;
-    LIST_FOREACH(seat, &bus->idle_seats, entry)
-        while (pop(seat->nats, &msg)) {
-            counter_add(COUNTER_bus_dropped, 1);
-            spend(bus, msg);
-        }
 }
 
 static void take_fence(struct bus *bus, natsMsg *nats)
@@ -460,7 +383,6 @@ void bus_io_read(struct bus *bus)
         poll_inbox(inbox);
     }
     bus->inbox_next = NULL;
-    poll_idle_seats(bus);
     natsMsg *msg;
     while (pop(bus->fence_sub, &msg)) {
         take_fence(bus, msg);
@@ -476,7 +398,7 @@ void bus_io_up(struct bus *bus)
         sub->nats = subscribe(bus, sub->subject, sub->queue);
     struct bus_inbox *inbox;
     TAILQ_FOREACH(inbox, &bus->inboxes, entry)
-        seat_subscribe(bus, inbox->seat);
+        inbox->nats = subscribe(bus, inbox->subject, NULL);
 }
 
 static void forget_sub(struct bus_sub *sub)
@@ -497,10 +419,9 @@ void bus_io_drop(struct bus *bus)
     walk_subs(bus, forget_sub);
     struct bus_inbox *inbox;
     TAILQ_FOREACH(inbox, &bus->inboxes, entry) {
-        natsSubscription_Destroy(inbox->seat->nats);
-        inbox->seat->nats = NULL;
+        natsSubscription_Destroy(inbox->nats);
+        inbox->nats = NULL;
     }
-    drop_idle_seats(bus);
 }
 
 void bus_io_down(struct bus *bus)
@@ -545,27 +466,15 @@ static void deny_inbox(struct bus_inbox *inbox, const char *text)
         inbox->on_reply(inbox->ctx, BUS_INBOX_DENIED, NULL, text);
 }
 
-/* Subscriptions of inboxes are their seats': `<prefix>.<seat>.*`. False: it is not one of ours. */
-static bool denied_seat(struct bus *bus, const char *subject, const char *text)
+/* False: it is not an inbox of ours. */
+static bool denied_inbox(struct bus *bus, const char *subject, const char *text)
 {
+    struct bus_inbox *inbox;
     size_t len = strlen(bus->prefix);
     if (strncmp(subject, bus->prefix, len) != 0 || subject[len] != '.')
         return false;
-    uint32_t number = (uint32_t)strtoul(subject + len + 1, NULL, 16);
-    struct bus_inbox *inbox;
-    struct bus_seat *seat;
-    TAILQ_FOREACH(inbox, &bus->inboxes, entry)
-        if (inbox->seat->number == number) {
-            deny_inbox(inbox, text);
-            return true;
-        }
-    LIST_FOREACH(seat, &bus->idle_seats, entry)
-        if (seat->number == number) {
-            LIST_REMOVE(seat, entry);
-            bus->n_idle_seats--;
-            seat_free(seat);
-            break;
-        }
+    HASH_FIND_STR(bus->inbox_by_subject, subject, inbox); /* NULL: it is gone by now */
+    deny_inbox(inbox, text);
     return true;
 }
 
@@ -588,11 +497,9 @@ void bus_io_error(struct bus *bus, const char *text)
     counter_add(COUNTER_bus_denied, 1);
     if (strncasecmp(text, subscription, sizeof subscription - 1) == 0 &&
         take_subject(text + sizeof subscription - 1, subject, sizeof subject)) {
-        if (!denied_seat(bus, subject, text))
+        if (!denied_inbox(bus, subject, text))
             denied_subscription(bus, subject, text);
     } else if (strncasecmp(text, reply, sizeof reply - 1) == 0 && take_subject(text + sizeof reply - 1, subject, sizeof subject)) {
-        struct bus_inbox *inbox;
-        HASH_FIND_STR(bus->inbox_by_subject, subject, inbox);
-        deny_inbox(inbox, text);
+        (void)denied_inbox(bus, subject, text);
     }
 }

@@ -21,8 +21,7 @@ struct connector;
 
 #define BUS_TOKEN_LEN 22                     /* 110 random bits, base32 */
 #define BUS_PREFIX_SIZE (BUS_INBOX_PREFIX_MAX + BUS_TOKEN_LEN + 2u)               /* "_INBOX.<owner>.<conn>" */
-#define BUS_INBOX_SIZE (BUS_PREFIX_SIZE + sizeof(".ffffffff.") + BUS_TOKEN_LEN) /* "<prefix>.<seat>.<token>" */
-#define BUS_SEATS_IDLE_MAX 64u               /* subscriptions of inboxes that wait for their next use */
+#define BUS_INBOX_SIZE (BUS_PREFIX_SIZE + 1u + BUS_TOKEN_LEN) /* "<prefix>.<token>" */
 #define BUS_OUT_BYTES_MAX ((size_t)64 << 20) /* waiting to be written */
 #define BUS_CONNECT_MS 2000                  /* all servers of one attempt together */
 #define BUS_FLUSH_MS 500                     /* bus_free */
@@ -59,21 +58,11 @@ struct bus_sub {
     TAILQ_ENTRY(bus_sub) entry;
 };
 
-/* Where inboxes sit, one after the other: a subscription to `<prefix>.<seat>.*`, so that most requests cost no SUB and UNSUB. The token
- * tells the uses apart. */
-struct bus_seat {
-    natsSubscription *nats; /* NULL while the bus is away */
-    uint32_t number;
-    LIST_ENTRY(bus_seat) entry; /* in bus->idle_seats */
-};
-
 struct bus_inbox {
     struct bus *bus;
-    struct bus_seat *seat;
+    natsSubscription *nats; /* to this subject alone; NULL while the bus is away */
     char subject[BUS_INBOX_SIZE];
     char *asked; /* subject of the last request, or NULL */
-    uint32_t n_asked, n_heard; /* requests that went out, messages and "no responders" that came */
-    bool is_passed; /* messages of a stream came */
     uint64_t serial;
     void (*on_reply)(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text);
     void *ctx;
@@ -84,7 +73,6 @@ struct bus_inbox {
 TAILQ_HEAD(bus_subs, bus_sub);
 TAILQ_HEAD(bus_inboxes, bus_inbox);
 LIST_HEAD(bus_links, bus_link);
-LIST_HEAD(bus_seats, bus_seat);
 
 #define BUS_BREATH_MS 20   /* of work in one turn, then what was answered leaves */
 #define BUS_READ_MS 500    /* of it, then the socket is read, at most */
@@ -123,8 +111,6 @@ struct bus {
     natsSubscription *fence_sub;
     struct bus_inbox *inbox_by_subject;
     struct bus_inboxes inboxes;
-    struct bus_seats idle_seats;
-    uint32_t n_idle_seats, seat_number;
     struct bus_inbox *inbox_next;    /* where the walk over inboxes goes on */
     struct bus_inbox *inbox_polled;  /* whose replies are being delivered; NULL when it was freed */
     uint64_t inbox_serial;

@@ -244,6 +244,38 @@ def forged_controls(mesh):
     alive(mesh)
 
 
+def shown(mesh, task):
+    return mesh.run("task", "show", task, "--json").ok().json()
+
+
+def forged_silence(mesh):
+    """Who was called by the environment knows where it takes answers. Saying there that nobody listens ends no call but his own."""
+    peer, fifo = Peer(mesh.bus), os.path.join(mesh.home, "go-on")
+    os.mkfifo(fifo)
+    agent = mesh.agent("victim", "--", "sh", "-c", f"cat {fifo}")
+    peer.sub("amp.req.evil.>")
+    peer.say("amp.hb.evil.i-evil", beat("evil", "i-evil"), sender="evil")
+    peer.flush()
+    theirs = mesh.run("ask", "--durable", "--detach", "evil", "hello").ok().out.strip()
+    called = peer.next()
+    check(called and called[1].startswith("_INBOX.env."), "the peer is called", called)
+    prefix, status = ".".join(called[1].split(".")[:3]), b"NATS/1.0 503\r\n\r\n"
+    task = mesh.run("ask", "--durable", "--detach", "victim", "x").ok().out.strip()
+    peer.sub(f"amp.ctl.{agent.instance}.{task}")
+    check(peer.next(), "it runs, and is asked how it does")
+    for place in ("zzz", "*", *(f"{n:x}.zzz" for n in range(1, 200))):
+        peer.hpub(f"{prefix}.{place}", status, b"")
+    for _ in range(2):
+        peer.ask("amp.env.ping.raw", {"envRequest": {"ping": {}}})  # it has heard all of that
+    with open(fifo, "w") as f:
+        f.write("as asked")
+    done = until(lambda: (t := shown(mesh, task))["status"]["state"] == "TASK_STATE_COMPLETED" and t, "it ends")
+    check([a["outcome"] for a in done["metadata"]["amp/attempts"]] == ["completed"], "in its first attempt", done["metadata"])
+    mesh.run("task", "cancel", theirs)
+    agent.stop()
+    alive_all(mesh)
+
+
 def headers(mesh):
     """Headers are nothing to us: huge, doubled, broken, a forged status of the server."""
     peer, instance = Peer(mesh.bus), mesh.steady.instance
@@ -475,6 +507,7 @@ def main():
         tap.run("events without a time, also where another attempt begins", untimed_events, mesh)
         tap.run("forged beats, cards and deaths", forged_beats, mesh)
         tap.run("forged cancels, answers and confirmations", forged_controls, mesh)
+        tap.run("forged words of the server that nobody listens", forged_silence, mesh)
         tap.run("headers of every kind", headers, mesh)
         tap.run("other versions, and bodies in the wrong place", versions, mesh)
         tap.run("keys with wildcards, dots, line breaks", keys, mesh)

@@ -79,7 +79,7 @@ static void test_inboxes_are_below_the_owners_name_or_the_operators_prefix(void 
     assert_false(bus_inbox_prefix_is_valid(longest));
 }
 
-/* An inbox may sit where another sat before: nothing that was meant for that one reaches it. */
+/* Nothing that was meant for an inbox that is gone reaches the next one. */
 static void test_what_comes_late_for_an_inbox_does_not_reach_the_next_one(void **state)
 {
     struct bus_world w;
