@@ -391,7 +391,7 @@ def not_permitted(nats):
     subscribe = [w for line in block.splitlines() if line.startswith("subscribe:") for w in line.replace("subscribe:", "").split()]
     for is_allowed in (False, True):
         allow = publish if is_allowed else [w for w in publish if not w.startswith("$JS")]
-        users = (f"authorization {{ users = [ {{user: env, password: e, permissions: {{publish: {json.dumps(allow)}, subscribe: {json.dumps(subscribe)}, allow_responses: {{max: -1, expires: '24h'}}}}}}, {{user: all, password: a}} ] }}\n"
+        users = (f"authorization {{ users = [ {{user: env, password: e, permissions: {{publish: {json.dumps(allow)}, subscribe: {json.dumps(subscribe)}}}}}, {{user: all, password: a}} ] }}\n"
                  "no_auth_user: all\n")
         with UserWorld(nats, users) as world:
             world.agent("many")

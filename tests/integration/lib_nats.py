@@ -7,13 +7,17 @@ import time
 
 class Nats:
     def __init__(self, url):
-        host, port = url.split("//")[1].split("@")[-1].split(":")
+        who, _, where = url.split("//")[1].rpartition("@")
+        host, port = where.split(":")
         self.sock = socket.create_connection((host, int(port)))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
         self.info = json.loads(self._line().split(b" ", 1)[1])
-        self.sids, self.queue = 0, []
-        self.sock.sendall(b'CONNECT {"verbose":false,"headers":true,"no_responders":true,"protocol":1}\r\n')
+        self.sids, self.queue, self.errors = 0, [], []
+        options = {"verbose": False, "headers": True, "no_responders": True, "protocol": 1}
+        if who:
+            options["user"], options["pass"] = who.split(":")
+        self.sock.sendall(b"CONNECT " + json.dumps(options).encode() + b"\r\n")
         self.flush()
 
     def _more(self, deadline):
@@ -69,6 +73,8 @@ class Nats:
             body = self._take(int(words[-1]))
             n = int(words[-2])
             self.queue.append((words[1].decode(), words[3].decode() if len(words) == 6 else "", body[:n], body[n:]))
+        elif words[:1] == [b"-ERR"]:
+            self.errors.append(line.decode())
 
     def next(self, seconds=10.0):
         """→ (subject, reply, headers, data) or None"""
