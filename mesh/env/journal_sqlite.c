@@ -385,6 +385,18 @@ static bool write_row(struct store *store, const struct journal_row *row)
     return false;
 }
 
+/* What is written to files that were taken away, or replaced, nobody will find. The log is there as soon as something was committed. */
+static bool is_in_place(const struct store *store)
+{
+    sqlite3_vfs *vfs = NULL;
+    int has_moved = 0, is_there = 1;
+    (void)sqlite3_file_control(store->db, "main", SQLITE_FCNTL_HAS_MOVED, &has_moved);
+    (void)sqlite3_file_control(store->db, "main", SQLITE_FCNTL_VFS_POINTER, &vfs);
+    if (vfs)
+        (void)vfs->xAccess(vfs, sqlite3_filename_wal(sqlite3_db_filename(store->db, "main")), SQLITE_ACCESS_EXISTS, &is_there);
+    return !has_moved && is_there;
+}
+
 enum amp_code store_commit(struct store *store, struct journal_batch *const *batches, size_t count, int64_t now_unix_ms,
                            char failure[JOURNAL_FAILURE_SIZE])
 {
@@ -398,9 +410,10 @@ enum amp_code store_commit(struct store *store, struct journal_batch *const *bat
     if (is_done && chain_add(store, now_unix_ms) && store_step(store->statements[STORE_COMMIT])) {
         chain_committed(&store->chain);
         hook_at(HOOK_env_committed);
-        if (head_write(store))
+        bool is_here = is_in_place(store);
+        if (is_here && head_write(store))
             return AMP_OK;
-        snprintf(failure, JOURNAL_FAILURE_SIZE, "%s-head cannot be written", store->path);
+        snprintf(failure, JOURNAL_FAILURE_SIZE, is_here ? "%s-head cannot be written" : "%s or its log was removed or replaced while it was in use", store->path);
         return AMP_JOURNAL;
     }
     int status = sqlite3_errcode(store->db);
