@@ -333,6 +333,53 @@ def turns(mesh):
         mesh.answered(call, "did gate")
 
 
+def frame(task, context, instance, seq, text, attempt=1, **more):
+    events = [{"artifactUpdate": {"taskId": task, "contextId": context, "artifact": {"artifactId": "response", "parts": [{"text": text}]}, "lastChunk": True}},
+              {"statusUpdate": {"taskId": task, "contextId": context, "status": {"state": "TASK_STATE_COMPLETED"}}}]
+    return json.dumps({"version": 1, "from": "writer", "frame": {"taskId": task, "contextId": context, "agent": "planner", "instance": instance, "attempt": attempt, "seq": seq,
+                                                                 "events": [{"time": "2026-11-29T00:00:00Z", "body": body} for body in events], "end": {"count": seq + 1}, **more}}).encode()
+
+
+def forged(mesh):
+    """What docs/security.md says of who may publish amp.evt.>: which records hold, and which do not."""
+    planner, writer = mesh.instance("planner"), Nats(mesh.url("writer"))
+
+    def say(task, context, *what, **more):
+        for attempt in (1, 2, 4294967295):
+            writer.pub(f"amp.evt.{context}.{task}", frame(task, context, *what, attempt=attempt, **more))
+        writer.flush()
+        mesh.ann("ls").ok()  # it has been read
+
+    def texts(task):
+        shown = mesh.ann("task", "show", task, "--json").ok().json()
+        return [p.get("text", "").split(" by ")[0] for a in shown.get("artifacts", []) for p in a["parts"]], shown
+
+    for how in ((), ("--durable",)):
+        gate = mesh.gate(f"gate{len(how)}")
+        call = mesh.ask("--events", *how, "planner", f"gate {gate}")
+        working = json.loads(call.wait_line(lambda line: "WORKING" in line))["statusUpdate"]
+        task, context = working["taskId"], working["contextId"]
+        say(task, context, "i-other", 1, "A LIE")  # another instance; of a call that may be tried again it would be believed with a higher attempt
+        if how:
+            for seq in range(1, 8):
+                say(task, context, planner.instance, seq, "A LIE")
+            check(texts(task)[1]["status"]["state"] == "TASK_STATE_WORKING", "a durable task is not touched", texts(task))
+        open(gate, "w").close()
+        check(call.wait() == 0 and "A LIE" not in " ".join(call.out) and "did gate" in " ".join(call.out), "its caller gets what the agent said", call.out)
+        if how:
+            ended = until(lambda task=task: (lambda t: t[1]["status"]["state"] == "TASK_STATE_COMPLETED" and t)(texts(task)), "it ends")
+            say(task, context, planner.instance, 1, "A LIE")
+            check(texts(task)[0] == ended[0] == [f"did gate {gate}"], "nor when it has ended", ended)
+    lines = mesh.ann("ask", "--events", "planner", "the truth").ok().lines()
+    task, context = next((line["statusUpdate"]["taskId"], line["statusUpdate"]["contextId"]) for line in lines if "statusUpdate" in line)
+    before = until(lambda: (lambda t: t[1]["status"]["state"] == "TASK_STATE_COMPLETED" and t)(texts(task)), "it is kept")
+    for seq in (1, len(lines) + 1):
+        say(task, context, planner.instance, seq, "A LIE")
+    check(texts(task)[0] == before[0] == ["did the truth"], "a direct call that has ended is not touched", texts(task))
+    say("t-made-up", "c-made-up", "i-nobody", 1, "A LIE")
+    check(texts("t-made-up")[0] == ["A LIE"], "but a call can be made up: the page says so")
+
+
 REFUSED = {  # by user: what it may not subscribe to, where it may not publish
     "planner": (("amp.req.writer.>", "amp.req.*.*", "amp.skill.write.*", "amp.skill.>", "amp.env.*.*", "amp.hb.*.*", "amp.evt.>", "amp.fence.env", "_INBOX.>", "_INBOX.*.>", "_INBOX.writer.>", "_INBOX.cli-ann.>", "_INBOX.env.>", "$SRV.>", "$JS.>", ">"),
                 ("amp.req.writer.writer", "amp.req.writer.cli-ann", "amp.req.writer.i-1.env", "amp.skill.write.writer", "amp.env.submit.cli-ann", "amp.env.submit.env", "amp.hb.writer.i-1", "amp.blob.i-1.writer", "amp.fence.env", "amp.canary.env", "amp.whoall", "$JS.API.STREAM.DELETE.AMP_EVT")),
@@ -383,7 +430,7 @@ tap.run("credentials files of an operator's account: in, or told at once", with_
 tap.run("TLS and tokens: in, or told at once", with_tls)
 for server_name, server in [("Debian's nats-server", NATS)] + ([("a current nats-server", os.environ["AMESH_TEST_NATS_NEW"])] if os.environ.get("AMESH_TEST_NATS_NEW") else []):
     for claim, claimed in (("direct, durable, by skill, streams, an agent's own calls", calls), ("ls, show, watch, explain", views), ("direct calls are kept while the environment is away", kept), ("questions and answers", questions),
-                           ("files, direct and durable", files), ("another instance takes over", failover), ("turns", turns)):
+                           ("files, direct and durable", files), ("another instance takes over", failover), ("turns", turns), ("forged events", forged)):
         tap.run(f"{server_name}, the lists of the page: {claim}", permitted, server, claimed)
     tap.run(f"{server_name}, the lists of the page: nobody may be somebody else, or read what is another's", refused, server)
 tap.run("two users with agents of one name, each with its own prefix of inboxes", two_of_a_name)
