@@ -91,7 +91,7 @@ static void print_head(const struct show *show, const Amp__TaskRecord *record)
     print_field(cli, "asked", text);
     free(text);
     if (record->incomplete)
-        print_field(cli, "note", "events are missing: this call was seen in part");
+        print_field(cli, "note", record->durable ? "events are missing: the journal was damaged" : "events are missing: this call was seen in part");
 }
 
 static void print_events(struct show *show, const Amp__TaskRecord *record)

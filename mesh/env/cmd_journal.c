@@ -141,7 +141,7 @@ static void print_report(struct verifying *verifying, const struct journal_repor
         add_member(&out, "id", report->id);
         (void)amp_buf_printf(&out, ",\"rows\":%" PRIu64 ",\"entries\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"running\":%s", report->rows, report->entries, report->bytes,
                              report->is_running ? "true" : "false");
-        (void)amp_buf_printf(&out, ",\"entry\":%" PRIu64, report->n);
+        (void)amp_buf_printf(&out, ",\"entry\":%" PRIu64 ",\"incomplete\":%" PRIu64, report->n, report->incomplete);
         add_member(&out, "hash", report->hash);
         (void)amp_buf_printf(&out, ",\"head\":%s,\"framesCut\":%u,\"files\":%" PRIu64 ",\"fileBytes\":%" PRIu64 ",\"findingsCount\":%" PRIu64 ",\"findings\":[%.*s]}\n", report->has_head ? "true" : "false",
                              report->frames_cut, report->files, report->file_bytes, report->findings, (int)verifying->out.len, verifying->out.len ? (const char *)verifying->out.data : "");
@@ -159,6 +159,8 @@ static void print_report(struct verifying *verifying, const struct journal_repor
            report->entries, report->n, report->hash, report->id, report->is_running ? ", an environment has it" : "");
     if (report->files)
         printf("its files: %" PRIu64 " of %" PRIu64 " bytes\n", report->files, report->file_bytes);
+    if (report->incomplete)
+        printf("%" PRIu64 " tasks are known to lack events; amesh task show says so of each\n", report->incomplete);
     if (report->frames_cut)
         printf("a transaction that was not committed ends its log (%u pages): the next environment cuts it off\n", report->frames_cut);
     if (!report->findings && !report->has_head)
@@ -329,34 +331,80 @@ static enum amp_code open_export(const char *name, FILE **ret, struct amp_error 
     return AMP_INVALID;
 }
 
+#define LOST_SHOWN 100u
+
+struct importing {
+    struct at at;
+    struct amp_buf lost; /* what is said of it, as text or JSON */
+    uint64_t n_lost;
+};
+
+static void on_lost(void *ctx, const struct journal_lost *lost)
+{
+    struct importing *importing = ctx;
+    struct amp_buf *out = &importing->lost;
+    if (++importing->n_lost > LOST_SHOWN)
+        return;
+    if (importing->at.is_json) {
+        (void)amp_buf_append(out, importing->n_lost > 1 ? ",{" : "{", importing->n_lost > 1 ? 2 : 1);
+        add_member(out, "task", lost->task);
+        if (lost->count)
+            (void)amp_buf_printf(out, ",\"from\":%u,\"to\":%u", (unsigned)lost->first, (unsigned)(lost->first + lost->count - 1));
+        (void)amp_buf_append(out, "}", 1);
+        return;
+    }
+    (void)amp_buf_printf(out, "task ");
+    (void)amp_text_sanitize(out, amp_bytes_of(lost->task), true);
+    if (lost->count == 0)
+        (void)amp_buf_printf(out, ": left out, its own row or too many of its events are lost\n");
+    else if (lost->count == 1)
+        (void)amp_buf_printf(out, ": event %u is lost, and says so\n", (unsigned)lost->first);
+    else
+        (void)amp_buf_printf(out, ": events %u to %u are lost, and say so\n", (unsigned)lost->first, (unsigned)(lost->first + lost->count - 1));
+}
+
+static void print_imported(struct importing *importing, const struct journal_import_counts *counts)
+{
+    const char *lost = importing->lost.len ? (const char *)importing->lost.data : "";
+    int len = (int)importing->lost.len;
+    if (importing->at.is_json) {
+        printf("{\"added\":%" PRIu64 ",\"there\":%" PRIu64 ",\"tasks\":%" PRIu64 ",\"open\":%" PRIu64 ",\"leftOut\":%" PRIu64 ",\"files\":%" PRIu64 ",\"fileBytes\":%" PRIu64 ",\"eventsLost\":%" PRIu64
+               ",\"tasksLost\":%" PRIu64 ",\"lost\":[%.*s]}\n",
+               counts->added, counts->there, counts->tasks, counts->open, counts->left_out, counts->files, counts->file_bytes, counts->events_lost, counts->tasks_lost, len, lost);
+        return;
+    }
+    printf("imported %" PRIu64 " rows, %" PRIu64 " tasks among them, %" PRIu64 " of those open; %" PRIu64 " rows were there already; %" PRIu64 " open tasks left out\n", counts->added,
+           counts->tasks, counts->open, counts->there, counts->left_out);
+    if (counts->files)
+        printf("and %" PRIu64 " files of %" PRIu64 " bytes\n", counts->files, counts->file_bytes);
+    printf("%.*s", len, lost);
+    if (importing->n_lost > LOST_SHOWN)
+        printf("and %" PRIu64 " more like that\n", importing->n_lost - LOST_SHOWN);
+}
+
 static int run_import(const struct command *command, struct command_args *args)
 {
-    struct at at = {0};
+    struct importing importing = {0};
     struct amp_error err = {0};
     struct journal_import_counts counts;
     bool continues = command_flag(command, args, "continue"), ended = command_flag(command, args, "ended");
-    enum amp_code code = find_with_file(command, args, &at, true, &err);
+    const struct journal_import_options options = {.open = continues ? JOURNAL_OPEN_CONTINUED : ended ? JOURNAL_OPEN_LEFT_OUT : JOURNAL_OPEN_REFUSED, .lost = {on_lost, &importing}};
+    enum amp_code code = find_with_file(command, args, &importing.at, true, &err);
     if (code == AMP_OK && continues && ended)
         code = amp_error_set(&err, AMP_INVALID, "ended", "either --continue or --ended");
     bool is_stdin = code == AMP_OK && strcmp(args->rest[0], "-") == 0;
     FILE *in = is_stdin ? stdin : NULL;
     if (code == AMP_OK && !is_stdin)
         code = open_export(args->rest[0], &in, &err);
+    amp_buf_init(&importing.lost, 65536);
     if (code == AMP_OK)
-        code = journal_import(at.path, in, clock_unix_ms(), continues ? JOURNAL_OPEN_CONTINUED : ended ? JOURNAL_OPEN_LEFT_OUT : JOURNAL_OPEN_REFUSED, &counts, &err);
+        code = journal_import(importing.at.path, in, clock_unix_ms(), &options, &counts, &err);
     if (in && !is_stdin)
         fclose(in);
-    if (code != AMP_OK)
-        return fail(&at, &err);
-    if (at.is_json)
-        printf("{\"added\":%" PRIu64 ",\"there\":%" PRIu64 ",\"tasks\":%" PRIu64 ",\"open\":%" PRIu64 ",\"leftOut\":%" PRIu64 ",\"files\":%" PRIu64 ",\"fileBytes\":%" PRIu64 "}\n", counts.added, counts.there, counts.tasks, counts.open,
-               counts.left_out, counts.files, counts.file_bytes);
-    else
-        printf("imported %" PRIu64 " rows, %" PRIu64 " tasks among them, %" PRIu64 " of those open; %" PRIu64 " rows were there already; %" PRIu64 " open tasks left out\n", counts.added,
-               counts.tasks, counts.open, counts.there, counts.left_out);
-    if (!at.is_json && counts.files)
-        printf("and %" PRIu64 " files of %" PRIu64 " bytes\n", counts.files, counts.file_bytes);
-    return 0;
+    if (code == AMP_OK)
+        print_imported(&importing, &counts);
+    amp_buf_done(&importing.lost);
+    return code == AMP_OK ? 0 : fail(&importing.at, &err);
 }
 
 /* ---- prune ------------------------------------------------------------------------------------------------------------------ */

@@ -146,7 +146,7 @@ static void on_key(sqlite3_context *context, int argc, sqlite3_value **argv)
 static void on_entry(sqlite3_context *context, int argc, sqlite3_value **argv)
 {
     const struct chain *chain = sqlite3_user_data(context);
-    size_t before = chain && chain->is_bulk ? chain->rows.len / CHAIN_ROW_SIZE / CHAIN_ENTRY_ROWS : 0;
+    size_t before = chain ? chain->rows.len / CHAIN_ROW_SIZE / CHAIN_ENTRY_ROWS : 0; /* entries that those of this transaction fill */
     sqlite3_result_int64(context, chain ? (int64_t)(chain->n + 1 + before) : 0);
 }
 

@@ -227,6 +227,25 @@ static enum amp_code check_context(struct export *export, struct amp_error *rete
     return AMP_NOT_FOUND;
 }
 
+/* A row that is gone leaves no damaged one behind, but its number. */
+static enum amp_code check_numbers(struct export *export, struct amp_error *reterr)
+{
+    char sql[1024];
+    sqlite3_stmt *statement = NULL;
+    enum amp_code code = AMP_OK;
+    if (export->options->skips_corrupt)
+        return AMP_OK;
+    snprintf(sql, sizeof sql, "SELECT id FROM tasks WHERE %s AND id IN (" JOURNAL_BROKEN_TASKS ") LIMIT 1", export->options->context ? selections[0].context : selections[0].all);
+    if (sqlite3_prepare_v2(export->db, sql, -1, &statement, NULL) == SQLITE_OK)
+        bind_selection(export, statement);
+    if (statement && sqlite3_step(statement) == SQLITE_ROW) {
+        code = amp_error_set(reterr, AMP_CORRUPT, "", "the journal is damaged: not all events of task %.64s are there", (const char *)sqlite3_column_text(statement, 0));
+        amp_error_hint(reterr, "amesh env verify says all that is damaged; --skip-corrupt writes what is sound");
+    }
+    sqlite3_finalize(statement);
+    return code;
+}
+
 enum amp_code journal_export(const char *path, FILE *out, int64_t now_unix_ms, const struct journal_export_options *options, struct journal_export_counts *ret,
                              struct amp_error *reterr)
 {
@@ -247,6 +266,8 @@ enum amp_code journal_export(const char *path, FILE *out, int64_t now_unix_ms, c
     put_head(&export, now_unix_ms);
     for (size_t i = 0; code == AMP_OK && i < sizeof selections / sizeof selections[0]; i++)
         code = put_table(&export, i, reterr);
+    if (code == AMP_OK)
+        code = check_numbers(&export, reterr);
     if (code == AMP_OK)
         (void)journal_blobs_each(export.db, &(struct journal_blobs_query){options->context, options->since_unix_ms}, put_file, &export);
     crypto_generichash_final(&export.hash, hash, sizeof hash);

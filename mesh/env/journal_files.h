@@ -24,6 +24,7 @@ struct journal_report {
     bool is_empty;          /* a journal that nothing was written to yet: a start that was killed at once leaves it so */
     uint64_t files, file_bytes, file_findings; /* of journal_verify_files */
     uint32_t frames_cut;    /* of a transaction that was not committed: the next environment cuts them off */
+    uint64_t incomplete;    /* tasks that are known to lack events, which is no finding */
     uint64_t findings;
 };
 struct journal_verify_handlers { /* each may be NULL */
@@ -64,10 +65,25 @@ struct journal_import_counts {
     uint64_t tasks, open;  /* of those added */
     uint64_t left_out;     /* open tasks */
     uint64_t files, file_bytes;
+    uint64_t events_lost, tasks_lost;
 };
-/* All of it or nothing. Makes the journal if there is none. AMP_RUNNING: an environment has it; AMP_CONFLICT: a row is there and differs, or tasks are open
+#define JOURNAL_LOST_MAX 10000u       /* events that one task may lack; with more it is left out */
+#define JOURNAL_LOST_ALL_MAX 1000000u /* and all of one import */
+struct journal_lost {
+    const char *task;
+    uint32_t first, count; /* of its events; 0: all of the task, which is left out */
+};
+struct journal_lost_handler {
+    void (*on_lost)(void *ctx, const struct journal_lost *lost);
+    void *ctx;
+};
+struct journal_import_options {
+    enum journal_open_tasks open;
+    struct journal_lost_handler lost; /* told what a rescued export lacks (before it is written: an error may follow) */
+};
+/* All of it or nothing. Makes the journal if there is none. Events that are missing leave an event that says so, and their task incomplete; of a task whose own row is missing nothing is taken. AMP_RUNNING: an environment has it; AMP_CONFLICT: a row is there and differs, or tasks are open
  * and it is not said what becomes of them; AMP_MALFORMED: not an export, or cut. */
-AMP_MUST_USE enum amp_code journal_import(const char *path, FILE *in, int64_t now_unix_ms, enum journal_open_tasks open, struct journal_import_counts *ret,
+AMP_MUST_USE enum amp_code journal_import(const char *path, FILE *in, int64_t now_unix_ms, const struct journal_import_options *options, struct journal_import_counts *ret,
                                           struct amp_error *reterr);
 
 struct journal_prune_options {

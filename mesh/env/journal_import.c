@@ -16,7 +16,7 @@
 #define LINE_MAX_BYTES ((size_t)512 << 20)
 #define COLUMNS_MAX 32u
 
-struct left_out { /* an open task that is not wanted */
+struct left_out { /* a task that is not wanted: open, or without its own row */
     UT_hash_handle hh;
     char id[];
 };
@@ -24,9 +24,10 @@ struct left_out { /* an open task that is not wanted */
 struct import {
     struct store store;
     FILE *in;
-    enum journal_open_tasks open;
+    const struct journal_import_options *options;
     struct journal_import_counts *counts;
-    sqlite3_stmt *insert[CHAIN_KINDS], *compare[CHAIN_KINDS];
+    sqlite3_stmt *insert[CHAIN_KINDS], *compare[CHAIN_KINDS], *has_task;
+    char task[AMP_NAME_MAX + 1]; /* the last one that was found */
     struct left_out *left_out;
     struct file_intake *files;
     crypto_generichash_state hash;
@@ -162,7 +163,27 @@ static void leave_out(struct import *import, const char *id)
     struct left_out *one = xcalloc(1, sizeof *one + size);
     memcpy(one->id, id, size);
     HASH_ADD_STR(import->left_out, id, one);
-    import->counts->left_out++;
+}
+
+/* Tasks stand before what belongs to them: one that is not there was damaged, or is none of these. */
+static bool has_task(struct import *import, const char *id)
+{
+    if (strcmp(import->task, id) == 0)
+        return true;
+    sqlite3_bind_text(import->has_task, 1, id, -1, SQLITE_STATIC);
+    bool is_there = sqlite3_step(import->has_task) == SQLITE_ROW;
+    sqlite3_reset(import->has_task);
+    if (is_there)
+        snprintf(import->task, sizeof import->task, "%s", id);
+    return is_there;
+}
+
+static void lose(void *ctx, const struct journal_lost *lost)
+{
+    struct import *import = ctx;
+    import->counts->tasks_lost += lost->count == 0;
+    if (import->options->lost.on_lost)
+        import->options->lost.on_lost(import->options->lost.ctx, lost);
 }
 
 static bool raise_boot(struct import *import, const cJSON *number)
@@ -188,35 +209,49 @@ static enum amp_code take_private(struct import *import, int kind, const cJSON *
     return AMP_OK;
 }
 
-/* Whose row it is; "": no task's. */
-static const char *task_of(int kind, const cJSON *row)
+/* Whose row it is, if need be in `buf`; "": no task's. */
+static const char *task_of(int kind, const cJSON *row, char buf[AMP_NAME_MAX + 1])
 {
-    const char *scope = kind == CHAIN_KV ? text_of(row, "scope") : "";
+    const char *scope = kind == CHAIN_KV ? text_of(row, "scope") : "", *key = text_of(row, "key");
+    if (strcmp(scope, JOURNAL_SCOPE_QUESTION) == 0) {
+        snprintf(buf, AMP_NAME_MAX + 1, "%.*s", (int)strcspn(key, ":"), key);
+        return buf;
+    }
     if (kind == CHAIN_KV)
-        return strcmp(scope, JOURNAL_SCOPE_BLOB) == 0 ? text_of(row, "key") : strcmp(scope, JOURNAL_SCOPE_BLOBS_OF) == 0 ? text_of(row, "owner") : "";
+        return strcmp(scope, JOURNAL_SCOPE_BLOB) == 0 ? key : strcmp(scope, JOURNAL_SCOPE_BLOBS_OF) == 0 ? text_of(row, "owner") : "";
     return kind == CHAIN_DEATH ? "" : text_of(row, kind == CHAIN_TASK ? "id" : "task");
 }
 
 /* Open tasks, by what is said of them. *ret: the row is not wanted. */
 static enum amp_code sort_out(struct import *import, int kind, const cJSON *row, bool *ret)
 {
-    const char *task = task_of(kind, row);
+    char buf[AMP_NAME_MAX + 1];
+    const char *task = task_of(kind, row, buf);
     struct left_out *one = NULL;
     const cJSON *open = cJSON_GetObjectItemCaseSensitive(row, "open");
     bool is_open = kind == CHAIN_TASK && cJSON_IsNumber(open) && open->valuedouble != 0;
     *ret = false;
-    if (is_open && import->open == JOURNAL_OPEN_REFUSED) {
+    if (is_open && import->options->open == JOURNAL_OPEN_REFUSED) {
         refuse(import, AMP_CONFLICT, "task %.64s has not ended: would it go on here, and run twice?", task);
         amp_error_hint(import->err, "--continue if the journal it comes from is not used any more; --ended leaves such tasks out");
         return AMP_CONFLICT;
     }
-    if (is_open && import->open == JOURNAL_OPEN_LEFT_OUT)
+    if (is_open && import->options->open == JOURNAL_OPEN_LEFT_OUT) {
         leave_out(import, task);
+        import->counts->left_out++;
+    }
     if (*task)
         HASH_FIND_STR(import->left_out, task, one);
+    if (*task && !one && (kind == CHAIN_EVENT || kind == CHAIN_KEY) && !has_task(import, task)) {
+        leave_out(import, task);
+        lose(import, &(struct journal_lost){.task = task});
+        HASH_FIND_STR(import->left_out, task, one);
+    }
     *ret = one != NULL;
     return AMP_OK;
 }
+
+#define TASK_INCOMPLETE 11 /* the column's place in COLUMNS_TASKS */
 
 static enum amp_code is_there(struct import *import, int kind, const cJSON *row)
 {
@@ -224,6 +259,10 @@ static enum amp_code is_there(struct import *import, int kind, const cJSON *row)
     char column[COLUMN_NAME_SIZE];
     bool is_same = kind == CHAIN_DEATH || (bind_row(compare, &chain_tables[kind], row, column) && sqlite3_step(compare) == SQLITE_ROW);
     sqlite3_reset(compare);
+    if (!is_same && kind == CHAIN_TASK) { /* imported before, when it lacked events */
+        is_same = sqlite3_bind_int(compare, TASK_INCOMPLETE, 1) == SQLITE_OK && sqlite3_step(compare) == SQLITE_ROW;
+        sqlite3_reset(compare);
+    }
     if (is_same) {
         import->counts->there++;
         return AMP_OK;
@@ -377,6 +416,10 @@ static enum amp_code run(struct import *import, int64_t now_unix_ms)
     enum amp_code code = AMP_OK;
     for (int kind = CHAIN_TASK; code == AMP_OK && kind < CHAIN_KINDS; kind++)
         code = prepare(import, kind) ? AMP_OK : AMP_INTERNAL;
+    if (code == AMP_OK && sqlite3_prepare_v2(store->db, "SELECT 1 FROM tasks WHERE id = ?1", -1, &import->has_task, NULL) != SQLITE_OK)
+        code = AMP_INTERNAL;
+    uint64_t before = store->chain.n;
+    const struct journal_lost_handler lost = {.on_lost = lose, .ctx = import};
     chain_begin(&store->chain);
     if (code != AMP_OK || sqlite3_exec(store->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
         return amp_error_set(import->err, code == AMP_OK ? AMP_JOURNAL : code, "", "the journal cannot be written: %s", sqlite3_errmsg(store->db));
@@ -384,6 +427,8 @@ static enum amp_code run(struct import *import, int64_t now_unix_ms)
     code = read_lines(import);
     if (code == AMP_OK)
         code = check_open(import);
+    if (code == AMP_OK)
+        code = store_mend(store, before, &lost, &import->counts->events_lost, import->err);
     if (code == AMP_OK)
         code = file_intake_end(import->files, &import->counts->files, &import->counts->file_bytes, import->err);
     if (code == AMP_OK && (!boot_raise(store, import->boot, now_unix_ms) || !chain_add(store, now_unix_ms) || sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK))
@@ -405,11 +450,11 @@ static void remove_made(const char *path)
         journal_remove_beside(path, suffixes[i]);
 }
 
-enum amp_code journal_import(const char *path, FILE *in, int64_t now_unix_ms, enum journal_open_tasks open, struct journal_import_counts *ret,
+enum amp_code journal_import(const char *path, FILE *in, int64_t now_unix_ms, const struct journal_import_options *options, struct journal_import_counts *ret,
                              struct amp_error *reterr)
 {
     struct amp_error err = {0};
-    struct import import = {.in = in, .open = open, .counts = ret, .err = reterr ? reterr : &err};
+    struct import import = {.in = in, .options = options, .counts = ret, .err = reterr ? reterr : &err};
     struct left_out *one, *next;
     int lock_fd = -1;
     *ret = (struct journal_import_counts){0};
@@ -425,6 +470,7 @@ enum amp_code journal_import(const char *path, FILE *in, int64_t now_unix_ms, en
             sqlite3_finalize(import.insert[kind]);
             sqlite3_finalize(import.compare[kind]);
         }
+        sqlite3_finalize(import.has_task);
         store_close(&import.store);
     }
     if (is_made && code != AMP_OK)

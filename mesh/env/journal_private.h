@@ -139,6 +139,14 @@ int schema_chain_all(struct store *store);
 /* ---- journal_compact.c: makes the chain anew if most of it is of rows that are gone. The lock is held. AMP_CORRUPT: damaged, nothing was done. How many rows it tells of, before and after. */
 AMP_MUST_USE enum amp_code store_compact(struct store *store, int64_t now_unix_ms, uint64_t *ret_before, uint64_t *ret_after, struct amp_error *reterr);
 
+/* ---- journal_lost.c: fills what the tasks behind this entry of the chain lack. In a transaction. AMP_MALFORMED, AMP_TOO_LARGE, AMP_JOURNAL */
+struct journal_lost_handler;
+AMP_MUST_USE enum amp_code store_mend(struct store *store, uint64_t entry, const struct journal_lost_handler *handler, uint64_t *ret_events, struct amp_error *reterr);
+/* SQL: ids of tasks whose events are not numbered 1 to as many as the task has. */
+#define JOURNAL_BROKEN_TASKS \
+    "SELECT task FROM (SELECT e.task AS task, e.seq AS seq, lag(e.seq + e.count, 1, 1) OVER (PARTITION BY e.task ORDER BY e.seq) AS next FROM events e) WHERE seq <> next UNION" \
+    " SELECT n.id FROM tasks n WHERE n.events <> coalesce((SELECT e.seq + e.count - 1 FROM events e WHERE e.task = n.id ORDER BY e.seq DESC LIMIT 1), 0)"
+
 struct journal_batch {
     struct journal *journal;
     struct amp_arena arena;
@@ -197,6 +205,8 @@ AMP_MUST_USE enum amp_code store_commit(struct store *store, struct journal_batc
 AMP_MUST_USE bool store_change(struct store *store, bool (*change)(struct store *store, void *ctx), void *ctx, int64_t now_unix_ms);
 /* journal_retain.c: a row of JOURNAL_PRUNE. */
 AMP_MUST_USE bool store_prune(struct store *store, const struct journal_row *row);
+AMP_MUST_USE bool store_remove_task(struct store *store, const char *id); /* with all that goes with it */
+AMP_MUST_USE bool store_write_row(struct store *store, const struct journal_row *row); /* in a transaction */
 bool store_step(sqlite3_stmt *statement); /* to its end, and reset */
 /* Moves the log into the file if it has grown; with is_idle already when it is worth it. */
 void store_checkpoint(struct store *store, bool is_idle);

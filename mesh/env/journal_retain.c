@@ -22,7 +22,7 @@ static uint64_t bytes_used(struct store *store)
     return (pragma(store, "PRAGMA page_count") - pragma(store, "PRAGMA freelist_count")) * pragma(store, "PRAGMA page_size");
 }
 
-static bool remove_task(struct store *store, const char *id)
+bool store_remove_task(struct store *store, const char *id)
 {
     static const enum store_statement parts[] = {STORE_PRUNE_EVENTS, STORE_PRUNE_KEYS, STORE_PRUNE_QUESTIONS, STORE_PRUNE_BLOBS, STORE_PRUNE_BLOBS_OF, STORE_PRUNE_TASK};
     bool is_done = true;
@@ -55,7 +55,7 @@ bool store_prune(struct store *store, const struct journal_row *row)
     sqlite3_reset(find);
     bool is_done = status == SQLITE_DONE;
     for (uint32_t i = 0; is_done && i < count; i++)
-        is_done = remove_task(store, ids[i]);
+        is_done = store_remove_task(store, ids[i]);
     /* At the end of what is old: from the oldest again, as some have ended since. */
     store->prune_unix_ms = count == most ? last_unix_ms : 0;
     snprintf(store->prune_task, sizeof store->prune_task, "%s", count == most ? ids[count - 1] : "");

@@ -364,7 +364,7 @@ static bool write_key(struct store *store, const struct journal_row *row)
     return step_row(store, statement);
 }
 
-static bool write_row(struct store *store, const struct journal_row *row)
+bool store_write_row(struct store *store, const struct journal_row *row)
 {
     switch (row->kind) {
     case JOURNAL_TASK:
@@ -404,7 +404,7 @@ enum amp_code store_commit(struct store *store, struct journal_batch *const *bat
     bool is_done = store_step(store->statements[STORE_BEGIN]);
     for (size_t i = 0; is_done && i < count; i++) {
         for (const struct journal_row *row = batches[i]->first; is_done && row; row = row->next)
-            is_done = write_row(store, row);
+            is_done = store_write_row(store, row);
     }
     hook_at(HOOK_env_written);
     if (is_done && chain_add(store, now_unix_ms) && store_step(store->statements[STORE_COMMIT])) {

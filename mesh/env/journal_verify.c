@@ -319,6 +319,14 @@ static void count_rows(struct verify *verify)
     }
 }
 
+static void count_incomplete(struct verify *verify)
+{
+    sqlite3_stmt *statement = NULL;
+    if (prepare(verify, "SELECT count(*) FROM tasks WHERE incomplete = 1", &statement) && sqlite3_step(statement) == SQLITE_ROW)
+        verify->report->incomplete = (uint64_t)sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+}
+
 /* ---- the whole ---------------------------------------------------------------------------------------------------------- */
 
 bool journal_is_running(const char *path)
@@ -372,6 +380,7 @@ static void check_all(struct verify *verify, const struct head *head)
     check_schema(verify);
     check_structure(verify);
     count_rows(verify);
+    count_incomplete(verify);
     check_rows(verify);
     check_events(verify);
 }

@@ -539,6 +539,8 @@ Amp__TaskRecord *view_row(struct env *env, const struct journal_row *row, struct
         return open && task->is_ended && row->is_open && !etask_is_over(task) ? view_unended(open, row, arena) : open;
     }
     Amp__TaskRecord *record = view_closed(row, arena);
+    if (record && row->is_incomplete) /* known since it was closed: journal_lost.c */
+        record->has_incomplete = record->incomplete = true;
     if (record)
         trim(record->task, flags);
     return record;

@@ -352,47 +352,6 @@ def taken_away():
             check(mesh.run("check").status == 3, "and the check is red")
 
 
-def missing_file(mesh):
-    """journal.db is gone, and what is beside it knows of it: nothing begins anew in silence, and what the evidence is stays."""
-    ask(mesh, "precious").ok()
-    copy, file = os.path.join(mesh.home, "copy.db"), os.path.join(mesh.home, "all.jsonl")
-    mesh.run("env", "backup", copy).ok()
-    mesh.run("env", "export", file).ok()
-    os.kill(mesh.up.child.pid, 9)
-    mesh.up.wait()
-    kept = {suffix: open(path(mesh, suffix), "rb").read() for suffix in ("-head", "-wal", "-shm")}
-    n = int(kept["-head"].split()[3])
-    for left in (("-head",), ("-wal",), ("-shm",), ("-head", "-wal", "-shm")):
-        for suffix in ("",) + tuple(kept):
-            if os.path.exists(path(mesh, suffix)):
-                os.unlink(path(mesh, suffix))
-        for suffix in left:
-            with open(path(mesh, suffix), "wb") as f:
-                f.write(kept[suffix])
-        for args in (("up", "--detach"), ("env", "verify"), ("env", "export"), ("env", "backup", copy + ".2"), ("env", "prune", "--retain-age", "1s"), ("env", "import", file)):
-            r = mesh.run(*args)
-            check(r.status == 3 and "AMESH-4010" in r.err and "is missing" in r.err, f"amesh {' '.join(args)} refuses with {left}", r.status, r.err)
-            check("amesh env restore FILE" in r.err and f"remove {path(mesh)}{', '.join(left)}" in r.err and "verify" not in r.err, "with what to do", r.err)
-            check(("-head" not in left) == (f"knows of {n} committed entries" not in r.err), "and what is known of it", r.err)
-        check(not os.path.exists(path(mesh)) and all(open(path(mesh, s), "rb").read() == kept[s] for s in left), "the evidence stays", os.listdir(mesh.home))
-    mesh.run("env", "restore", copy).ok()
-    check(verify(mesh).ok().json()["sound"], "a backup is restored over that")
-    mesh.start_up()
-    check(len(tasks(mesh)) == 1, "and has what it had")
-    mesh.up.stop()
-    for name in [n for n in os.listdir(mesh.home) if n.startswith("journal.db") and os.path.isfile(os.path.join(mesh.home, n))]:
-        os.unlink(os.path.join(mesh.home, name))
-    mesh.run("env", "import", file).ok()
-    check(verify(mesh).ok().json()["sound"], "where nothing is left, an export is imported")
-    os.unlink(path(mesh))
-    r = mesh.run("up", "--detach")
-    check(r.status == 3, "lost again", r.status, r.err)
-    for suffix in r.err.split("remove " + path(mesh))[1].split()[0:9]:
-        os.unlink(path(mesh, suffix.strip(",")))
-    mesh.start_up()
-    check(tasks(mesh) == [], "who removes what the error names begins anew")
-
-
 def cut_file(mesh):
     """The file lacks its end, which a log that tells the number of pages would hide from SQLite."""
     for i in range(20):
@@ -405,21 +364,6 @@ def cut_file(mesh):
     r = mesh.run("up", "--detach")
     check(r.status == 3 and "AMESH-4010" in r.err and "it was cut" in r.err, "the environment refuses", r.status, r.err)
     check("it was cut" in verify(mesh).out, "verify says so too")
-
-
-def prune_damaged(mesh):
-    """What is damaged is not pruned, nor anything else: the evidence would go with it."""
-    task = json.loads(ask(mesh, "precious", "--json").ok().out.splitlines()[-1])["id"]
-    ask(mesh, "next").ok()
-    mesh.up.stop()
-    with sqlite3.connect(path(mesh)) as db:
-        db.execute("UPDATE events SET body = x'00' WHERE task = ? AND seq = (SELECT max(seq) FROM events WHERE task = ?)", (task, task))
-    db.close()
-    found = verify(mesh).json()
-    check(len(found["findings"]) == 1, "verify knows it", found)
-    r = mesh.run("env", "prune", "--retain-age", "1ms")
-    check(r.status == 3 and "AMESH-4010" in r.err and "nothing was removed" in r.err and "amesh env verify" in r.err, "prune refuses", r.status, r.out, r.err)
-    check(len(task_ids(path(mesh))) == 2 and verify(mesh).json()["findings"] == found["findings"], "and all is as it was")
 
 
 def prune(mesh):
@@ -580,15 +524,9 @@ with Mesh() as lost:
 with Mesh() as cut:
     cut.agent("up", "--", "tr", "a-z", "A-Z")
     tap.run("a file that was cut is refused", cut_file, cut)
-with Mesh() as missing:
-    missing.agent("up", "--", "tr", "a-z", "A-Z")
-    tap.run("a journal that is missing is refused while anything beside it knows of it", missing_file, missing)
 with Mesh() as gap:
     gap.agent("slow", "--", "sleep", "100")
     tap.run("an event of an open task that is missing is refused by name", lost_event, gap)
-with Mesh() as unpruned:
-    unpruned.agent("up", "--", "tr", "a-z", "A-Z")
-    tap.run("a damaged journal is not pruned", prune_damaged, unpruned)
 with Mesh(up=["--retain-age", "1s"]) as short:
     short.agent("up", "--", "tr", "a-z", "A-Z")
     tap.run("what ended long ago is removed, what is open stays", prune, short)
