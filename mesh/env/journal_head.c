@@ -128,10 +128,30 @@ static void read_left(const char *path, struct head *ret)
     free(name);
 }
 
+/* Before anything is opened: a pipe in its place would stop us for ever. */
+static enum amp_code check_kinds(const char *path, struct amp_error *reterr)
+{
+    static const char *const suffixes[] = {"", "-wal", "-shm", "-head", ".lock"};
+    struct stat info;
+    enum amp_code code = AMP_OK;
+    for (size_t i = 0; code == AMP_OK && i < sizeof suffixes / sizeof *suffixes; i++) {
+        char *name = xasprintf("%s%s", path, suffixes[i]);
+        if (stat(name, &info) == 0 && !S_ISREG(info.st_mode)) {
+            code = amp_error_set(reterr, AMP_JOURNAL, "", "the journal cannot be used: %s is no file, but a %s", name, S_ISDIR(info.st_mode) ? "directory" : S_ISFIFO(info.st_mode) ? "named pipe" : "device");
+            amp_error_hint(reterr, "put the file back that was there, or restore a backup: amesh env restore FILE");
+        }
+        free(name);
+    }
+    return code;
+}
+
 enum amp_code head_check_there(const char *path, struct amp_error *reterr)
 {
     struct head head;
     char left[LEFT_SIZE] = "";
+    enum amp_code code = check_kinds(path, reterr);
+    if (code != AMP_OK)
+        return code;
     if (access(path, F_OK) == 0 || !find_left(path, left))
         return AMP_OK;
     read_left(path, &head);

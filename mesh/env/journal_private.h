@@ -79,7 +79,8 @@ struct head {
 sqlite3_file *side_open(const char *journal_path, const char *suffix, bool is_written, char **ret_name);
 void side_close(sqlite3_file *file, char *name);
 void head_read(const char *journal_path, struct head *ret);
-/* A journal that is missing while something beside it knows of it is lost, and not one that was never there: AMP_CORRUPT, which says what to do. */
+/* Before anything is opened. A journal that is missing while something beside it knows of it is lost, and not one that was never there: AMP_CORRUPT, which says what to do. Something else than a file in its place,
+ * or in that of a file beside it: AMP_JOURNAL. */
 AMP_MUST_USE enum amp_code head_check_there(const char *journal_path, struct amp_error *reterr);
 AMP_MUST_USE bool head_write(struct store *store);
 /* The newest entry against the one before it and the head; fills the chain's id, n and hash. AMP_CORRUPT. */

@@ -341,17 +341,6 @@ def lost_event(mesh):
     check(r.status == 3 and "AMESH-4010" in r.err and f"of task {task} is missing" in r.err, "the environment refuses and names it", r.status, r.err)
 
 
-def taken_away():
-    """The journal, or its log, is removed or replaced while the environment uses it: nothing is accepted into a file that nobody will find."""
-    for suffix, how in (("", os.unlink), ("-wal", os.unlink), ("", lambda p: os.rename(p, p + ".away")), ("", lambda p: os.replace(shutil.copy(p, p + ".copy"), p))):
-        with Mesh() as mesh:
-            ask(mesh, "before", "--detach").ok()
-            how(path(mesh, suffix))
-            r = ask(mesh, "after", "--detach")
-            check(r.status == 7 and "AMESH-4003" in r.err and "removed or replaced" in r.err, f"the next one is refused ({suffix or 'the journal'})", r.status, r.err)
-            check(mesh.run("check").status == 3, "and the check is red")
-
-
 def cut_file(mesh):
     """The file lacks its end, which a log that tells the number of pages would hide from SQLite."""
     for i in range(20):
@@ -530,7 +519,6 @@ with Mesh() as gap:
 with Mesh(up=["--retain-age", "1s"]) as short:
     short.agent("up", "--", "tr", "a-z", "A-Z")
     tap.run("what ended long ago is removed, what is open stays", prune, short)
-tap.run("a journal that is taken away while it is used takes nothing any more", taken_away)
 tap.run("a failed fdatasync of the log ends acceptance until a restart", failing_disk, "fdatasync", "journal.db-wal", 14)
 tap.run("so does a failed write to the log", failing_disk, "pwrite64", "journal.db-wal", 16)
 tap.run("and one to the head", failing_disk, "pwrite64", "journal.db-head", 6)
