@@ -178,12 +178,13 @@ static enum amp_code check_share(const struct files_fetch *fetch, struct amp_err
     return code;
 }
 
+/* Submits of `sender`; NULL: of all. */
 static unsigned going_of(const struct files *files, const char *sender)
 {
     const struct files_fetch *fetch;
     unsigned count = 0;
     TAILQ_FOREACH(fetch, &files->going, entry)
-        count += !fetch->is_answer && strcmp(fetch->sender, sender) == 0;
+        count += !fetch->is_answer && (!sender || strcmp(fetch->sender, sender) == 0);
     return count;
 }
 
@@ -194,8 +195,9 @@ static struct files_fetch *next_of(struct files *files)
     TAILQ_FOREACH(fetch, &files->waiting, entry)
         if (fetch->is_answer)
             return fetch;
+    bool is_full = going_of(files, NULL) >= FILES_SUBMITS_MAX;
     TAILQ_FOREACH(fetch, &files->waiting, entry)
-        if (going_of(files, fetch->sender) < FILES_SENDER_FETCHES_MAX)
+        if (!is_full && going_of(files, fetch->sender) < FILES_SENDER_FETCHES_MAX)
             return fetch;
     return NULL;
 }

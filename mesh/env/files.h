@@ -8,7 +8,8 @@
 #include "base/blob_fetch.h"
 
 #define FILES_FETCHES_MAX 32u         /* messages and events whose files are being pulled */
-#define FILES_SENDER_FETCHES_MAX 8u   /* of them for one sender, while others wait */
+#define FILES_SUBMITS_MAX 24u         /* of them for submits: who sends slowly does not keep answers out */
+#define FILES_SENDER_FETCHES_MAX 8u   /* and for one sender */
 #define FILES_WAITING_MAX 4096u       /* that wait for that, or for their sender to come back */
 #define FILES_MESSAGE_MAX 256u        /* files of one message */
 #define FILES_SHARE 2u                /* a sender may have one of so many parts of the store */

@@ -169,11 +169,12 @@ static void on_timer(void *ctx)
         sweep->n = sweep->next = 0;
         blob_store_each(blobs_store(files_blobs(env)), note, sweep);
     }
-    for (unsigned i = 0; i < SLICE && sweep->next < sweep->n && !journal_failure(env->journal); i++)
+    bool is_sound = !journal_failure(env->journal) && !journal_damage(env->journal); /* else a row that does not come says nothing */
+    for (unsigned i = 0; i < SLICE && sweep->next < sweep->n && is_sound; i++)
         look_at(sweep, sweep->digests[sweep->next++]);
     bool is_round_over = sweep->next == sweep->n;
     sweep->is_first &= !is_round_over;
-    loop_timer_set(sweep->timer, is_round_over || journal_failure(env->journal) ? every_ms : SLICE_MS);
+    loop_timer_set(sweep->timer, is_round_over || !is_sound ? every_ms : SLICE_MS);
 }
 
 struct files_sweep *files_sweep_new(struct env *env)

@@ -465,7 +465,7 @@ enum amp_code journal_import(const char *path, FILE *in, int64_t now_unix_ms, co
     if (code == AMP_OK) {
         import.files = file_intake_new(path);
         code = run(&import, now_unix_ms);
-        file_intake_free(import.files);
+        file_intake_free(import.files, code == AMP_OK);
         for (int kind = 0; kind < CHAIN_KINDS; kind++) {
             sqlite3_finalize(import.insert[kind]);
             sqlite3_finalize(import.compare[kind]);

@@ -1,5 +1,5 @@
-/* Files of tasks in an export: {"file":digest,"size":…,"at":…,"base64":…}, in pieces, one file after the other. A file has its name when all of it is there and has its digest; what the
- * import that fails has brought is nobody's, and goes at the next start. */
+/* Files of tasks in an export: {"file":digest,"size":…,"at":…,"base64":…}, in pieces, one file after the other. A file has its name when all of it is there and has its digest; what an
+ * import has brought that fails is removed. */
 #include "journal_private.h"
 #include "journal_files.h"
 
@@ -24,7 +24,14 @@ struct file_intake {
     uint64_t size, at;
     crypto_hash_sha256_state hash;
     uint64_t files, bytes;
+    char (*brought)[AMP_BLOB_DIGEST_SIZE]; /* those that were not there before */
+    size_t n_brought;
 };
+
+static char *path_of(const struct file_intake *intake, const char *digest)
+{
+    return digest ? xasprintf("%s" JOURNAL_FILES "/%s", intake->journal, digest) : xasprintf("%s" JOURNAL_FILES, intake->journal);
+}
 
 struct file_intake *file_intake_new(const char *journal)
 {
@@ -35,12 +42,22 @@ struct file_intake *file_intake_new(const char *journal)
     return intake;
 }
 
-void file_intake_free(struct file_intake *intake)
+void file_intake_free(struct file_intake *intake, bool is_kept)
 {
     if (intake->fd >= 0) {
         close(intake->fd);
         (void)unlink(intake->making);
     }
+    for (size_t i = 0; !is_kept && i < intake->n_brought; i++) {
+        char *path = path_of(intake, intake->brought[i]);
+        (void)unlink(path);
+        free(path);
+    }
+    char *directory = path_of(intake, NULL);
+    if (!is_kept)
+        (void)rmdir(directory); /* if nothing else is in it */
+    free(directory);
+    free(intake->brought);
     free(intake->journal);
     free(intake->making);
     free(intake);
@@ -56,7 +73,7 @@ static bool read_number(const cJSON *line, const char *name, uint64_t *ret)
 
 static enum amp_code begin(struct file_intake *intake, const char *digest, uint64_t size, struct amp_error *reterr)
 {
-    char *directory = xasprintf("%s" JOURNAL_FILES, intake->journal);
+    char *directory = path_of(intake, NULL);
     (void)mkdir(directory, 0700);
     free(directory);
     (void)unlink(intake->making);
@@ -78,12 +95,17 @@ static enum amp_code end(struct file_intake *intake, struct amp_error *reterr)
     amp_blob_digest_format(hash, digest);
     if (strcmp(digest, intake->digest) != 0)
         return amp_error_set(reterr, AMP_MALFORMED, "", "the bytes of file %s are not its own", intake->digest);
-    char *path = xasprintf("%s" JOURNAL_FILES "/%s", intake->journal, digest);
+    char *path = path_of(intake, digest);
+    bool is_new = access(path, F_OK) != 0;
     bool is_kept = fchmod(intake->fd, 0400) == 0 && fsync(intake->fd) == 0 && rename(intake->making, path) == 0 && journal_sync_directory(path);
     enum amp_code code = is_kept ? AMP_OK : journal_copy_failed(path, strerror(errno), reterr);
     free(path);
     close(intake->fd);
     intake->fd = -1;
+    if (is_new && is_kept) {
+        intake->brought = xrealloc(intake->brought, (intake->n_brought + 1) * sizeof *intake->brought);
+        memcpy(intake->brought[intake->n_brought++], digest, sizeof digest);
+    }
     intake->files++;
     intake->bytes += intake->size;
     return code;

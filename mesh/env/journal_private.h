@@ -263,7 +263,7 @@ struct file_intake;
 struct file_intake *file_intake_new(const char *journal);
 AMP_MUST_USE enum amp_code file_intake_line(struct file_intake *intake, const struct cJSON *line, struct amp_error *reterr);
 AMP_MUST_USE enum amp_code file_intake_end(struct file_intake *intake, uint64_t *ret_files, uint64_t *ret_bytes, struct amp_error *reterr); /* AMP_MALFORMED: one is not whole */
-void file_intake_free(struct file_intake *intake);
+void file_intake_free(struct file_intake *intake, bool is_kept); /* else what it has brought is removed */
 uint64_t journal_sweep_files(sqlite3 *db, const char *journal); /* those without a row go; bytes of them. Nobody may have the journal open */
 
 /* journal_worker.c: the thread that calls journal_work until it returns 0. The simulator has its own. */

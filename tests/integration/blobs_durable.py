@@ -39,6 +39,32 @@ def there_and_back(mesh, copier):
     check(max(peaks["env"], peaks["cp"]) < peaks["idle"] + ROOM_KB, "memory stays flat", peaks)
 
 
+# Hands its files on by a durable send, and gives the files of its answer.
+RELAY = r"""
+import json, sys
+def say(**what):
+    print(json.dumps(what), flush=True)
+for line in sys.stdin:
+    f = json.loads(line)
+    if f.get("method") == "task.run":
+        p = f["params"]
+        run = f["id"]
+        files = [part for part in p["message"]["parts"] if "url" in part]
+        say(id="s-1", method="send", params={"to": "cp", "durable": True, "taskId": p["taskId"], "message": {"parts": [{"text": "x"}] + files}})
+    elif f.get("id") == "s-1":
+        artifacts = [{"name": "back", "parts": a["parts"]} for a in f.get("result", {}).get("artifacts", []) if any("url" in q for q in a["parts"])]
+        say(id=run, result={"text": json.dumps(f.get("error", "fine")), "artifacts": artifacts})
+"""
+
+
+def sent_by_agents(mesh):
+    relay = mesh.agent("relay", "--mode", "jsonl", "--", sys.executable, "-c", RELAY)
+    out = os.path.join(mesh.home, "out-relay")
+    r = mesh.run("ask", "--durable", "relay", "x", "--file", mesh.big, "--output", out, deadline=180)
+    check(r.status == 0 and "fine" in r.out and digest(one(out)) == digest(mesh.big), "through a durable send and back", r.status, r.out, r.err)
+    check(not RELEASE or peak_kb(relay.child.pid) < (48 << 10), "memory stays flat", peak_kb(relay.child.pid))
+
+
 def small_ones(mesh):
     out = os.path.join(mesh.home, "out-2")
     tiny = fill(os.path.join(mesh.home, "tiny.bin"), 1000)
@@ -312,6 +338,7 @@ def main():
         copier = mesh.agent("cp", "--", "sh", "-c", COPY)
         mesh.agent("cat", "--", "cat")
         tap.run("100 MB go through a durable task and back, and the memory of environment and sidecar stays flat", there_and_back, mesh, copier)
+        tap.run("an agent's durable send has files of any size, too", sent_by_agents, mesh)
         tap.run("small, empty and larger files in one message", small_ones, mesh)
         tap.run("a text longer than a message is a text for its agent", a_long_text, mesh)
         tap.run("files of an answer that together are more than a message", larger_answers, mesh)

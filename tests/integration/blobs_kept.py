@@ -77,6 +77,21 @@ def limits(mesh):
     mesh.restart_env()
 
 
+def waits_for_room(mesh):
+    """An answer for which there is no room waits, over several leases, until there is: the agent's work is not done again."""
+    with Bus() as own:
+        own.restart_env("--retain-age", "8s", env={"AMESH_ENV_SPOOL_BYTES": str(MEDIUM + (1 << 20)), **GRACE})
+        own.agent("gives", "--", "sh", "-c", f'head -c {MEDIUM} /dev/urandom > "$AMESH_OUT/z"')
+        first = own.run("ask", "--detach", "gives", "x").ok().out.strip()
+        ended(own, first)
+        task = own.run("ask", "--detach", "gives", "x").ok().out.strip()
+        until(lambda: any("env.files_full" in line for line in own.up.err), "it says that it is full")
+        own.run("ask", "--durable", "gives", "y", "--no-wait", "--timeout", "100ms")  # whoever else
+        until(lambda: own.run("task", "show", first).status == 4, "the first one is removed")
+        shown = ended(own, task)
+        check(len(shown["metadata"]["amp/attempts"]) == 1 and len(parts_of(shown)) == 1, "one attempt", shown["metadata"]["amp/attempts"])
+
+
 def shares(mesh):
     """On a mesh of its own: one sender has half of the room at most, another one the rest."""
     with Bus() as own:
@@ -120,6 +135,7 @@ def go_with_their_tasks(mesh):
 
 def left_behind(mesh):
     """What nothing refers to goes at the start; what is not ours stays."""
+    mesh.run("ask", "--durable", "cat", "x", "--file", mesh.medium).ok()
     stray = os.path.join(store(mesh), "sha256-" + "0" * 64)
     for name, data in ((stray, b"x"), (os.path.join(store(mesh), "in-7"), b"half"), (os.path.join(store(mesh), "README"), b"mine")):
         with open(name, "wb") as f:
@@ -229,7 +245,8 @@ def exported(mesh):
                 f.writelines(these)
             r = own.run("env", "import", "--journal", other, bad)
             check(r.status != 0 and "AMESH-1" in r.err, "refused", name, r.status, r.err)
-            check(own.run("env", "verify", "--journal", other, "--json").json()["rows"] < 10, "with all of it", name)
+            check(not os.path.exists(other + "-blobs"), "and leaves no files", name)
+            check(not os.path.exists(other) or own.run("env", "verify", "--journal", other, "--json").json()["rows"] < 10, "with all of it", name)
         check("2 files" in own.run("env", "import", "--journal", other, whole).ok().out, "imported")
         r = own.run("env", "verify", "--journal", other)
         check(r.status == 3 and digest(paths[2]) in r.out and digest(paths[0]) not in r.out, "with all that there was", r.out)
@@ -311,6 +328,7 @@ def main():
         tap.run("a full disk refuses a submit and holds up an answer; the journal is not hurt", full_disk, mesh)
         tap.run("kill -9 of the environment before each call that changes a file of the store", killed_everywhere, mesh)
         tap.run("no room, and more than there ever is", limits, mesh)
+        tap.run("an answer waits for room, over its leases", waits_for_room, mesh)
         tap.run("a sender has half of the room at most, also after a restart", shares, mesh)
         tap.run("files go with the last task that has them", go_with_their_tasks, mesh)
         tap.run("what nothing refers to goes at the start", left_behind, mesh)
