@@ -64,6 +64,18 @@ static void on_bus_down(void *ctx)
         cli->on_link(cli->link_ctx, false);
 }
 
+/* Nothing would ever come. Where an inbox is denied, who asked is told. */
+static void on_bus_denied(void *ctx, const char *subject)
+{
+    struct cli *cli = ctx;
+    struct amp_error err = {0};
+    if (!cli->needs_subscription)
+        return;
+    amp_error_set(&err, AMP_DENIED, "", "the bus does not allow %s to subscribe to %s", cli->from, subject);
+    amp_error_hint(&err, "the permissions of these credentials lack this subject");
+    loop_stop(cli->loop, cli_fail(cli, &err, NULL));
+}
+
 int cli_connect(struct cli *cli)
 {
     struct amp_error err = {0};
@@ -73,7 +85,7 @@ int cli_connect(struct cli *cli)
     }
     cli->loop = loop_new();
     struct bus_options options = {.url = cli->home.bus, .creds = cli->home.creds[0] == '\0' ? NULL : cli->home.creds, .name = cli->from, .inbox = cli->home.inbox,
-                                  .on_up = on_bus_up, .on_down = on_bus_down, .ctx = cli};
+                                  .on_up = on_bus_up, .on_down = on_bus_down, .on_denied = on_bus_denied, .ctx = cli};
     if (bus_new(cli->loop, &options, &cli->bus, &err) != AMP_OK) {
         cli->bus = NULL;
         return cli_fail(cli, &err, NULL);

@@ -25,6 +25,7 @@ struct cli {
     /* Set between cli_init and cli_connect by who wants to know that the connection to the bus is there (again), or is lost. */
     void (*on_link)(void *ctx, bool is_up);
     void *link_ctx;
+    bool needs_subscription; /* set likewise by who waits for what a subscription brings: one that the bus denies ends the loop with the exit code of "denied" */
 };
 
 /* Reads the common options. Returns an exit code: 0, or what went wrong (already printed). cli_done is needed in both cases. */

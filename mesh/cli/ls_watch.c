@@ -390,6 +390,7 @@ int ls_watch(struct cli *cli, Amp__AgentQuery *query)
     struct shown *shown, *next;
     watch.request.verb_case = AMP__ENV_REQUEST__VERB_AGENTS;
     watch.request.agents = query;
+    cli->needs_subscription = true;
     cli->on_link = on_link;
     cli->link_ctx = &watch;
     int status = cli_connect(cli);

@@ -195,6 +195,7 @@ int observe_run_tap(const struct command *command, struct command_args *args)
         status = cli_number(&tap.cli, "count", 1, UINT32_MAX, &tap.count);
     away_init(&tap.away, &tap.cli, "what happens meanwhile is not seen here");
     tap.away.has_heard = true;
+    tap.cli.needs_subscription = true;
     tap.cli.on_link = on_link;
     tap.cli.link_ctx = &tap;
     if (status == 0)

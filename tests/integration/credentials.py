@@ -403,6 +403,9 @@ def refused(nats):
                     peer.flush()
                     check(any("Permissions Violation for " + kind in e for e in peer.errors), f"{user}: {kind} to {subject} is refused", peer.errors)
                     peer.sock.close()
+        for args, subject in ((("tap",), "amp.evt"), (("ls", "--watch"), "amp.hb")):
+            r = mesh.ann(*args)
+            check(r.status == 5 and "AMESH-2006" in r.err and subject in r.err, f"{args} says that it would see nothing", r)
         r = mesh.run("run", "--name", "writer", "--", "cat", env=mesh.be("planner"))
         check(r.status == 5 and "AMESH-2006" in r.err and "amp.req.writer" in r.err, "an agent under another's name", r.err)
         r = mesh.run("ask", "planner", "x", env=dict(mesh.be("bob"), USER="ann"))
