@@ -1,6 +1,7 @@
 #include "base/call_text.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const char *kind_of(const struct call_names *names)
 {
@@ -15,14 +16,15 @@ static const char *name_of(const struct call_names *names)
 void call_text_waiting(enum call_why why, const struct call_names *names, char *ret, size_t size)
 {
     const char *open = *names->load ? " (" : "", *close = *names->load ? ")" : "";
+    const char *how = strstr(names->load, ", starting") ? "is busy or starting" : "is busy"; /* its load is that of one of them */
     if (why == CALL_WHY_NO_BUS) {
         snprintf(ret, size, "the bus is away; waiting for it");
     } else if (names->instance) {
-        snprintf(ret, size, "instance %s of agent %s is busy%s%s%s", names->instance, names->agent, open, names->load, close);
+        snprintf(ret, size, "instance %s of agent %s %s%s%s%s", names->instance, names->agent, how, open, names->load, close);
     } else if (names->skill) {
-        snprintf(ret, size, "every agent with skill %s is busy%s%s%s", names->skill, open, names->load, close);
+        snprintf(ret, size, "every agent with skill %s %s%s%s%s", names->skill, how, open, names->load, close);
     } else {
-        snprintf(ret, size, "every instance of %s is busy%s%s%s", names->agent, open, names->load, close);
+        snprintf(ret, size, "every instance of %s %s%s%s%s", names->agent, how, open, names->load, close);
     }
 }
 

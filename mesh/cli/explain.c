@@ -12,7 +12,6 @@
 #include "cli/task.h"
 #include "cli/timeline_private.h"
 
-#define SAME_MS 50 /* between two waits of one reason */
 
 struct reading {
     struct cli cli;
@@ -67,7 +66,7 @@ static const char *add_waits(struct explain *explain, const cJSON *waits, bool i
         bool is_planned = strstr(last, "at which it was to start") != NULL || strstr(last, "planned for") != NULL;
         bool is_open = is_now && wait->next == NULL;
         struct explain_span *before = explain->n_spans > 0 ? &explain->spans[explain->n_spans - 1] : NULL;
-        if (before != NULL && before->kind == EXPLAIN_QUEUE && strcmp(before->text, last) == 0 && json_time_of(wait, "from") - before->to_unix_ms <= SAME_MS) {
+        if (before != NULL && before->kind == EXPLAIN_QUEUE && strcmp(before->text, last) == 0 && json_time_of(wait, "from") - before->to_unix_ms <= TIMELINE_SAME_MS) {
             before->to_unix_ms = is_open ? explain->now_unix_ms : json_time_of(wait, "to");
             before->is_open = is_open;
             continue; /* the same wait, looked at again in between */

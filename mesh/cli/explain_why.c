@@ -126,6 +126,7 @@ static const char *chance(const char *waited_for)
         {"is busy", "a slot of it became free, and it was this task's turn"},
         {"is on the mesh", "it joined the mesh"},
         {"restarts", "its agent was back"},
+        {"is starting", "its agent had started"},
         {"at which it was to start", "the time at which it was to start had come, and it had a free slot"},
         {"planned for", "the time that it was planned for had come, and it had a free slot"},
         {"turn had not come", "it was this task's turn there"},
@@ -195,6 +196,8 @@ static void waits_for_instance(struct explain *explain)
         help(explain, is_skill ? "amesh run --name NAME --skill %s -- COMMAND starts one that can" : "amesh run --name %s -- COMMAND starts one", target(explain));
     else if (says(explain->waiting, "restarts"))
         help(explain, "amesh show %s tells how its agent died", explain->agent[0] != '\0' ? explain->agent : "AGENT");
+    else if (says(explain->waiting, "is starting"))
+        help(explain, "nothing is wrong: an agent that does not come tells why on the terminal of its amesh run");
     else if (says(explain->waiting, "bus is away"))
         help(explain, "amesh check tells what is wrong with the bus");
     else if (says(explain->waiting, "starts at"))

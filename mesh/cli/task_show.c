@@ -10,6 +10,7 @@
 #include "cli/agents.h"
 #include "cli/error.h"
 #include "cli/event.h"
+#include "cli/json.h"
 #include "cli/output.h"
 #include "cli/save.h"
 #include "cli/task.h"
@@ -44,13 +45,34 @@ static void print_field(const struct cli *cli, const char *name, const char *tex
     free(line);
 }
 
-static void print_span(const struct cli *cli, const char *name, const Amp__Timestamp *from, const Amp__Timestamp *to)
+static void print_time(const struct cli *cli, const char *name, int64_t ms)
 {
     char text[PRINT_SHORT_SIZE];
-    if (from == NULL || to == NULL)
-        return;
-    print_duration(to->unix_ms - from->unix_ms, text);
+    print_duration(ms, text);
     print_field(cli, name, text);
+}
+
+/* Of all its attempts together; what lies between two of them is a wait. */
+static void print_times(const struct cli *cli, const Amp__TaskRecord *record)
+{
+    const Amp__Task *task = record->task;
+    cJSON *metadata = NULL;
+    const cJSON *item = NULL;
+    int64_t waited_ms = 0, ran_ms = 0;
+    if (task->metadata == NULL || amp_json_parse((struct amp_bytes){task->metadata->text.data, task->metadata->text.len}, &metadata, NULL) != AMP_OK)
+        return;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(metadata, "amp/attempts")) {
+        int64_t ready = json_time_of(item, "readyAt"), started = json_time_of(item, "startedAt"), ended = json_time_of(item, "endedAt");
+        waited_ms += started > ready ? started - ready : 0;
+        ran_ms += started > 0 && ended > started ? ended - started : 0;
+    }
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(metadata, "amp/waits"))
+        waited_ms += json_time_of(item, "to") - json_time_of(item, "from");
+    cJSON_Delete(metadata);
+    if (record->started != NULL || waited_ms > 0)
+        print_time(cli, "waited", waited_ms);
+    if (record->started != NULL && record->ended != NULL)
+        print_time(cli, "ran", ran_ms);
 }
 
 /* What the mesh knows of it besides: members of the metadata, a text each or a document. */
@@ -85,8 +107,7 @@ static void print_head(const struct show *show, const Amp__TaskRecord *record)
     print_field(cli, "parent", record->parent);
     print_known(cli, record->task);
     print_field(cli, "waits", record->waiting);
-    print_span(cli, "waited", record->submitted, record->started);
-    print_span(cli, "ran", record->started, record->ended);
+    print_times(cli, record);
     char *text = task_request_text(record, 200);
     print_field(cli, "asked", text);
     free(text);

@@ -94,8 +94,12 @@ struct item *timeline_find(struct timeline *timeline, enum timeline_kind kind, c
 static void add_waits(struct timeline *timeline, const cJSON *waits, uint32_t slot, bool is_now)
 {
     const cJSON *wait = NULL;
+    struct item *item = NULL;
     cJSON_ArrayForEach(wait, waits) {
-        struct item *item = timeline_add(timeline, TIMELINE_WAIT, json_time_of(wait, "from"), xstrdup(json_text_of(wait, "reason")));
+        int64_t from = json_time_of(wait, "from");
+        const char *reason = json_text_of(wait, "reason");
+        if (item == NULL || strcmp(item->text, reason) != 0 || from - item->until_unix_ms > TIMELINE_SAME_MS) /* else the same wait, looked at again in between */
+            item = timeline_add(timeline, TIMELINE_WAIT, from, xstrdup(reason));
         item->until_unix_ms = json_time_of(wait, "to");
         item->slot = slot;
         item->is_open = is_now && wait->next == NULL;
@@ -131,6 +135,10 @@ static void add_attempt(struct timeline *timeline, const cJSON *attempt)
         item->is_open = ended == 0;
         add_aways(timeline, cJSON_GetObjectItemCaseSensitive(attempt, "away"), slot);
     }
+    if (json_time_of(attempt, "canceledAt") != 0)
+        timeline_add(timeline, TIMELINE_CANCEL, json_time_of(attempt, "canceledAt"), xstrdup("its end was asked for"));
+    if (started == 0 && (!cJSON_IsNumber(number) || number->valueint == 0))
+        return; /* journals of before have attempts that nobody had */
     if (ended == 0 || strcmp(outcome, "completed") == 0)
         return;
     const char *reason = json_text_of(attempt, "reason");

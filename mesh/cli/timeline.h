@@ -11,6 +11,7 @@ struct print_style;
 #define TIMELINE_RUN_MAX 8u      /* of one kind in a row, and */
 #define TIMELINE_KIND_MAX 200u   /* of one kind in all, that are shown one by one */
 #define TIMELINE_DETAILS_MAX 5u  /* lines of a death report */
+#define TIMELINE_SAME_MS 50      /* between two waits of one reason, which are one */
 
 struct timeline;
 struct timeline *timeline_new(void);

@@ -22,6 +22,7 @@ static const struct {
     [TIMELINE_AWAY] = {"away", "", PRINT_YELLOW},
     [TIMELINE_ATTEMPT] = {"attempt", "", PRINT_CYAN},
     [TIMELINE_ATTEMPT_END] = {"attemptEnd", "", PRINT_RED},
+    [TIMELINE_CANCEL] = {"cancel", "", PRINT_YELLOW},
     [TIMELINE_IGNORED] = {"ignored", "", PRINT_YELLOW},
     [TIMELINE_RETRY] = {"retrying", "retries", PRINT_YELLOW},
     [TIMELINE_QUESTION] = {"question", "questions", PRINT_YELLOW},
@@ -60,7 +61,7 @@ static int by_rank(const void *a, const void *b)
 /* Is it known by its time only? Children, a time without an environment, and what comes from people and the environment: no attempt need be there. */
 static bool is_loose(const struct item *item)
 {
-    return item->kind == TIMELINE_CHILD || item->kind == TIMELINE_AWAY || item->kind == TIMELINE_IGNORED || item->kind == TIMELINE_ANSWER || item->kind == TIMELINE_CLOSED;
+    return item->kind == TIMELINE_CHILD || item->kind == TIMELINE_AWAY || item->kind == TIMELINE_CANCEL || item->kind == TIMELINE_IGNORED || item->kind == TIMELINE_ANSWER || item->kind == TIMELINE_CLOSED;
 }
 
 /* The attempt that a retry announces: one that is kept, one that has not begun yet, or one that is not kept any more. */

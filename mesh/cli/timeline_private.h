@@ -10,6 +10,7 @@ enum timeline_kind {
     TIMELINE_AWAY, /* the environment, while an attempt went on */
     TIMELINE_ATTEMPT,
     TIMELINE_ATTEMPT_END,
+    TIMELINE_CANCEL, /* somebody asked for the end */
     TIMELINE_IGNORED,
     TIMELINE_RETRY,
     TIMELINE_QUESTION,

@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/call.h"
+#include "base/clock.h"
 #include "env/files.h"
 #include "env/inbox.h"
 #include "env/tree.h"
@@ -121,8 +122,11 @@ void control_end(struct etask *task, const char *reason)
     }
     if (reason && reason[0] && !task->cancel_reason)
         task->cancel_reason = xstrndup(reason, amp_utf8_cut(amp_bytes_of(reason), AMP_LABEL_MAX));
-    if (task->n_attempts && !task->attempts[task->n_attempts - 1].ended_unix_ms)
-        task->attempts[task->n_attempts - 1].is_canceled = true;
+    struct attempt *last = task->n_attempts ? &task->attempts[task->n_attempts - 1] : NULL;
+    if (last && !last->ended_unix_ms) {
+        last->canceled_unix_ms = last->is_canceled ? last->canceled_unix_ms : clock_unix_ms();
+        last->is_canceled = true;
+    }
     dispatch_event(task, &event);
     etask_changed(task); /* also when the callee must be told first */
 }

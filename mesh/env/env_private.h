@@ -91,7 +91,7 @@ struct attempt {
     struct late *late; /* or NULL */
     bool is_only_once; /* its instance was started with --retry never */
     char agent[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1];
-    int64_t ready_unix_ms, started_unix_ms, ended_unix_ms;
+    int64_t ready_unix_ms, started_unix_ms, ended_unix_ms, canceled_unix_ms; /* canceled: 0: it was not, or nobody noted when */
     enum amp_code outcome; /* counts when ended */
     Amp__TaskState state;
     char reason[256]; /* why it ended, for people */

@@ -147,6 +147,7 @@ static void append_attempt(struct amp_buf *out, const struct attempt *attempt)
         (void)amp_buf_printf(out, ",\"retry\":\"never\"");
     if (attempt->is_canceled)
         (void)amp_buf_printf(out, ",\"canceled\":true");
+    append_time(out, "canceledAt", attempt->canceled_unix_ms);
     append_waits(out, "waits", attempt->waits);
     append_waits(out, "away", attempt->aways);
     if (attempt->late)
@@ -244,6 +245,7 @@ static void load_attempt(const cJSON *item, struct attempt *attempt)
     attempt->ended_unix_ms = time_of(item, "endedAt");
     attempt->outcome = code_of(text_of(item, "error"));
     attempt->state = amp_task_state_parse(text_of(item, "outcome"));
+    attempt->canceled_unix_ms = time_of(item, "canceledAt");
     attempt->is_canceled = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "canceled"));
     attempt->epoch = epoch_of(text_of(item, "epoch"));
     attempt->is_only_once = strcmp(text_of(item, "retry"), "never") == 0;

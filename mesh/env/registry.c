@@ -384,6 +384,7 @@ static void add_slots(const struct registry_agent *agent, struct registry_slots 
             continue;
         slots->instances++;
         slots->restarting += instance->state == AMP__INSTANCE_STATE__INSTANCE_STATE_RESTARTING;
+        slots->starting += instance->state == AMP__INSTANCE_STATE__INSTANCE_STATE_STARTING;
         slots->free = slots->free + instance->free < slots->free ? UINT32_MAX : slots->free + instance->free;
     }
 }

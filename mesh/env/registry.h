@@ -86,6 +86,7 @@ bool registry_is_live(const struct registry_instance *instance); /* NULL: no */
 struct registry_slots {
     uint32_t instances; /* live ones */
     uint32_t restarting; /* of them: their agent has died, or was killed, and comes again */
+    uint32_t starting;   /* of them: their agent has not come yet */
     uint32_t free;
 };
 /* Of an agent (skill NULL or "") or of everybody with that skill. */

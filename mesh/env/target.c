@@ -177,6 +177,9 @@ void target_say_waiting(struct target *target, const struct registry_slots *slot
     else if (slots->restarting == slots->instances)
         snprintf(target->waiting, sizeof target->waiting, is_skill ? "every agent with skill %s restarts (instances: %u)" : "every instance of %s restarts its agent (instances: %u)",
                  target->key + 2, slots->instances);
+    else if (slots->starting == slots->instances)
+        snprintf(target->waiting, sizeof target->waiting, is_skill ? "every agent with skill %s is starting (instances: %u)" : "every instance of %s is starting (instances: %u)", target->key + 2,
+                 slots->instances);
     else
         snprintf(target->waiting, sizeof target->waiting, is_skill ? "every agent with skill %s is busy (instances: %u)" : "every instance of %s is busy (instances: %u)", target->key + 2, slots->instances);
     waits_note(target);

@@ -19,13 +19,15 @@
 #define WRITES_MAX 32u  /* of one sweep */
 #define UNSAID_MS 20 /* a wait without a known reason is told from here on, and a reason if it lasts */
 
+#define CALLED_MS 200 /* so long the only one that waits may be called, and come back: nothing is said meanwhile */
+
 static struct reason *last_reason(const struct target *target) { return target->n_reasons ? &target->reasons[target->n_reasons - 1] : NULL; }
 
 static void add_reason(struct target *target, int64_t since_unix_ms, const char *text)
 {
     const struct reason *last = last_reason(target);
-    int64_t lasted_ms = last ? since_unix_ms - last->since_unix_ms : UNSAID_MS;
-    if (lasted_ms >= 0 && lasted_ms < UNSAID_MS) { /* what was true for a moment only gives way, and the one before may go on */
+    int64_t lasted_ms = last ? since_unix_ms - last->since_unix_ms : -1;
+    if (lasted_ms >= 0 && lasted_ms < (last->text[0] ? UNSAID_MS : CALLED_MS)) { /* what was true for a moment only gives way, and the one before may go on */
         since_unix_ms = last->since_unix_ms;
         target->n_reasons--;
         last = last_reason(target);

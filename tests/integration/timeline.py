@@ -203,6 +203,41 @@ def a_story_over_restarts(mesh):
     check("amp/attempts" not in mesh.run("task", "show", gone, "--json").ok().json()["metadata"], "what nobody had is no attempt", show(mesh, gone))
 
 
+def moments(mesh):
+    """When a cancel was asked for; that an environment was there until its last word; who starts is not busy, and that is no error any more when it has started."""
+    task = detach(mesh, "busy", "hold 5")
+    until(lambda: lines_of(show(mesh, task), "attempt 1"), "it runs")
+    mesh.run("task", "cancel", task).ok()
+    done(mesh, task, "TASK_STATE_CANCELED")
+    check("its end was asked for" in lines_of(show(mesh, task), "cancel")[0], "when somebody asked for its end", show(mesh, task))
+    [attempt] = mesh.run("task", "show", task, "--json").ok().json()["metadata"]["amp/attempts"]
+    check(attempt["startedAt"] <= attempt["canceledAt"] <= attempt["endedAt"], "also for programs", attempt)
+
+    gate = os.path.join(mesh.home, "gate-moments")
+    mesh.agent("asks", "--", "sh", "-c", f'cat >/dev/null; c=$(amesh task ask "which?"); while [ ! -e {gate} ]; do sleep 0.05; done; echo "$c"')
+    task = detach(mesh, "asks", "x")
+    until(lambda: "(open)" in show(mesh, task), "it asks")
+    mesh.run("answer", task, "blue").ok()
+    mesh.restart_env()
+    away = until(lambda: [item for item in timeline(mesh, task) if item["what"] == "away"], "it goes on")[0]
+    answer = next(item for item in timeline(mesh, task) if item["what"] == "answer")
+    check(answer["at"] <= away["at"], "nobody was away who took an answer", answer, away)
+    open(gate, "w").close()
+    done(mesh, task)
+
+    late = os.path.join(mesh.home, "late.py")
+    with open(late, "w", encoding="utf-8") as f:
+        f.write(f"open({late + '.go'!r}).close()  # a fifo: until somebody writes\n\n\ndef agent(text, task):\n    return text\n")
+    os.mkfifo(late + ".go")
+    mesh.spawn("run", "--name", "late", late + ":agent")
+    until(lambda: mesh.run("show", "late", "--json").status == 0, "its instance is there")
+    task = detach(mesh, "late", "x")
+    until(lambda: "every instance of late is starting" in "".join(lines_of(show(mesh, task), "waits")), "it waits for the start")
+    open(late + ".go", "w").close()
+    done(mesh, task)
+    check(not [line for line in show(mesh, task).splitlines() if line.startswith(("error", "hint"))], "and no error is left of that", show(mesh, task))
+
+
 def deaths(mesh):
     task = detach(mesh, "worker", "die")
     done(mesh, task)
@@ -215,6 +250,11 @@ def deaths(mesh):
     items = timeline(mesh, task)
     told = [item["what"] for item in items if item["what"] != "waited"]
     check(told == ["accepted"] + ["attempt", "attemptEnd", "retrying"] * 4 + ["attempt", "attemptEnd", "end"], "death, retry, attempt", told, show(mesh, task))
+    attempts = mesh.run("task", "show", task, "--json").ok().json()["metadata"]["amp/attempts"]
+    for name, key in (("waited", "waitMs"), ("ran", "runMs")):
+        number, unit = next(line for line in show(mesh, task).splitlines() if line.startswith(name)).split()[1:]
+        wanted = sum(attempt[key] for attempt in attempts)
+        check(abs(float(number) * {"ms": 1, "s": 1000}[unit] - wanted) < 100, f"the head says how long it {name} in all attempts", show(mesh, task), wanted)
     pauses = [i for i, item in enumerate(items) if "before the next attempt" in item["text"]]  # their lengths are random, the first one is next to nothing
     check(pauses and all(items[i]["what"] == "waited" and items[i - 1]["what"] == "retrying" for i in pauses), "what is between them", items)
     check(all(item["durationMs"] >= 40 for item in items if item["what"] == "attempt"), "an attempt that said nothing began with its call", items)
@@ -319,6 +359,7 @@ def main():
         tap.run("a wait over a kill keeps its reason", a_wait_with_a_reason_over_a_kill, mesh)
         tap.run("a wait over a restart of the environment", a_wait_over_a_restart, mesh)
         tap.run("restarts of the environment change nothing in the story", a_story_over_restarts, mesh)
+        tap.run("moments that count: a cancel, the last word of an environment, a start", moments, mesh)
         tap.run("how attempts ended, and their agents' last words", deaths, mesh)
         tap.run("thousands of events are a few lines", much_is_folded, mesh)
         tap.run("a narrow terminal shows the same lines", narrow_terminals, mesh)
