@@ -28,6 +28,7 @@
 
 struct up {
     struct cli cli;
+    int64_t since_unix_ms; /* it was ready */
     int lock_fd;
     struct nats_server *nats; /* NULL: the bus is somebody else's */
     struct env *env;
@@ -121,13 +122,19 @@ static void leave_terminal(const struct up *up)
         close(null_fd);
 }
 
-static void be_ready(struct up *up)
+static enum amp_code write_mesh(const struct up *up, struct amp_error *reterr)
 {
-    struct home_mesh mesh = {.pid = (int)getpid(), .nats_pid = up->nats != NULL ? nats_server_pid(up->nats) : 0, .since_unix_ms = clock_unix_ms()};
-    struct amp_error err = {0};
+    struct home_mesh mesh = {.pid = (int)getpid(), .nats_pid = up->nats != NULL ? nats_server_pid(up->nats) : 0, .since_unix_ms = up->since_unix_ms};
     snprintf(mesh.bus, sizeof mesh.bus, "%s", up->url);
     snprintf(mesh.version, sizeof mesh.version, "%s", amp_version());
-    if (home_mesh_write(&up->cli.home, &mesh, &err) != AMP_OK) {
+    return home_mesh_write(&up->cli.home, &mesh, reterr);
+}
+
+static void be_ready(struct up *up)
+{
+    struct amp_error err = {0};
+    up->since_unix_ms = clock_unix_ms();
+    if (write_mesh(up, &err) != AMP_OK) {
         fail(up, &err);
         return;
     }
@@ -139,6 +146,14 @@ static void be_ready(struct up *up)
     fflush(stdout);
     if (up->is_detached)
         leave_terminal(up);
+}
+
+static void on_nats_pid(void *ctx)
+{
+    const struct up *up = ctx;
+    struct amp_error err = {0};
+    if (up->is_ready && !up->is_stopping && write_mesh(up, &err) != AMP_OK)
+        log_event(LOG_WARN, "up.mesh", "error", err.message, NULL);
 }
 
 static void on_timer(void *ctx)
@@ -232,7 +247,7 @@ static void on_nats_failed(void *ctx, const struct amp_error *err)
 
 static void start(struct up *up)
 {
-    static const struct nats_server_handlers handlers = {.on_up = on_nats_up, .on_failed = on_nats_failed, .on_stopped = on_nats_stopped};
+    static const struct nats_server_handlers handlers = {.on_up = on_nats_up, .on_failed = on_nats_failed, .on_pid = on_nats_pid, .on_stopped = on_nats_stopped};
     const char *url = command_value(up->cli.command, up->cli.args, "bus");
     struct amp_error err = {0};
     if (url != NULL) {

@@ -256,6 +256,8 @@ static void on_timer(void *ctx)
         if (start(server, &err) != AMP_OK) {
             log_event(LOG_ERROR, "nats.start", "error", err.message, NULL);
             schedule_restart(server);
+        } else if (server->is_known) {
+            server->handlers.on_pid(server->ctx);
         }
         return;
     }
@@ -298,6 +300,7 @@ static void on_exit_of(struct nats_server *server, int status)
         server->failures = 0;
     log_event(LOG_ERROR, "nats.died", WIFSIGNALED(status) ? "signal" : "exit", log_int(WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)), NULL);
     schedule_restart(server);
+    server->handlers.on_pid(server->ctx); /* it may be a stranger's soon */
 }
 
 static void on_child(void *ctx, int signo)

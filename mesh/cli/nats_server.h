@@ -9,6 +9,7 @@ struct nats_server;
 struct nats_server_handlers {
     void (*on_up)(void *ctx, const char *url);               /* once, when it takes connections */
     void (*on_failed)(void *ctx, const struct amp_error *err); /* it cannot be started; only before on_up */
+    void (*on_pid)(void *ctx); /* once it is up: nats_server_pid is another now, or 0 until it is started again */
     void (*on_stopped)(void *ctx);                           /* after nats_server_stop */
 };
 

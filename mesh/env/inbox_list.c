@@ -422,8 +422,15 @@ void inbox_verb(const struct ask *ask)
 {
     const Amp__InboxQuery *query = ask->request->inbox;
     struct list_page page = {.ask = ask, .arena = env_answer_arena(ask->env)};
-    if (journal_failure(ask->env->journal)) { /* what is open was in memory, which is gone: "none" would not be true */
+    if (journal_is_damaged(ask->env->journal)) {
         env_refuse_journal(ask->env, ask->reply, ask->encoding);
+        return;
+    }
+    if (journal_failure(ask->env->journal)) { /* what is open was in memory, which is gone: "none" would not be true */
+        struct amp_error err = {0};
+        amp_error_set(&err, AMP_JOURNAL, "", "which questions are open is not known any more: the journal has failed (%.200s)", journal_failure(ask->env->journal));
+        amp_error_hint(&err, "make room on its disk, or repair it, and restart the environment; amesh task show TASK has what was asked before");
+        env_refuse(ask->env, ask->reply, ask->encoding, &err);
         return;
     }
     page.max = query->page_size == 0 ? PAGE_DEFAULT : query->page_size > ENV_PAGE_MAX ? ENV_PAGE_MAX : query->page_size;

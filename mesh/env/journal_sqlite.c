@@ -64,9 +64,10 @@ static const char *const statement_sql[STORE_STATEMENTS] = {
 static enum amp_code unusable(struct store *store, struct amp_error *reterr)
 {
     int status = store->db ? sqlite3_errcode(store->db) : SQLITE_NOMEM;
+    bool is_said = status != SQLITE_OK; /* else it failed below SQLite, which knows of no error */
     bool is_damaged = schema_is_damage(status);
     amp_error_set(reterr, is_damaged ? AMP_CORRUPT : AMP_JOURNAL, "", "the journal %s %s: %s", store->path, is_damaged ? "is damaged" : "cannot be used",
-                  store->db ? sqlite3_errmsg(store->db) : "out of memory");
+                  !is_said ? "its log (-wal) cannot be written once more and synced" : store->db ? sqlite3_errmsg(store->db) : "out of memory");
     amp_error_hint(reterr, "%s", is_damaged ? JOURNAL_CORRUPT_HINT : "check that its directory can be written and has space");
     return is_damaged ? AMP_CORRUPT : AMP_JOURNAL;
 }

@@ -533,6 +533,22 @@ Amp__TaskRecord *view_damaged(const struct journal_row *row, const struct amp_er
     return record;
 }
 
+/* An open task that memory has given up, as the journal failed: made of its row and its events once more, and put back. What is made refers to it, so it is copied. */
+static Amp__TaskRecord *view_given_up(struct env *env, const struct journal_row *row, struct amp_arena *arena, int flags)
+{
+    struct etask *task = etask_load(env, row);
+    const Amp__TaskRecord *made = view_task(task, arena, flags);
+    size_t size = made ? amp__task_record__get_packed_size(made) : 0;
+    uint8_t *packed = made ? amp_arena_alloc(arena, size ? size : 1) : NULL;
+    Amp__TaskRecord *record = NULL;
+    if (packed) {
+        amp__task_record__pack(made, packed);
+        record = amp__task_record__unpack(&arena->allocator, size, packed);
+    }
+    etask_free(task);
+    return record;
+}
+
 Amp__TaskRecord *view_row(struct env *env, const struct journal_row *row, struct amp_arena *arena, int flags)
 {
     struct etask *task = etask_find(env, row->task);
@@ -540,6 +556,8 @@ Amp__TaskRecord *view_row(struct env *env, const struct journal_row *row, struct
         Amp__TaskRecord *open = view_task(task, arena, flags);
         return open && task->is_ended && row->is_open && !etask_is_over(task) ? view_unended(open, row, arena) : open;
     }
+    if (row->is_open && row->is_durable && env->is_given_up)
+        return view_given_up(env, row, arena, flags);
     Amp__TaskRecord *record = view_closed(row, arena);
     if (record && row->is_incomplete) /* known since it was closed: journal_lost.c */
         record->has_incomplete = record->incomplete = true;

@@ -202,6 +202,8 @@ def full_disk(mesh):
     before = detach(mesh, "nobody-there", "before")
     running = detach(mesh, "steady", "wait /nonexistent/never")
     until(lambda: calls(log), "a task is under way")
+    texts = {before: "before", running: "wait /nonexistent/never"}
+    known = {task: (mesh.show(task), mesh.run("task", "show", task).ok().out) for task in texts}
     wal = os.path.getsize(os.path.join(mesh.home, "journal.db-wal"))
     resource.prlimit(mesh.up.child.pid, resource.RLIMIT_FSIZE, (wal, resource.RLIM_INFINITY))
     r = mesh.run("ask", "--detach", "steady", "x" * 100000)
@@ -216,6 +218,18 @@ def full_disk(mesh):
     check(r.status == 3 and journal and not journal[0]["ok"] and journal[0]["hint"], "amesh check says so", r.out)
     check(mesh.state(before) == "TASK_STATE_SUBMITTED", "reading goes on")
     check(mesh.state(running) in ("TASK_STATE_SUBMITTED", "TASK_STATE_WORKING"), "and shows what is on the disk")
+    for task, text in texts.items():
+        shown, wide = mesh.show(task), mesh.run("task", "show", task).ok().out
+        check(text in wide and "asked" in wide, "complete: what was asked", wide)
+        old = known[task][0]["metadata"].get("amp/attempts", [])
+        check([(a["attempt"], a["instance"]) for a in shown["metadata"].get("amp/attempts", [])] == [(a["attempt"], a["instance"]) for a in old], "who has it", shown, known[task][0])
+        check(shown.get("history") == known[task][0].get("history"), "and what was said", shown, known[task][0])
+        listed = mesh.run("task", "ls", "--limit", "100").ok().out
+        check(any(line.startswith(task) and text[:8] in line for line in listed.splitlines()), "a list has its text", listed)
+        r = mesh.run("explain", task).ok()
+        check(text in r.out and "no text" not in r.out and "on the way" not in r.out, "explain has it, too", r.out)
+    r = mesh.run("inbox")
+    check(r.status == 7 and "AMESH-4003" in r.err and "not known any more" in r.err, "what is open in the inbox was only known in memory: refused, not shown in part", r.status, r.err)
     r = mesh.run("ls").ok()
     check(any(line.startswith("steady") for line in r.out.splitlines()), "agents are still listed", r.out)
     check(any("env.read_only" in line for line in mesh.up.err), "the log says so", mesh.up.err[-5:])

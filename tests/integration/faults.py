@@ -347,10 +347,15 @@ def bad_local(mesh, agent):
 def server_restart(mesh):
     """nats-server killed: all come back, calls work again, nothing has to be restarted by hand."""
     with open(os.path.join(mesh.home, "mesh.json")) as f:
-        pid = json.load(f)["natsPid"]
-    os.kill(pid, signal.SIGKILL)
+        was = json.load(f)
+    os.kill(was["natsPid"], signal.SIGKILL)
     until(lambda: mesh.run("ask", "--timeout", "5s", "steady", "back?").out.strip() == "back?", "calls work again")
     until(lambda: mesh.run("check").status == 0, "check is green again")
+    with open(os.path.join(mesh.home, "mesh.json")) as f:
+        now = json.load(f)
+    with open(f"/proc/{now['natsPid']}/comm") as f:
+        check(now["natsPid"] != was["natsPid"] and f.read().startswith("nats"), "mesh.json has the pid of the new one", was, now)
+    check(dict(now, natsPid=0) == dict(was, natsPid=0), "and is what it was otherwise", was, now)
 
 
 def leaving_under_load(mesh):
