@@ -23,7 +23,6 @@ static struct {
     int64_t latest_us; /* arrival of all that is on its way */
     LIST_HEAD(, link) links;
 } server;
-
 /* ---- lanes -------------------------------------------------------------------------------------------------------- */
 
 static void unref(struct link *link)
@@ -527,6 +526,7 @@ bool bus_was_ended(const struct bus *bus) { return !bus->link && !bus->was_silen
 void **bus_memory(struct bus *bus) { return &bus->memory; }
 const struct bus_info *bus_info(const struct bus *bus) { return &bus->info; }
 size_t bus_waiting_bytes(const struct bus *bus) { return 0; }
+uint64_t bus_handed_bytes(const struct bus *bus) { return 0; } /* it all leaves at once */
 struct bus_sub *bus_subscribe(struct bus *bus, const char *subject, const char *queue, void (*on_msg)(void *ctx, const struct bus_msg *msg), void *ctx)
 {
     struct bus_sub *sub = xcalloc(1, sizeof *sub);

@@ -319,6 +319,11 @@ size_t bus_waiting_bytes(const struct bus *bus)
     return bus->out_bytes;
 }
 
+uint64_t bus_handed_bytes(const struct bus *bus)
+{
+    return bus->handed_bytes;
+}
+
 bool bus_is_up(const struct bus *bus)
 {
     return bus->link != NULL;

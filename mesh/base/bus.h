@@ -64,11 +64,13 @@ void bus_unsubscribe(struct bus_sub *sub, bool deliver_pending);
 bool bus_is_leaving(const struct bus *bus, const void *ctx);
 
 /* Publishes at the end of this turn. AMP_INVALID for a subject or reply with white space in it (a peer's text must not become a command), AMP_TOO_LARGE over the server's limit, AMP_NO_BUS when it is away,
- * AMP_OVERLOADED when over 64 MiB wait to be written. */
+ * AMP_OVERLOADED when over 64 MiB wait to be written; the last 8 of them are for messages of at most 16 KiB. */
 AMP_MUST_USE enum amp_code bus_publish(struct bus *bus, const char *subject, const char *reply, struct amp_bytes data);
 
 /* About how many bytes wait to be written: more than a few MiB, and the server or the network is slower than we are. */
 size_t bus_waiting_bytes(const struct bus *bus);
+/* About how many bytes were ever to be written: what was handed over when this was `n` has left when it is more than `n` + the waiting ones. */
+uint64_t bus_handed_bytes(const struct bus *bus);
 
 /* May AMESH_INBOX be this? `_INBOX`, `_INBOX.…` or `_INBOX_<token>`, of tokens that a reply subject may have (amp.md 2.4.1), at most BUS_INBOX_PREFIX_MAX characters. */
 #define BUS_INBOX_PREFIX_MAX 100u

@@ -49,7 +49,7 @@ enum amp_code bus_publish(struct bus *bus, const char *subject, const char *repl
         return refuse(AMP_NO_BUS);
     if (bus->info.payload_max && data.len > bus->info.payload_max)
         return refuse(AMP_TOO_LARGE);
-    if (bus->out_bytes + data.len > BUS_OUT_BYTES_MAX)
+    if (bus->out_bytes + data.len > (data.len > BUS_SHORT_BYTES_MAX ? BUS_OUT_BYTES_MAX - BUS_OUT_KEPT : BUS_OUT_BYTES_MAX))
         return refuse(AMP_OVERLOADED);
     natsConnection *nats = bus->link->nats;
     natsStatus status = reply ? natsConnection_PublishRequest(nats, subject, reply, data.data, (int)data.len)
@@ -58,7 +58,9 @@ enum amp_code bus_publish(struct bus *bus, const char *subject, const char *repl
         loop_tick_request(bus->tick); /* looks whether the link is alive */
         return refuse(status == NATS_MAX_PAYLOAD ? AMP_TOO_LARGE : AMP_NO_BUS);
     }
-    bus->out_bytes += data.len + strlen(subject) + 32;
+    size_t len = data.len + strlen(subject) + 32;
+    bus->out_bytes += len;
+    bus->handed_bytes += len;
     counter_add(COUNTER_bus_messages_out, 1);
     counter_add(COUNTER_bus_bytes_out, data.len);
     return AMP_OK;

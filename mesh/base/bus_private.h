@@ -23,6 +23,8 @@ struct connector;
 #define BUS_PREFIX_SIZE (BUS_INBOX_PREFIX_MAX + BUS_TOKEN_LEN + 2u)               /* "_INBOX.<owner>.<conn>" */
 #define BUS_INBOX_SIZE (BUS_PREFIX_SIZE + 1u + BUS_TOKEN_LEN) /* "<prefix>.<token>" */
 #define BUS_OUT_BYTES_MAX ((size_t)64 << 20) /* waiting to be written */
+#define BUS_OUT_KEPT ((size_t)8 << 20)       /* of it, for what is short: answers that say no, acceptances, pings */
+#define BUS_SHORT_BYTES_MAX (16u << 10)
 #define BUS_CONNECT_MS 2000                  /* all servers of one attempt together */
 #define BUS_FLUSH_MS 500                     /* bus_free */
 #define BUS_SPENT_MAX 64u                    /* messages that were handled and not given back yet */
@@ -90,6 +92,7 @@ struct bus {
     struct bus_links closing;
     struct loop_io *io;
     size_t out_bytes;                /* about what waits to be written */
+    uint64_t handed_bytes;           /* and what ever did */
     int64_t read_ms, flushed_ms;     /* in this turn, last */
     unsigned n_reads;                /* beyond the first of this turn */
     bool is_up_due;                  /* on_up is to be called at the end of the turn */

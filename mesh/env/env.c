@@ -55,7 +55,7 @@ static void on_tick(void *ctx)
     give_up(env);
     targets_run(env);
     etask_flush_all(env);
-    watch_pump(env);
+    reads_run(env);
 }
 
 static void on_sweep(void *ctx)
@@ -208,7 +208,7 @@ enum amp_code env_new(struct loop *loop, struct bus *bus, const struct env_optio
     env->sweep = loop_timer_new(loop, on_sweep, env);
     env->backlog = loop_timer_new(loop, on_backlog, env);
     env->keepalive = loop_timer_new(loop, watch_keepalive, env);
-    env->behind = loop_timer_new(loop, watch_behind, env);
+    env->behind = loop_timer_new(loop, reads_on_timer, env);
     env->alarm_timer = loop_timer_new(loop, plan_on_alarm, env);
     beats_init(env);
     enum amp_code code = AMP_OK;
@@ -335,11 +335,13 @@ void env_free(struct env *env)
     if (env->evt)
         evtstream_stop(env);
     verbs_done(env);
+    reads_stop(env);
     files_submit_done(env);
     journal_close(env->journal); /* gives the last verdicts: tasks must still be there */
     env->journal = NULL;
     evtstream_free(env);
     watch_done(env);
+    reads_done(env);
     HASH_ITER(hh, env->tasks, task, next)
         etask_free(task);
     files_done(env);

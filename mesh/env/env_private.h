@@ -14,6 +14,7 @@
 #include "env/journal.h"
 #include "env/plan.h"
 #include "env/quota.h"
+#include "env/reads.h"
 #include "env/registry.h"
 #include "env/turns.h"
 
@@ -49,7 +50,7 @@ struct loop_timer;
 #define ENV_LATER_MS 50u               /* what is recorded of direct tasks is written together, so often */
 #define ENV_LATER_MAX 512u             /* tasks, or */
 #define ENV_LATER_BYTES_MAX ((size_t)1 << 20) /* bytes of events that bring it forward */
-#define ENV_HELD_MAX 4096u             /* readers that wait until they see what was written before them, and until what they see is written */
+#define ENV_HELD_MAX 4096u             /* readers that wait for their turn, until they see what was written before them, and until what they see is written */
 #define ENV_HELD_BYTES_MAX (16u << 20) /* of their requests */
 #define ENV_FAT_MAX 1024u              /* open durable tasks; of more, those that wait keep only what is short in memory */
 #define ENV_FAT_BYTES_MAX ((size_t)16 << 20) /* of what was asked of them; of more the same */
@@ -356,6 +357,7 @@ AMP_MUST_USE enum amp_code load_check_submit(struct env *env, const char *from, 
 /* Everything that grows with what others send: the fullest first, and who has most. In `arena`. */
 void load_fill_info(struct env *env, struct amp_arena *arena, Amp__EnvInfo *info);
 void load_refuse(const struct ask *ask, const char *what); /* overloaded, a few milliseconds */
+void load_dropped(struct env *env); /* an answer that there was no room for */
 void load_sweep(struct env *env);
 
 /* ---- control.c ------------------------------------------------------------------------------------------------------- */
@@ -371,8 +373,6 @@ void watch_done(struct env *env);
 void watch_committed(struct etask *task, const Amp__Frame *frame);
 void watch_task_gone(struct etask *task);
 void watch_keepalive(void *ctx); /* of the env; the timer */
-void watch_behind(void *ctx);    /* the same, of those whom the bus had no room for */
-void watch_pump(struct env *env); /* the tick */
 
 /* ---- target.c: whose turn it is ----------------------------------------------------------------------------------- */
 
@@ -554,7 +554,7 @@ struct env {
     bool is_reading;  /* the answer at hand says what tasks are: not before the disk says it too */
     uint32_t n_durable, n_direct;
     size_t fat_bytes; /* of what was asked of durable tasks, in memory */
-    size_t direct_bytes, unwritten_bytes;
+    size_t direct_bytes, unwritten_bytes, held_bytes;
     struct etask *lru_first, *lru_last;
     struct pending_key *keys;
     struct alarms alarms;
@@ -567,11 +567,10 @@ struct env {
     struct quota_sender room;  /* of the journal: what was promised to those who found none */
     double commits_per_s;
     uint32_t commits_now;      /* since the last sweep */
-    size_t held_bytes;
     struct watcher *watchers;
     struct loop_timer *keepalive, *behind;
-    bool is_pumping; /* somebody is behind */
-    uint32_t n_watchers;
+    struct reads reads;
+    uint32_t n_watchers, n_dropped; /* n_dropped: answers since the last sweep */
     struct kv_pending *kv;
     struct files *files;            /* files.h */
     struct incoming *incoming, *here; /* messages whose files come; the one whose files are here, while it is asked again */
@@ -585,7 +584,7 @@ struct env {
     struct passed *passed; /* control messages on their way */
     uint32_t n_passed;
     struct evtstream *evt;
-    struct held *late, *late_last; /* readers that wait until the stream has been read */
+    struct parked *late, *late_last; /* readers that wait until the stream has been read */
     struct probe *probes; /* of the last sweep */
     struct turns *turns;  /* direct calls that wait for a free slot */
     struct offers { struct offer *now, *before; uint32_t count; } offers; /* turns_verb.c */

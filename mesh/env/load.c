@@ -3,6 +3,7 @@
 #include "env/files.h"
 
 #include "base/counters.h"
+#include "base/log.h"
 #include "base/loop.h"
 
 #include <stdlib.h>
@@ -50,6 +51,11 @@ static uint64_t readers(const struct env *env)
 static uint64_t reader_bytes(const struct env *env)
 {
     return env->held_bytes;
+}
+
+static uint64_t read_bytes(const struct env *env)
+{
+    return env->reads.out_bytes;
 }
 
 static uint64_t watchers(const struct env *env)
@@ -100,6 +106,7 @@ static const struct {
     {"event_bytes", event_bytes, ENV_FLOOD_BYTES_MAX},
     {"readers", readers, ENV_HELD_MAX},
     {"reader_bytes", reader_bytes, ENV_HELD_BYTES_MAX},
+    {"read_bytes", read_bytes, ENV_READ_BYTES_MAX},
     {"watchers", watchers, ENV_WATCHERS_MAX},
     {"controls", controls, ENV_PASSED_MAX},
     {"memory_writes", memory_writes, ENV_KV_PENDING_MAX},
@@ -145,8 +152,17 @@ void load_refuse(const struct ask *ask, const char *what)
     env_refuse(ask->env, ask->reply, ask->encoding, &err);
 }
 
+void load_dropped(struct env *env)
+{
+    counter_add(COUNTER_env_answers_dropped, 1);
+    env->n_dropped++;
+}
+
 void load_sweep(struct env *env)
 {
+    if (env->n_dropped > 0)
+        log_event(LOG_WARN, "env.answers_dropped", "count", log_int(env->n_dropped), "reason", "the bus takes less than the environment has to say", NULL);
+    env->n_dropped = 0;
     if (env->commits_now > 0)
         env->commits_per_s = env->commits_per_s * EWMA + (double)env->commits_now * (1 - EWMA) * 1000 / ENV_SWEEP_MS;
     env->commits_now = 0;

@@ -11,28 +11,31 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FULL_MS 100u /* until somebody whose answer had no room should come back, with as much jitter */
+
 static const struct {
     Amp__EnvRequest__VerbCase verb;
     const char *name;
     void (*run)(const struct ask *ask);
     bool reads_tasks;
+    bool is_large; /* its answer may be: in turn with other senders' */
 } verbs[] = {
-    {AMP__ENV_REQUEST__VERB_SUBMIT, "submit", submit_verb, false},
-    {AMP__ENV_REQUEST__VERB_GET, "get", query_get, true},
-    {AMP__ENV_REQUEST__VERB_LIST, "list", query_list, true},
-    {AMP__ENV_REQUEST__VERB_WATCH, "watch", watch_verb, true},
-    {AMP__ENV_REQUEST__VERB_COMMAND, "command", control_verb, false},
-    {AMP__ENV_REQUEST__VERB_HISTORY, "history", query_history, true},
-    {AMP__ENV_REQUEST__VERB_KV, "kv", kv_verb, false},
-    {AMP__ENV_REQUEST__VERB_AGENTS, "agents", agents_verb, false},
-    {AMP__ENV_REQUEST__VERB_PING, "ping", query_ping, false},
-    {AMP__ENV_REQUEST__VERB_INBOX, "inbox", inbox_verb, false},
-    {AMP__ENV_REQUEST__VERB_FORK, "fork", fork_verb, true},
-    {AMP__ENV_REQUEST__VERB_RETRY, "retry", submit_retry_verb, true},
-    {AMP__ENV_REQUEST__VERB_REPORT, "report", lease_report_verb, false},
-    {AMP__ENV_REQUEST__VERB_WAIT, "wait", turns_wait_verb, false},
-    {AMP__ENV_REQUEST__VERB_NEXT, "next", turns_next_verb, false},
-    {AMP__ENV_REQUEST__VERB_SCHEDULE, "schedule", schedules_verb, true},
+    {AMP__ENV_REQUEST__VERB_SUBMIT, "submit", submit_verb, false, false},
+    {AMP__ENV_REQUEST__VERB_GET, "get", query_get, true, true},
+    {AMP__ENV_REQUEST__VERB_LIST, "list", query_list, true, true},
+    {AMP__ENV_REQUEST__VERB_WATCH, "watch", watch_verb, true, true},
+    {AMP__ENV_REQUEST__VERB_COMMAND, "command", control_verb, false, false},
+    {AMP__ENV_REQUEST__VERB_HISTORY, "history", query_history, true, true},
+    {AMP__ENV_REQUEST__VERB_KV, "kv", kv_verb, false, false},
+    {AMP__ENV_REQUEST__VERB_AGENTS, "agents", agents_verb, false, true},
+    {AMP__ENV_REQUEST__VERB_PING, "ping", query_ping, false, false},
+    {AMP__ENV_REQUEST__VERB_INBOX, "inbox", inbox_verb, false, true},
+    {AMP__ENV_REQUEST__VERB_FORK, "fork", fork_verb, true, false},
+    {AMP__ENV_REQUEST__VERB_RETRY, "retry", submit_retry_verb, true, false},
+    {AMP__ENV_REQUEST__VERB_REPORT, "report", lease_report_verb, false, false},
+    {AMP__ENV_REQUEST__VERB_WAIT, "wait", turns_wait_verb, false, false},
+    {AMP__ENV_REQUEST__VERB_NEXT, "next", turns_next_verb, false, false},
+    {AMP__ENV_REQUEST__VERB_SCHEDULE, "schedule", schedules_verb, true, false},
 };
 
 size_t env_payload_max(const struct env *env)
@@ -43,13 +46,32 @@ size_t env_payload_max(const struct env *env)
 
 /* ---- what readers are told is on the disk ----------------------------------------------------------------------------- */
 
+/* What was read cannot leave: that is said in few words, for which room is kept. */
+static void refuse_full(struct env *env, const char *reply, enum amp_encoding encoding)
+{
+    struct amp_error err = {0};
+    amp_error_set(&err, AMP_OVERLOADED, "", "more waits to leave than the bus takes");
+    err.retry_after_ms = FULL_MS + env_random(env) % FULL_MS;
+    counter_add(COUNTER_env_full_refused, 1);
+    env_refuse(env, reply, encoding, &err);
+}
+
 struct told { /* an answer that says what memory has; leaves when the disk has it too */
     struct env *env;
     enum amp_encoding encoding;
+    struct reader *reader; /* or NULL */
     char *reply;
     size_t len;
     uint8_t data[];
 };
+
+static enum amp_code hand_over(struct env *env, const char *reply, struct reader *reader, struct amp_bytes bytes)
+{
+    enum amp_code code = bus_publish(env->bus, reply, NULL, bytes);
+    if (code == AMP_OK && reader)
+        reads_sent(env, reader, bytes.len);
+    return code;
+}
 
 static void on_told(void *ctx, enum amp_code code)
 {
@@ -57,9 +79,13 @@ static void on_told(void *ctx, enum amp_code code)
     struct env *env = told->env;
     env->n_held--;
     if (code == AMP_OK && !env->is_stopping)
-        (void)bus_publish(env->bus, told->reply, NULL, (struct amp_bytes){told->data, told->len}); /* a bus that is away: the asker sees that itself */
+        code = hand_over(env, told->reply, told->reader, (struct amp_bytes){told->data, told->len}); /* a bus that is away: the asker sees that itself */
     else if (!env->is_stopping)
         env_refuse_journal(env, told->reply, told->encoding);
+    if (code == AMP_OVERLOADED)
+        refuse_full(env, told->reply, told->encoding);
+    if (told->reader)
+        reads_unmade(env, told->reader, told->len);
     free(told->reply);
     free(told);
 }
@@ -74,15 +100,22 @@ static bool tell_later(struct env *env, const char *reply, enum amp_encoding enc
         env_refuse_journal(env, reply, encoding);
         return true;
     }
-    if ((!env->dirty && !env->later && journal_waiting(env->journal) == 0) || env->n_held >= ENV_HELD_MAX)
+    if (!env->dirty && !env->later && journal_waiting(env->journal) == 0)
         return false;
+    if (env->n_held >= ENV_HELD_MAX) {
+        env->is_reading = false;
+        refuse_full(env, reply, encoding);
+        return true;
+    }
     struct told *told = xcalloc(1, sizeof *told + env->out.len);
-    *told = (struct told){.env = env, .encoding = encoding, .reply = xstrdup(reply), .len = env->out.len};
+    *told = (struct told){.env = env, .encoding = encoding, .reader = env->reads.at_hand, .reply = xstrdup(reply), .len = env->out.len};
     memcpy(told->data, env->out.data, env->out.len);
     etask_flush_later(env);
     struct journal_batch *marker = journal_batch_new(env->journal);
     if (journal_write(env->journal, marker, on_told, told) == AMP_OK) {
         env->n_held++;
+        if (told->reader)
+            reads_made(env, told->reader, told->len);
         return true;
     }
     journal_batch_free(marker);
@@ -114,11 +147,28 @@ enum amp_code env_encode_reply(struct env *env, enum amp_encoding encoding, cons
     return encode(env, encoding, &envelope);
 }
 
-enum amp_code env_answer(struct env *env, const char *reply, enum amp_encoding encoding, const Amp__EnvReply *answer)
+static enum amp_code send(struct env *env, const char *reply, enum amp_encoding encoding, const Amp__EnvReply *answer)
 {
     enum amp_code code = env_encode_reply(env, encoding, answer);
     if (code == AMP_OK && !tell_later(env, reply, encoding))
-        code = bus_publish(env->bus, reply, NULL, amp_buf_bytes(&env->out));
+        code = hand_over(env, reply, env->reads.at_hand, amp_buf_bytes(&env->out));
+    return code;
+}
+
+/* Who reads is told; what else is as short as that was. */
+static void not_sent(struct env *env, const char *reply, enum amp_encoding encoding, const Amp__EnvReply *answer)
+{
+    if (env->reads.at_hand && !answer->error)
+        refuse_full(env, reply, encoding);
+    else
+        load_dropped(env);
+}
+
+enum amp_code env_answer(struct env *env, const char *reply, enum amp_encoding encoding, const Amp__EnvReply *answer)
+{
+    enum amp_code code = send(env, reply, encoding, answer);
+    if (code == AMP_OVERLOADED)
+        not_sent(env, reply, encoding, answer);
     return code;
 }
 
@@ -132,11 +182,13 @@ void env_answer_record(struct env *env, const char *reply, enum amp_encoding enc
 {
     static const int less[] = {VIEW_ARTIFACTS, VIEW_ALL}; /* what is left out, first try first */
     Amp__TaskRecord *record = answer->n_tasks ? answer->tasks[0] : NULL;
-    enum amp_code code = env_answer(env, reply, encoding, answer);
-    for (size_t i = 0; i < sizeof less / sizeof less[0] && record && code == AMP_TOO_LARGE; i++) {
+    enum amp_code code = send(env, reply, encoding, answer);
+    for (size_t i = 0; i < sizeof less / sizeof less[0] && record && (code == AMP_TOO_LARGE || code == AMP_OVERLOADED); i++) {
         view_omit(record, less[i], &env->answer);
-        code = env_answer(env, reply, encoding, answer);
+        code = send(env, reply, encoding, answer);
     }
+    if (code == AMP_OVERLOADED)
+        not_sent(env, reply, encoding, answer);
     if (code != AMP_TOO_LARGE)
         return;
     struct amp_error err = {0};
@@ -224,40 +276,24 @@ static enum amp_code check_ask(const struct amp_subject *subject, const Amp__Env
 
 /* ---- readers see what was written before them ------------------------------------------------------------------------- */
 
-struct held {
-    struct env *env;
-    struct held *next; /* of those that wait for the stream */
-    char *subject, *reply;
-    size_t len;
-    uint8_t data[];
-};
+enum stage { STAGE_NEW, STAGE_WRITTEN, STAGE_TURN }; /* it sees what was written before it; it is its turn */
 
-static void take_request(struct env *env, const struct bus_msg *msg, bool may_hold);
+static void take_request(struct env *env, const struct bus_msg *msg, enum stage stage);
 
-static void held_free(struct held *held)
+static struct bus_msg parked_msg(const struct parked *held)
 {
-    free(held->subject);
-    free(held->reply);
-    free(held);
+    return (struct bus_msg){.subject = held->subject, .reply = held->reply, .data = {.data = held->data, .len = held->len}};
 }
+
 
 static void on_written(void *ctx, enum amp_code code)
 {
-    struct held *held = ctx;
+    struct parked *held = ctx;
     (void)code; /* a journal that failed is still read from */
-    held->env->n_held--;
-    held->env->held_bytes -= held->len;
+    struct bus_msg msg = parked_msg(held);
     if (!held->env->is_stopping)
-        take_request(held->env, &(struct bus_msg){.subject = held->subject, .reply = held->reply, .data = {.data = held->data, .len = held->len}}, false);
-    held_free(held);
-}
-
-static struct held *keep(struct env *env, const struct bus_msg *msg)
-{
-    struct held *held = xcalloc(1, sizeof *held + msg->data.len);
-    *held = (struct held){.env = env, .subject = xstrdup(msg->subject), .reply = xstrdup(msg->reply), .len = msg->data.len};
-    memcpy(held->data, msg->data.data, msg->data.len);
-    return held;
+        take_request(held->env, &msg, STAGE_WRITTEN);
+    parked_free(held);
 }
 
 enum hold { HOLD_NEEDLESS, HOLD_TAKEN, HOLD_FULL };
@@ -270,15 +306,12 @@ static enum hold hold(struct env *env, const struct bus_msg *msg)
     if (env->n_held >= ENV_HELD_MAX || env->held_bytes + msg->data.len > ENV_HELD_BYTES_MAX)
         return HOLD_FULL;
     etask_flush_later(env);
-    struct held *held = keep(env, msg);
+    struct parked *held = parked_new(env, msg);
     struct journal_batch *marker = journal_batch_new(env->journal);
-    if (journal_write(env->journal, marker, on_written, held) == AMP_OK) {
-        env->n_held++;
-        env->held_bytes += held->len;
+    if (journal_write(env->journal, marker, on_written, held) == AMP_OK)
         return HOLD_TAKEN;
-    }
     journal_batch_free(marker);
-    held_free(held);
+    parked_free(held);
     return journal_failure(env->journal) ? HOLD_NEEDLESS : HOLD_FULL;
 }
 
@@ -292,24 +325,21 @@ static bool waits_for_stream(const struct env *env, const Amp__EnvRequest *reque
 
 static void hold_late(struct env *env, const struct bus_msg *msg)
 {
-    struct held *held = keep(env, msg);
+    struct parked *held = parked_new(env, msg);
     *(env->late_last ? &env->late_last->next : &env->late) = held;
     env->late_last = held;
-    env->n_held++;
-    env->held_bytes += held->len;
 }
 
 void verbs_release_late(struct env *env)
 {
-    struct held *held = env->late;
+    struct parked *held = env->late;
     env->late = env->late_last = NULL;
     while (held) {
-        struct held *next = held->next;
-        env->n_held--;
-        env->held_bytes -= held->len;
+        struct parked *next = held->next;
+        struct bus_msg msg = parked_msg(held);
         if (!env->is_stopping)
-            take_request(env, &(struct bus_msg){.subject = held->subject, .reply = held->reply, .data = {.data = held->data, .len = held->len}}, true);
-        held_free(held);
+            take_request(env, &msg, STAGE_NEW);
+        parked_free(held);
         held = next;
     }
 }
@@ -317,11 +347,9 @@ void verbs_release_late(struct env *env)
 void verbs_done(struct env *env)
 {
     while (env->late) {
-        struct held *held = env->late;
+        struct parked *held = env->late;
         env->late = held->next;
-        env->n_held--;
-        env->held_bytes -= held->len;
-        held_free(held);
+        parked_free(held);
     }
     env->late_last = NULL;
 }
@@ -336,6 +364,14 @@ static bool reads_tasks(const Amp__EnvRequest *request)
     return false;
 }
 
+static bool is_large(const Amp__EnvRequest *request)
+{
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
+        if (verbs[i].verb == request->verb_case)
+            return verbs[i].is_large;
+    return false;
+}
+
 static void run_verb(const struct ask *ask)
 {
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
@@ -347,7 +383,24 @@ static void run_verb(const struct ask *ask)
     env_refuse_code(ask, AMP_UNSUPPORTED, "envRequest", NULL);
 }
 
-static void take_request(struct env *env, const struct bus_msg *msg, bool may_hold)
+/* True: it waits, or was refused. */
+static bool is_held(const struct ask *ask)
+{
+    struct env *env = ask->env;
+    if (waits_for_stream(env, ask->request)) {
+        if (env->n_held < ENV_HELD_MAX && env->held_bytes + ask->msg->data.len <= ENV_HELD_BYTES_MAX)
+            hold_late(env, ask->msg);
+        else
+            load_refuse(ask, "too many wait to read");
+        return true;
+    }
+    enum hold held = hold(env, ask->msg);
+    if (held == HOLD_FULL)
+        load_refuse(ask, "too many wait to read");
+    return held != HOLD_NEEDLESS;
+}
+
+static void take_request(struct env *env, const struct bus_msg *msg, enum stage stage)
 {
     struct amp_error err = {0};
     struct amp_subject subject;
@@ -370,31 +423,33 @@ static void take_request(struct env *env, const struct bus_msg *msg, bool may_ho
         return;
     }
     ask.request = envelope->env_request;
-    bool is_reading = reads_tasks(ask.request);
-    if (may_hold && is_reading && waits_for_stream(env, ask.request)) {
-        if (env->n_held < ENV_HELD_MAX && env->held_bytes + msg->data.len <= ENV_HELD_BYTES_MAX)
-            hold_late(env, msg);
-        else
-            load_refuse(&ask, "too many wait to read");
+    bool is_reading = reads_tasks(ask.request), is_slow = is_large(ask.request);
+    if (stage == STAGE_NEW && is_reading && is_held(&ask))
         return;
-    }
-    enum hold held = may_hold && is_reading ? hold(env, msg) : HOLD_NEEDLESS;
-    if (held == HOLD_FULL)
-        load_refuse(&ask, "too many wait to read");
-    if (held != HOLD_NEEDLESS)
+    if (stage != STAGE_TURN && is_slow && reads_put_off(&ask))
         return;
+    int64_t begun_us = is_slow ? reads_begin(&ask) : 0;
     env->is_reading = is_reading;
     run_verb(&ask);
     env->is_reading = false;
+    if (is_slow)
+        reads_end(env, begun_us);
+}
+
+void verbs_turn(struct env *env, const struct parked *held)
+{
+    struct bus_msg msg = parked_msg(held);
+    if (!env->is_stopping)
+        take_request(env, &msg, STAGE_TURN);
 }
 
 void verbs_again(struct env *env, const struct bus_msg *msg)
 {
-    take_request(env, msg, false);
+    take_request(env, msg, STAGE_WRITTEN);
 }
 
 void verbs_on_msg(void *ctx, const struct bus_msg *msg)
 {
     counter_add(COUNTER_env_requests, 1);
-    take_request(ctx, msg, true);
+    take_request(ctx, msg, STAGE_NEW);
 }

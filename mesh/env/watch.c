@@ -1,7 +1,7 @@
 /* watch: the events of a task from a number on, each once and in order (amp.md 10.1, 10.2). A watcher gets what is committed, never more.
  *
- * A watcher is behind or live. Behind: it is given rows of the journal, a few per turn, until it has what is committed; so one of a long
- * task does not hold up the others. Live: each committed frame goes to it as it is. It falls behind again when the bus does not take a
+ * A watcher is behind or live. Behind: it is given rows of the journal, a few when it is its turn (reads.h), until it has what is committed; so one of a long
+ * task does not hold up the others. Live: each committed frame goes to it as it is. It falls behind again when there is no room for a
  * frame. It is found gone by the server's word that nobody listens at its inbox; one that cannot be served further is told why. */
 #include "env_private.h"
 
@@ -13,13 +13,14 @@
 #include <string.h>
 
 #define PUMP_FRAMES_MAX 64u /* to one watcher in one turn */
-#define BEHIND_MS 20u       /* until one that the bus had no room for gets more */
 
 struct watcher {
     struct env *env;
     struct etask *task;                    /* NULL: it has ended, the journal has it */
     struct watcher *task_prev, *task_next; /* of the task */
     struct watcher *prev, *next;           /* of the environment */
+    struct reader *reader;                 /* who watches */
+    struct watcher *behind_prev, *behind_next; /* of his */
     struct bus_inbox *inbox;               /* where the server says that nobody listens */
     enum amp_encoding encoding;
     char id[AMP_NAME_MAX + 1], context[AMP_NAME_MAX + 1];
@@ -29,15 +30,39 @@ struct watcher {
     size_t error_len;
     uint32_t n_sent;    /* in this turn */
     bool is_behind, is_over;
+    bool is_listed; /* among his that are behind */
     bool has_row; /* the journal has its next event */
     bool is_open; /* not ended, and nobody follows it: the journal has failed */
     char reply[];
 };
 
+static void list_behind(struct watcher *watcher)
+{
+    struct reader *reader = watcher->reader;
+    watcher->is_listed = true;
+    watcher->behind_next = NULL;
+    watcher->behind_prev = reader->behind ? reader->behind_last : NULL;
+    *(reader->behind ? &reader->behind_last->behind_next : &reader->behind) = watcher;
+    reader->behind_last = watcher;
+}
+
+static void unlist(struct watcher *watcher)
+{
+    struct reader *reader = watcher->reader;
+    if (!watcher->is_listed)
+        return;
+    watcher->is_listed = false;
+    *(watcher->behind_prev ? &watcher->behind_prev->behind_next : &reader->behind) = watcher->behind_next;
+    *(watcher->behind_next ? &watcher->behind_next->behind_prev : &reader->behind_last) = watcher->behind_prev;
+}
+
 static void watcher_free(struct watcher *watcher)
 {
     struct env *env = watcher->env;
     struct etask *task = watcher->task;
+    unlist(watcher);
+    watcher->reader->n_watchers--;
+    reads_release(env, watcher->reader);
     if (task)
         *(watcher->task_prev ? &watcher->task_prev->task_next : &task->watchers) = watcher->task_next;
     if (task && watcher->task_next)
@@ -71,6 +96,8 @@ static void head_frame(const struct watcher *watcher, Amp__Frame *frame)
 static enum amp_code send_frame(struct watcher *watcher, Amp__Frame *frame)
 {
     struct env *env = watcher->env;
+    if (frame->n_events && !reads_has_room(env, watcher->reader))
+        return AMP_OVERLOADED;
     Amp__Envelope envelope = AMP__ENVELOPE__INIT;
     envelope.version = AMP_PROTOCOL_VERSION;
     envelope.from = env->name;
@@ -84,6 +111,7 @@ static enum amp_code send_frame(struct watcher *watcher, Amp__Frame *frame)
         code = bus_inbox_request(watcher->inbox, watcher->reply, amp_buf_bytes(&env->out));
     if (code != AMP_OK)
         return code;
+    reads_sent(env, watcher->reader, env->out.len);
     watcher->wanted = frame->seq + (uint32_t)frame->n_events;
     watcher->is_over = frame->end != NULL;
     return AMP_OK;
@@ -127,8 +155,10 @@ static void refuse_unread(struct watcher *watcher)
 
 static void fall_behind(struct watcher *watcher)
 {
-    watcher->is_behind = watcher->env->is_pumping = true;
-    env_request_tick(watcher->env);
+    watcher->is_behind = true;
+    if (!watcher->is_listed)
+        list_behind(watcher);
+    reads_enter(watcher->env, watcher->reader);
 }
 
 static uint32_t committed(const struct watcher *watcher)
@@ -202,36 +232,18 @@ static void catch_up(struct watcher *watcher)
         catch_end(watcher);
 }
 
-void watch_pump(struct env *env)
+bool watch_step(struct reader *reader)
 {
-    struct watcher *next;
-    bool is_stuck = false;
-    if (!env->is_pumping || !bus_is_up(env->bus))
-        return; /* the tick of env_bus_up comes again */
-    env->is_pumping = false;
-    for (struct watcher *watcher = env->watchers; watcher; watcher = next) {
-        next = watcher->next;
-        if (!watcher->is_behind)
-            continue;
-        uint32_t before = watcher->wanted;
-        catch_up(watcher);
-        if (watcher->is_over)
-            end_watcher(watcher);
-        else if (watcher->is_behind && watcher->wanted > before)
-            fall_behind(watcher); /* more in the next turn */
-        else if (watcher->is_behind)
-            is_stuck = true; /* the bus takes nothing now */
-    }
-    if (!is_stuck)
-        return;
-    env->is_pumping = true;
-    if (!loop_timer_is_set(env->behind))
-        loop_timer_set(env->behind, BEHIND_MS);
-}
-
-void watch_behind(void *ctx)
-{
-    env_request_tick(ctx);
+    struct watcher *watcher = reader->behind;
+    uint32_t before = watcher->wanted;
+    unlist(watcher);
+    catch_up(watcher);
+    bool has_moved = watcher->is_over || !watcher->is_behind || watcher->wanted > before;
+    if (watcher->is_over)
+        end_watcher(watcher);
+    else if (watcher->is_behind)
+        list_behind(watcher); /* more when it is its turn again */
+    return has_moved;
 }
 
 /* ---- live -------------------------------------------------------------------------------------------------------------- */
@@ -299,6 +311,8 @@ static struct watcher *watcher_new(const struct ask *ask, struct etask *task)
     memcpy(watcher->reply, ask->reply, size);
     etask_strcpy(watcher->id, ask->request->watch->id);
     watcher->inbox = bus_inbox_new(env->bus, on_inbox, watcher);
+    watcher->reader = reads_reader(env, ask->from);
+    watcher->reader->n_watchers++;
     watcher->next = env->watchers;
     if (env->watchers)
         env->watchers->prev = watcher;
@@ -346,7 +360,7 @@ void watch_verb(const struct ask *ask)
     struct found found = {.ask = ask};
     struct journal_query query = {.task = ask->request->watch->id, .limit = 1};
     struct amp_error err = {0};
-    if (env->n_watchers >= ENV_WATCHERS_MAX) {
+    if (reads_is_greedy(env->reads.at_hand->n_watchers, env->n_watchers, ENV_WATCHERS_MAX)) {
         load_refuse(ask, "as many watch as may");
         return;
     }
