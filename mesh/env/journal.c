@@ -359,10 +359,12 @@ int64_t journal_lived_unix_ms(const struct journal *journal)
     return journal->lived_unix_ms;
 }
 
-/* The lock's time: nothing is written for it, and it outlives a kill. */
+/* The lock's time: nothing is written for it, and it outlives a kill. By our clock: that of the file system is some milliseconds behind. */
 void journal_live(struct journal *journal)
 {
-    (void)futimens(journal->lock_fd, NULL);
+    int64_t now_unix_ms = clock_unix_ms();
+    const struct timespec now = {.tv_sec = (time_t)(now_unix_ms / 1000), .tv_nsec = (long)(now_unix_ms % 1000) * 1000000};
+    (void)futimens(journal->lock_fd, (const struct timespec[]){now, now});
 }
 
 void journal_close(struct journal *journal)
