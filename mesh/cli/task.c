@@ -38,7 +38,7 @@ Amp__TaskState cli_task_state(const Amp__TaskRecord *record)
 
 char *task_request_text(const Amp__TaskRecord *record, size_t max)
 {
-    for (size_t i = 0; i < record->task->n_history; i++) {
+    for (size_t i = 0; record->asked == NULL && i < record->task->n_history; i++) { /* an environment that does not say it */
         if (record->task->history[i]->role != AMP__ROLE__ROLE_USER)
             continue;
         char *text = event_message_text(record->task->history[i]);

@@ -86,7 +86,10 @@ static void print_known(const struct cli *cli, const Amp__Task *task)
         return;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         const cJSON *item = cJSON_GetObjectItemCaseSensitive(metadata, known[i].key);
-        char *whole = item == NULL || cJSON_IsString(item) ? NULL : cJSON_PrintUnformatted(item);
+        const cJSON *from = cJSON_GetObjectItemCaseSensitive(item, "task"), *seq = cJSON_GetObjectItemCaseSensitive(item, "seq");
+        char *whole = item == NULL || cJSON_IsString(item)              ? NULL
+                      : cJSON_IsString(from) && cJSON_IsNumber(seq) ? xasprintf("from %s, event %.0f", from->valuestring, seq->valuedouble)
+                                                                    : cJSON_PrintUnformatted(item);
         print_field(cli, known[i].name, whole != NULL ? whole : cJSON_GetStringValue(item));
         cJSON_free(whole);
     }

@@ -328,12 +328,24 @@ static char *given(char *id)
     return id[0] ? id : NULL;
 }
 
-/* The beginning of the first message's text: a list without histories can say what was asked. */
+/* The first message; or the one with which it was forked, behind what was there before. */
+static const Amp__Message *asking_message(const Amp__Task *task)
+{
+    static const char mark[] = "\"amp/forkedFrom\"";
+    for (size_t i = task->n_history; i > 1; i--) {
+        const Amp__Json *metadata = task->history[i - 1]->metadata;
+        if (metadata && memmem(metadata->text.data, metadata->text.len, mark, sizeof mark - 1))
+            return task->history[i - 1];
+    }
+    return task->n_history ? task->history[0] : NULL;
+}
+
+/* The beginning of its text: a list without histories can say what was asked. */
 static char *asked_of(const Amp__Task *task, struct amp_arena *arena)
 {
-    const Amp__Message *first = task->n_history ? task->history[0] : NULL;
-    for (size_t i = 0; first && i < first->n_parts; i++) {
-        const char *text = first->parts[i]->text;
+    const Amp__Message *asking = asking_message(task);
+    for (size_t i = 0; asking && i < asking->n_parts; i++) {
+        const char *text = asking->parts[i]->text;
         size_t len = text ? strnlen(text, ASKED_BYTES_MAX) : 0;
         while (len && ((unsigned char)text[len] & 0xC0) == 0x80)
             len--; /* whole characters only */

@@ -332,6 +332,8 @@ echo "$what in $colour, $size"
     fork = mesh.run("task", "show", again["id"], "--json").ok().json()
     said = [m["parts"][0]["text"] for m in fork["history"]]
     check(fork["contextId"] == one["contextId"] and said[0] == "a house" and said[-1] == "a tree" and "which colour?" in said, "a fork of a fork, with what was said before", said)
+    told = mesh.run("task", "show", again["id"]).ok().out
+    check("asked      a tree\n" in told and f"forked     from {early}, event 1\n" in told and "a tree" in mesh.run("explain", again["id"]).ok().out, "what it was asked is told", told)
     check(fork["artifacts"][-1]["parts"][0]["text"] == "a tree" and any("sketch" in a.get("name", "") for a in fork["artifacts"]), "the new text, another agent, the artifacts so far", fork["artifacts"])
     check(fork["history"][-1]["metadata"]["amp/forkedFrom"]["task"] == early, "its message says so to the agent", fork["history"][-1])
     check("forked" in show(mesh, again["id"]), "and people are told")
