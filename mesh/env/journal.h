@@ -22,11 +22,12 @@ struct journal;
 #define JOURNAL_SCOPE_BOOT "environment" /* the number of the environment that opened it last (10.7.1) */
 #define JOURNAL_KEY_BOOT "boot"
 #define JOURNAL_SCOPE_STREAM "amesh" /* how far the stream of the bus was read (10.8) */
+#define JOURNAL_SCOPE_WAITS "waits" /* what those who wait for a target wait for (waits.c) */
 #define JOURNAL_SCOPE_QUESTION "question" /* keys "<task>:<question>"; they go with their task */
 #define JOURNAL_SCOPE_BLOB "blob"      /* owner: digest of a file, key: a task or schedule that has it; they go with their task */
 #define JOURNAL_SCOPE_BLOBS_OF "blobs of" /* the same from the other side: owner: the task, key: the digest */
 #define JOURNAL_FILES "-blobs" /* the directory of those files, beside the journal: <journal>-blobs */
-#define JOURNAL_PRIVATE_SCOPES {JOURNAL_SCOPE_BOOT, JOURNAL_SCOPE_STREAM}
+#define JOURNAL_PRIVATE_SCOPES {JOURNAL_SCOPE_BOOT, JOURNAL_SCOPE_STREAM, JOURNAL_SCOPE_WAITS}
 
 enum journal_row_kind {
     JOURNAL_TASK,  /* insert the summary of a task or replace what changes in it */

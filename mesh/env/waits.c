@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SCOPE "waits"   /* inside the journal only: no request names it */
+#define SCOPE JOURNAL_SCOPE_WAITS /* inside the journal only: no request names it */
 #define LASTS_MS 500    /* a reason is written down from here on: those that come and go cost nothing */
 #define REASONS_KEPT 32u /* of one target */
 #define WRITES_MAX 32u  /* of one sweep */
