@@ -11,6 +11,12 @@
 
 #define TURN_US 10000                        /* of each turn of the loop; twice, as much may be read while messages are taken in */
 #define READER_OUT_BYTES_MAX ((size_t)2 << 20) /* of one sender, on their way out */
+#define BATCH_BYTES_MAX ((size_t)512 << 10) /* that the server takes before there is more */
+#define SLOW_US 200000 /* until it has: somebody does not read, and it waits for him */
+#define SWIFT_US 20000 /* he reads again */
+#define REST 4         /* times that long he gets nothing */
+#define REST_MAX_US 10000000
+#define WARY 8u        /* batches of one sender each, after one of several was slow */
 #define OUT_WAIT_MS 20u                      /* until what waits for room there is looked at again */
 #define MARK_BYTES_MIN 512u                  /* bounds the marks */
 
@@ -58,7 +64,7 @@ struct reader *reads_reader(struct env *env, const char *name)
 
 void reads_release(struct env *env, struct reader *reader)
 {
-    if (reader->n_held || reader->n_watchers || reader->out_bytes || reader->is_in_round || reader == env->reads.at_hand)
+    if (reader->n_held || reader->n_watchers || reader->out_bytes || reader->is_in_round || reader == env->reads.at_hand || reader == env->reads.batch)
         return;
     assert(env->reads.readers);
     HASH_DEL(env->reads.readers, reader);
@@ -85,6 +91,17 @@ void reads_unmade(struct env *env, struct reader *reader, size_t len)
     reads_release(env, reader);
 }
 
+static void join_batch(struct env *env, struct reader *reader, size_t len)
+{
+    struct reads *reads = &env->reads;
+    if (!reads->batch) {
+        reads->batch = reader;
+        env_request_tick(env);
+    }
+    reads->is_mixed |= reads->batch != reader;
+    reads->batch_bytes += len;
+}
+
 void reads_sent(struct env *env, struct reader *reader, size_t len)
 {
     struct out_mark *last = env->reads.marks_last;
@@ -98,6 +115,7 @@ void reads_sent(struct env *env, struct reader *reader, size_t len)
     }
     last->len += len;
     last->end = bus_handed_bytes(env->bus);
+    join_batch(env, reader, len);
 }
 
 static void drop_mark(struct env *env)
@@ -117,9 +135,74 @@ static void settle(struct env *env)
         drop_mark(env);
 }
 
+static bool may_join(const struct reads *reads, const struct reader *reader)
+{
+    if (!reads->batch)
+        return true;
+    bool is_alone = reader->is_slow || reads->batch->is_slow || (reads->n_wary > 0 && reads->batch != reader);
+    return !is_alone && reads->batch_bytes < BATCH_BYTES_MAX;
+}
+
 bool reads_has_room(struct env *env, const struct reader *reader)
 {
-    return env->reads.out_bytes < ENV_READ_BYTES_MAX && (!reader || reader->out_bytes < READER_OUT_BYTES_MAX);
+    const struct reads *reads = &env->reads;
+    return reads->out_bytes < ENV_READ_BYTES_MAX && reader->out_bytes < READER_OUT_BYTES_MAX && reads->echo_us == 0 && may_join(reads, reader) &&
+           (reader->rest_until_us == 0 || clock_mono_us() >= reader->rest_until_us);
+}
+
+/* ---- what the server has taken ------------------------------------------------------------------------------------------- */
+
+static void judge(struct reads *reads, int64_t now_us)
+{
+    struct reader *reader = reads->batch;
+    int64_t took_us = now_us - reads->echo_us;
+    reads->n_wary -= reads->n_wary > 0;
+    if (reads->is_mixed) {
+        reads->n_wary = took_us >= SLOW_US ? WARY : reads->n_wary;
+        return;
+    }
+    if (took_us < SWIFT_US)
+        reader->is_slow = false;
+    else if (took_us >= SLOW_US)
+        reader->is_slow = true;
+    int64_t rest_us = took_us * REST < REST_MAX_US ? took_us * REST : REST_MAX_US;
+    reader->rest_until_us = reader->is_slow ? now_us + rest_us : 0;
+}
+
+static void end_batch(struct env *env)
+{
+    struct reader *reader = env->reads.batch;
+    env->reads.batch = NULL;
+    env->reads.is_mixed = false;
+    env->reads.batch_bytes = 0;
+    env->reads.echo_us = 0;
+    if (reader)
+        reads_release(env, reader);
+    env_request_tick(env);
+}
+
+static void on_echo(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text)
+{
+    struct env *env = ctx;
+    (void)msg, (void)text;
+    if (env->reads.echo_us == 0)
+        return;
+    if (kind == BUS_INBOX_MSG || kind == BUS_INBOX_NO_RESPONDERS)
+        judge(&env->reads, clock_mono_us());
+    end_batch(env);
+}
+
+/* The server handles what one connection sends in order, and waits a while for a subscriber that does not read: then everybody waits who is told something behind it. */
+static void ask_echo(struct env *env)
+{
+    struct reads *reads = &env->reads;
+    if (!reads->batch || reads->echo_us != 0)
+        return;
+    if (!reads->echo)
+        reads->echo = bus_inbox_new(env->bus, on_echo, env);
+    reads->echo_us = clock_mono_us();
+    if (bus_inbox_request(reads->echo, bus_inbox_subject(reads->echo), amp_bytes_of("")) != AMP_OK)
+        end_batch(env);
 }
 
 /* ---- turns --------------------------------------------------------------------------------------------------------------- */
@@ -229,6 +312,7 @@ void reads_run(struct env *env)
         else
             reads_release(env, reader);
     }
+    ask_echo(env);
     bool is_stuck = reads->round && n_stuck >= reads->n_round;
     reads->spent_us = 0;
     if (is_stuck && !loop_timer_is_set(env->behind))
@@ -257,8 +341,13 @@ void reads_stop(struct env *env)
 
 void reads_done(struct env *env)
 {
+    bus_inbox_free(env->reads.echo);
+    env->reads.echo_us = 0;
+    env->reads.echo = NULL;
     while (env->reads.marks)
         drop_mark(env);
     while (env->reads.round)
         reads_release(env, leave(env));
+    if (env->reads.batch)
+        end_batch(env);
 }

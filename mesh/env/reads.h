@@ -27,6 +27,8 @@ struct reader { /* a sender, as long as something of it waits, is watched or is 
     struct watcher *behind, *behind_last; /* watch.c */
     uint32_t n_held, n_watchers;
     size_t out_bytes;
+    int64_t rest_until_us; /* nothing goes to it before that: */
+    bool is_slow;          /* the server was held up by what it does not take */
     bool is_in_round;
     struct reader *round_next;
 };
@@ -38,6 +40,12 @@ struct reads { /* of the environment */
     struct out_mark *marks, *marks_last; /* what is on its way out, in this order */
     size_t out_bytes;
     int64_t spent_us; /* in this turn of the loop */
+    struct bus_inbox *echo; /* asked behind each batch: when the server has taken it */
+    int64_t echo_us;        /* since when; 0: not under way */
+    struct reader *batch;   /* whose messages are in the batch; NULL: there are none */
+    bool is_mixed;          /* other senders' too */
+    size_t batch_bytes;
+    uint32_t n_wary;        /* so many further ones are of one sender each, to know whose are slow */
 };
 
 struct parked *parked_new(struct env *env, const struct bus_msg *msg); /* counted among the readers */

@@ -151,6 +151,30 @@ def large_forks(mesh):
     check(mesh.run("task", "fork", task, "--from", str(last - 1)).ok().out.startswith("t-"), "and amesh waits for its turn")
 
 
+def watched_by_the_deaf(mesh, large):
+    """The server waits for a subscriber that does not read, and all that the environment says waits with it: so it gets little at a time."""
+    fifo, deaf, observer = os.path.join(mesh.home, "go-on"), Nats(mesh.bus), Nats(mesh.bus)
+    os.mkfifo(fifo)
+    agent = mesh.agent("leased", "--", "cat", fifo)
+    task = mesh.run("ask", "--durable", "--detach", "leased", "x").ok().out.strip()
+    observer.sub(f"amp.ctl.{agent.instance}.{task}")
+    check(observer.next(), "it runs")
+    deaf.sub("_INBOX.deaf.*")
+    deaf.flush()
+    one = envelope("tester", "watch", {"id": large})
+    deaf.sock.sendall(b"".join(b"PUB amp.env.watch.tester _INBOX.deaf.%d %d\r\n%s\r\n" % (i, len(one), one) for i in range(9000)))
+    for _ in range(6):
+        check(observer.next(), "its holder is asked how it does each second")
+        check(Nats(mesh.bus).request("amp.env.ping.other", envelope("other", "ping", {})), "and others are answered")
+    check(mesh.run("ask", "--durable", "echo", "x").ok().out == "x", "also who watches another task")
+    with open(fifo, "w") as f:
+        f.write("as asked")
+    done = until(lambda: (t := mesh.run("task", "show", task, "--json").ok().json())["status"]["state"] == "TASK_STATE_COMPLETED" and t, "it ends")
+    check([a["outcome"] for a in done["metadata"]["amp/attempts"]] == ["completed"], "no lease has lapsed", done["metadata"])
+    deaf.sock.close()
+    agent.stop()
+
+
 def reads_of_one(mesh):
     """A peer that asks for much more than it takes makes nobody wait but itself, and one that takes it gets all of it."""
     mesh.agent("echo", "--", "cat")
@@ -167,6 +191,7 @@ def reads_of_one(mesh):
         for command in (["ls"], ["task", "show", small], ["task", "ls"], ["ask", "--durable", "echo", "x"]):
             mesh.run(*command).ok()
         deaf.sock.close()
+    watched_by_the_deaf(mesh, large)
     reader = Nats(mesh.bus)
     reader.sub("_INBOX.reader.*")
     for i in range(60):
