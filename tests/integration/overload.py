@@ -180,7 +180,7 @@ def reads_of_one(mesh):
     mesh.agent("echo", "--", "cat")
     large = mesh.run("ask", "--durable", "--json", "echo", "-", text="z" * 700000).ok().json()["id"]
     small = mesh.run("ask", "--durable", "--detach", "echo", "small").ok().out.strip()
-    get = envelope("tester", "get", {"id": large, "events": True})
+    get = envelope("reader", "get", {"id": large, "events": True})
     for verb, body in (("get", {"id": large, "events": True}), ("list", {"pageSize": 200}), ("watch", {"id": large})):
         deaf, one = Nats(mesh.bus), envelope("tester", verb, body)
         deaf.sub("_INBOX.deaf.*")
@@ -195,7 +195,7 @@ def reads_of_one(mesh):
     reader = Nats(mesh.bus)
     reader.sub("_INBOX.reader.*")
     for i in range(60):
-        reader.pub("amp.env.get.tester", get, f"_INBOX.reader.{i}")
+        reader.pub("amp.env.get.reader", get, f"_INBOX.reader.{i}")
     answered = {m[0] for m in (reader.next(60) for _ in range(60)) if m and b"z" * 1000 in m[3]}
     check(len(answered) == 60, "who reads gets every answer", len(answered))
     until(lambda: {q["name"]: q["used"] for q in info(reader)["queues"]}["read_bytes"] == "0", "nothing is counted that has left")
