@@ -202,6 +202,7 @@ def full_disk(mesh):
     before = detach(mesh, "nobody-there", "before")
     running = detach(mesh, "steady", "wait /nonexistent/never")
     until(lambda: calls(log), "a task is under way")
+    until(lambda: any(a.get("startedAt") for a in mesh.show(running)["metadata"].get("amp/attempts", [])), "the environment knows who has it")
     texts = {before: "before", running: "wait /nonexistent/never"}
     known = {task: (mesh.show(task), mesh.run("task", "show", task).ok().out) for task in texts}
     wal = os.path.getsize(os.path.join(mesh.home, "journal.db-wal"))
@@ -222,7 +223,7 @@ def full_disk(mesh):
         shown, wide = mesh.show(task), mesh.run("task", "show", task).ok().out
         check(text in wide and "asked" in wide, "complete: what was asked", wide)
         old = known[task][0]["metadata"].get("amp/attempts", [])
-        check([(a["attempt"], a["instance"]) for a in shown["metadata"].get("amp/attempts", [])] == [(a["attempt"], a["instance"]) for a in old], "who has it", shown, known[task][0])
+        check([(a["attempt"], a.get("instance")) for a in shown["metadata"].get("amp/attempts", [])] == [(a["attempt"], a.get("instance")) for a in old], "who has it", shown, known[task][0])
         check(shown.get("history") == known[task][0].get("history"), "and what was said", shown, known[task][0])
         listed = mesh.run("task", "ls", "--limit", "100").ok().out
         check(any(line.startswith(task) and text[:8] in line for line in listed.splitlines()), "a list has its text", listed)
