@@ -394,8 +394,9 @@ def killed_restores(mesh):
         home = tempfile.mkdtemp(prefix="killed-", dir=mesh.home)
         for name in ("journal.db", "journal.db-wal", "journal.db-head"):
             shutil.copy2(os.path.join(mesh.home, name), home)
-        status = subprocess.run([RELEASE, "env", "restore", copy], env=dict(mesh.env, AMESH_HOME=home, LD_PRELOAD=shim, AMESH_FAIL_CALL="kill", AMESH_FAIL_FILE=home, AMESH_FAIL_AT=str(n)), capture_output=True).returncode
-        check(status in (-9, 0), f"killed before call {n}, or done", status)
+        r = subprocess.run([RELEASE, "env", "restore", copy], env=dict(mesh.env, AMESH_HOME=home, LD_PRELOAD=shim, AMESH_FAIL_CALL="kill", AMESH_FAIL_FILE=home, AMESH_FAIL_AT=str(n)), capture_output=True, text=True)
+        status = r.returncode
+        check(status in (-9, 0), f"killed before call {n}, or done", status, r.stderr)
         r = subprocess.run([RELEASE, "env", "verify"], env=dict(mesh.env, AMESH_HOME=home), capture_output=True, text=True)
         check(r.returncode == 0, f"killed before call {n}: sound", r.returncode, r.stdout, r.stderr)
         ids = task_ids(os.path.join(home, "journal.db"))
