@@ -329,21 +329,21 @@ static char *given(char *id)
 }
 
 /* The first message; or the one with which it was forked, behind what was there before. */
-static const Amp__Message *asking_message(const Amp__Task *task)
+static const Amp__Message *asking_message(const struct etask *task, const Amp__Task *state)
 {
     static const char mark[] = "\"amp/forkedFrom\"";
-    for (size_t i = task->n_history; i > 1; i--) {
-        const Amp__Json *metadata = task->history[i - 1]->metadata;
+    for (size_t i = task->fork_of ? state->n_history : 0; i > 1; i--) {
+        const Amp__Json *metadata = state->history[i - 1]->metadata;
         if (metadata && memmem(metadata->text.data, metadata->text.len, mark, sizeof mark - 1))
-            return task->history[i - 1];
+            return state->history[i - 1];
     }
-    return task->n_history ? task->history[0] : NULL;
+    return state->n_history ? state->history[0] : NULL;
 }
 
 /* The beginning of its text: a list without histories can say what was asked. */
-static char *asked_of(const Amp__Task *task, struct amp_arena *arena)
+static char *asked_of(const struct etask *task, const Amp__Task *state, struct amp_arena *arena)
 {
-    const Amp__Message *asking = asking_message(task);
+    const Amp__Message *asking = asking_message(task, state);
     for (size_t i = 0; asking && i < asking->n_parts; i++) {
         const char *text = asking->parts[i]->text;
         size_t len = text ? strnlen(text, ASKED_BYTES_MAX) : 0;
@@ -358,7 +358,7 @@ static char *asked_of(const Amp__Task *task, struct amp_arena *arena)
 char *view_asked(struct etask *task, struct amp_arena *arena)
 {
     struct amp_fold *fold = etask_fold(task);
-    return fold ? asked_of(amp_fold_task(fold), arena) : NULL;
+    return fold ? asked_of(task, amp_fold_task(fold), arena) : NULL;
 }
 
 static void trim(Amp__Task *task, int flags)
@@ -447,7 +447,7 @@ Amp__TaskRecord *view_task(struct etask *task, struct amp_arena *arena, int flag
         return NULL;
     copy->metadata = make_metadata(task, copy->metadata, arena);
     amp__task_record__init(record);
-    record->asked = asked_of(copy, arena);
+    record->asked = asked_of(task, copy, arena);
     trim(copy, flags);
     record->task = copy;
     record->agent = given(task->agent);

@@ -68,11 +68,11 @@ static enum amp_code request_check(struct sidecar *sidecar, const struct bus_msg
     return call_check_path(sidecar->agent, request->hops, request->path, request->n_path, reterr);
 }
 
-/* Room, and not twice. Of two leases of one task the newer one counts: of the same environment, as who may call an agent may not end another's task by that. */
-static enum amp_code request_admit(struct sidecar *sidecar, const Amp__Envelope *envelope, struct amp_error *reterr)
+/* Room, and not twice; `same`: the task of that id, NULL if there is none. Of two leases of one task the newer one counts: of the same environment, as who may call an agent may not end another's
+ * task by that. */
+static enum amp_code request_admit(struct sidecar *sidecar, struct task *same, const Amp__Envelope *envelope, struct amp_error *reterr)
 {
     const Amp__Request *request = envelope->request;
-    struct task *same = task_lookup(sidecar, request->task_id);
     if (same && request->has_epoch && task_is_leased(same) && request->epoch > task_epoch(same) && strcmp(envelope->from, task_from(same)) == 0) {
         task_lease_supersede(same);
         same = task_lookup(sidecar, request->task_id);
@@ -92,9 +92,8 @@ static enum amp_code request_admit(struct sidecar *sidecar, const Amp__Envelope 
 }
 
 /* A message that came twice. What it asked for was answered, or will be. */
-static bool is_copy(struct sidecar *sidecar, const Amp__Request *request, const char *inbox)
+static bool is_copy(const struct task *same, const Amp__Request *request, const char *inbox)
 {
-    const struct task *same = task_lookup(sidecar, request->task_id);
     return same && !request->has_epoch && !task_is_leased(same) && task_is_read_at(same, inbox);
 }
 
@@ -120,11 +119,12 @@ void inbound_request(struct sidecar *sidecar, struct endpoint *endpoint, const s
         task_discard(task);
         return;
     }
-    if (is_copy(sidecar, envelope->request, inbox)) {
+    struct task *same = task_lookup(sidecar, envelope->request->task_id);
+    if (is_copy(same, envelope->request, inbox)) {
         task_discard(task);
         return;
     }
-    if (request_admit(sidecar, envelope, &err) != AMP_OK) {
+    if (request_admit(sidecar, same, envelope, &err) != AMP_OK) {
         inbound_reply(sidecar, inbox, encoding, &err);
         task_discard(task);
         return;

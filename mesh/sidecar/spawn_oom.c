@@ -43,18 +43,16 @@ static bool group_kills(char *text, uint64_t *ret)
     static const struct {
         const char *mark, *root, *file;
     } kinds[] = {{"0::", "/sys/fs/cgroup", "memory.events.local"}, {"0::", "/sys/fs/cgroup", "memory.events"}, {":memory:", "/sys/fs/cgroup/memory", "memory.oom_control"}};
+    if (!slurp("/proc/self/cgroup", text, TEXT_MAX))
+        return false;
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-        char group[512] = "", path[768];
-        if (!slurp("/proc/self/cgroup", text, TEXT_MAX))
-            return false;
-        const char *at = strstr(text, kinds[i].mark);
-        if (at)
-            (void)snprintf(group, sizeof(group), "%.*s", (int)strcspn(at + strlen(kinds[i].mark), "\n"), at + strlen(kinds[i].mark));
-        (void)snprintf(path, sizeof(path), "%s%s/%s", kinds[i].root, group, kinds[i].file);
-        bool is_ours = at && slurp(path, text, TEXT_MAX);
+        char path[768], counts[1024];
+        const char *at = strstr(text, kinds[i].mark), *group = at ? at + strlen(kinds[i].mark) : "";
+        (void)snprintf(path, sizeof(path), "%s%.*s/%s", kinds[i].root, (int)strcspn(group, "\n"), group, kinds[i].file);
+        bool is_ours = at && slurp(path, counts, sizeof(counts));
         (void)snprintf(path, sizeof(path), "%s/%s", kinds[i].root, kinds[i].file);
-        if (is_ours || slurp(path, text, TEXT_MAX)) {
-            *ret = spawn_oom_parse(text, "oom_kill");
+        if (is_ours || slurp(path, counts, sizeof(counts))) {
+            *ret = spawn_oom_parse(counts, "oom_kill");
             return is_ours;
         }
     }
