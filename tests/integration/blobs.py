@@ -13,6 +13,7 @@ import threading
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 import meshtest  # noqa: E402
+from blobtest import digest, fill, peak_kb  # noqa: E402
 from lib_nats import Nats  # noqa: E402
 from meshtest import Mesh, Skipped, Tap, check, until  # noqa: E402
 
@@ -48,26 +49,6 @@ for line in sys.stdin:
         if run["left"] == 0:
             say(id=sends[f["id"]], result={"text": " ".join(run["seen"]), "artifacts": run["artifacts"]})
 """
-
-
-def fill(path, size):
-    with open(path, "wb") as f:
-        for _ in range(max(1, size >> 20)):
-            f.write(os.urandom(min(size, 1 << 20)))
-    return path
-
-
-def digest(path):
-    h = hashlib.sha256()
-    with open(path, "rb") as f:
-        while piece := f.read(1 << 20):
-            h.update(piece)
-    return h.hexdigest()
-
-
-def peak_kb(pid):
-    with open(f"/proc/{pid}/status") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmHWM"))
 
 
 def ask(mesh, *args, env=None):

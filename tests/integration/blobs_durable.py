@@ -11,7 +11,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 import meshtest  # noqa: E402
-from durable import BIG, COPY, GIVE, MEDIUM, SMALL, digest, ended, fetched, fill, has_begun, one, parts_of, peak_kb, store, stored  # noqa: E402
+from blobtest import BIG, COPY, GIVE, MEDIUM, SMALL, digest, ended, fetched, fill, has_begun, one, parts_of, peak_kb, store, stored  # noqa: E402
 from lib_nats import Nats  # noqa: E402
 from meshtest import Bus, Skipped, Tap, check, until  # noqa: E402
 

@@ -36,9 +36,6 @@ print('done by', os.getppid())
 
 
 class Failover(Bus):
-    def path(self, name):
-        return os.path.join(self.home, name)
-
     def instance(self, name, *options):
         """Of retry "safe" unless something else is said; "--retry", None: nothing is said."""
         options = options if "--retry" in options else ("--retry", "safe", *options)
@@ -48,20 +45,11 @@ class Failover(Bus):
     def begun(self, name):
         """→ [instance, pid, text] of each beginning."""
         instances = {str(p.child.pid): p.instance for p in self.processes if hasattr(p, "instance")}
-        try:
-            with open(self.path(name + ".log"), encoding="utf-8") as f:
-                lines = [line.split(" ", 2) for line in f.read().splitlines()]
-                return [(instances[parent], pid, text) for parent, pid, text in lines]
-        except FileNotFoundError:
-            return []
+        return [(instances[parent], pid, text) for parent, pid, text in (line.split(" ", 2) for line in self.lines_of(name + ".log"))]
 
     def ask(self, name, text, *options):
         """In the background; → thread with .result once it has ended."""
-        def run():
-            thread.result = self.run("ask", *options, name, text, deadline=120)
-        thread = threading.Thread(target=run)
-        thread.start()
-        return thread
+        return self.begin("ask", *options, name, text, deadline=120)
 
     def taken(self, name, count=1):
         until(lambda: len(self.begun(name)) >= count, f"{name} works")

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
 """The journal's commands on a real environment under load, damage on its disk, and a disk that fails."""
-import hashlib
 import json
 import os
 import shutil
@@ -13,26 +12,11 @@ import threading
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 import meshtest  # noqa: E402
+from journaltest import ask, path, sealed, task_ids, tasks, verify  # noqa: E402
 from meshtest import Mesh, Skipped, Tap, check, until  # noqa: E402
 
 tap = Tap()
 RELEASE = os.environ.get("AMESH_RELEASE", os.path.join(meshtest.TOP, "build/release/amesh"))
-
-
-def path(mesh, suffix=""):
-    return os.path.join(mesh.home, "journal.db" + suffix)
-
-
-def ask(mesh, text, *args):
-    return mesh.run("ask", "up", text, "--durable", *args)
-
-
-def verify(mesh, *args):
-    return mesh.run("env", "verify", "--json", *args)
-
-
-def tasks(mesh, **how):
-    return mesh.run("task", "ls", "--limit", "100", "--json", **how).ok().json()["tasks"]
 
 
 def again(mesh):
@@ -131,13 +115,6 @@ def epoch(mesh, task):
 def leased(mesh, text):
     """→ the epoch of a new task"""
     return epoch(mesh, mesh.run("ask", "up", text, "--durable", "--json").ok().json()["id"])
-
-
-def sealed(lines):
-    """An export with these lines before its last one."""
-    data = b"".join(line.encode() + b"\n" for line in lines)
-    end = {"end": True, "rows": len(lines) - 1, "skipped": 0, "hash": hashlib.blake2b(data, digest_size=32).hexdigest()}
-    return data + json.dumps(end).encode() + b"\n"
 
 
 def merge(mesh):
@@ -440,11 +417,6 @@ def killed_prunes(mesh):
     check(n > 20 and {c[0] for c in chained} == {True, False}, "the chain was made anew, once", n, chained)
     check(len({c[1] for c in chained}) == 1, "and is the same whenever", chained)
     mesh.start_up()
-
-
-def task_ids(file):
-    with sqlite3.connect(file) as db:
-        return {row[0] for row in db.execute("SELECT id FROM tasks")}
 
 
 def failing_disk(call, file, at, with_schedules=False):

@@ -6,13 +6,10 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
+from journaltest import path, tasks  # noqa: E402
 from meshtest import Mesh, Tap, check  # noqa: E402
 
 tap = Tap()
-
-
-def path(mesh, suffix=""):
-    return os.path.join(mesh.home, "journal.db" + suffix)
 
 
 def accept(mesh, text):
@@ -47,7 +44,7 @@ def no_files(mesh):
         if os.path.exists(name + ".kept"):
             os.rename(name + ".kept", name)
     mesh.start_up()
-    check(len(mesh.run("task", "ls", "--json").ok().json()["tasks"]) == 1, "nothing is lost by that")
+    check(len(tasks(mesh)) == 1, "nothing is lost by that")
 
 
 tap.run("a journal that is taken away while it is used takes nothing any more", taken_away)

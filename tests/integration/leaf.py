@@ -4,7 +4,6 @@ servers, real processes."""
 import os
 import signal
 import sys
-import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
@@ -37,12 +36,12 @@ class Hosts(Bus):
         for host in ("a", "b"):
             port = free_port()
             self.buses[host] = f"nats://127.0.0.1:{port}"
-            conf = self.path(host + ".conf", f'port: {port}, host: "127.0.0.1"\nserver_name: {host}\nleafnodes {{ remotes: [{{ url: "nats-leaf://127.0.0.1:{self.leaf_port}" }}], reconnect: 1 }}\n')
+            conf = self.write(host + ".conf", f'port: {port}, host: "127.0.0.1"\nserver_name: {host}\nleafnodes {{ remotes: [{{ url: "nats-leaf://127.0.0.1:{self.leaf_port}" }}], reconnect: 1 }}\n')
             self.serve(host, conf)
         until(lambda: sum("Leafnode connection created" in line for line in self.servers["hub"].err) == 2, "both leaves are joined")
 
     def start_hub(self):
-        self.serve("hub", self.path("hub.conf", f'port: {self.port}, host: "127.0.0.1"\nserver_name: hub\nleafnodes {{ listen: "127.0.0.1:{self.leaf_port}" }}\n'
+        self.serve("hub", self.write("hub.conf", f'port: {self.port}, host: "127.0.0.1"\nserver_name: hub\nleafnodes {{ listen: "127.0.0.1:{self.leaf_port}" }}\n'
                                                 f'jetstream {{ store_dir: "{self.path("js")}" }}\n'))
 
     def serve(self, host, conf):
@@ -50,12 +49,10 @@ class Hosts(Bus):
         self.processes.append(self.servers[host])
         self.servers[host].wait_line(lambda line: "Server is ready" in line, stream="err")
 
-    def path(self, name, text=None):
-        path = os.path.join(self.home, name)
-        if text is not None:
-            with open(path, "w", encoding="utf-8") as f:
-                f.write(text)
-        return path
+    def write(self, name, text):
+        with open(self.path(name), "w", encoding="utf-8") as f:
+            f.write(text)
+        return self.path(name)
 
     def at(self, host):
         return {"AMESH_BUS": self.buses[host], "HOST": host}
@@ -63,23 +60,14 @@ class Hosts(Bus):
     def instance(self, host, name, *options):
         return self.agent(name, *options, "--", PY, "-c", AGENT, self.path(name + ".log"), env=self.at(host))
 
-    def ask(self, host, *args, **how):
-        return self.run("ask", *args, env=self.at(host), deadline=60, **how)
+    def ask(self, host, *args):
+        return self.run("ask", *args, env=self.at(host), deadline=60)
 
-    def begin(self, host, *args):
-        """In the background; → thread with .result once it has ended."""
-        def run():
-            thread.result = self.ask(host, *args)
-        thread = threading.Thread(target=run)
-        thread.start()
-        return thread
+    def begin_at(self, host, *args):
+        return self.begin("ask", *args, env=self.at(host), deadline=60)
 
     def begun(self, name):
-        try:
-            with open(self.path(name + ".log"), encoding="utf-8") as f:
-                return f.read().splitlines()
-        except FileNotFoundError:
-            return []
+        return self.lines_of(name + ".log")
 
 
 def end(thread):
@@ -106,11 +94,11 @@ def spill(mesh):
         mesh.instance(host, "narrow", "--skill", "thin", "--concurrency", "1")
     for by in (("narrow",), ("--skill", "thin")):
         before = len(mesh.begun("narrow"))
-        first = mesh.begin("a", *by, "first " + gates["a"])
+        first = mesh.begin_at("a", *by, "first " + gates["a"])
         until(lambda: len(mesh.begun("narrow")) == before + 1, "the first works")
-        second = mesh.begin("a", *by, "second " + gates["b"])
+        second = mesh.begin_at("a", *by, "second " + gates["b"])
         until(lambda: len(mesh.begun("narrow")) == before + 2, "the second works")
-        third = mesh.begin("a", *by, "third")
+        third = mesh.begin_at("a", *by, "third")
         until(lambda: waiting_calls(raw) == 1, "the third waits")
         check(len(mesh.begun("narrow")) == before + 2, "with nobody")
         open(gates["b"], "w").close()
@@ -125,7 +113,7 @@ def once(mesh):
     """Many calls from everywhere, few slots: each is done, and once. A request that is on its way to another host while the last one there becomes full is lost between the servers; of a safe agent it is sent again."""
     for host in ("a", "b"):
         mesh.instance(host, "few", "--concurrency", "2", "--retry", "safe")
-    threads = [mesh.begin(host, "few", f"{host}-{i}") for i in range(12) for host in ("a", "b", "hub")]
+    threads = [mesh.begin_at(host, "few", f"{host}-{i}") for i in range(12) for host in ("a", "b", "hub")]
     check(all(end(t).startswith("done by") for t in threads), "all end well")
     texts = [line.split(" ", 1)[1] for line in mesh.begun("few")]
     check(len(texts) == len(set(texts)) == 36, "each was begun once", sorted(texts))
@@ -143,7 +131,7 @@ def gone(mesh):
     until(lambda: mesh.state(tasks[0]["id"]) == "TASK_STATE_CANCELED", "the callee notices that its caller has gone")
     both = [mesh.instance(host, "mortal", "--retry", "safe") for host in ("a", "b")]
     gate = mesh.path("gate-mortal")
-    thread = mesh.begin("a", "mortal", "work " + gate)
+    thread = mesh.begin_at("a", "mortal", "work " + gate)
     until(lambda: mesh.begun("mortal"), "it works at home")
     both[0].signal(signal.SIGKILL)
     until(lambda: len(mesh.begun("mortal")) == 2, "it goes to the other host")

@@ -40,9 +40,6 @@ elif word == 'wait':
 
 
 class Leases(Bus):
-    def path(self, name):
-        return os.path.join(self.home, name)
-
     def instance(self, name, *options, **more):
         return self.agent(name, *options, "--", PY, "-c", AGENT, self.path(name + ".log"), **more)
 

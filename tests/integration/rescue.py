@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
 """A journal that is missing, or damaged with no backup: nothing begins anew in silence, and what is saved is a sound journal that tells what it lacks."""
-import hashlib
 import json
 import os
 import sqlite3
@@ -9,37 +8,10 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
+from journaltest import ask, path, sealed, task_ids, tasks, verify  # noqa: E402
 from meshtest import Mesh, Tap, check  # noqa: E402
 
 tap = Tap()
-
-
-def path(mesh, suffix=""):
-    return os.path.join(mesh.home, "journal.db" + suffix)
-
-
-def ask(mesh, text, *args):
-    return mesh.run("ask", "up", text, "--durable", *args)
-
-
-def verify(mesh, *args):
-    return mesh.run("env", "verify", "--json", *args)
-
-
-def tasks(mesh, **how):
-    return mesh.run("task", "ls", "--limit", "100", "--json", **how).ok().json()["tasks"]
-
-
-def sealed(lines):
-    """An export with these lines before its last one."""
-    data = b"".join(line.encode() + b"\n" for line in lines)
-    end = {"end": True, "rows": len(lines) - 1, "skipped": 0, "hash": hashlib.blake2b(data, digest_size=32).hexdigest()}
-    return data + json.dumps(end).encode() + b"\n"
-
-
-def task_ids(file):
-    with sqlite3.connect(file) as db:
-        return {row[0] for row in db.execute("SELECT id FROM tasks")}
 
 
 def broken_rows(mesh, tasks_of, sql):

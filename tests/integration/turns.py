@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -32,26 +31,15 @@ print(text)
 
 
 class Turns(Bus):
-    def path(self, name):
-        return os.path.join(self.home, name)
-
     def instance(self, name, *options):
         return self.agent(name, *options, "--", PY, "-c", AGENT, self.path(name + ".log"))
 
     def begun(self, name):
-        try:
-            with open(self.path(name + ".log"), encoding="utf-8") as f:
-                return f.read().splitlines()
-        except FileNotFoundError:
-            return []
+        return self.lines_of(name + ".log")
 
     def ask(self, name, text, *options):
         """In the background; → thread with .result once it has ended."""
-        def run():
-            thread.result = self.run("ask", *options, *([name] if name else []), text, deadline=120)
-        thread = threading.Thread(target=run)
-        thread.start()
-        return thread
+        return self.begin("ask", *options, *([name] if name else []), text, deadline=120)
 
     def waiting(self, count):
         until(lambda: waiting_calls(self.raw) == count, f"{count} wait for their turn")

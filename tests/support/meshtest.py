@@ -172,6 +172,26 @@ class Mesh:
         return Result(argv, child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
 
+    def path(self, name):
+        return os.path.join(self.home, name)
+
+    def lines_of(self, name):
+        """Of a file in the home, which may not be there yet."""
+        try:
+            with open(self.path(name), encoding="utf-8") as f:
+                return f.read().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def begin(self, *args, **how):
+        """As run, in the background; → thread with .result once it has ended."""
+        def run():
+            thread.result = self.run(*args, **how)
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+
 class Bus(Mesh):
     """A nats-server that stays, and an environment that comes and goes; `program` runs it."""
 

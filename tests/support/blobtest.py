@@ -1,4 +1,4 @@
-"""What the tests of files in durable tasks share: files, the environment's store, tasks and their files."""
+"""What the tests of files share: files, what a program used at most, the environment's store, durable tasks and their files."""
 import hashlib
 import json
 import os
