@@ -239,7 +239,9 @@ def forged_controls(mesh):
             check(first, "the call ends", received)
             taken += len(first[3])
     for window in (0, 1, 4294967295):
-        check(peer.ask("amp.req.talker.raw", request(f"t-window{window}", windowBytes=window, timeoutMs=1))["frame"]["taskId"], "windows")
+        body = json.dumps({"version": 1, "from": "raw", **request(f"t-window{window}", windowBytes=window, timeoutMs=1)}).encode()
+        answer = until(lambda: peer.request("amp.req.talker.raw", body)[3], "the one before has given its slot back: somebody listens")
+        check(json.loads(answer)["frame"]["taskId"], "windows", answer)
     agent.stop()
     alive(mesh)
 
