@@ -91,14 +91,15 @@ static void look(void *ctx)
 
 void wait_begin(void) { look(NULL); }
 
-/* It was allowed to go elsewhere, had shown nothing, and somebody who had not had it was there. */
+/* It was allowed to go elsewhere, had shown nothing, had the time to look, and somebody who had not had it was there. */
 void wait_failed(const struct job *job, enum amp_code code)
 {
     const struct call_fsm *fsm = &job->call->fsm;
     int64_t now_us = world_now_us();
     bool is_failure = code == AMP_AGENT_DIED || code == AMP_INSTANCE_LOST || code == AMP_HUNG;
     bool may_retry = !job->wish->is_never_retried && fsm->may_retry && !fsm->is_shown && fsm->retries > 0 && !fsm->is_cancelling;
-    if (!is_failure || !may_retry || job->wish->is_skill || !can_talk(job->client->bus))
+    bool is_over = loop_now_ms(job->client->loop) >= fsm->deadline_at;
+    if (!is_failure || is_over || !may_retry || job->wish->is_skill || !can_talk(job->client->bus))
         return;
     for (const struct instance *instance = nodes.instances; instance < nodes.instances + nodes.n_instances; instance++) {
         bool is_other = instance->is_up && instance->free_us && strcmp(instance->plan->agent, job->wish->agent) == 0;

@@ -53,6 +53,7 @@ struct call_names call_names_of(const struct call *call)
         .detail = call->detail,
         .subject = call->denied ? call->denied : "",
         .given_ms = call->given_ms,
+        .silent_ms = call->fsm.pings_open * CALL_PING_EVERY_MS,
         .lease_ms = call->lease_ms,
     };
 }

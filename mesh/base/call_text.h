@@ -10,7 +10,7 @@ struct call_names {
     const char *load;          /* of whoever answered that it is there; "" */
     const char *detail;        /* what the other side or the bus said; "" */
     const char *subject;       /* the one that was denied; "" */
-    uint32_t given_ms, lease_ms;
+    uint32_t given_ms, lease_ms, silent_ms; /* silent_ms: of who has it, by unanswered pings */
 };
 
 /* Fills *err for an END. Not for CALL_WHY_STREAM, CALL_WHY_REPLY and CALL_WHY_BROKEN, whose errors came from the other side. */

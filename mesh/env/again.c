@@ -132,10 +132,12 @@ void again_begin_first(struct etask *task, const Amp__Frame *frame)
 
 /* ---- an attempt that failed ---------------------------------------------------------------------------------------- */
 
-/* Could any other one have it? Whoever was asked by a skill may have been of another agent. */
+/* Could any other one have it? Whoever was asked by a skill may have been of another agent. Who has just begun has not heard of them yet. */
 static bool has_other(const struct etask *task)
 {
     const struct registry *registry = &task->env->registry;
+    if (loop_now_ms(task->env->loop) - task->env->began_ms < AGAIN_MS)
+        return true;
     const struct registry_instance *own = registry_instance(registry, task->agent, task->instance);
     const struct registry_agent *agent = registry_agent(registry, task->agent);
     uint32_t n_own = registry_is_live(own) ? 1 : 0;
