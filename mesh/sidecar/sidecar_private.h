@@ -127,7 +127,8 @@ struct task_table {
     TAILQ_HEAD(, task) ended;  /* task_resume.c: the oldest first */
     size_t ended_bytes;
     uint32_t n_ended;
-    struct loop_timer *old;
+    struct loop_timer *old;    /* at old_at_ms */
+    int64_t old_at_ms;
     uint32_t n_pool, n_waiting, n_lingering, n_kept;
 };
 

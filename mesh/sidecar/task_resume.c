@@ -8,6 +8,8 @@
 #include "base/loop.h"
 #include "base/seeded.h"
 
+#define STALL_MS 2000u
+
 static bool may_resume(const struct task *task)
 {
     const struct task_lane *lane = &task->stream.lanes[LANE_CALLER];
@@ -63,16 +65,26 @@ static size_t size_of(const struct task *task)
     return sizeof *task + task->stream.bodies.cap + task->stream.cap_refs * sizeof *task->stream.refs + task->arena.used;
 }
 
+static void look_at(struct sidecar *sidecar, int64_t at_ms)
+{
+    sidecar->tasks.old_at_ms = at_ms;
+    loop_timer_set(sidecar->tasks.old, (uint32_t)(at_ms - loop_now_ms(sidecar->loop)));
+}
+
 static void on_old(void *ctx)
 {
     struct sidecar *sidecar = ctx;
     struct task_table *table = &sidecar->tasks;
     int64_t now_ms = loop_now_ms(sidecar->loop);
     struct task *task;
+    if (now_ms - table->old_at_ms >= STALL_MS) { /* we stood still: what callers asked for meanwhile is not read yet */
+        look_at(sidecar, now_ms + STALL_MS);
+        return;
+    }
     while ((task = TAILQ_FIRST(&table->ended)) && now_ms - task->ended_ms >= SIDECAR_ENDED_MS)
         task_resume_drop(task);
     if (task)
-        loop_timer_set(table->old, (uint32_t)(task->ended_ms + SIDECAR_ENDED_MS - now_ms));
+        look_at(sidecar, task->ended_ms + SIDECAR_ENDED_MS);
 }
 
 void task_resume_init(struct sidecar *sidecar)
@@ -126,6 +138,6 @@ bool task_resume_keep(struct task *task)
     while (table->n_ended > SIDECAR_ENDED_MAX || table->ended_bytes > SIDECAR_ENDED_BYTES)
         task_resume_drop(TAILQ_FIRST(&table->ended));
     if (!loop_timer_is_set(table->old))
-        loop_timer_set(table->old, SIDECAR_ENDED_MS);
+        look_at(task->sidecar, task->ended_ms + SIDECAR_ENDED_MS);
     return true;
 }
