@@ -20,6 +20,22 @@ static uint32_t ping_every_ms(const struct call_fsm *fsm)
     return third && third < CALL_PING_EVERY_MS ? third : CALL_PING_EVERY_MS;
 }
 
+static bool is_silent(const struct step *step)
+{
+    return step->now - step->fsm->heard_at >= 2 * CALL_ATTACH_SLOW_MS;
+}
+
+/* Who stood still could not send what is missing: there is time to ask again. */
+static void heard(struct step *step)
+{
+    struct call_fsm *fsm = step->fsm;
+    int64_t since = step->now - CALL_GAP_MAX_MS + 2 * CALL_ATTACH_SLOW_MS;
+    if (fsm->gap_since != INT64_MAX && is_silent(step) && fsm->gap_since < since) {
+        fsm->gap_since = since;
+    }
+    fsm->heard_at = step->now;
+}
+
 void call_taken_frame(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
@@ -29,7 +45,7 @@ void call_taken_frame(struct step *step)
     }
     fsm->is_broken = false; /* it was slow, and has it */
     fsm->phase = CALL_TAKEN;
-    fsm->heard_at = step->now;
+    heard(step);
     if (!step->event->is_old) { /* else it may have been sent before it was asked for what is missing */
         fsm->is_attaching = false;
         fsm->gap_since = INT64_MAX;
@@ -73,7 +89,7 @@ void call_taken_gap(struct step *step)
     if (failover_is_past(fsm)) {
         return;
     }
-    fsm->heard_at = step->now;
+    heard(step);
     fsm->is_broken = false;
     if (fsm->gap_since == INT64_MAX) {
         fsm->gap_since = step->now;
@@ -128,7 +144,7 @@ void call_taken_pong(struct step *step)
         return; /* as if it had not answered */
     }
     fsm->pings_open = 0;
-    fsm->heard_at = step->now;
+    heard(step);
     if (step->event->kind == CALL_EV_PONG_NONE) {
         failover_or_end(step, CALL_WHY_GONE);
     } else if (step->event->kind == CALL_EV_PONG_UNKNOWN && fsm->was_down) {
@@ -192,7 +208,7 @@ void call_taken_timer(struct step *step)
     }
     if (step->now >= call_taken_lapses_at(fsm)) {
         call_step_end(step, fsm->is_cancelling ? CALL_WHY_CANCELED : CALL_WHY_LAPSED);
-    } else if (fsm->gap_since != INT64_MAX && step->now - fsm->gap_since >= CALL_GAP_MAX_MS) {
+    } else if (fsm->gap_since != INT64_MAX && step->now - fsm->gap_since >= CALL_GAP_MAX_MS && (fsm->lease_ms || !is_silent(step))) {
         call_taken_break_off(step, CALL_WHY_GAP);
     } else if (fsm->is_attaching && step->now >= fsm->attach_at && is_hung(step)) {
         failover_or_end(step, CALL_WHY_HUNG);

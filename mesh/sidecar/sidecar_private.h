@@ -32,7 +32,7 @@ struct loop_timer;
 #define SIDECAR_RESUME_BYTES (2u << 20) /* of events of one direct task that are sent and not confirmed; when it is more they are not kept */
 #define SIDECAR_ENDED_MAX 128u       /* direct tasks that have ended and are kept, as their caller may have missed the end; */
 #define SIDECAR_ENDED_BYTES (8u << 20) /* so many bytes of them, */
-#define SIDECAR_ENDED_MS 15000u      /* for so long */
+#define SIDECAR_ENDED_MS 15000u      /* for so long in which the caller could reach us */
 #define SIDECAR_LEASE_MIN_MS 300u
 #define SIDECAR_LEASE_MAX_MS 60000u
 #define SIDECAR_QUESTIONS_MAX AMP_QUESTIONS_MAX /* open questions of one task */
@@ -127,8 +127,8 @@ struct task_table {
     TAILQ_HEAD(, task) ended;  /* task_resume.c: the oldest first */
     size_t ended_bytes;
     uint32_t n_ended;
-    struct loop_timer *old;    /* at old_at_ms */
-    int64_t old_at_ms;
+    struct loop_timer *old;
+    int64_t kept_ms;           /* the clock of ended: goes on while something is kept and its caller could reach us */
     uint32_t n_pool, n_waiting, n_lingering, n_kept;
 };
 

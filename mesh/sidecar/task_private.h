@@ -83,7 +83,7 @@ struct task {
     LIST_ENTRY(task) retired;
     TAILQ_ENTRY(task) ended;       /* task_resume.c */
     size_t ended_bytes;
-    int64_t ended_ms;
+    int64_t ended_ms; /* by the clock of the table (kept_ms) */
     struct sidecar *sidecar;
     struct amp_arena arena;
     const Amp__Request *request;

@@ -4,11 +4,12 @@
 
 #include <string.h>
 
+#include "base/bus.h"
 #include "base/counters.h"
 #include "base/loop.h"
 #include "base/seeded.h"
 
-#define STALL_MS 2000u
+#define TICK_MS 500u
 
 static bool may_resume(const struct task *task)
 {
@@ -65,26 +66,17 @@ static size_t size_of(const struct task *task)
     return sizeof *task + task->stream.bodies.cap + task->stream.cap_refs * sizeof *task->stream.refs + task->arena.used;
 }
 
-static void look_at(struct sidecar *sidecar, int64_t at_ms)
-{
-    sidecar->tasks.old_at_ms = at_ms;
-    loop_timer_set(sidecar->tasks.old, (uint32_t)(at_ms - loop_now_ms(sidecar->loop)));
-}
-
+/* Time in which we stand still, or are cut off, is none in which a caller could ask. */
 static void on_old(void *ctx)
 {
     struct sidecar *sidecar = ctx;
     struct task_table *table = &sidecar->tasks;
-    int64_t now_ms = loop_now_ms(sidecar->loop);
     struct task *task;
-    if (now_ms - table->old_at_ms >= STALL_MS) { /* we stood still: what callers asked for meanwhile is not read yet */
-        look_at(sidecar, now_ms + STALL_MS);
-        return;
-    }
-    while ((task = TAILQ_FIRST(&table->ended)) && now_ms - task->ended_ms >= SIDECAR_ENDED_MS)
+    table->kept_ms += bus_is_up(sidecar->bus) ? TICK_MS : 0;
+    while ((task = TAILQ_FIRST(&table->ended)) && table->kept_ms - task->ended_ms >= SIDECAR_ENDED_MS)
         task_resume_drop(task);
     if (task)
-        look_at(sidecar, task->ended_ms + SIDECAR_ENDED_MS);
+        loop_timer_set(table->old, TICK_MS);
 }
 
 void task_resume_init(struct sidecar *sidecar)
@@ -131,13 +123,13 @@ bool task_resume_keep(struct task *task)
     task->is_lingering = false;
     task->is_kept = true;
     task->ended_bytes = size_of(task);
-    task->ended_ms = loop_now_ms(task->sidecar->loop);
+    task->ended_ms = table->kept_ms;
     TAILQ_INSERT_TAIL(&table->ended, task, ended);
     table->n_ended++;
     table->ended_bytes += task->ended_bytes;
     while (table->n_ended > SIDECAR_ENDED_MAX || table->ended_bytes > SIDECAR_ENDED_BYTES)
         task_resume_drop(TAILQ_FIRST(&table->ended));
     if (!loop_timer_is_set(table->old))
-        look_at(task->sidecar, task->ended_ms + SIDECAR_ENDED_MS);
+        loop_timer_set(table->old, TICK_MS);
     return true;
 }
