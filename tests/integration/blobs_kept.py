@@ -159,7 +159,7 @@ def verify(mesh):
     paths = [os.path.join(store(mesh), name) for name in names]
     kept = [open(p, "rb").read() for p in paths]
     os.remove(paths[0])
-    for path, data in ((paths[1], kept[1][:-1]), (paths[2], b"X" + kept[2][1:])):
+    for path, data in ((paths[1], kept[1][:-1]), (paths[2], bytes([kept[2][0] ^ 1]) + kept[2][1:])):
         os.chmod(path, 0o600)
         with open(path, "wb") as f:
             f.write(data)
