@@ -28,6 +28,7 @@
 #define CALL_ATTACH_SLOW_MS 1600u /* up to this: what it sends meanwhile may be on its way */
 #define CALL_STALL_MS 500u        /* a timer that rings so late: it was we who stood still */
 #define CALL_GAP_MAX_MS 10000u    /* what is missing must have come by then, or the call fails */
+#define CALL_GAP_SILENT_MS 3200u   /* of silence: it could not send what is missing, and gets as long once it is heard again; twice CALL_ATTACH_SLOW_MS */
 #define CALL_ATTACH_MAX_MS 1500u  /* nobody of its name there for this long: it is gone */
 #define CALL_ATTEMPTS_MAX 3u      /* of a call that may be tried again: one that fails three instances will fail a fourth */
 #define CALL_SEEK_EVERY_MS 50u    /* who looks for another instance asks so often, and takes the first answer: one that is stopped gives none */

@@ -22,14 +22,14 @@ static uint32_t ping_every_ms(const struct call_fsm *fsm)
 
 static bool is_silent(const struct step *step)
 {
-    return step->now - step->fsm->heard_at >= 2 * CALL_ATTACH_SLOW_MS;
+    return step->now - step->fsm->heard_at >= CALL_GAP_SILENT_MS;
 }
 
 /* Who stood still could not send what is missing: there is time to ask again. */
 static void heard(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
-    int64_t since = step->now - CALL_GAP_MAX_MS + 2 * CALL_ATTACH_SLOW_MS;
+    int64_t since = step->now - CALL_GAP_MAX_MS + CALL_GAP_SILENT_MS;
     if (fsm->gap_since != INT64_MAX && is_silent(step) && fsm->gap_since < since) {
         fsm->gap_since = since;
     }

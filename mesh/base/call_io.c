@@ -53,7 +53,7 @@ struct call_names call_names_of(const struct call *call)
         .detail = call->detail,
         .subject = call->denied ? call->denied : "",
         .given_ms = call->given_ms,
-        .silent_ms = call->fsm.pings_open * CALL_PING_EVERY_MS,
+        .silent_ms = loop_now_ms(call->loop) - call->fsm.heard_at,
         .lease_ms = call->lease_ms,
     };
 }

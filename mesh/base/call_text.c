@@ -86,7 +86,7 @@ static void lost(enum call_why why, const struct call_names *names, struct amp_e
                       names->task_id);
     } else if (why == CALL_WHY_HUNG) {
         amp_error_set(err, AMP_INSTANCE_LOST, "", "sidecar %s of agent %s has not answered for %u s while it worked on task %s", instance, agent,
-                      names->silent_ms / 1000, names->task_id);
+                      (unsigned)(names->silent_ms / 1000), names->task_id);
     } else if (why == CALL_WHY_LAPSED) {
         amp_error_set(err, AMP_INSTANCE_LOST, "", "nothing was heard of instance %s of agent %s for %u ms while it worked on task %s: it is cut off or stopped, and its lease is over",
                       instance, agent, (unsigned)(names->lease_ms + CALL_LEASE_GRACE_MS), names->task_id);

@@ -10,7 +10,8 @@ struct call_names {
     const char *load;          /* of whoever answered that it is there; "" */
     const char *detail;        /* what the other side or the bus said; "" */
     const char *subject;       /* the one that was denied; "" */
-    uint32_t given_ms, lease_ms, silent_ms; /* silent_ms: of who has it, by unanswered pings */
+    uint32_t given_ms, lease_ms;
+    int64_t silent_ms; /* since who has it was heard; only once taken */
 };
 
 /* Fills *err for an END. Not for CALL_WHY_STREAM, CALL_WHY_REPLY and CALL_WHY_BROKEN, whose errors came from the other side. */

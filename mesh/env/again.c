@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define HEARD_ALL_MS (2 * REGISTRY_INTERVAL_MS) /* from its start until an environment knows of all instances: two of their beats */
+
 struct again {
     int64_t kept_ms; /* since when an end is kept; 0: none is */
     uint8_t *end;    /* packed Amp__Frame */
@@ -136,7 +138,7 @@ void again_begin_first(struct etask *task, const Amp__Frame *frame)
 static bool has_other(const struct etask *task)
 {
     const struct registry *registry = &task->env->registry;
-    if (loop_now_ms(task->env->loop) - task->env->began_ms < AGAIN_MS)
+    if (loop_now_ms(task->env->loop) - task->env->began_ms < HEARD_ALL_MS)
         return true;
     const struct registry_instance *own = registry_instance(registry, task->agent, task->instance);
     const struct registry_agent *agent = registry_agent(registry, task->agent);

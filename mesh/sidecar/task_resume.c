@@ -9,7 +9,7 @@
 #include "base/loop.h"
 #include "base/seeded.h"
 
-#define TICK_MS 500u
+#define TICK_MS 500u /* of the clock of ended tasks */
 
 static bool may_resume(const struct task *task)
 {
@@ -73,7 +73,7 @@ static void on_old(void *ctx)
     struct task_table *table = &sidecar->tasks;
     struct task *task;
     table->kept_ms += bus_is_up(sidecar->bus) ? TICK_MS : 0;
-    while ((task = TAILQ_FIRST(&table->ended)) && table->kept_ms - task->ended_ms >= SIDECAR_ENDED_MS)
+    while ((task = TAILQ_FIRST(&table->ended)) && table->kept_ms - task->ended_ms > SIDECAR_ENDED_MS)
         task_resume_drop(task);
     if (task)
         loop_timer_set(table->old, TICK_MS);
