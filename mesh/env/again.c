@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HEARD_ALL_MS (2 * REGISTRY_INTERVAL_MS) /* from its start until an environment knows of all instances: two of their beats */
+#define HEARD_ALL_MS (2 * (int64_t)REGISTRY_INTERVAL_MS) /* from its start until an environment knows of all instances: two of their beats */
 
 struct again {
     int64_t kept_ms; /* since when an end is kept; 0: none is */

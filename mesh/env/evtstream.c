@@ -112,6 +112,7 @@ static void drop_requests(struct evtstream *evt)
 static void let_go(struct evtstream *evt, enum evt_phase phase)
 {
     evt->phase = phase;
+    evt->is_asked_again = false;
     loop_timer_stop(evt->late);
     evt_release(evt);
     record_bus_up(evt->env); /* what was said while we did not listen may just have come: nobody is silent yet */
@@ -132,12 +133,21 @@ void evt_off(struct evtstream *evt, bool is_failed, const char *reason)
     loop_timer_set(evt->timer, is_failed ? EVT_LOOK_MS : EVT_ABSENT_MS);
 }
 
-static void off_by(struct evtstream *evt, const struct js_reply *reply)
+/* What is held without what came before it would be taken for all there is: who is silent is asked once more before that. It may be we who stood still. */
+void evt_off_by(struct evtstream *evt, enum js_outcome outcome, const char *reason)
 {
-    if (reply->outcome == JS_DOWN)
+    bool is_held = evt->phase == EVT_CHECKING || evt->phase == EVT_READING;
+    if (outcome == JS_DOWN)
         return; /* the next connection begins anew */
-    evt_off(evt, reply->outcome != JS_MISSING && reply->outcome != JS_DENIED, reply->text);
+    if (outcome == JS_SILENT && is_held && !evt->is_asked_again) {
+        evt->is_asked_again = true;
+        evt_check(evt);
+    } else {
+        evt_off(evt, outcome != JS_MISSING && outcome != JS_DENIED, reason);
+    }
 }
+
+static void off_by(struct evtstream *evt, const struct js_reply *reply) { evt_off_by(evt, reply->outcome, reply->text); }
 
 void evt_lost(struct evtstream *evt, const char *why)
 {
@@ -157,10 +167,8 @@ static void on_anchor(void *ctx, const struct js_canary_result *result)
 {
     struct evtstream *evt = ctx;
     evt->canary = NULL;
-    if (result->outcome == JS_DOWN)
-        return;
     if (result->outcome != JS_OK && result->outcome != JS_NO_MESSAGE) {
-        evt_off(evt, true, result->text);
+        evt_off_by(evt, result->outcome, result->text);
         return;
     }
     if (result->outcome == JS_NO_MESSAGE)
@@ -289,7 +297,7 @@ static void ask(struct evtstream *evt)
 void evt_check(struct evtstream *evt)
 {
     drop_requests(evt);
-    if (evt->phase != EVT_READING) { /* else it is still the same wait */
+    if (evt->phase != EVT_READING && evt->phase != EVT_CHECKING) { /* else it is still the same wait */
         evt->is_patient = true;
         loop_timer_set(evt->late, EVT_LATE_MS);
     }
@@ -446,6 +454,7 @@ void evtstream_bus_down(struct env *env)
 {
     drop_requests(env->evt);
     env->evt->phase = EVT_DOWN;
+    env->evt->is_asked_again = false;
 }
 
 void evtstream_stop(struct env *env)

@@ -75,7 +75,7 @@ struct evtstream {
     struct js_read *read;
     struct loop_timer *timer; /* the next look, or step of reading */
     struct loop_timer *late;  /* the end of the readers' patience */
-    bool is_settled, is_patient;
+    bool is_settled, is_patient, is_asked_again;
     int64_t checked_ms; /* when it was last asked for */
     struct js_stream now; /* as it was when last asked for */
     struct evt_mark mark;
@@ -100,6 +100,7 @@ struct evtstream {
 
 /* ---- evtstream.c ---- */
 void evt_off(struct evtstream *evt, bool is_failed, const char *reason); /* what is held is let go */
+void evt_off_by(struct evtstream *evt, enum js_outcome outcome, const char *reason); /* as evt_off, but for an answer that the next one may better */
 void evt_check(struct evtstream *evt);  /* from now on what is heard is held; asks for the stream */
 void evt_live(struct evtstream *evt);   /* nothing is missing: from now on what is heard counts */
 void evt_lost(struct evtstream *evt, const char *why);

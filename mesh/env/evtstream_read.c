@@ -88,10 +88,8 @@ static void on_end(void *ctx, enum js_outcome outcome, const char *text)
 {
     struct evtstream *evt = ctx;
     evt->read = NULL;
-    if (outcome == JS_DOWN)
-        return; /* the next connection begins anew */
     if (outcome != JS_OK) {
-        evt_off(evt, true, text);
+        evt_off_by(evt, outcome, text);
         return;
     }
     evt->left = 0;
