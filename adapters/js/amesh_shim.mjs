@@ -1,9 +1,11 @@
 // Serves one JavaScript function as an agent: amesh_shim.mjs FILE.mjs[:NAME]. Speaks spec/local-api.md 2-4 on AMESH_FD or AMESH_SOCK. Node >= 18, no packages.
 // The function is called with (text, task): a function, an async function or a generator of either kind; without a name `default`, else `agent`. stdout is its own.
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import net from "node:net";
-import { basename, resolve } from "node:path";
+import { tmpdir } from "node:os";
+import { basename, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
@@ -29,7 +31,7 @@ function refuse(reason, status = 2) {
 function write(frame) {
   const line = JSON.stringify(frame).replace(/\\(\\|ud[89a-f][0-9a-f]{2})/g, (all, what) => (what === "\\" ? all : "\ufffd")) + "\n"; // half characters
   const bytes = Buffer.byteLength(line);
-  if (bytes > LINE_MAX) throw new RangeError(`${frame.method ?? "the outcome"} has ${bytes} bytes; a line of the local API may have ${LINE_MAX}`);
+  if (bytes > LINE_MAX) throw new RangeError(`${frame.method ?? "the outcome"} has ${bytes} bytes; a line of the local API may have ${LINE_MAX}; what is large is given by task.artifact, as text, bytes or path`);
   return socket.destroyed || socket.write(line) ? undefined : once(socket, "drain").then(() => {}, () => {});
 }
 
@@ -129,12 +131,17 @@ class Task {
     this.emit({ type: "step", name, phase: "start" });
     try { return await run(); } finally { this.emit({ type: "step", name, phase: "end" }); }
   }
-  // {text} of any length, or {data}, {bytes}, which must fit a line of 1 MiB, or {path}: a file of any size, which has been taken in when the promise is kept.
+  // {text}, {bytes} or {path}, each of any size, or {data}. A file, and bytes beyond 64 KiB, have been taken in when the promise is kept.
   artifact(name, { text, data = null, bytes, path, filename, mediaType, description }) {
+    const isOurs = bytes !== undefined && bytes.length > FILE_MAX; // until the sidecar has read it
     if (path !== undefined && statSync(path).size <= FILE_MAX) [bytes, filename] = [readFileSync(path), filename ?? basename(path)];
-    else if (path !== undefined) { // the sidecar reads it
-      const parts = [{ file: resolve(path), filename: filename ?? basename(path), mediaType }];
-      return this.#ask("task.event", { event: { type: "artifact", artifactId: name, name, description, parts, last: true } });
+    else if (path !== undefined || isOurs) { // the sidecar reads it
+      const file = isOurs ? join(tmpdir(), `amesh-${randomUUID()}`) : resolve(path);
+      if (isOurs) writeFileSync(file, bytes, { flag: "wx", mode: 0o600 });
+      const parts = [{ file, filename: filename ?? (isOurs ? undefined : basename(path)), mediaType }];
+      const taken = this.#ask("task.event", { event: { type: "artifact", artifactId: name, name, description, parts, last: true } }).finally(() => isOurs && rmSync(file, { force: true }));
+      if (isOurs) taken.catch(() => {}); // who does not wait for it learns from the task's end
+      return taken;
     }
     const raw = bytes && [{ raw: Buffer.from(bytes).toString("base64"), filename, mediaType }];
     const bodies = raw ? [{ parts: raw }] : text === undefined ? [{ data, filename, mediaType }] : (text ? split(text) : [""]).map((t) => ({ text: t, filename, mediaType }));

@@ -15,6 +15,7 @@ import contextvars
 import itertools
 import mimetypes
 import os
+import tempfile
 import threading
 import urllib.parse
 
@@ -23,6 +24,16 @@ _TYPES = {"text", "reasoning", "tool_call", "tool_result", "step", "artifact", "
 _FILE_MAX = 64 << 10  # a larger file is read by the sidecar
 _ENDS = {"TASK_STATE_FAILED": (3001, "task_failed"), "TASK_STATE_REJECTED": (3002, "rejected"), "TASK_STATE_CANCELED": (3003, "canceled")}
 current = _running.get  # current() → the Task in which this code runs, or None; in coroutines, the shim's threads and asyncio.to_thread()
+
+
+def _written(data):
+    with tempfile.NamedTemporaryFile(prefix="amesh-", delete=False) as file:
+        try:
+            file.write(data)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    return file.name
 
 
 class Canceled(asyncio.CancelledError):
@@ -151,16 +162,21 @@ class Task:
             self.emit({"type": "step", "name": name, "phase": "end"})
 
     def artifact(self, name, text=None, data=None, bytes=None, path=None, media_type=None, filename=None):
-        """A result beside the answer: a text of any length, or JSON data, or bytes, which must fit a line of 1 MiB, or a file of any size. In a plain function the file has been
-        taken in afterwards; in an async one a large one must stay as it is until the task is over."""
+        """A result beside the answer: a text, bytes or a file of any size, or JSON data. In a plain function the file has been taken in afterwards; in an async one a large one
+        must stay as it is until the task is over."""
         if path is not None:
             filename = filename or os.path.basename(path)
-            if os.path.getsize(path) > _FILE_MAX:
-                return self._file(name, path, filename, media_type)
-            with open(path, "rb") as file:
-                bytes = file.read()
+            if os.path.getsize(path) <= _FILE_MAX:
+                with open(path, "rb") as file:
+                    bytes = file.read()
         media_type = media_type or (mimetypes.guess_type(filename)[0] if filename else None)
         about = {k: v for k, v in (("filename", filename), ("mediaType", media_type)) if v}
+        if bytes is None and path is not None:
+            with open(path, "rb"):  # what cannot be read is said here
+                pass
+            return self._file(name, path, about)
+        if bytes is not None and len(bytes) > _FILE_MAX:
+            return self._file(name, _written(bytes), about, os.unlink)
         if bytes is not None:
             bodies = [{"parts": [{"raw": base64.b64encode(bytes).decode(), **about}]}]
         else:
@@ -168,18 +184,23 @@ class Task:
         for i, body in enumerate(bodies):
             self.emit({"type": "artifact", "artifactId": name, "name": name, **body, "append": i > 0, "last": i == len(bodies) - 1})
 
-    def _file(self, name, path, filename, media_type):
-        with open(path, "rb"):  # what cannot be read is said here
-            pass
-        media_type = media_type or mimetypes.guess_type(filename)[0]
-        part = {"file": os.path.abspath(path), "filename": filename, **({"mediaType": media_type} if media_type else {})}
-        event = {"type": "artifact", "artifactId": name, "name": name, "parts": [part], "last": True}
+    def _file(self, name, path, about, then=lambda path: None):
+        """The sidecar reads it: `then` it is ours again."""
+        event = {"type": "artifact", "artifactId": name, "name": name, "parts": [{"file": os.path.abspath(path), **about}], "last": True}
+        self._check()
+        is_over = True
         try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            self._request("task.event", {}, lambda r: None, event=event)
-        else:
-            self.emit(event)
+            taken = self._link.request("task.event", {"taskId": self.id, "event": event})
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                self._wait(taken, lambda r: None)
+            else:
+                is_over = False
+                taken.add_done_callback(lambda _: then(path))
+        finally:
+            if is_over:
+                then(path)
 
     @property
     def files(self):
@@ -229,7 +250,9 @@ class Task:
 
     def _request(self, method, params, then, absent=None, **raw):
         self._check()
-        future = self._link.request(method, {"taskId": self.id, **{k: v for k, v in params.items() if v is not None}, **raw}, absent)
+        return self._wait(self._link.request(method, {"taskId": self.id, **{k: v for k, v in params.items() if v is not None}, **raw}, absent), then)
+
+    def _wait(self, future, then):
         self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
         if self.canceled and not self._told:

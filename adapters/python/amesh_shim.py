@@ -74,7 +74,7 @@ class Link:
         line = json.dumps({"method": method, "params": params, **frame} if method else frame, ensure_ascii=False, allow_nan=False, default=plain, separators=(",", ":"))
         line = line.encode("utf-8", "replace") + b"\n"
         if len(line) > LINE_MAX:
-            raise ValueError(f"{method or 'the outcome'} has {len(line)} bytes; a line of the local API may have {LINE_MAX}")
+            raise ValueError(f"{method or 'the outcome'} has {len(line)} bytes; a line of the local API may have {LINE_MAX}; what is large is given by task.artifact, as text, bytes or path")
         with self.lock:
             self.sock.sendall(line)
 

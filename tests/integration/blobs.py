@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -472,6 +473,53 @@ export default async function answer(text, task) {
 """
 
 
+PY_BYTES = """
+import asyncio, os, random, tempfile
+
+def left():
+    return sum(name.startswith("amesh-") for name in os.listdir(tempfile.gettempdir()))
+
+def agent(text, task):
+    task.artifact("turned", bytes=random.Random(text).randbytes(5 << 20), filename="turned.bin")
+    return f"{left()} left"
+
+async def later(text, task):
+    for name in "first", "second":
+        task.artifact(name, bytes=random.Random(text + name).randbytes(5 << 20))
+    return text
+"""
+
+JS_BYTES = """
+import { createHash } from "node:crypto";
+const bytes = (seed) => Buffer.concat(Array.from({ length: 5 << 15 }, (_, i) => createHash("sha256").update(`${seed} ${i}`).digest()));
+export default async function agent(text, task) {
+  await task.artifact("turned", { bytes: bytes(text), filename: "turned.bin" });
+  return text;
+}
+export function now(text, task) { task.artifact("turned", { bytes: bytes(text) }); return text; }
+"""
+
+
+def bytes_of_any_size(mesh):
+    """What has no file yet is given as bytes, in a plain function and in one that waits for nothing."""
+    folder = os.path.join(mesh.home, "bytes-tmp")
+    os.makedirs(folder)
+    for name, code in (("giver.py", PY_BYTES), ("giver.mjs", JS_BYTES)):
+        with open(os.path.join(mesh.home, name), "w") as f:
+            f.write(code)
+    wanted = {"py-plain": {random.Random("x").randbytes(5 << 20)}, "py-later": {random.Random("x" + n).randbytes(5 << 20) for n in ("first", "second")}}
+    wanted["js-plain"] = wanted["js-now"] = {b"".join(hashlib.sha256(b"x %d" % i).digest() for i in range(5 << 15))}
+    for name, target in (("py-plain", "giver.py"), ("py-later", "giver.py:later"), ("js-plain", "giver.mjs"), ("js-now", "giver.mjs:now")):
+        if name.startswith("js") and not shutil.which("node"):
+            continue
+        mesh.agent(name, target, cwd=mesh.home, env={"TMPDIR": folder})
+        out = os.path.join(mesh.home, "bytes-" + name)
+        r = mesh.run("ask", name, "x", "--output", out).ok()
+        check(r.out.strip() == ("0 left" if name == "py-plain" else "x"), "the answer, and no file of the agent's stays behind", name, r.out, r.err)
+        check({digest(os.path.join(out, f)) for f in os.listdir(out)} == {hashlib.sha256(b).hexdigest() for b in wanted[name]}, "the same bytes", name, os.listdir(out))
+        until(lambda: not [f for _, _, files in os.walk(folder) for f in files], "nothing of it stays in the agent's temporary files")
+
+
 def shims(mesh):
     for kind, code in (("py", PYTHON), ("mjs", SCRIPT)):
         if kind == "mjs" and not shutil.which("node"):
@@ -503,6 +551,7 @@ def main():
         tap.run("two agents read one file at once", two_readers, mesh, mesh.small)
         tap.run("PUT and GET /v1/blob stream; a message may name what was put", by_curl, mesh, big, relay)
         tap.run("Python and JavaScript: task.files, and artifact(path) has taken it in when it returns", shims, mesh)
+        tap.run("Python and JavaScript: artifact(bytes) of any size", bytes_of_any_size, mesh)
         tap.run("small files stand in the message", small_ones_stand_in_the_message, mesh)
         tap.run("files that nobody fetches are told with name and size", not_fetched_is_said, mesh, mesh.small)
         tap.run("a text longer than a message is a text for its agent", a_long_text_is_a_text, mesh)
