@@ -24,6 +24,7 @@ struct export {
     const struct journal_export_options *options;
     struct journal_export_counts *counts;
     struct amp_buf line;
+    struct amp_arena arena; /* of the row at hand */
     crypto_generichash_state hash;
     bool has_failed;
 };
@@ -102,6 +103,19 @@ static bool is_private(sqlite3_stmt *statement, int kind)
     return kind == CHAIN_KV && journal_is_private((const char *)sqlite3_column_text(statement, 0));
 }
 
+/* As it was written, and such that an import takes it. */
+static bool is_sound(struct export *export, sqlite3_stmt *statement, int kind, struct amp_error *reterr)
+{
+    int at = (int)chain_tables[kind].n_columns; /* behind them: is its seal right, what is it called, which entry wrote it */
+    struct amp_error err = {0};
+    bool is_written = sqlite3_column_int(statement, at);
+    if (is_written && row_sense(statement, (enum chain_kind)kind, &export->arena, &err) == AMP_OK)
+        return true;
+    amp_error_set(reterr, AMP_CORRUPT, "", "the journal is damaged: %.200s (chain entry %lld) %s%.200s", sqlite3_column_text(statement, at + 1), sqlite3_column_int64(statement, at + 2),
+                  is_written ? "cannot be read: " : "is not what was written", is_written ? err.message : "");
+    return false;
+}
+
 static enum amp_code put_table(struct export *export, size_t at, struct amp_error *reterr)
 {
     const struct chain_table *table = &chain_tables[selections[at].kind];
@@ -115,15 +129,12 @@ static enum amp_code put_table(struct export *export, size_t at, struct amp_erro
         bind_selection(export, statement);
     while (status == SQLITE_OK && code == AMP_OK && (status = sqlite3_step(statement)) == SQLITE_ROW) {
         status = SQLITE_OK;
-        if (sqlite3_column_int(statement, (int)table->n_columns)) {
+        if (is_sound(export, statement, selections[at].kind, reterr)) {
             if (!is_private(statement, selections[at].kind))
                 add_row(export, statement, selections[at].kind);
         } else {
             export->counts->skipped++;
             code = export->options->skips_corrupt ? AMP_OK : AMP_CORRUPT;
-            if (code == AMP_CORRUPT)
-                amp_error_set(reterr, code, "", "the journal is damaged: %.200s (chain entry %lld) is not what was written", sqlite3_column_text(statement, (int)table->n_columns + 1),
-                              sqlite3_column_int64(statement, (int)table->n_columns + 2));
         }
     }
     if (code == AMP_OK && status != SQLITE_DONE) { /* of a table that cannot be read further, what could be read is there */
@@ -262,6 +273,7 @@ enum amp_code journal_export(const char *path, FILE *out, int64_t now_unix_ms, c
         return code;
     }
     amp_buf_init(&export.line, SIZE_MAX / 2);
+    amp_arena_init(&export.arena, SENSE_BYTES_MAX);
     crypto_generichash_init(&export.hash, NULL, 0, sizeof hash);
     put_head(&export, now_unix_ms);
     for (size_t i = 0; code == AMP_OK && i < sizeof selections / sizeof selections[0]; i++)
@@ -279,6 +291,7 @@ enum amp_code journal_export(const char *path, FILE *out, int64_t now_unix_ms, c
     if (code == AMP_OK && (fflush(out) != 0 || export.has_failed))
         code = amp_error_set(reterr, AMP_JOURNAL, "", "the export cannot be written: %s", strerror(errno));
     amp_buf_done(&export.line);
+    amp_arena_done(&export.arena);
     sqlite3_close(export.db);
     return code;
 }

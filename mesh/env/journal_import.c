@@ -15,6 +15,7 @@
 
 #define LINE_MAX_BYTES ((size_t)512 << 20)
 #define COLUMNS_MAX 32u
+#define UNREADABLE_HINT "nothing was imported; amesh env export --skip-corrupt, where it comes from, leaves such rows out"
 
 struct left_out { /* a task that is not wanted: open, or without its own row */
     UT_hash_handle hh;
@@ -30,6 +31,7 @@ struct import {
     char task[AMP_NAME_MAX + 1]; /* the last one that was found */
     struct left_out *left_out;
     struct file_intake *files;
+    struct amp_arena arena; /* of the row at hand */
     crypto_generichash_state hash;
     uint64_t line, rows;
     uint32_t boot; /* the highest number of an environment that it tells of */
@@ -94,11 +96,11 @@ static bool prepare(struct import *import, int kind)
     if (kind == CHAIN_DEATH) /* numbered by who has them: the same death is one of the same instance at the same time */
         snprintf(sql, sizeof sql,
                  "INSERT INTO deaths (%s, entry, seal) SELECT m, ?2, ?3, ?4, ?5, chain_entry(), row_seal(6, m, ?2, ?3, ?4, ?5) FROM (SELECT coalesce(max(n), 0) + 1 AS m"
-                 " FROM deaths) WHERE NOT EXISTS (SELECT 1 FROM deaths WHERE agent = ?2 AND instance = ?3 AND at = ?4 AND body = ?5)",
-                 table->columns);
+                 " FROM deaths) WHERE NOT EXISTS (SELECT 1 FROM deaths WHERE agent = ?2 AND instance = ?3 AND at = ?4 AND body = ?5) RETURNING %s",
+                 table->columns, table->columns);
     else
-        snprintf(sql, sizeof sql, "INSERT INTO %s (%s, entry, seal) VALUES (%s, chain_entry(), row_seal(%d, %s)) ON CONFLICT DO NOTHING", table->name, table->columns, values, kind,
-                 values);
+        snprintf(sql, sizeof sql, "INSERT INTO %s (%s, entry, seal) VALUES (%s, chain_entry(), row_seal(%d, %s)) ON CONFLICT DO NOTHING RETURNING %s", table->name, table->columns, values, kind,
+                 values, table->columns);
     bool is_prepared = sqlite3_prepare_v2(import->store.db, sql, -1, &import->insert[kind], NULL) == SQLITE_OK;
     snprintf(sql, sizeof sql, "SELECT 1 FROM %s WHERE %s AND seal = row_seal(%d, %s)", table->name, kind == CHAIN_DEATH ? "?1 IS NOT NULL" : key, kind, kind == CHAIN_DEATH ? table->columns : values);
     return is_prepared && sqlite3_prepare_v2(import->store.db, sql, -1, &import->compare[kind], NULL) == SQLITE_OK;
@@ -155,6 +157,12 @@ static const char *text_of(const cJSON *row, const char *name)
 {
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(row, name);
     return cJSON_IsString(value) ? value->valuestring : "";
+}
+
+static const char *name_of(int kind, const cJSON *row)
+{
+    static const char *const names[CHAIN_KINDS] = {[CHAIN_TASK] = "id", [CHAIN_EVENT] = "task", [CHAIN_KEY] = "key", [CHAIN_KV] = "key", [CHAIN_DEATH] = "instance"};
+    return names[kind] ? text_of(row, names[kind]) : "";
 }
 
 static void leave_out(struct import *import, const char *id)
@@ -267,10 +275,21 @@ static enum amp_code is_there(struct import *import, int kind, const cJSON *row)
         import->counts->there++;
         return AMP_OK;
     }
-    refuse(import, AMP_CONFLICT, "%s %.100s%s%.100s is there already, and differs", chain_tables[kind].name, text_of(row, kind == CHAIN_TASK ? "id" : kind == CHAIN_EVENT ? "task" : "key"),
+    refuse(import, AMP_CONFLICT, "%s %.100s%s%.100s is there already, and differs", chain_tables[kind].name, name_of(kind, row),
            kind == CHAIN_KV ? " of " : "", kind == CHAIN_KV ? text_of(row, "owner") : "");
     amp_error_hint(import->err, "nothing was imported; import into a journal of its own: --journal FILE");
     return AMP_CONFLICT;
+}
+
+/* As the journal has it now. */
+static enum amp_code check_row(struct import *import, int kind, const cJSON *row)
+{
+    struct amp_error err = {0};
+    if (row_sense(import->insert[kind], (enum chain_kind)kind, &import->arena, &err) == AMP_OK)
+        return AMP_OK;
+    refuse(import, AMP_MALFORMED, "this row of %s (%.100s) cannot be read: %s", chain_tables[kind].name, name_of(kind, row), err.message);
+    amp_error_hint(import->err, UNREADABLE_HINT);
+    return AMP_MALFORMED;
 }
 
 static enum amp_code add_row(struct import *import, const cJSON *line)
@@ -293,7 +312,13 @@ static enum amp_code add_row(struct import *import, const cJSON *line)
     import->store.chain.is_noted = false;
     char column[COLUMN_NAME_SIZE];
     int status = bind_row(insert, &chain_tables[kind], row, column) ? sqlite3_step(insert) : SQLITE_MISMATCH;
+    if (status == SQLITE_ROW) {
+        code = check_row(import, kind, row);
+        status = sqlite3_step(insert);
+    }
     sqlite3_reset(insert);
+    if (code != AMP_OK)
+        return code;
     if (status == SQLITE_MISMATCH)
         return refuse(import, AMP_MALFORMED, "%s: it is not what this column has: a text, bytes as base64, or a whole number in its range", column);
     if (status != SQLITE_DONE)
@@ -333,13 +358,27 @@ static enum amp_code take_piece(struct import *import, const cJSON *line)
     return code == AMP_OK ? AMP_OK : refuse(import, code, "%s", err.message);
 }
 
+/* cJSON lets invalid UTF-8 pass, cuts a text at its NUL, and takes the first of two members. */
+static enum amp_code check_text(struct import *import, struct amp_bytes text)
+{
+    struct amp_error err = {0};
+    const struct amp_json_limits limits = {.bytes_max = LINE_MAX_BYTES, .depth_max = AMP_DEPTH_MAX, .members_max = AMP_MEMBERS_MAX};
+    if (amp_json_check(text, &limits, &err) == AMP_OK)
+        return AMP_OK;
+    refuse(import, AMP_MALFORMED, "it cannot be read: %s", err.message);
+    amp_error_hint(import->err, UNREADABLE_HINT);
+    return AMP_MALFORMED;
+}
+
 static enum amp_code take_line(struct import *import, const char *text, size_t len)
 {
     cJSON *line = cJSON_ParseWithLength(text, len);
     const cJSON *version = cJSON_GetObjectItemCaseSensitive(line, "version");
     enum amp_code code;
     import->line++;
-    if (!line || import->has_ended)
+    if (line && check_text(import, (struct amp_bytes){.data = (const uint8_t *)text, .len = len}) != AMP_OK)
+        code = AMP_MALFORMED;
+    else if (!line || import->has_ended)
         code = refuse(import, AMP_MALFORMED, import->has_ended ? "something follows the end of the export" : "it is no JSON object");
     else if (import->line == 1 && (strcmp(text_of(line, "format"), "amesh-journal") != 0 || !cJSON_IsNumber(version)))
         code = refuse(import, AMP_MALFORMED, "it is no export of a journal (amesh env export)");
@@ -464,6 +503,7 @@ enum amp_code journal_import(const char *path, FILE *in, int64_t now_unix_ms, co
         code = store_open(&import.store, path, now_unix_ms, import.err);
     if (code == AMP_OK) {
         import.files = file_intake_new(path);
+        amp_arena_init(&import.arena, SENSE_BYTES_MAX);
         code = run(&import, now_unix_ms);
         file_intake_free(import.files, code == AMP_OK);
         for (int kind = 0; kind < CHAIN_KINDS; kind++) {
@@ -471,6 +511,7 @@ enum amp_code journal_import(const char *path, FILE *in, int64_t now_unix_ms, co
             sqlite3_finalize(import.compare[kind]);
         }
         sqlite3_finalize(import.has_task);
+        amp_arena_done(&import.arena);
         store_close(&import.store);
     }
     if (is_made && code != AMP_OK)

@@ -12,8 +12,9 @@
 #define LOST_TEXT "this event is lost: the journal was damaged, and it was not among what could be saved"
 #define LOST_METADATA "{\"amp/lost\":{\"why\":\"journal damaged\"},\"amp/log\":{\"level\":\"error\",\"text\":\"" LOST_TEXT "\"}}"
 
-/* Of the rows behind entry ?1: whose numbers have a gap, or whose row knows of more. */
-static const char broken_sql[] = "SELECT t.id, t.context, t.state, t.open, t.events, max(t.submitted, t.ended) FROM tasks t WHERE t.entry > ?1 AND t.id IN (" JOURNAL_BROKEN_TASKS ") ORDER BY t.id";
+/* Of the tasks that rows behind entry ?1 are about, be it only an event more: whose numbers have a gap, or whose row knows of more. */
+static const char broken_sql[] = "SELECT t.id, t.context, t.state, t.open, t.events, max(t.submitted, t.ended) FROM tasks t WHERE (t.entry > ?1 OR t.id IN"
+                                 " (SELECT task FROM events WHERE entry > ?1)) AND t.id IN (" JOURNAL_BROKEN_TASKS ") ORDER BY t.id";
 static const char rows_sql[] = "SELECT seq, count, at FROM events WHERE task = ?1 ORDER BY seq";
 static const char mark_sql[] = "UPDATE tasks SET incomplete = 1, entry = chain_entry(), seal = row_seal(2, id, context, agent, skill, sender, parent, instance, state, durable, open, 1,"
                                " submitted, started, ended, attempt, events, attempts, request, record, dead) WHERE id = ?1";
@@ -174,8 +175,11 @@ static bool mark(struct store *store, const char *id)
 static enum amp_code mend_task(struct mend *mend, struct broken *task)
 {
     bool is_done = find_gaps(mend, task);
-    if (is_done && task->is_wrong)
-        return amp_error_set(mend->err, AMP_MALFORMED, "", "the numbers of the events of task %s overlap, or are more than it has", task->id);
+    if (is_done && task->is_wrong) {
+        amp_error_set(mend->err, AMP_MALFORMED, "", "the numbers of the events of task %s overlap, or are more than it has", task->id);
+        amp_error_hint(mend->err, task->is_open ? "nothing was imported; --ended leaves such tasks out" : "nothing was imported; export its journal once more, without what was changed since");
+        return AMP_MALFORMED;
+    }
     if (is_done && task->n_lost > JOURNAL_LOST_MAX) {
         mend->handler->on_lost(mend->handler->ctx, &(struct journal_lost){.task = task->id});
         is_done = store_remove_task(mend->store, task->id);

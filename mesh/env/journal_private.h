@@ -140,6 +140,11 @@ int schema_chain_all(struct store *store);
 /* ---- journal_compact.c: makes the chain anew if most of it is of rows that are gone. The lock is held. AMP_CORRUPT: damaged, nothing was done. How many rows it tells of, before and after. */
 AMP_MUST_USE enum amp_code store_compact(struct store *store, int64_t now_unix_ms, uint64_t *ret_before, uint64_t *ret_after, struct amp_error *reterr);
 
+/* ---- journal_sense.c: the row at which a statement stands begins with all columns of its table, in their order and under their names. AMP_MALFORMED: those who read the journal could not read it; the
+ * message begins with the column. `arena` (SENSE_BYTES_MAX) is used, and need not be reset. */
+#define SENSE_BYTES_MAX (4 * (size_t)JOURNAL_BATCH_BYTES_MAX)
+AMP_MUST_USE enum amp_code row_sense(sqlite3_stmt *statement, enum chain_kind kind, struct amp_arena *arena, struct amp_error *reterr);
+
 /* ---- journal_lost.c: fills what the tasks behind this entry of the chain lack. In a transaction. AMP_MALFORMED, AMP_TOO_LARGE, AMP_JOURNAL */
 struct journal_lost_handler;
 AMP_MUST_USE enum amp_code store_mend(struct store *store, uint64_t entry, const struct journal_lost_handler *handler, uint64_t *ret_events, struct amp_error *reterr);

@@ -23,7 +23,11 @@ def tasks(mesh, **how):
 
 def sealed(lines):
     """An export with these lines before its last one."""
-    data = b"".join(line.encode() + b"\n" for line in lines)
+    return sealed_bytes([line.encode() for line in lines])
+
+
+def sealed_bytes(lines):
+    data = b"".join(line + b"\n" for line in lines)
     end = {"end": True, "rows": len(lines) - 1, "skipped": 0, "hash": hashlib.blake2b(data, digest_size=32).hexdigest()}
     return data + json.dumps(end).encode() + b"\n"
 
@@ -31,3 +35,17 @@ def sealed(lines):
 def task_ids(file):
     with sqlite3.connect(file) as db:
         return {row[0] for row in db.execute("SELECT id FROM tasks")}
+
+
+def seal(kind, row):
+    """What stands beside a row of the journal (journal_chain.c)."""
+    data = bytes([kind])
+    for value in row:
+        if value is None:
+            data += bytes([5]) + bytes(8)
+        elif isinstance(value, int):
+            data += bytes([1]) + value.to_bytes(8, "little")
+        else:
+            value, type_of = (value.encode(), 3) if isinstance(value, str) else (value, 4)
+            data += bytes([type_of]) + len(value).to_bytes(8, "little") + value
+    return hashlib.blake2b(data, digest_size=16).digest()
