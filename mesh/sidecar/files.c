@@ -41,16 +41,29 @@ static bool begins(const char *text, const char *with)
     return text && strncmp(text, with, strlen(with)) == 0;
 }
 
-bool files_is_one(const cJSON *part)
+/* Of a message, what may be bytes in a part. */
+static size_t room(const struct sidecar *sidecar)
 {
-    const char *url = text_of(part, "url");
-    return cJSON_GetObjectItemCaseSensitive(part, "file") || begins(url, FILE_URL) || begins(url, BLOB_URL);
+    size_t payload = bus_info(sidecar->bus)->payload_max;
+    return payload > MESSAGE_ROOM ? payload - MESSAGE_ROOM : 0;
 }
 
-bool files_any(const cJSON *parts)
+static bool is_too_long(const struct sidecar *sidecar, const char *raw)
+{
+    size_t most = room(sidecar);
+    return raw && most > 0 && sidecar->blobs && strlen(raw) > most;
+}
+
+static bool is_one(const struct sidecar *sidecar, const cJSON *part)
+{
+    const char *url = text_of(part, "url");
+    return cJSON_GetObjectItemCaseSensitive(part, "file") || begins(url, FILE_URL) || begins(url, BLOB_URL) || is_too_long(sidecar, text_of(part, "raw"));
+}
+
+bool files_any(const struct sidecar *sidecar, const cJSON *parts)
 {
     const cJSON *part;
-    cJSON_ArrayForEach(part, parts) if (files_is_one(part))
+    cJSON_ArrayForEach(part, parts) if (is_one(sidecar, part))
         return true;
     return false;
 }
@@ -171,8 +184,30 @@ static enum amp_code take_path(struct files_job *job, cJSON *part, const char *p
     return AMP_OK;
 }
 
+static enum amp_code take_raw(struct files_job *job, cJSON *part, struct amp_error *reterr)
+{
+    cJSON *raw = cJSON_DetachItemFromObjectCaseSensitive(part, "raw");
+    size_t len = strlen(raw->valuestring), size = 0;
+    uint8_t *data = xcalloc(1, len + 1);
+    struct blob blob;
+    enum amp_code code = AMP_OK;
+    if (sodium_base642bin(data, len, raw->valuestring, len, NULL, &size, NULL, sodium_base64_VARIANT_ORIGINAL) != 0)
+        code = amp_error_set(reterr, AMP_INVALID, "raw", "it is not base64");
+    if (code == AMP_OK)
+        code = blobs_add(job->sidecar->blobs, (struct amp_bytes){.data = data, .len = size}, &blob, reterr);
+    if (code == AMP_OK) {
+        blob_held_add(job->held, blob.digest);
+        offer(job, part, &blob);
+    }
+    free(data);
+    cJSON_Delete(raw);
+    return code;
+}
+
 static enum amp_code take_part(struct files_job *job, cJSON *part, struct amp_error *reterr)
 {
+    if (is_too_long(job->sidecar, text_of(part, "raw")))
+        return take_raw(job, part, reterr);
     const cJSON *file = cJSON_DetachItemFromObjectCaseSensitive(part, "file");
     const char *url = text_of(part, "url");
     enum amp_code code;
@@ -215,7 +250,7 @@ struct files_job *files_start(struct sidecar *sidecar, cJSON *const *parts, size
     *job = (struct files_job){.sidecar = sidecar, .inline_max = FILES_INLINE_MAX, .inline_left = SIZE_MAX, .held = held, .on_done = on_done, .ctx = ctx};
     for (size_t i = 0; i < n; i++) {
         cJSON *part;
-        cJSON_ArrayForEach(part, parts[i]) if (files_is_one(part))
+        cJSON_ArrayForEach(part, parts[i]) if (is_one(sidecar, part))
         {
             job->parts = xrealloc(job->parts, (job->n + 1) * sizeof *job->parts);
             job->parts[job->n++] = part;
@@ -228,7 +263,7 @@ struct files_job *files_start(struct sidecar *sidecar, cJSON *const *parts, size
 
 static size_t durable_max(struct sidecar *sidecar)
 {
-    size_t payload = bus_info(sidecar->bus)->payload_max, most = payload > MESSAGE_ROOM ? (payload - MESSAGE_ROOM) / 4 * 3 : 0; /* base64 */
+    size_t most = room(sidecar) / 4 * 3; /* base64 */
     return most < FILES_INLINE_MAX ? FILES_INLINE_MAX : most < FILES_DURABLE_INLINE_MAX ? most : FILES_DURABLE_INLINE_MAX;
 }
 

@@ -104,7 +104,7 @@ static void on_files(void *ctx, const struct amp_error *err)
 void rpc_send(struct rpc *rpc, const cJSON *json)
 {
     const cJSON *message = cJSON_GetObjectItemCaseSensitive(json, "message");
-    if (!files_any(cJSON_GetObjectItemCaseSensitive(message, "parts"))) {
+    if (!files_any(rpc->sidecar, cJSON_GetObjectItemCaseSensitive(message, "parts"))) {
         rpc_send_now(rpc, json, NULL);
         return;
     }

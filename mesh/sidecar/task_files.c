@@ -165,25 +165,25 @@ static void spread(cJSON *artifact)
     cJSON_AddItemToArray(parts, part);
 }
 
-static bool artifact_has_file(const cJSON *artifact)
+static bool artifact_has_file(const struct task *task, const cJSON *artifact)
 {
-    return cJSON_GetObjectItemCaseSensitive(artifact, "file") || files_any(cJSON_GetObjectItemCaseSensitive(artifact, "parts"));
+    return cJSON_GetObjectItemCaseSensitive(artifact, "file") || files_any(task->sidecar, cJSON_GetObjectItemCaseSensitive(artifact, "parts"));
 }
 
-static bool event_has_file(const cJSON *local)
+static bool event_has_file(const struct task *task, const cJSON *local)
 {
     const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(local, "type"));
-    return type && strcmp(type, "artifact") == 0 && artifact_has_file(local);
+    return type && strcmp(type, "artifact") == 0 && artifact_has_file(task, local);
 }
 
-static bool outcome_has_file(const cJSON *result)
+static bool outcome_has_file(const struct task *task, const cJSON *result)
 {
     const cJSON *artifact;
     if (!cJSON_IsObject(result))
         return false;
-    if (files_any(cJSON_GetObjectItemCaseSensitive(result, "parts")))
+    if (files_any(task->sidecar, cJSON_GetObjectItemCaseSensitive(result, "parts")))
         return true;
-    cJSON_ArrayForEach(artifact, cJSON_GetObjectItemCaseSensitive(result, "artifacts")) if (artifact_has_file(artifact))
+    cJSON_ArrayForEach(artifact, cJSON_GetObjectItemCaseSensitive(result, "artifacts")) if (artifact_has_file(task, artifact))
         return true;
     return false;
 }
@@ -241,12 +241,13 @@ static void finish(struct task_files *files)
     free(reason);
 }
 
-/* An answer without one of its files is not the answer. */
+/* An answer without one of its files is not the answer. `said`: NULL: it was in the outcome. */
 static void fail_file(struct task *task, const struct said *said, const struct amp_error *why)
 {
     struct amp_error err;
-    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(said->local, "name"));
-    (void)amp_error_set(&err, why->code, why->field, "a file of the agent's answer, artifact \"%.256s\": %s", name ? name : "", why->message);
+    const char *name = said ? cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(said->local, "name")) : NULL;
+    enum amp_code code = why->code == AMP_INVALID ? AMP_BAD_ANSWER : why->code; /* whoever asked did nothing wrong */
+    (void)amp_error_set(&err, code, why->field, "a file of the agent's answer%s%.256s%s: %s", name ? ", artifact \"" : "", name ? name : "", name ? "\"" : "", why->message);
     amp_error_hint(&err, "%s", why->hint);
     (void)task_fail(task, &err, NULL);
 }
@@ -274,7 +275,7 @@ static void go_on(struct task_files *files)
     }
     if (!files->has_outcome || loop_timer_is_set(files->stop))
         task_mark_dirty(task); /* whoever waits for room is told */
-    else if (outcome_has_file(files->result))
+    else if (outcome_has_file(task, files->result))
         take(files, files->result);
     else
         finish(files);
@@ -285,20 +286,13 @@ static void on_taken(void *ctx, const struct amp_error *err)
 {
     struct task_files *files = ctx;
     struct task *task = files->task;
-    struct amp_error own = *err;
     struct said *said = STAILQ_FIRST(&files->said);
     files->job = NULL;
     task->progress_ms = loop_now_ms(task->sidecar->loop);
-    if (own.code != AMP_OK) {
-        (void)amp_error_set(&own, own.code, "", "a file of the agent's answer: %s", err->message);
-        amp_error_hint(&own, "%s", err->hint);
-    }
-    if (own.code != AMP_OK) {
+    if (err->code != AMP_OK) {
         counter_add(COUNTER_events_refused, 1);
-        (void)task_fail(task, &own, NULL);
-        return;
-    }
-    if (said) {
+        fail_file(task, said, err);
+    } else if (said) {
         said->is_ready = true;
         go_on(files);
     } else {
@@ -308,7 +302,7 @@ static void on_taken(void *ctx, const struct amp_error *err)
 
 bool task_files_keep(struct task *task, const cJSON *local, enum amp_code *ret, struct amp_error *reterr)
 {
-    bool has_file = event_has_file(local);
+    bool has_file = event_has_file(task, local);
     *ret = AMP_OK;
     if (!has_file && !task_files_is_busy(task))
         return false;
@@ -365,7 +359,7 @@ bool task_files_finish(struct task *task, const struct task_outcome *outcome)
         task->files->is_finishing = false;
         return false;
     }
-    bool has_file = !task->stream.is_ended && !task->is_canceled && outcome_has_file(outcome->result);
+    bool has_file = !task->stream.is_ended && !task->is_canceled && outcome_has_file(task, outcome->result);
     if (!has_file && !(task->files && task->files->n_said > 0))
         return false;
     struct task_files *files = files_of(task);

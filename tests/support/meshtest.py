@@ -194,6 +194,7 @@ class Mesh:
 
 class Bus(Mesh):
     """A nats-server that stays, and an environment that comes and goes; `program` runs it."""
+    CONFIG = ""  # of the server, beside where it listens
 
     def start_up(self):
         self.port = free_port()
@@ -202,7 +203,10 @@ class Bus(Mesh):
         self.start_env()
 
     def start_server(self):
-        self.server = Process([self.env.get("AMESH_NATS_SERVER", "nats-server"), "-a", "127.0.0.1", "-p", str(self.port)], self.env, "nats-server")
+        conf = os.path.join(self.home, "server.conf")
+        with open(conf, "w", encoding="utf-8") as f:
+            f.write(self.CONFIG)
+        self.server = Process([self.env.get("AMESH_NATS_SERVER", "nats-server"), "-c", conf, "-a", "127.0.0.1", "-p", str(self.port)], self.env, "nats-server")
         self.processes.append(self.server)
         self.server.wait_line(lambda line: "Server is ready" in line, stream="err")
 
