@@ -30,6 +30,7 @@
 #define CALL_GAP_MAX_MS 10000u    /* what is missing must have come by then, or the call fails */
 #define CALL_GAP_SILENT_MS 3200u   /* of silence: it could not send what is missing, and gets as long once it is heard again; twice CALL_ATTACH_SLOW_MS */
 #define CALL_ATTACH_MAX_MS 1500u  /* nobody of its name there for this long: it is gone */
+#define CALL_ATTACH_LEASED_MS 3000u /* asked for by a caller that may have begun together with the bus: its holder comes back within 2 s (bus.h), and connects */
 #define CALL_ATTEMPTS_MAX 3u      /* of a call that may be tried again: one that fails three instances will fail a fourth */
 #define CALL_SEEK_EVERY_MS 50u    /* who looks for another instance asks so often, and takes the first answer: one that is stopped gives none */
 #define CALL_SEEK_MAX_MS 2000u    /* and for so long */

@@ -127,9 +127,10 @@ static void on_not_kept(struct step *step)
 void call_taken_not_attached(struct step *step)
 {
     struct call_fsm *fsm = step->fsm;
+    uint32_t most_ms = fsm->lease_ms ? CALL_ATTACH_LEASED_MS : CALL_ATTACH_MAX_MS;
     if (step->event->kind != CALL_EV_NO_RESPONDERS) {
         on_not_kept(step);
-    } else if (!call_step_is_just_back(step) && step->now - fsm->heard_at >= CALL_ATTACH_MAX_MS) {
+    } else if (!call_step_is_just_back(step) && step->now - fsm->heard_at >= most_ms) {
         failover_or_end(step, CALL_WHY_GONE);
     }
 }

@@ -263,17 +263,21 @@ def bus_restarts(mesh):
 
 
 def everything_restarts():
-    """`amesh up` is stopped for longer than a lease, as for an upgrade, and once killed, with its nats-server: agents work on, and their tasks go on."""
+    """`amesh up` is stopped for longer than a lease, as for an upgrade, and once killed, with its nats-server: agents work on, and their tasks go on, also if they come back to the bus as late
+    as they may (2 s)."""
     with Mesh() as mesh:
         gate, log = os.path.join(mesh.home, "gate"), os.path.join(mesh.home, "log")
-        mesh.agent("steadfast", "--", PY, "-c", AGENT, log)
+        agent = mesh.agent("steadfast", "--", PY, "-c", AGENT, log)
         task = mesh.run("ask", "--detach", "steadfast", f"wait {gate}").ok().out.strip()
         until(lambda: mesh.run("task", "show", task, "--json").ok().json()["metadata"]["amp/attempts"][0].get("startedAt"), "it works")
         for signo in (signal.SIGTERM, signal.SIGKILL):
             mesh.up.signal(signo)
             mesh.up.wait()
             threading.Event().wait(5)
+            agent.signal(signal.SIGSTOP)
             mesh.start_up()
+            threading.Event().wait(1.8)
+            agent.signal(signal.SIGCONT)
         open(gate, "w").close()
         done = until(lambda: (lambda t: t["status"]["state"] in ENDS and t)(mesh.run("task", "show", task, "--json").ok().json()), "it ends")
         with open(log, encoding="utf-8") as f:

@@ -136,7 +136,7 @@ static void test_a_call_that_is_gone_on_with_asks_its_holder_and_nobody_else(voi
     for (machine_say(&machine, CALL_EV_NO_RESPONDERS); machine.fsm.phase != CALL_ENDED; machine_say(&machine, CALL_EV_NO_RESPONDERS))
         machine_wait_for_timer(&machine);
     assert_ends(&machine, CALL_WHY_GONE);
-    assert_in_range(machine.now - MACHINE_NOW, CALL_ATTACH_MAX_MS, CALL_ATTACH_MAX_MS + CALL_ATTACH_EVERY_MS);
+    assert_in_range(machine.now - MACHINE_NOW, CALL_ATTACH_LEASED_MS, CALL_ATTACH_LEASED_MS + CALL_ATTACH_EVERY_MS);
 }
 
 int main(void)
