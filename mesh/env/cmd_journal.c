@@ -153,7 +153,7 @@ static void print_report(struct verifying *verifying, const struct journal_repor
         printf("empty: nothing has been written to it yet; an environment that starts on it begins here\n");
         return;
     }
-    if (report->findings && !report->rows && !report->id[0])
+    if (!report->rows && !report->id[0])
         return; /* it could not be looked at */
     printf("%s: %" PRIu64 " rows, %" PRIu64 " chain entries, the last is %" PRIu64 " %.16s… (journal %s%s)\n", report->findings ? "looked at" : "sound", report->rows,
            report->entries, report->n, report->hash, report->id, report->is_running ? ", an environment has it" : "");
@@ -211,8 +211,10 @@ static int run_backup(const struct command *command, struct command_args *args)
         code = journal_backup(verifying.at.path, args->rest[0], clock_unix_ms(), &handlers, &verifying, &report, &err);
         if (code == AMP_OK && !report.is_empty)
             code = journal_verify_files(args->rest[0], &handlers, &verifying, &report, &err);
-        snprintf(verifying.at.path, sizeof verifying.at.path, "%s", args->rest[0]);
-        verifying.at.is_named = true; /* it is the copy that was looked at */
+        if (report.bytes > 0) { /* it is the copy that was looked at */
+            snprintf(verifying.at.path, sizeof verifying.at.path, "%s", args->rest[0]);
+            verifying.at.is_named = true;
+        }
         report.has_head = true; /* a copy has none */
         clear_line(&verifying);
         if (code == AMP_OK || code == AMP_CORRUPT)

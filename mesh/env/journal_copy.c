@@ -29,9 +29,7 @@ enum amp_code journal_open_to_read(const char *path, sqlite3 **ret, struct amp_e
         amp_error_hint(reterr, "name it: --journal FILE, or its home: --home DIR");
         return AMP_NOT_FOUND;
     }
-    int status = sqlite3_open_v2(path, ret, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
-    if (*ret)
-        sqlite3_db_config(*ret, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    int status = journal_open_file(path, ret);
     if (status == SQLITE_OK)
         status = chain_functions(*ret, NULL);
     if (status == SQLITE_OK) /* one state, whatever is written meanwhile */
@@ -44,12 +42,13 @@ enum amp_code journal_open_to_read(const char *path, sqlite3 **ret, struct amp_e
         amp_error_set(reterr, AMP_JOURNAL, "", "the journal %s is of version %d, this program reads %d", path, version, SCHEMA_VERSION);
         amp_error_hint(reterr, "start this version's environment on it once");
     } else {
-        amp_error_set(reterr, AMP_CORRUPT, "", "the journal %s cannot be read: %s", path, *ret ? sqlite3_errmsg(*ret) : "out of memory");
-        amp_error_hint(reterr, JOURNAL_CORRUPT_HINT);
+        code = schema_is_damage(status) ? AMP_CORRUPT : AMP_JOURNAL;
+        amp_error_set(reterr, code, "", "the journal %s cannot be read: %s", path, *ret ? sqlite3_errmsg(*ret) : "out of memory");
+        amp_error_hint(reterr, code == AMP_CORRUPT ? JOURNAL_CORRUPT_HINT : JOURNAL_UNREAD_HINT);
     }
     sqlite3_close(*ret);
     *ret = NULL;
-    return status == SQLITE_OK ? AMP_JOURNAL : AMP_CORRUPT;
+    return status == SQLITE_OK ? AMP_JOURNAL : code;
 }
 
 enum amp_code journal_copy_failed(const char *path, const char *why, struct amp_error *reterr)

@@ -106,6 +106,10 @@ struct sqlite3_file *journal_vfs_below(struct sqlite3_file *log);
 /* journal.c: <journal>.lock, held until *ret_fd (which is set on failure too, -1 if there is none) is closed. AMP_RUNNING */
 AMP_MUST_USE enum amp_code journal_lock(const char *path, int *ret_fd, struct amp_error *reterr);
 
+/* ---- journal_open.c: a connection that only reads, also where nothing can be made beside the journal. A status of SQLite; *ret is to be closed whatever it is. */
+int journal_open_file(const char *path, sqlite3 **ret);
+#define JOURNAL_UNREAD_HINT "copy it, with all files beside it, to where there is room and this user may write; name the copy: --journal FILE"
+
 /* ---- journal_copy.c: a connection in one read transaction. AMP_NOT_FOUND, AMP_JOURNAL (version), AMP_CORRUPT */
 AMP_MUST_USE enum amp_code journal_open_to_read(const char *path, sqlite3 **ret, struct amp_error *reterr);
 

@@ -106,7 +106,7 @@ static enum amp_code check_frame(struct sense *sense)
 {
     ProtobufCMessage *message = NULL;
     enum amp_code code = unpack(sense, &amp__frame__descriptor, &message);
-    if (code != AMP_OK)
+    if (code != AMP_OK || !message)
         return code;
     const Amp__Frame *frame = (const Amp__Frame *)message;
     if (!is_text(bytes_at(sense->statement, EVENT_TASK), frame->task_id))

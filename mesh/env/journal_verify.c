@@ -332,7 +332,7 @@ static void count_incomplete(struct verify *verify)
 bool journal_is_running(const char *path)
 {
     char *name = xasprintf("%s.lock", path);
-    int fd = open(name, O_RDWR | O_CLOEXEC);
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
     bool is_running = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     if (fd >= 0)
         close(fd);
@@ -406,9 +406,7 @@ static bool is_empty(sqlite3 *db)
 static enum amp_code open_file(struct verify *verify, struct amp_error *reterr)
 {
     int version = 0;
-    int status = sqlite3_open_v2(verify->path, &verify->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
-    if (verify->db)
-        sqlite3_db_config(verify->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    int status = journal_open_file(verify->path, &verify->db);
     if (status == SQLITE_OK)
         status = chain_functions(verify->db, NULL);
     if (status == SQLITE_OK)
@@ -419,8 +417,11 @@ static enum amp_code open_file(struct verify *verify, struct amp_error *reterr)
         find(verify, "", "", 0, "it is no journal any more: %s", sqlite3_errmsg(verify->db));
         return AMP_CORRUPT;
     }
-    if (status != SQLITE_OK)
-        return amp_error_set(reterr, AMP_JOURNAL, "", "the journal %s cannot be read: %s", verify->path, verify->db ? sqlite3_errmsg(verify->db) : "out of memory");
+    if (status != SQLITE_OK) {
+        amp_error_set(reterr, AMP_JOURNAL, "", "the journal %s cannot be read: %s", verify->path, verify->db ? sqlite3_errmsg(verify->db) : "out of memory");
+        amp_error_hint(reterr, JOURNAL_UNREAD_HINT);
+        return AMP_JOURNAL;
+    }
     if (version > 0 && version < SCHEMA_CHAINED && !has_chain(verify->db)) {
         amp_error_set(reterr, AMP_JOURNAL, "", "the journal %s is of version %d, which has no chain", verify->path, version);
         amp_error_hint(reterr, "start this version's environment on it once, which makes one");

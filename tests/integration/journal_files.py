@@ -2,12 +2,14 @@
 """The journal's files, and what is done to them from outside while nobody or somebody uses them. Real processes."""
 import os
 import shutil
+import subprocess
 import sys
+import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
 from journaltest import path, tasks  # noqa: E402
-from meshtest import Mesh, Tap, check  # noqa: E402
+from meshtest import Mesh, Skipped, Tap, check  # noqa: E402
 
 tap = Tap()
 
@@ -47,7 +49,87 @@ def no_files(mesh):
     check(len(tasks(mesh)) == 1, "nothing is lost by that")
 
 
+def copy_files(mesh, folder, names):
+    for name in names:
+        if os.path.exists(path(mesh, name)):
+            shutil.copy(path(mesh, name), folder)
+
+
+def read_only(mesh):
+    """On a disk that cannot be written, or is full, a journal is read whatever stands beside it: nothing about it is damaged. What would write says why it cannot."""
+    place = tempfile.mkdtemp(prefix="ro-", dir=mesh.home)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True).returncode != 0:
+        raise Skipped("nothing can be mounted here")
+    try:
+        read_only_in(mesh, os.path.join(place, "a%41?#b"))
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", place], check=True)
+        subprocess.run(["umount", place], check=True)
+
+
+def read_only_in(mesh, folder):
+    os.mkdir(folder)
+    place = os.path.dirname(folder)
+    accept(mesh, "in the file").ok()
+    mesh.up.stop()
+    kept = tempfile.mkdtemp(dir=mesh.home)
+    copy_files(mesh, kept, ("", "-head"))
+    mesh.start_up()
+    accept(mesh, "in the log").ok()
+    os.kill(mesh.up.child.pid, 9)
+    mesh.up.wait()
+    rows = {"ended well": 1, "killed": 2, "killed, without the index": 2}
+    states = {"ended well": None, "killed": ("", "-head", "-wal", "-shm"), "killed, without the index": ("", "-head", "-wal")}
+    for state, names in states.items():
+        for name in os.listdir(folder):
+            os.unlink(os.path.join(folder, name))
+        if names:
+            copy_files(mesh, folder, names)
+        else:
+            for name in os.listdir(kept):
+                shutil.copy(os.path.join(kept, name), folder)
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        reads_all(mesh, os.path.join(folder, "journal.db"), rows[state], state + ", read-only")
+        r = mesh.run("env", "prune", "--retain-age", "1s", "--journal", os.path.join(folder, "journal.db"))
+        check(r.status == 7 and "AMESH-4003" in r.err and "Read-only file system" in r.err, "a prune says why it cannot", r.status, r.err)
+        subprocess.run(["mount", "-o", "remount,rw", place], check=True)
+        with open(os.path.join(place, "ballast"), "wb", buffering=0) as f:
+            try:
+                while True:
+                    f.write(bytes(4096))
+            except OSError:
+                pass
+        reads_all(mesh, os.path.join(folder, "journal.db"), rows[state], state + ", full")
+        os.unlink(os.path.join(place, "ballast"))
+
+
+def reads_all(mesh, journal, tasks_there, state):
+    r = mesh.run("env", "verify", "--json", "--journal", journal)
+    check(r.status == 0 and r.json()["sound"] and "empty" not in r.json() and r.json()["rows"] > 0, f"{state}: verify", r.status, r.out, r.err)
+    r = mesh.run("env", "export", "--journal", journal)
+    check(r.status == 0 and r.out.count('"table":"tasks"') == tasks_there, f"{state}: export", r.status, r.out, r.err)
+    copy = os.path.join(mesh.home, "copy.of.it")
+    r = mesh.run("env", "backup", "--journal", journal, copy)
+    check(r.status == 0 and r.out.startswith("sound: "), f"{state}: backup", r.status, r.out, r.err)
+    os.unlink(copy)
+
+
+def not_ours(mesh):
+    """A journal of which nothing can be read is not called sound."""
+    accept(mesh, "theirs").ok()
+    mesh.up.stop()
+    with open(path(mesh), "r+b") as f:
+        f.write(b"no journal at all")
+    copy = os.path.join(mesh.home, "copy.of.none")
+    r = mesh.run("env", "backup", copy)
+    check(r.status == 3 and "AMESH-4010" in r.err and "sound" not in r.out and copy not in r.err and not os.path.exists(copy), "a backup of it says so, and names no copy", r.status, r.out, r.err)
+
+
 tap.run("a journal that is taken away while it is used takes nothing any more", taken_away)
 with Mesh() as odd:
     tap.run("a pipe, a directory or a device in the place of one of its files is refused", no_files, odd)
+with Mesh() as disk:
+    tap.run("a journal on a disk that cannot be written, or is full, is read", read_only, disk)
+with Mesh() as none:
+    tap.run("a backup of what cannot be read says nothing of sound", not_ours, none)
 tap.done()
