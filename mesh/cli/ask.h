@@ -83,6 +83,8 @@ int ask_answer(struct ask *ask);
 int ask_files_prepare(struct ask *ask);
 /* Takes in what is too large for the message, so that the callee can pull it. Exit code. */
 int ask_files_begin(struct ask *ask);
+/* Who asks is here: if the error says that it is gone with its files, it says why that is. */
+void ask_files_explain(const struct ask *ask, struct amp_error *err);
 /* The answer is there: fetches and writes its files one by one, if --output says where, and tells of each that cannot be had or written; then on_done with the exit code of the
  * first of those or 0, possibly at once. False: there is nothing to do. */
 bool ask_files_receive(struct ask *ask, void (*on_done)(struct ask *ask, int status));

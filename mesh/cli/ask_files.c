@@ -2,6 +2,7 @@
 #include "cli/ask.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/blob_fetch.h"
@@ -86,6 +87,15 @@ int ask_files_begin(struct ask *ask)
     for (size_t i = 0; i < ask->message->n_parts && status == 0; i++)
         status = take_bytes(ask, ask->message->parts[i]);
     return status;
+}
+
+void ask_files_explain(const struct ask *ask, struct amp_error *err)
+{
+    const char *holder = ask->blobs != NULL ? blob_store_holder(blobs_store(ask->blobs->blobs)) : NULL;
+    if (holder == NULL || err->code != AMP_INSTANCE_LOST || strstr(err->message, holder) == NULL)
+        return;
+    amp_error_set(err, AMP_DENIED, "", "nobody can read the files of %s: the bus does not let it subscribe to amp.blob.*.*, or its connection is gone", ask->cli.from);
+    amp_error_hint(err, "the permissions of these credentials, docs/operations.md; a file up to %u KiB needs none", ASK_INLINE_MAX >> 10);
 }
 
 /* ---- in ---------------------------------------------------------------------------------------------- */

@@ -210,7 +210,8 @@ static int end_status(struct ask *ask, const struct amp_error *err, const Amp__E
     }
     if (err->code != AMP_OK) {
         outcome = *err;
-        bool is_gone = err->code == AMP_AGENT_DIED || err->code == AMP_INSTANCE_LOST;
+        ask_files_explain(ask, &outcome);
+        bool is_gone = outcome.code == AMP_AGENT_DIED || outcome.code == AMP_INSTANCE_LOST;
         if (is_gone && ask->answer.agent[0] != '\0' && outcome.hint[0] == '\0')
             amp_error_hint(&outcome, "amesh show %s for its %s%s", ask->answer.agent, err->code == AMP_AGENT_DIED ? "deaths" : "instances",
                            ask->call != NULL ? "; --durable retries on another instance" : "");

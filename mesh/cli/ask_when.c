@@ -100,6 +100,7 @@ int ask_fail(const struct ask *ask, const struct amp_error *err)
         said.retry_after_ms = err->retry_after_ms;
         break;
     }
+    ask_files_explain(ask, &said);
     return cli_fail(&ask->cli, &said, NULL);
 }
 

@@ -60,6 +60,7 @@ def users(directory):
       {user: all, password: secret}
       {user: mute, password: secret, permissions: {publish: ["none"], subscribe: [">"]}}
       {user: deaf, password: secret, permissions: {publish: [">"], subscribe: ["none"]}}
+      {user: plain, password: secret, permissions: {publish: [">"], subscribe: {allow: [">"], deny: ["amp.blob.>"]}}}
       {user: other, password: secret, permissions: {publish: [">"], subscribe: {allow: [">"], deny: ["amp.req.boss.>"]}}}
     ] }\n"""
 
@@ -76,6 +77,12 @@ def with_users():
             check(r.returncode == 5 and "AMESH-2006" in r.stderr, f"{args}: publishing is not permitted", r.stderr)
             r = bus.amesh("deaf:secret@", *args)
             check(r.returncode == 5 and "AMESH-2006" in r.stderr, f"{args}: the answer could not come", r.stderr)
+        large = os.path.join(bus.dir, "large")
+        with open(large, "wb") as f:
+            f.write(bytes(300 << 10))
+        r = bus.amesh("plain:secret@", "ask", "up", "x", "--file", large)
+        check(r.returncode == 5 and "AMESH-2006" in r.stderr and "to amp.blob.*.*" in r.stderr, "a file that nobody could read", r.stderr)
+        check(bus.amesh("plain:secret@", "ask", "up", "x", "--file", __file__).returncode == 0, "a small one needs no permission")
         r = bus.amesh("other:secret@", "run", "--name", "boss", "--", "cat")
         check(r.returncode == 5 and "AMESH-2006" in r.stderr and "amp.req.boss" in r.stderr, "an agent under a name that is not its own", r.stderr)
         agent.stop()
