@@ -45,6 +45,7 @@ static void on_watched(void *ctx, uint32_t seq, const Amp__Event *event)
     stat_add(STAT_events_shown, 1);
     if (job->watch_ended)
         world_fail("P4: a watcher of %s was shown event %u after the end", job->task, seq);
+    ledger_told(job->task, seq);
     uint32_t expected = job->n_seen ? job->seen[job->n_seen - 1].seq + 1 : 1;
     if (seq != expected)
         world_fail("P4: a watcher of %s was shown event %u after %u", job->task, seq, expected - 1);
@@ -135,6 +136,7 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
     if (job->is_accepted)
         return;
     job->is_accepted = true;
+    ledger_told(job->task, 0);
     stat_add(STAT_accepted, 1);
     if (world_chance(20) && !branch_is_fork(job))
         again(job, submit); /* somebody who did not hear it */

@@ -54,6 +54,7 @@ void nodes_start_env(void *nothing)
         scenario.starts_ms[nodes.n_starts++ % STARTS_MAX] = clock_unix_ms();
         nodes.started_us = world_now_us();
         witness_start(nodes.env->journal);
+        ledger_start(nodes.env->journal);
         return;
     }
     world_trace("the environment cannot be started: %s", err.message);

@@ -137,6 +137,7 @@ static void begin(const bool *only)
 static void end(void)
 {
     witness_end();
+    ledger_end();
     for (size_t i = 0; i < scenario.script.n_clients; i++)
         client_end(&scenario.clients[i]);
     client_end(&scenario.clients[CLIENTS_MAX]);

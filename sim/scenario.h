@@ -206,6 +206,9 @@ bool crash_is_power_cut(void); /* that of the environment that crashed last */
 
 void witness_begin(struct client *client);
 void witness_end(void);
+void ledger_start(struct journal *journal); /* an environment has started: what was committed is there */
+void ledger_end(void);
+void ledger_told(const char *task, uint32_t seq); /* somebody is told that the task is there, with so many events */
 void witness_ask(void *nothing); /* for tasks that have not ended, now */
 void witness_count(struct journal *journal); /* has a sender more open than it may? */
 bool witness_has_quota(void);

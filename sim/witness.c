@@ -36,6 +36,7 @@ static Amp__TaskState hold_told(struct job *job, const Amp__TaskRecord *record)
         world_fail("P4: task %s has %u events, and had %u", job->task, record->events_count, job->known_events);
     if (job->known_end && state != job->known_end)
         world_fail("P3: task %s is %s, and was %s", job->task, amp_task_state_short(state), amp_task_state_short(job->known_end));
+    ledger_told(job->task, record->events_count);
     job->known_events = record->events_count;
     if (amp_task_is_terminal(state))
         job->known_end = state;
