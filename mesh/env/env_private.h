@@ -578,6 +578,7 @@ struct env {
     struct inbox_entry *inbox, *inbox_first, *inbox_last; /* questions: by id; the open ones, oldest first */
     uint32_t n_questions;     /* of them */
     struct inbox_over *inbox_over; /* NULL: none yet */
+    struct inbox_left *inbox_left; /* NULL: nobody has asked, or memory has them */
     uint64_t n_asked;                 /* the order of questions that are asked in the same millisecond */
     int64_t began_ms, deaf_from_unix_ms; /* the start, and when the environment before was there last */
     struct delivery *deliveries; /* answers on their way to attempts */

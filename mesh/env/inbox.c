@@ -79,6 +79,7 @@ void inbox_done(struct env *env)
     }
     free(env->inbox_over);
     env->inbox_over = NULL;
+    inbox_left_done(env);
 }
 
 static void set_timer(struct etask *task);

@@ -46,3 +46,24 @@ void inbox_rows_written(struct etask *task);
 void inbox_load(struct env *env);
 void inbox_resume(struct env *env); /* it is decided now what becomes of each of these tasks */
 void inbox_load_task(struct etask *task);
+
+/* A page of them, as it is made. */
+struct inbox_page {
+    const struct ask *ask;
+    struct amp_arena *arena;
+    Amp__Question *questions[ENV_PAGE_MAX];
+    size_t count, max, bytes;
+};
+struct inbox_token { /* the last question of the page before */
+    const char *id; /* NULL: there was none */
+    int64_t asked_unix_ms;
+};
+Amp__Question *inbox_view(const struct question *question, struct amp_arena *arena); /* without what its task has to say; NULL: no room */
+bool inbox_page_add(struct inbox_page *page, Amp__Question *question); /* false: not on this page; NULL is none */
+void inbox_page_answer(struct inbox_page *page, bool is_cut, uint32_t total);
+void inbox_refuse_past(const struct ask *ask, const char *id); /* `id` is no open task, nor an open question: why nobody waits any more */
+
+/* ---- inbox_left.c: what is open by the disk, of an environment whose memory is gone (is_given_up) ------------------------- */
+
+void inbox_left_list(struct inbox_page *page, const Amp__InboxQuery *query, const struct inbox_token *token);
+void inbox_left_done(struct env *env);

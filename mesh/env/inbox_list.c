@@ -239,13 +239,6 @@ void inbox_load_task(struct etask *task)
 
 /* ---- the verb ---------------------------------------------------------------------------------------------------------------- */
 
-struct list_page {
-    const struct ask *ask;
-    struct amp_arena *arena;
-    Amp__Question *questions[ENV_PAGE_MAX];
-    size_t count, max, bytes;
-};
-
 static Amp__Timestamp *time_of(int64_t unix_ms, struct amp_arena *arena)
 {
     Amp__Timestamp *time = unix_ms ? amp_arena_alloc(arena, sizeof *time) : NULL;
@@ -256,10 +249,8 @@ static Amp__Timestamp *time_of(int64_t unix_ms, struct amp_arena *arena)
     return time;
 }
 
-static Amp__Question *view(const struct inbox_entry *entry, struct amp_arena *arena)
+Amp__Question *inbox_view(const struct question *question, struct amp_arena *arena)
 {
-    const struct question *question = entry->question;
-    struct etask *task = entry->task;
     Amp__Question *ret = amp_arena_alloc(arena, sizeof *ret);
     Amp__Json *form = amp_arena_alloc(arena, sizeof *form);
     char *json = cJSON_PrintUnformatted(question->form);
@@ -271,25 +262,33 @@ static Amp__Question *view(const struct inbox_entry *entry, struct amp_arena *ar
     amp__json__init(form);
     form->text = (ProtobufCBinaryData){.data = (uint8_t *)text, .len = strlen(text)};
     ret->id = (char *)question->id;
+    ret->form = form;
+    ret->asked = time_of(question->asked_unix_ms, arena);
+    ret->expires = time_of(question->expires_unix_ms, arena);
+    ret->has_attempt = question->attempt > 0;
+    ret->attempt = question->attempt;
+    return ret;
+}
+
+static Amp__Question *view(const struct inbox_entry *entry, struct amp_arena *arena)
+{
+    struct etask *task = entry->task;
+    Amp__Question *ret = inbox_view(entry->question, arena);
+    if (!ret)
+        return NULL;
     ret->task_id = task->id;
     ret->context_id = task->context;
     ret->agent = task->agent[0] ? task->agent : NULL;
     ret->from = task->from[0] ? task->from : NULL;
     ret->request = view_asked(task, arena);
-    ret->form = form;
-    ret->asked = time_of(question->asked_unix_ms, arena);
-    ret->expires = time_of(question->expires_unix_ms, arena);
     ret->has_durable = true;
     ret->durable = task->is_durable;
-    ret->has_attempt = question->attempt > 0;
-    ret->attempt = question->attempt;
-    ret->has_away = ret->away = task->is_durable && !question->is_asked;
+    ret->has_away = ret->away = task->is_durable && !entry->question->is_asked;
     return ret;
 }
 
-static bool page_add(struct list_page *page, const struct inbox_entry *entry)
+bool inbox_page_add(struct inbox_page *page, Amp__Question *question)
 {
-    Amp__Question *question = page->count < page->max ? view(entry, page->arena) : NULL;
     if (!question)
         return false;
     page->bytes += amp__question__get_packed_size(question);
@@ -299,7 +298,12 @@ static bool page_add(struct list_page *page, const struct inbox_entry *entry)
     return true;
 }
 
-static void answer_page(struct list_page *page, bool is_cut, uint32_t total)
+static bool page_add(struct inbox_page *page, const struct inbox_entry *entry)
+{
+    return inbox_page_add(page, page->count < page->max ? view(entry, page->arena) : NULL);
+}
+
+void inbox_page_answer(struct inbox_page *page, bool is_cut, uint32_t total)
 {
     const struct ask *ask = page->ask;
     char token[TOKEN_SIZE];
@@ -324,19 +328,25 @@ static void answer_page(struct list_page *page, bool is_cut, uint32_t total)
     env_refuse_code(ask, AMP_TOO_LARGE, "", "a question is larger than one message on this bus");
 }
 
-/* The first behind the token. One that is answered meanwhile has left the list: then by its time. */
-static struct inbox_entry *list_from(const struct env *env, const char *token, bool *ret_is_valid)
+static bool read_token(const char *token, struct inbox_token *ret)
 {
     char *end;
-    *ret_is_valid = true;
+    *ret = (struct inbox_token){0};
     if (!token || !*token)
-        return env->inbox_first;
-    int64_t asked = strtoll(token, &end, 10);
-    *ret_is_valid = end != token && *end == ':' && amp_id_is_valid(end + 1);
-    struct inbox_entry *entry = *ret_is_valid ? find(env, end + 1) : NULL;
+        return true;
+    ret->asked_unix_ms = strtoll(token, &end, 10);
+    bool is_valid = end != token && *end == ':' && amp_id_is_valid(end + 1);
+    ret->id = is_valid ? end + 1 : NULL;
+    return is_valid;
+}
+
+/* The first behind the token. One that is answered meanwhile has left the list: then by its time. */
+static struct inbox_entry *list_from(const struct env *env, const struct inbox_token *token)
+{
+    struct inbox_entry *entry = token->id ? find(env, token->id) : NULL;
     if (entry && entry->is_listed)
         return entry->next;
-    for (entry = env->inbox_first; entry && entry->question->asked_unix_ms < asked;)
+    for (entry = env->inbox_first; token->id && entry && entry->question->asked_unix_ms < token->asked_unix_ms;)
         entry = entry->next;
     return entry;
 }
@@ -348,15 +358,10 @@ static bool is_wanted(const Amp__InboxQuery *query, const struct inbox_entry *en
            (!query->id || strcmp(query->id, entry->question->id) == 0 || strcmp(query->id, task->id) == 0);
 }
 
-static void list_all(struct list_page *page, const Amp__InboxQuery *query)
+static void list_all(struct inbox_page *page, const Amp__InboxQuery *query, const struct inbox_token *token)
 {
-    bool is_valid;
     bool is_cut = false, is_filtered = query->agent || query->context_id;
-    struct inbox_entry *entry = list_from(page->ask->env, query->page_token, &is_valid);
-    if (!is_valid) {
-        env_refuse_code(page->ask, AMP_INVALID, "pageToken", "this is not a page token of ours");
-        return;
-    }
+    struct inbox_entry *entry = list_from(page->ask->env, token);
     uint32_t total = 0;
     for (; entry && (!is_cut || is_filtered); entry = entry->next) {
         if (!is_wanted(query, entry))
@@ -364,7 +369,7 @@ static void list_all(struct list_page *page, const Amp__InboxQuery *query)
         total++;
         is_cut = is_cut || !page_add(page, entry);
     }
-    answer_page(page, is_cut, is_filtered ? total : page->ask->env->n_questions);
+    inbox_page_answer(page, is_cut, is_filtered ? total : page->ask->env->n_questions);
 }
 
 static bool on_ended(void *ctx, const struct journal_row *row)
@@ -375,7 +380,7 @@ static bool on_ended(void *ctx, const struct journal_row *row)
 }
 
 /* Why nobody waits any more: of a task that has ended, and of a question of one. */
-static void refuse_past(const struct ask *ask, const char *id)
+void inbox_refuse_past(const struct ask *ask, const char *id)
 {
     const struct question_over *over = find_over(ask->env, id);
     const struct journal_query query = {.task = id, .limit = 1};
@@ -395,7 +400,7 @@ static void refuse_past(const struct ask *ask, const char *id)
 }
 
 /* Of one task, or one question: what became of it is said. */
-static void list_one(struct list_page *page, const char *id)
+static void list_one(struct inbox_page *page, const char *id)
 {
     struct env *env = page->ask->env;
     struct etask *task = etask_find(env, id);
@@ -408,34 +413,33 @@ static void list_one(struct list_page *page, const char *id)
         return;
     }
     if ((!task || task->is_ended) && !entry) {
-        refuse_past(page->ask, id);
+        inbox_refuse_past(page->ask, id);
         return;
     }
     bool is_cut = entry && !page_add(page, entry);
     for (struct question *each = task && task->inbox ? task->inbox->questions.first : NULL; each && !is_cut; each = each->next)
         if (each->entry && each->state == QUESTION_OPEN && !each->is_gone)
             is_cut = !page_add(page, each->entry);
-    answer_page(page, false, (uint32_t)page->count);
+    inbox_page_answer(page, false, (uint32_t)page->count);
 }
 
 void inbox_verb(const struct ask *ask)
 {
     const Amp__InboxQuery *query = ask->request->inbox;
-    struct list_page page = {.ask = ask, .arena = env_answer_arena(ask->env)};
-    if (journal_is_damaged(ask->env->journal)) {
-        env_refuse_journal(ask->env, ask->reply, ask->encoding);
-        return;
-    }
-    if (journal_failure(ask->env->journal)) { /* what is open was in memory, which is gone: "none" would not be true */
-        struct amp_error err = {0};
-        amp_error_set(&err, AMP_JOURNAL, "", "which questions are open is not known any more: the journal has failed (%.200s)", journal_failure(ask->env->journal));
-        amp_error_hint(&err, "make room on its disk, or repair it, and restart the environment; amesh task show TASK has what was asked before");
-        env_refuse(ask->env, ask->reply, ask->encoding, &err);
+    struct env *env = ask->env;
+    struct inbox_page page = {.ask = ask, .arena = env_answer_arena(env)};
+    struct inbox_token token;
+    if (journal_is_damaged(env->journal) || (journal_failure(env->journal) && !env->is_given_up)) { /* memory goes at the end of this turn; from then on the disk counts */
+        env_refuse_journal(env, ask->reply, ask->encoding);
         return;
     }
     page.max = query->page_size == 0 ? PAGE_DEFAULT : query->page_size > ENV_PAGE_MAX ? ENV_PAGE_MAX : query->page_size;
-    if (query->id)
+    if (!read_token(query->page_token, &token))
+        env_refuse_code(ask, AMP_INVALID, "pageToken", "this is not a page token of ours");
+    else if (env->is_given_up)
+        inbox_left_list(&page, query, &token);
+    else if (query->id)
         list_one(&page, query->id);
     else
-        list_all(&page, query);
+        list_all(&page, query, &token);
 }

@@ -3,6 +3,7 @@
 answer counts."""
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -434,6 +435,62 @@ def all_killed(mesh):
     check(mesh.done(soon) in ("default late",), "the other task's question ran out", mesh.done(soon))
 
 
+def query_inbox(mesh, **query):
+    body = {"version": 1, "from": "tester", "envRequest": {"inbox": query}}
+    return json.loads(Nats(mesh.bus).request("amp.env.inbox.tester", json.dumps(body).encode())[3])["envReply"]
+
+
+def pages(mesh, size):
+    """→ ids of all open questions, `size` at a time"""
+    ids, token = [], {}
+    while True:
+        reply = query_inbox(mesh, pageSize=size, **token)
+        check(len(reply.get("questions", [])) <= size, "a page", reply)
+        ids += [q["id"] for q in reply.get("questions", [])]
+        if not reply.get("nextPageToken"):
+            return ids
+        token = {"pageToken": reply["nextPageToken"]}
+
+
+def read_only(mesh):
+    """The journal's disk is full: what is open by it is told; nobody can answer before there is an environment that can write it down."""
+    task, other, silent = mesh.submit("py", "one"), mesh.submit("py", "heard"), mesh.submit("nobody", "nothing is asked")
+    [q] = mesh.asked(task)
+    three = mesh.asked(other, 3)
+    quick, first, last = (next(x for x in three if x["prompt"] == prompt) for prompt in ("Quick?", "First?", "Last?"))
+    mesh.run("answer", first["id"], "A").ok()
+    until(lambda: f"heard {other} late\n" in open(mesh.log) and f"heard {other} A\n" in open(mesh.log), "one is answered, one has expired", 20)
+    before = {x["id"]: x for x in mesh.inbox()}
+    check({q["id"], last["id"]} <= set(before) and not {first["id"], quick["id"]} & set(before), "what is open", list(before))
+    log = os.path.getsize(os.path.join(mesh.home, "journal.db-wal"))
+    resource.prlimit(mesh.up.child.pid, resource.RLIMIT_FSIZE, (log, resource.RLIM_INFINITY))
+    r = mesh.run("ask", "--detach", "nobody", "x" * 100000)
+    check(r.status == 7 and "AMESH-4003" in r.err, "nothing more is accepted", r.status, r.err)
+    resource.prlimit(mesh.up.child.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    after = until(lambda: (lambda r: r.status == 0 and r)(mesh.run("inbox", "--json")), "the inbox is read", 20).json()["questions"]
+    same = ("id", "taskId", "contextId", "agent", "from", "prompt", "request", "askedAt", "durable")
+    check([{k: x.get(k) for k in same} for x in after] == [{k: x.get(k) for k in same} for x in before.values()], "the same, in the same order", after, list(before.values()))
+    check(all(x["away"] for x in after if x["durable"]), "nobody waits for the answer who could be told", after)
+    check(pages(mesh, 1) == list(before), "in pages, too", pages(mesh, 1), list(before))
+    for wanted, ids in ((task, [q["id"]]), (last["id"], [last["id"]]), (silent, [])):
+        check([x["id"] for x in query_inbox(mesh, id=wanted).get("questions", [])] == ids, "of a task, and one alone", wanted)
+    check(mesh.inbox(None, "--agent", "nobody") == [], "and none where nothing is asked")
+    for past, words in ((first["id"], "answered"), (quick["id"], "its time is over")):
+        error = query_inbox(mesh, id=past)["error"]
+        check(error["code"] == 4005 and words in error["message"], "what became of the others is said", error)
+    check(query_inbox(mesh, id="t-nobody")["error"]["code"] != 4005, "what is unknown is unknown")
+    check(q["prompt"] in mesh.run("inbox").ok().out, "for people, too")
+    r = mesh.run("answer", q["id"], "too early")
+    check(r.status == 7 and "AMESH-4003" in r.err, "an answer is refused", r.status, r.err)
+    mesh.kill(mesh.up)
+    mesh.start_env()
+    until(lambda: mesh.run("answer", q["id"], "later").status == 0, "the next environment takes it", 30)
+    check(mesh.done(task) == "said later", "and it arrives")
+    mesh.run("answer", last["id"], "B").ok()
+    check(mesh.done(other) == "late, A, B", "so do all", mesh.done(other))
+    mesh.run("task", "cancel", silent).ok()
+
+
 def expiry_goes_on(mesh):
     """The clock of a question runs while its environment is dead."""
     task = mesh.submit("py", "short")
@@ -521,6 +578,7 @@ def main():
             ("kill -9 of the bus, then of the environment, behind an answer and an expiry: the agent goes on", bus_and_env_killed),
             ("kill -9 of everything: the question goes on", all_killed),
             ("a question expires while the environment is dead", expiry_goes_on),
+            ("on a disk that is full, the questions that are open by it are told", read_only),
             ("an answer in another's name, or to another's question, is refused", foreign),
             ("a flood of questions is bounded", flood),
             ("a question that is none is refused, with the place", bad_questions),
