@@ -410,6 +410,33 @@ def leaving(mesh):
     until(lambda: mesh.run("ask", "leaver", "x").status == 4, "and is gone")
 
 
+def told_twice(mesh):
+    """The second SIGTERM: nothing is waited for. Only it ends with 130: who had waited for what is in hand, which never ends by itself, would give it back after 9 s and leave with 0."""
+    never, gate = os.path.join(mesh.home, "never"), os.path.join(mesh.home, "elsewhere")
+    for path in (never, gate):
+        os.mkfifo(path)
+    command = ("--", "sh", "-c", "echo $$ >$0.pid; read line <$0; echo done")
+    agent = mesh.agent("hasty", *command, never)
+    task = mesh.run("ask", "--durable", "--detach", "hasty", "x").ok().out.strip()
+    until(lambda: mesh.lines_of("never.pid"), "it works on the task")
+    agent.signal(signal.SIGTERM)
+    until(lambda: mesh.run("ask", "--no-wait", "hasty", "x").status in (4, 7), "it takes nothing new")
+    check(agent.child.poll() is None, "and waits for what it has in hand")
+    told = time.monotonic()
+    agent.signal(signal.SIGTERM)
+    check(agent.wait() == 130, "told again it ends as one that was interrupted", agent.child.returncode, agent.err[-5:])
+    check(time.monotonic() - told < 9, "and waits for nothing", time.monotonic() - told)
+    until(lambda: process_state(int(mesh.lines_of("never.pid")[0])) in (None, "Z"), "the program that it had started has ended, too")
+    other = mesh.agent("hasty", *command, gate)
+    until(lambda: mesh.lines_of("elsewhere.pid"), "another instance has the task")
+    with open(gate, "w", encoding="utf-8") as f:
+        f.write("\n")
+    mesh.run("task", "watch", task).ok()
+    attempts = mesh.run("task", "show", task, "--json").ok().json()["metadata"]["amp/attempts"]
+    check([(a["attempt"], a["outcome"]) for a in attempts] == [(1, "stopping"), (2, "completed")], "and has done it", attempts)
+    other.stop()
+
+
 with Mesh() as mesh:
     steady = mesh.agent("steady", "--concurrency", "4", "--sock", os.path.join(mesh.home, "steady.sock"), "--", "cat")
     steady.socket = os.path.join(mesh.home, "steady.sock")
@@ -436,6 +463,7 @@ with Mesh() as mesh:
     tap.run("malformed messages on every subject", bad_envelopes, mesh)
     tap.run("garbage on the local socket", bad_local, mesh, steady)
     tap.run("SIGTERM: finishes what is in hand, then leaves", leaving, mesh)
+    tap.run("a second SIGTERM ends a sidecar at once: exit status 130, and its task goes on elsewhere", told_twice, mesh)
     tap.run("SIGTERM: what the server gave to a leaving instance is answered", leaving_under_load, mesh)
     tap.run("SIGTERM of one of two instances under load: no call fails", calls_at_a_leaving_twin, mesh)
     tap.run("the bus is killed: everybody comes back", server_restart, mesh)
