@@ -3,13 +3,13 @@
 
     campaign.py [--seconds N] [--seed N] [--only TEXT] [--once] [--quick] [--resume] [--list]
 
-Every fault is made once, then random ones until the time is over; those of which a long campaign wants a number come first. Each run is a line of build/chaos/runs.jsonl as soon as
-it is done, report.md and report.json are made of all lines; --resume adds to them. Exit 1: a promise was broken; the report says how to repeat that run.
+Every fault is made once, then random ones until the time is over; those of which a long campaign wants a number come first. The time is looked at before each fault (with --once it is
+not): those that it was over for, and those that this machine cannot make, are named as not made. Each run is a line of build/chaos/runs.jsonl as soon as it is done, report.md and
+report.json are made of all lines; --resume adds to them, those that were never made first. Exit 1: a promise was broken; the report says how to repeat that run.
 """
 import argparse
 import json
 import os
-import platform
 import random
 import signal
 import subprocess
@@ -25,6 +25,7 @@ import faults_kill  # noqa: E402
 import faults_load  # noqa: E402
 import faults_net  # noqa: E402
 import faults_sidecar  # noqa: E402
+import machine  # noqa: E402
 import report  # noqa: E402
 import sweep  # noqa: E402
 from meshtest import Failed, Skipped  # noqa: E402
@@ -46,11 +47,11 @@ class Campaign:
             os.unlink(self.runs_path)
         for run in report.read([self.runs_path]) if os.path.exists(self.runs_path) else ():
             self.count(run)
-        self.version = subprocess.run([AMESH, "--version"], capture_output=True, text=True).stdout.strip().splitlines()[0]
-        self.machine = f"{os.cpu_count()} cores, Linux {platform.release()}"
+        self.where = machine.known(AMESH, faults_disk.current_server())
 
     def count(self, run):
-        self.done[run["name"]] = self.done.get(run["name"], 0) + run.get("seen", {}).get(run.get("unit"), 1)
+        if run["result"] != "skipped":
+            self.done[run["name"]] = self.done.get(run["name"], 0) + run.get("seen", {}).get(run.get("unit"), 1)
 
     def one(self, fault, seed):
         began, why, seen, result = time.monotonic(), "", {}, "kept"
@@ -62,9 +63,13 @@ class Campaign:
             result, why = "broken", str(e)
         except Exception:
             result, why = "broken", traceback.format_exc()
+        return self.write(fault, seed, round(time.monotonic() - began, 1), result, why, seen)
+
+    def write(self, fault, seed, seconds, *outcome):
+        result, why, seen = outcome
         again = f"make chaos ONLY='{fault.name}' SEED={seed} ONCE=1"
         run = {"fault": fault.number, "name": fault.name, "promise": fault.promise, "seed": seed, "campaign": self.options.seed, "result": result, "why": why, "seen": seen, "unit": fault.unit,
-               "again": again, "seconds": round(time.monotonic() - began, 1), "version": self.version, "machine": self.machine}
+               "again": again, "seconds": seconds, **self.where}
         with open(self.runs_path, "a") as f:
             f.write(json.dumps(run) + "\n")
         self.count(run)
@@ -85,14 +90,19 @@ class Campaign:
         faults = [f for f in faults if f.is_quick or not self.options.quick]
         if not faults:
             raise SystemExit(f"no fault is called {self.options.only!r}")
-        skipped = set()
+        faults.sort(key=lambda f: f.name in self.done)
+        possible = []
         for fault in faults:
-            if self.one(fault, self.options.seed if self.options.once else self.random.randrange(1 << 31))["result"] == "skipped":
-                skipped.add(fault)
-        faults = [f for f in faults if f not in skipped]
-        while faults and not self.options.once and time.monotonic() < self.ends:
-            self.one(self.next_fault(faults), self.random.randrange(1 << 31))
-        return faults
+            seed = self.options.seed if self.options.once else self.random.randrange(1 << 31)
+            if self.is_over():
+                self.write(fault, seed, 0.0, "skipped", f"the {self.options.seconds:.0f} s were over", {})
+            elif self.one(fault, seed)["result"] != "skipped":
+                possible.append(fault)
+        while possible and not self.options.once and not self.is_over():
+            self.one(self.next_fault(possible), self.random.randrange(1 << 31))
+
+    def is_over(self):
+        return not self.options.once and time.monotonic() >= self.ends
 
 
 def options():
@@ -119,6 +129,7 @@ def main():
         sweep.clean(campaign.base)
         if os.path.exists(campaign.runs_path):
             rows = report.write(OUT, report.read([campaign.runs_path]))
+            print("\n".join(report.not_made(rows)), end="")
             print(f"{sum(r['runs'] for r in rows)} runs, {sum(r['broken'] for r in rows)} broke a promise: {os.path.join(OUT, 'report.md')}", flush=True)
     return 1 if campaign.broken else 0
 

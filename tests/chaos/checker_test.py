@@ -137,6 +137,15 @@ def watched():
         check([f["rule"] for f in found] == ["watch"], f"{numbers} is found", found)
 
 
+def jumps():
+    """Where clocks were set only the moments of attempts are not looked at."""
+    for broken, rules in ((two_attempts_at_once, set()), (an_attempt_twice, {"attempts"}), (an_epoch_that_does_not_rise, {"attempts"})):
+        acks, records = history()
+        broken(acks, records)
+        found = checker.check(acks, records, are_moments_right=False)
+        check({f["rule"] for f in found} == rules, broken.__name__, found)
+
+
 def pages():
     acks, records = history(1)
     record = records["t-0"]
@@ -155,5 +164,6 @@ if __name__ == "__main__":
     tap.run("the late word of one that holds no lease is no attempt", strays)
     tap.run("a task may wait only where it says for what", waits)
     tap.run("a watcher's gap, repetition, disorder and early end are found", watched)
+    tap.run("where clocks were set, numbers and epochs of attempts are checked all the same", jumps)
     tap.run("events come in pages", pages)
     tap.done()

@@ -140,6 +140,8 @@ def stampede(base, seed):
 
 # ---- loops, orders to stop -----------------------------------------------------------------------------------------
 
+INTERRUPTED = 130  # exit status of who was told to stop twice
+
 
 def loop(base, seed):
     """a asks b asks a."""
@@ -198,11 +200,12 @@ def stop_long(base, seed):
         second = world.sidecar("work")
         world.load("c1", "work", count=6, work=14000).finish()
         until(lambda: len([t for t in world.json("task", "ls", "--open")["tasks"] if t["status"]["state"] == "TASK_STATE_WORKING"]) == 6, "they run")
-        watch = Watch()
         second.signal(signal.SIGTERM)
         pause(0.3)
+        watch = Watch()
         second.signal(signal.SIGTERM)
-        second.wait(15)
+        check(second.wait(15) == INTERRUPTED, "told again it ends, and finishes nothing", second.child.returncode, second.tail())
+        check(watch.ms() < 8000, "without the time that one order gives", watch.ms())
         return dict(seen, given_back_after_ms=gave, second_order_after_ms=watch.ms())
 
 

@@ -6,7 +6,8 @@ import json
 import os
 import sys
 
-SUMS = ("kills", "cuts", "acknowledged", "tasks", "completed", "failed", "again", "ignored", "sent", "submitted_again", "duplicates")
+GREATEST = ("_ms", "_mib")  # how numbers end that are measured: of several runs the greatest is told. All others are counted: they are added up
+TEXTS_MAX = 3  # of one key
 
 
 def read(paths):
@@ -36,26 +37,43 @@ def merge(runs):
     return sorted(rows.values(), key=lambda row: (row["fault"][0] != "F", int(row["fault"][1:] or 0) if row["fault"][1:].isdigit() else 0))
 
 
+def is_greatest(key):
+    return key.endswith(GREATEST)
+
+
 def add(seen, key, value):
-    if key in SUMS or key.startswith("kills_"):
-        seen[key] = seen.get(key, 0) + value
-    elif key.endswith("_p50_ms") or key.endswith("_p99_ms") or not isinstance(value, (int, float)):
-        seen.setdefault(key, value) if not isinstance(value, (int, float)) else seen.__setitem__(key, max(seen.get(key, value), value))
-    else:
+    if not isinstance(value, (int, float)):
+        texts = seen.get(key, value).split("; ")
+        seen[key] = "; ".join(texts if value in texts or len(texts) == TEXTS_MAX else [*texts, value])
+    elif is_greatest(key):
         seen[key] = max(seen.get(key, value), value)
+    else:
+        seen[key] = seen.get(key, 0) + value
 
 
 def text_of(row):
-    if row["skipped"] and not row["runs"]:
+    if not row["runs"]:
         return f"skipped: {row['skipped']}"
-    return ", ".join(f"{key.replace('_', ' ')} {value:,}" if isinstance(value, (int, float)) else f"{key.replace('_', ' ')}: {value}" for key, value in row["seen"].items())
+    numbers = [(key, f"{key.replace('_', ' ')} {value:,}") for key, value in row["seen"].items() if isinstance(value, (int, float))]
+    texts = [f"{key.replace('_', ' ')}: {value}" for key, value in row["seen"].items() if not isinstance(value, (int, float))]
+    most = ", ".join(text for key, text in numbers if is_greatest(key))
+    return "; ".join(part for part in (", ".join(text for key, text in numbers if not is_greatest(key)), most and f"at most: {most}", *texts) if part)
+
+
+def not_made(rows):
+    """What nobody may take for shown, with the reason, before the table."""
+    rows = [row for row in rows if not row["runs"]]
+    if rows:
+        yield "**Not made:** " + "; ".join(f"{row['fault']} {row['name']} ({row['skipped'].removeprefix('allowed: ')})" for row in rows) + "."
+        yield ""
 
 
 def markdown(rows, about):
     total = {key: sum(row["seen"].get(key, 0) for row in rows) for key in ("kills", "cuts", "acknowledged", "tasks")}
     lines = [f"{about}", "",
              f"{sum(row['runs'] for row in rows)} runs, {total['kills']:,} kills, {total['cuts']:,} power cuts, {total['acknowledged']:,} acknowledged tasks; "
-             f"{sum(row['broken'] for row in rows)} runs broke a promise.", "",
+             f"{sum(row['broken'] for row in rows)} runs broke a promise.", "", *not_made(rows),
+             "What was seen: numbers are the sums of all runs; those behind *at most* are the greatest of any run (a p50 or p99 is that of one run).", "",
              "| fault | what is done | promise | runs | kept | seen |", "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         lines.append(f"| {row['fault']} | {row['name']} | {row['promise']} | {row['runs']} | {row['runs'] - row['broken'] if row['runs'] else '–'} | {text_of(row)} |")
@@ -66,14 +84,16 @@ def markdown(rows, about):
 
 
 def about(runs):
+    """Everything that a run knows of where it was made; runs of several builds or machines name all of them."""
     seconds, seeds = sum(run["seconds"] for run in runs), sorted({run["campaign"] for run in runs})
-    return f"Seeds {', '.join(map(str, seeds))}; {seconds:,.0f} s; {runs[0]['version'] if runs else ''}; {runs[0]['machine'] if runs else ''}."
+    known = [" and ".join(dict.fromkeys(run[key] for run in runs if run.get(key))) for key in ("version", "commit", "nats_server", "sqlite", "machine")]
+    return "; ".join([f"Seeds {', '.join(map(str, seeds))}", f"{seconds:,.0f} s", *filter(None, known)]) + "."
 
 
 def write(folder, runs):
     rows = merge(runs)
     with open(os.path.join(folder, "report.json"), "w") as f:
-        json.dump({"about": about(runs), "faults": rows}, f, indent=1)
+        json.dump({"about": about(runs), "greatest": [f"*{end}" for end in GREATEST], "faults": rows}, f, indent=1)
     with open(os.path.join(folder, "report.md"), "w") as f:
         f.write("# Campaign\n\n" + markdown(rows, about(runs)))
     return rows
