@@ -84,12 +84,21 @@ void retain_done(struct env *env)
 #define DAY_MS INT64_C(86400000)
 #define AGE_DAYS_MAX 36500.0
 
-static bool parse_age(const char *text, int64_t *ret_ms)
+/* Digits and a point. strtod also takes "0x10", "1e3", " 1" and "+1": by mistake too much would be removed. */
+static bool parse_number(const char *text, double *ret, const char **ret_end)
 {
     char *end;
-    double days = strtod(text, &end);
+    *ret = strtod(text, &end);
+    *ret_end = end;
+    return text[0] >= '0' && text[0] <= '9' && (size_t)(end - text) == strspn(text, "0123456789.");
+}
+
+static bool parse_age(const char *text, int64_t *ret_ms)
+{
+    const char *end;
+    double days = 0;
     unsigned ms = 0;
-    if (end != text && strcmp(end, "d") == 0 && days > 0 && days <= AGE_DAYS_MAX) {
+    if (parse_number(text, &days, &end) && strcmp(end, "d") == 0 && days > 0 && days <= AGE_DAYS_MAX) {
         *ret_ms = (int64_t)(days * (double)DAY_MS);
         return true;
     }
@@ -101,13 +110,15 @@ static bool parse_age(const char *text, int64_t *ret_ms)
 static bool parse_bytes(const char *text, uint64_t *ret)
 {
     static const char units[] = "KMGT";
-    char *end;
-    double value = strtod(text, &end);
+    const char *end;
+    double value = 0;
+    if (!parse_number(text, &value, &end))
+        return false;
     const char *unit = *end ? strchr(units, *end) : NULL;
     for (const char *at = units; unit && at <= unit; at++)
         value *= 1024;
     *ret = value >= 1 && value < 1e18 ? (uint64_t)value : 0;
-    return end != text && *ret && (!*end || (unit && (!end[1] || strcmp(end + 1, "B") == 0 || strcmp(end + 1, "iB") == 0)));
+    return *ret && (!*end || (unit && (!end[1] || strcmp(end + 1, "B") == 0 || strcmp(end + 1, "iB") == 0)));
 }
 
 enum amp_code env_retain_parse(struct env_options *options, const char *age, const char *bytes, struct amp_error *reterr)

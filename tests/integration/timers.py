@@ -8,38 +8,14 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support")]
-from meshtest import TOP, Bus, Failed, Tap, check, until  # noqa: E402
+from clocked import HOUR, LIBRARY, Clocked  # noqa: E402
+from meshtest import Failed, Tap, check, until  # noqa: E402
 
-RELEASE = os.environ.get("AMESH_RELEASE", os.path.join(TOP, "build/release/amesh"))  # a preloaded library and a sanitizer do not get on
-LIBRARY = next((p for p in ("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1") if os.path.exists(p)), None)
 SEED = int(os.environ.get("SEED", "20261128"))
-HOUR = 3600
 tap = Tap()
 
 
-class Clocked(Bus):
-    """With a wall clock of its own that the test sets."""
-
-    def start_up(self):
-        self.path = os.path.join(self.home, "clock")
-        self.set_by = 0
-        self.set(0)
-        super().start_up()
-
-    def set(self, seconds):
-        """By so much more than it is now."""
-        self.set_by += seconds
-        with open(self.path + ".new", "w") as f:
-            f.write(f"{self.set_by:+d}\n")
-        os.rename(self.path + ".new", self.path)
-
-    def now(self):
-        return datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=self.set_by)
-
-    def start_env(self, *options, **how):
-        fake = dict(LD_PRELOAD=LIBRARY, FAKETIME_TIMESTAMP_FILE=self.path, FAKETIME_NO_CACHE="1", FAKETIME_DONT_FAKE_MONOTONIC="1") if LIBRARY else {}
-        super().start_env(*options, program=RELEASE, env=fake, **how)
-
+class Timers(Clocked):
     def ask(self, *args):
         return self.run("ask", *args).ok().out.strip()
 
@@ -152,7 +128,7 @@ def shapes_of_documents(mesh):
 
 def main():
     try:
-        with Clocked() as mesh:
+        with Timers() as mesh:
             mesh.agent("up", "--concurrency", "8", "--", "cat")
             tap.run("documents, keys, exit codes and refusals of schedules", shapes_of_documents, mesh)
             if LIBRARY:
