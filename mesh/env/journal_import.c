@@ -275,7 +275,7 @@ static enum amp_code is_there(struct import *import, int kind, const cJSON *row)
         import->counts->there++;
         return AMP_OK;
     }
-    refuse(import, AMP_CONFLICT, "%s %.100s%s%.100s is there already, and differs", chain_tables[kind].name, name_of(kind, row),
+    refuse(import, AMP_CONFLICT, "%s %.100s%s%.100s is there already (or stands twice in the export), and differs", chain_tables[kind].name, name_of(kind, row),
            kind == CHAIN_KV ? " of " : "", kind == CHAIN_KV ? text_of(row, "owner") : "");
     amp_error_hint(import->err, "nothing was imported; import into a journal of its own: --journal FILE");
     return AMP_CONFLICT;
