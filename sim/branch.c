@@ -24,9 +24,9 @@ bool branch_fill(struct job *job, Amp__Message *message, Amp__Fork *ret)
     if (!job->fork_seq)
         job->fork_seq = 1 + (known ? world_below(known) : 0);
     amp__fork__init(ret);
-    ret->id = (char *)(uintptr_t)origin->task;
+    ret->id = (char *)origin->task;
     ret->seq = job->fork_seq;
-    ret->agent = job->wish->is_skill ? NULL : (char *)(uintptr_t)job->wish->agent;
+    ret->agent = job->wish->is_skill ? NULL : (char *)job->wish->agent;
     ret->message = message;
     return true;
 }

@@ -23,8 +23,9 @@ void campaign_open(char path[PATH_ROOM])
 
 void campaign_close(char path[PATH_ROOM])
 {
+    size_t len = strlen(path);
     unlink(path);
-    strcat(path, ".lock");
+    snprintf(path + len, PATH_ROOM - len, ".lock");
     unlink(path);
     *strrchr(path, '/') = '\0';
     rmdir(path);
@@ -78,12 +79,14 @@ static void add_up(const struct result *results, unsigned n, struct result *ret)
     }
 }
 
+static unsigned long long n_seeds(const struct options *options) { return options->to - options->from + 1; }
+
 static void say_progress(const struct options *options, const struct result *results, time_t start)
 {
     struct result sum;
     add_up(results, options->jobs, &sum);
     double taken_s = (double)(time(NULL) - start);
-    fprintf(stderr, "%llu of %llu seeds, %llu failed, %.0f a second\n", (unsigned long long)sum.seeds, (unsigned long long)(options->to - options->from + 1), (unsigned long long)sum.failed,
+    fprintf(stderr, "%llu of %llu seeds, %llu failed, %.0f a second\n", (unsigned long long)sum.seeds, n_seeds(options), (unsigned long long)sum.failed,
             taken_s > 0 ? (double)sum.seeds / taken_s : 0);
 }
 
@@ -161,6 +164,6 @@ int campaign(const struct options *options)
         printf("digest %016llx\n", (unsigned long long)result.digest);
     if (options->wants_json)
         print_json(options, &result, (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9);
-    printf("%llu seeds, %llu failed\n", (unsigned long long)(options->to - options->from + 1), (unsigned long long)result.failed);
+    printf("%llu seeds, %llu failed\n", n_seeds(options), (unsigned long long)result.failed);
     return result.failed ? 1 : 0;
 }

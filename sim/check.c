@@ -207,7 +207,7 @@ static void check_span(const struct client *client, const struct came *came, siz
     int64_t span_ms = came->at_ms[last] - came->at_ms[first];
     for (uint32_t i = 0; i < n_starts; i++)
         n_full += scenario.starts_ms[i] > came->at_ms[first] && scenario.starts_ms[i] <= came->at_ms[last];
-    if ((int64_t)(last - first + 1) * 1000 > (int64_t)rate * (n_full * 1000 + span_ms + 5))
+    if ((int64_t)(last - first + 1) * 1000 > (int64_t)rate * (n_full * INT64_C(1000) + span_ms + 5))
         world_fail("PO: %zu tasks of %s were accepted in %lld ms, under %u environments, and %u a second may be", last - first + 1, client->name, (long long)span_ms, n_full, rate);
 }
 

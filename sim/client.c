@@ -25,9 +25,9 @@ void client_message(const char *text, const char *id, Amp__Message *message, Amp
 {
     amp__message__init(message);
     amp__part__init(part);
-    part->text = (char *)(uintptr_t)text;
+    part->text = (char *)text;
     parts[0] = part;
-    message->message_id = (char *)(uintptr_t)id;
+    message->message_id = (char *)id;
     message->has_role = true;
     message->role = AMP__ROLE__ROLE_USER;
     message->n_parts = 1;
@@ -108,6 +108,17 @@ static void cancel(void *ctx)
         again(job, cancel);
 }
 
+static void check_refused(const struct job *job, const struct amp_error *err)
+{
+    stat_add(err->code == AMP_JOURNAL ? STAT_journal_told : err->code == AMP_QUOTA ? STAT_quota_told : err->code == AMP_OVERLOADED ? STAT_overload_told : STAT_away_told, 1);
+    if (err->code == AMP_CONFLICT || err->code == AMP_INVALID || err->code == AMP_MALFORMED)
+        world_fail("%s, sent again under its key, is refused: %s", job->key, err->message);
+    if (err->code == AMP_QUOTA && !witness_has_quota())
+        world_fail("PO: %s is refused, and nobody has set a quota: %s", job->key, err->message);
+    if (err->code == AMP_QUOTA && err->retry_after_ms == 0)
+        world_fail("PO: %s is refused, and not told when to come back: %s", job->key, err->message);
+}
+
 static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp_error *err)
 {
     struct job *job = ctx;
@@ -115,13 +126,7 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
     job->n_unheard += err->code == AMP_NO_ENV || err->code == AMP_DEADLINE || err->code == AMP_NO_BUS || err->code == AMP_JOURNAL; /* a failed sync may have written it */
     if (err->code != AMP_OK || reply->n_tasks == 0) {
         world_trace("%s: %s is not accepted: %s", job->client->name, job->key, err->message);
-        stat_add(err->code == AMP_JOURNAL ? STAT_journal_told : err->code == AMP_QUOTA ? STAT_quota_told : err->code == AMP_OVERLOADED ? STAT_overload_told : STAT_away_told, 1);
-        if (err->code == AMP_CONFLICT || err->code == AMP_INVALID || err->code == AMP_MALFORMED)
-            world_fail("%s, sent again under its key, is refused: %s", job->key, err->message);
-        if (err->code == AMP_QUOTA && !witness_has_quota())
-            world_fail("PO: %s is refused, and nobody has set a quota: %s", job->key, err->message);
-        if (err->code == AMP_QUOTA && err->retry_after_ms == 0)
-            world_fail("PO: %s is refused, and not told when to come back: %s", job->key, err->message);
+        check_refused(job, err);
         again(job, submit);
         return;
     }
@@ -225,7 +230,7 @@ static void submit(void *ctx)
     task.message = &message;
     task.has_timeout_ms = job->wish->timeout_ms > 0;
     task.timeout_ms = job->wish->timeout_ms;
-    *(job->wish->is_skill ? &body.skill : &body.agent) = (char *)(uintptr_t)job->wish->agent;
+    *(job->wish->is_skill ? &body.skill : &body.agent) = (char *)job->wish->agent;
     body.request = &task;
     body.key = job->key;
     if (job->wish->is_never_retried)

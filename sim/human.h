@@ -43,7 +43,7 @@ void query_free(struct query *query); /* NULL is fine */
 
 /* The person's side. */
 void human_begin(struct job *job);
-void human_heard(struct job *job, struct amp_bytes event); /* by the caller of a direct call, who answers what is asked */
+void human_heard(struct job *job, struct amp_bytes body); /* an event, by the caller of a direct call, who answers what is asked */
 void human_hurry(void); /* what is seen to be open is answered now */
 void human_end(struct job *job);
 void human_check(struct journal *journal, const struct job *job); /* against history */

@@ -97,15 +97,15 @@ static void on_verdict(void *ctx, enum amp_code code)
     free(pending);
 }
 
-enum amp_code __real_journal_write(struct journal *journal, struct journal_batch *batch, void (*on_commit)(void *ctx, enum amp_code code), void *ctx);
-enum amp_code __wrap_journal_write(struct journal *journal, struct journal_batch *batch, void (*on_commit)(void *ctx, enum amp_code code), void *ctx);
-enum amp_code __wrap_journal_write(struct journal *journal, struct journal_batch *batch, void (*on_commit)(void *ctx, enum amp_code code), void *ctx)
+enum amp_code real_write(struct journal *journal, struct journal_batch *batch, void (*on_commit)(void *ctx, enum amp_code code), void *ctx) __asm__("__real_journal_write");
+enum amp_code ledger_write(struct journal *journal, struct journal_batch *batch, void (*on_commit)(void *ctx, enum amp_code code), void *ctx) __asm__("__wrap_journal_write");
+enum amp_code ledger_write(struct journal *journal, struct journal_batch *batch, void (*on_commit)(void *ctx, enum amp_code code), void *ctx)
 {
     size_t n = 0;
     for (const struct journal_row *row = batch->first; row; row = row->next)
         n += row->kind == JOURNAL_EVENT || row->kind == JOURNAL_TASK;
     if (n == 0)
-        return __real_journal_write(journal, batch, on_commit, ctx);
+        return real_write(journal, batch, on_commit, ctx);
     struct pending *pending = xcalloc(1, sizeof *pending + n * sizeof *pending->rows);
     *pending = (struct pending){.on_commit = on_commit, .ctx = ctx, .n_starts = n_starts};
     for (const struct journal_row *row = batch->first; row; row = row->next) {
@@ -115,7 +115,7 @@ enum amp_code __wrap_journal_write(struct journal *journal, struct journal_batch
         *copy = (struct row){.kind = row->kind, .seq = row->seq, .count = row->count, .state = row->state, .is_open = row->is_open};
         snprintf(copy->task, sizeof copy->task, "%s", row->task);
     }
-    enum amp_code code = __real_journal_write(journal, batch, on_verdict, pending);
+    enum amp_code code = real_write(journal, batch, on_verdict, pending);
     if (code != AMP_OK)
         free(pending);
     return code;

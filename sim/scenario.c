@@ -129,7 +129,7 @@ static void begin(const bool *only)
         scenario.script.items[i].is_off = only && !only[i];
         begin_item(&scenario.script.items[i]);
     }
-    world_at(world_now_us() + FAULTS_S * 1000000ll, NULL, heal, NULL);
+    world_at(world_now_us() + FAULTS_S * INT64_C(1000000), NULL, heal, NULL);
     wait_begin();
     look(NULL);
 }
@@ -158,7 +158,7 @@ void scenario_run(uint64_t seed, uint64_t salt, const bool *only, bool is_traced
     world_salt(salt);
     start_us = world_now_us();
     begin(only);
-    if (!world_run(start_us + (FAULTS_S + QUIET_MAX_S) * 1000000ll, has_settled))
+    if (!world_run(start_us + (FAULTS_S + QUIET_MAX_S) * INT64_C(1000000), has_settled))
         world_fail("P2: too much happens in no time");
     if (!world_failure() && !is_settled)
         say_open();

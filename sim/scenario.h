@@ -80,7 +80,7 @@ struct script {
     struct item items[ITEMS_MAX];
     size_t n_items;
 };
-void plan_make(struct script *script); /* by chance */
+void plan_make(struct script *plan); /* by chance */
 void plan_describe(const struct item *item, char *ret, size_t size);
 
 /* ---- client.c ------------------------------------------------------------------------------------------------------------ */
@@ -144,9 +144,9 @@ uint64_t digest_of(struct amp_bytes data);
 void client_begin(struct client *client, size_t n);
 void client_end(struct client *client);
 /* A text as a message; its parts are the caller's memory, all borrowed. */
-void client_message(const char *text, const char *id, Amp__Message *ret, Amp__Part *part, Amp__Part **parts);
+void client_message(const char *text, const char *id, Amp__Message *message, Amp__Part *part, Amp__Part **parts);
 void job_make(struct job *job, const struct wish *wish, unsigned n);
-void job_start(void *job);
+void job_start(void *ctx); /* the job */
 void job_begun(const char *text, struct sidecar *sidecar); /* an agent has begun one of this text */
 bool job_is_settled(const struct job *job);
 
@@ -189,12 +189,12 @@ void nodes_end(void);
 void nodes_start_env(void *nothing);
 void nodes_stop_env(bool is_power_cut); /* kill -9, or a power cut; it is started again after a while */
 void instance_make(struct instance *instance, const struct habits *habits);
-void instance_start(void *instance);
+void instance_start(void *ctx); /* the instance */
 void instance_stop(struct instance *instance, bool is_noticed);
 
 /* ---- fault.c, crash.c ---------------------------------------------------------------------------------------------------------- */
 
-void fault_happen(void *item);
+void fault_happen(void *ctx); /* the item */
 void fault_heal(void); /* everything is mended */
 struct bus *fault_bus(uint32_t victim); /* whose connection; NULL: it has none now */
 void crash_begin(void);

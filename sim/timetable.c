@@ -66,14 +66,14 @@ static bool send(struct routine *routine, void (*on_reply)(void *ctx, const Amp_
     client_message(plan->text, routine->key, &message, &part, parts);
     task.task_id = task.context_id = none;
     task.message = &message;
-    submit.agent = (char *)(uintptr_t)plan->agent;
+    submit.agent = (char *)plan->agent;
     submit.request = &task;
     submit.key = routine->key;
     schedule.has_every_ms = plan->every_ms > 0;
     schedule.every_ms = plan->every_ms;
     schedule.cron = plan->every_ms ? NULL : minutely;
     schedule.zone = plan->every_ms ? NULL : utc;
-    schedule.overlap = (char *)(uintptr_t)overlaps[plan->overlap % 3];
+    schedule.overlap = (char *)overlaps[plan->overlap % 3];
     schedule.has_count = true;
     schedule.count = plan->count;
     schedule.submit = &submit;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""clang-tidy over protocol/ and mesh/, with the checks of .clang-tidy. A file is looked at again when what the compiler sees of it has changed."""
+"""clang-tidy over protocol/, mesh/ and sim/, with the checks of .clang-tidy. A file is looked at again when what the compiler sees of it has changed."""
 import concurrent.futures
 import glob
 import hashlib
@@ -66,7 +66,7 @@ def main():
     os.makedirs(CACHE, exist_ok=True)
     with open(os.path.join(BUILD, "compile_commands.json")) as f:
         entries = {e["file"]: e for e in json.load(f)}
-    files = sorted(f for pattern in ("protocol/src/*.c", "mesh/*.c", "mesh/*/*.c") for f in glob.glob(os.path.join(TOP, pattern)) if f in entries)
+    files = sorted(f for pattern in ("protocol/src/*.c", "mesh/*.c", "mesh/*/*.c", "sim/*.c") for f in glob.glob(os.path.join(TOP, pattern)) if f in entries)
     status = 0
     with tempfile.NamedTemporaryFile("w", suffix=".c") as seeded:
         seeded.write(DEFECT)
