@@ -131,19 +131,23 @@ class Task {
     this.emit({ type: "step", name, phase: "start" });
     try { return await run(); } finally { this.emit({ type: "step", name, phase: "end" }); }
   }
+  // The sidecar reads the file of the part.
+  #file(name, description, part) {
+    return this.#ask("task.event", { event: { type: "artifact", artifactId: name, name, description, parts: [part], last: true } });
+  }
   // {text}, {bytes} or {path}, each of any size, or {data}. A file, and bytes beyond 64 KiB, have been taken in when the promise is kept.
   artifact(name, { text, data = null, bytes, path, filename, mediaType, description }) {
-    const isOurs = bytes !== undefined && bytes.length > FILE_MAX; // until the sidecar has read it
-    if (path !== undefined && statSync(path).size <= FILE_MAX) [bytes, filename] = [readFileSync(path), filename ?? basename(path)];
-    else if (path !== undefined || isOurs) { // the sidecar reads it
-      const file = isOurs ? join(tmpdir(), `amesh-${randomUUID()}`) : resolve(path);
-      if (isOurs) writeFileSync(file, bytes, { flag: "wx", mode: 0o600 });
-      const parts = [{ file, filename: filename ?? (isOurs ? undefined : basename(path)), mediaType }];
-      const taken = this.#ask("task.event", { event: { type: "artifact", artifactId: name, name, description, parts, last: true } }).finally(() => isOurs && rmSync(file, { force: true }));
-      if (isOurs) taken.catch(() => {}); // who does not wait for it learns from the task's end
+    if (path !== undefined) filename ??= basename(path);
+    if (path !== undefined && statSync(path).size > FILE_MAX) return this.#file(name, description, { file: resolve(path), filename, mediaType });
+    const given = path !== undefined ? readFileSync(path) : bytes && Buffer.from(bytes);
+    if (given?.length > FILE_MAX) {
+      const file = join(tmpdir(), `amesh-${randomUUID()}`);
+      writeFileSync(file, given, { flag: "wx", mode: 0o600 });
+      const taken = this.#file(name, description, { file, filename, mediaType }).finally(() => rmSync(file, { force: true }));
+      taken.catch(() => {}); // who does not wait for it learns from the task's end
       return taken;
     }
-    const raw = bytes && [{ raw: Buffer.from(bytes).toString("base64"), filename, mediaType }];
+    const raw = given && [{ raw: given.toString("base64"), filename, mediaType }];
     const bodies = raw ? [{ parts: raw }] : text === undefined ? [{ data, filename, mediaType }] : (text ? split(text) : [""]).map((t) => ({ text: t, filename, mediaType }));
     return bodies.map((b, i) => this.emit({ type: "artifact", artifactId: name, name, description, ...b, append: i > 0, last: i === bodies.length - 1 })).pop();
   }

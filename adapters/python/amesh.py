@@ -26,6 +26,14 @@ _ENDS = {"TASK_STATE_FAILED": (3001, "task_failed"), "TASK_STATE_REJECTED": (300
 current = _running.get  # current() → the Task in which this code runs, or None; in coroutines, the shim's threads and asyncio.to_thread()
 
 
+def _in_loop():
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _written(data):
     with tempfile.NamedTemporaryFile(prefix="amesh-", delete=False) as file:
         try:
@@ -187,20 +195,14 @@ class Task:
     def _file(self, name, path, about, then=lambda path: None):
         """The sidecar reads it: `then` it is ours again."""
         event = {"type": "artifact", "artifactId": name, "name": name, "parts": [{"file": os.path.abspath(path), **about}], "last": True}
-        self._check()
-        is_over = True
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(then, path)
+            self._check()
             taken = self._link.request("task.event", {"taskId": self.id, "event": event})
-            try:
-                asyncio.get_running_loop()
-            except RuntimeError:
-                self._wait(taken, lambda r: None)
+            if _in_loop():
+                taken.add_done_callback(lambda _, later=stack.pop_all(): later.close())
             else:
-                is_over = False
-                taken.add_done_callback(lambda _: then(path))
-        finally:
-            if is_over:
-                then(path)
+                self._wait(taken, lambda r: None)
 
     @property
     def files(self):
@@ -243,8 +245,7 @@ class Task:
 
     def sleep(self, seconds):
         """A pause that ends with Canceled when the task is cancelled."""
-        with contextlib.suppress(RuntimeError):
-            asyncio.get_running_loop()
+        if _in_loop():
             return asyncio.sleep(seconds)
         return self._canceled.wait(seconds) and self._check()
 
@@ -257,9 +258,7 @@ class Task:
         future.add_done_callback(self._waiting.discard)
         if self.canceled and not self._told:
             self._cancel()  # it came after the check
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
+        if not _in_loop():
             return then(future.result())
 
         async def later():
