@@ -41,11 +41,11 @@ static bool begins(const char *text, const char *with)
     return text && strncmp(text, with, strlen(with)) == 0;
 }
 
-/* Of a message, what may be bytes in a part. */
+/* Of a message, what may be bytes in a part. 0: not known yet. */
 static size_t room(const struct sidecar *sidecar)
 {
     size_t payload = bus_info(sidecar->bus)->payload_max;
-    return payload > MESSAGE_ROOM ? payload - MESSAGE_ROOM : 0;
+    return payload / 2 > MESSAGE_ROOM ? payload - MESSAGE_ROOM : payload / 2;
 }
 
 static bool is_too_long(const struct sidecar *sidecar, const char *raw)
@@ -244,10 +244,17 @@ static void on_turn(void *ctx)
     end(job, &err);
 }
 
+/* Bytes of a file that stand in its part. */
+static size_t inline_max(const struct sidecar *sidecar, size_t most)
+{
+    size_t fits = room(sidecar) ? room(sidecar) / 4 * 3 : FILES_INLINE_MAX; /* base64 */
+    return fits < most ? fits : most;
+}
+
 struct files_job *files_start(struct sidecar *sidecar, cJSON *const *parts, size_t n, struct blob_held *held, void (*on_done)(void *ctx, const struct amp_error *err), void *ctx)
 {
     struct files_job *job = xcalloc(1, sizeof *job);
-    *job = (struct files_job){.sidecar = sidecar, .inline_max = FILES_INLINE_MAX, .inline_left = SIZE_MAX, .held = held, .on_done = on_done, .ctx = ctx};
+    *job = (struct files_job){.sidecar = sidecar, .inline_max = inline_max(sidecar, FILES_INLINE_MAX), .inline_left = SIZE_MAX, .held = held, .on_done = on_done, .ctx = ctx};
     for (size_t i = 0; i < n; i++) {
         cJSON *part;
         cJSON_ArrayForEach(part, parts[i]) if (is_one(sidecar, part))
@@ -261,15 +268,9 @@ struct files_job *files_start(struct sidecar *sidecar, cJSON *const *parts, size
     return job;
 }
 
-static size_t durable_max(struct sidecar *sidecar)
-{
-    size_t most = room(sidecar) / 4 * 3; /* base64 */
-    return most < FILES_INLINE_MAX ? FILES_INLINE_MAX : most < FILES_DURABLE_INLINE_MAX ? most : FILES_DURABLE_INLINE_MAX;
-}
-
 void files_make_durable(struct files_job *job)
 {
-    job->inline_max = job->inline_left = durable_max(job->sidecar);
+    job->inline_max = job->inline_left = inline_max(job->sidecar, FILES_DURABLE_INLINE_MAX);
 }
 
 void files_cancel(struct files_job *job)

@@ -10,7 +10,7 @@ from blobtest import digest  # noqa: E402
 from meshtest import Bus, Tap, check  # noqa: E402
 
 tap = Tap()
-PAYLOAD, LEN = 256 << 10, 600000
+LEN = 600000
 BYTES = hashlib.sha256(b"7" * LEN).hexdigest()
 AGENT = f"""
 import base64, json, sys
@@ -27,7 +27,9 @@ for line in sys.stdin:
 
 
 class Small(Bus):
-    CONFIG = f"max_payload: {PAYLOAD}"
+    def __init__(self, payload):
+        super().__init__()
+        self.CONFIG = f"max_payload: {payload}"
 
 
 def given(mesh, text, *how):
@@ -42,10 +44,11 @@ def no_base64(mesh):
     check(r.status == 1 and "base64" in r.err and "long" in r.err, "what is wrong with which artifact", r.status, r.err)
 
 
-with Small() as mesh:
-    mesh.agent("giver", "--mode", "jsonl", "--", sys.executable, "-c", AGENT)
-    tap.run("bytes longer than a message, in an event", given, mesh, "event")
-    tap.run("in the answer itself", given, mesh, "result")
-    tap.run("in durable tasks", lambda: (given(mesh, "event", "--durable"), given(mesh, "result", "--durable")))
-    tap.run("what is no base64 fails the task, with a reason", no_base64, mesh)
+for kib in (256, 48):
+    with Small(kib << 10) as mesh:
+        mesh.agent("giver", "--mode", "jsonl", "--", sys.executable, "-c", AGENT)
+        tap.run(f"messages of {kib} KiB: longer bytes in an event", given, mesh, "event")
+        tap.run("in the answer itself", given, mesh, "result")
+        tap.run("in durable tasks", lambda: (given(mesh, "event", "--durable"), given(mesh, "result", "--durable")))
+        tap.run("what is no base64 fails the task, with a reason", no_base64, mesh)
 tap.done()
