@@ -44,10 +44,10 @@ static enum amp_code check_json(struct sense *sense)
     return amp_json_check(sense->value, &amp_json_limits_default, sense->err);
 }
 
-/* Rows are packed: what amp_decode would take as JSON too, their readers do not. */
+/* Rows are packed: amp_decode takes JSON too, their readers do not. */
 static enum amp_code unpack(struct sense *sense, const ProtobufCMessageDescriptor *type, ProtobufCMessage **ret)
 {
-    if (memchr("{ \t\r", sense->value.data[0], 4))
+    if (!protobuf_c_message_unpack(type, &sense->arena->allocator, sense->value.len, sense->value.data))
         return wrong(sense, "it is no packed message");
     return amp_decode(type, sense->value, sense->arena, ret, sense->err);
 }
