@@ -137,11 +137,11 @@ static void begin(const bool *only)
 static void end(void)
 {
     witness_end();
-    ledger_end();
     for (size_t i = 0; i < scenario.script.n_clients; i++)
         client_end(&scenario.clients[i]);
     client_end(&scenario.clients[CLIENTS_MAX]);
     nodes_end();
+    ledger_end(); /* the last verdicts have come */
     server_end();
     world_end();
     disk_end();
