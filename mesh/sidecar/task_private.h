@@ -213,7 +213,7 @@ void task_stream_end(struct task *task, const Amp__Error *wire);
 /* Sends what it can. AMP_OK: nothing is left to send now. AMP_BUSY: the caller has to confirm first (task_stream_received). AMP_NO_BUS, AMP_OVERLOADED: the bus takes nothing. */
 enum amp_code task_stream_flush(struct task *task);
 /* The caller has received so many bytes of frames in all. True: more may go out now. */
-bool task_stream_received(struct task *task, uint64_t bytes);
+bool task_stream_received(struct task *task, const Amp__Ping *ping);
 /* A frame without events to the caller, as a request whose answer can only be "no responders". Nothing is sent while events wait to go out. */
 enum amp_code task_stream_ask(struct task *task, struct bus_inbox *echo);
 /* The caller's lane begins anew. AMP_FRAMES_LOST: what is asked for is not kept any more, or never was. */

@@ -376,10 +376,22 @@ bool task_stream_is_waiting(const struct task *task)
     return lane_is_waiting(&task->stream.lanes[LANE_CALLER]);
 }
 
-bool task_stream_received(struct task *task, uint64_t bytes)
+/* Less than before, from who has no fewer events than before: it has sent an Attach that was lost, counts anew, and would never confirm what we wait for. amp.md 6.8.6 */
+static bool counts_anew(const struct task *task, const struct task_lane *lane, const Amp__Ping *ping)
+{
+    uint32_t known = task_is_leased(task) ? task->lease.committed : lane->confirmed;
+    return ping->has_committed && ping->committed >= known && ping->committed <= lane->sent && ping->received_bytes < lane->received_bytes;
+}
+
+bool task_stream_received(struct task *task, const Amp__Ping *ping)
 {
     struct task_lane *lane = &task->stream.lanes[LANE_CALLER];
     bool was_waiting = lane_is_waiting(lane);
+    uint64_t bytes = ping->received_bytes;
+    if (counts_anew(task, lane, ping)) {
+        lane->sent_bytes = lane->received_bytes = bytes; /* what is on its way is confirmed beyond that, as after an Attach */
+        lane->is_again = true;
+    }
     if ((task_is_leased(task) || lane->is_again) && bytes > lane->sent_bytes)
         bytes = lane->sent_bytes; /* of frames from before it asked for them again */
     if (bytes > lane->received_bytes && bytes <= lane->sent_bytes) /* anything else is old, or a lie */

@@ -95,6 +95,43 @@ def silent_end(mesh, proxy):
     stream.end(1000)
 
 
+def lost_attach(mesh, agent):
+    """A caller whose Attach was lost counts anew what it receives; the instance, which never heard of that, does not wait for ever for what it has counted itself."""
+    raw, inbox, task, n, window = Nats(mesh.bus), "_INBOX.raw.1", "t-anew", 2000, 4000
+    last, texts = 0, []
+
+    def fill():
+        """What comes until the window is full → its bytes."""
+        nonlocal last
+        size = 0
+        while size < window and not texts[-1:] == ["end"]:
+            got = raw.next(10)
+            check(got, "more comes", last, size)
+            frame = json.loads(got[3])["frame"]
+            size += len(got[3])
+            last = frame["seq"] + len(frame.get("events", [])) - 1
+            texts.extend(e["body"]["artifactUpdate"]["artifact"]["parts"][0]["text"] for e in frame.get("events", []) if "artifactUpdate" in e.get("body", {}))
+            texts.extend(["end"] if "end" in frame else [])
+        return size
+
+    def confirm(received):
+        body = {"version": 1, "from": "raw", "control": {"ping": {"receivedBytes": str(received), "committed": last}}}
+        raw.pub(f"amp.ctl.{agent.instance}.{task}", json.dumps(body).encode())
+
+    raw.sub(inbox)
+    asked = {"taskId": task, "contextId": "c-anew", "windowBytes": str(window), "message": {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": str(n)}]}}
+    raw.pub(f"amp.req.{agent.agent}.raw", json.dumps({"version": 1, "from": "raw", "request": asked}).encode(), inbox)
+    received = fill()
+    confirm(received)
+    received += fill()
+    confirm(received)
+    received = 0  # it has attached, and that is lost
+    while texts[-1:] != ["end"]:
+        received += fill()
+        confirm(received)
+    check("".join(texts[:-1]).encode() == expected(n), "each event once, in order", len(texts))
+
+
 def stolen(mesh, agent):
     """Who knows a task's id cannot have its events sent to himself, nor under another's name."""
     raw, me, stolen = Nats(mesh.bus), "_INBOX_thief.1", []
@@ -126,6 +163,7 @@ def whole(name, server):
         tap.run(f"{name}: the caller's connection is reset in the middle of {N} events", kicked, mesh, "flood", proxy, {"AMESH_BUS": proxy.url})
         tap.run(f"{name}: the callee's connection is reset in the middle of {N} events", kicked, mesh, "far", proxy, {})
         tap.run(f"{name}: the callee's connection is reset when it has said all", silent_end, mesh, proxy)
+        tap.run(f"{name}: a caller that counts anew, since its Attach was lost, gets all", lost_attach, mesh, near)
         tap.run(f"{name}: nobody else gets the events", stolen, mesh, near)
         proxy.close()
 
