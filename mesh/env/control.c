@@ -152,6 +152,13 @@ static bool on_row(void *ctx, const struct journal_row *row)
     return false;
 }
 
+/* The question that the command answers; NULL: it does not, or names none. */
+static const char *asked_for(const struct ask *ask)
+{
+    const Amp__Control *control = ask->request->command->control;
+    return control->kind_case == AMP__CONTROL__KIND_ANSWER ? control->answer->input_id : NULL;
+}
+
 /* The open task of that id; answers if there is none. */
 static struct etask *locate(const struct ask *ask, const char *id)
 {
@@ -168,10 +175,10 @@ static struct etask *locate(const struct ask *ask, const char *id)
         return located.task;
     if (located.is_known && journal_failure(env->journal))
         env_refuse_journal(env, ask->reply, ask->encoding); /* it may be open there, but nothing can become of it here */
-    else if (located.is_known)
-        env_refuse_ended(ask, id);
-    else
+    else if (!located.is_known)
         env_refuse_no_task(ask, id);
+    else if (!inbox_refuse_over(ask, asked_for(ask)))
+        env_refuse_ended(ask, id);
     return NULL;
 }
 

@@ -63,6 +63,8 @@ bool inbox_page_add(struct inbox_page *page, Amp__Question *question); /* false:
 void inbox_page_answer(struct inbox_page *page, bool is_cut, uint32_t total);
 void inbox_refuse_past(const struct ask *ask, const char *id); /* `id` is no open task, nor an open question: why nobody waits any more */
 
+bool inbox_refuse_over(const struct ask *ask, const char *id); /* what became of that question, if it is one of the last that were closed; NULL is none */
+
 /* ---- inbox_left.c: what is open by the disk, of an environment whose memory is gone (is_given_up) ------------------------- */
 
 void inbox_left_list(struct inbox_page *page, const Amp__InboxQuery *query, const struct inbox_token *token);

@@ -380,6 +380,17 @@ static bool on_ended(void *ctx, const struct journal_row *row)
 }
 
 /* Why nobody waits any more: of a task that has ended, and of a question of one. */
+bool inbox_refuse_over(const struct ask *ask, const char *id)
+{
+    const struct question_over *over = id ? find_over(ask->env, id) : NULL;
+    struct amp_error err = {0};
+    if (!over)
+        return false;
+    (void)question_refuse(over, &err);
+    env_refuse(ask->env, ask->reply, ask->encoding, &err);
+    return true;
+}
+
 void inbox_refuse_past(const struct ask *ask, const char *id)
 {
     const struct question_over *over = find_over(ask->env, id);

@@ -407,7 +407,7 @@ def not_permitted(nats):
                 check(world.run("ask", "--durable", "many", "text durable").returncode == 0, "durable tasks work")
                 check(not [line for p in world.processes for line in p.err if "denied" in line and p.name == "env"], "nothing is denied to it")
             else:
-                check("ermission" in world.info()["stream"], "EnvInfo says that it is not permitted", world.info())
+                until(lambda: "ermission" in world.info()["stream"], "EnvInfo says that it is not permitted")
                 item = world.checked("stream")
                 check(item["result"] == "warning" and "Permissions on the bus" in item["hint"], "check says where to read", item)
 
