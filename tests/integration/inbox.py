@@ -140,7 +140,7 @@ def refuses(mesh):
     check(mesh.done(task) == "blue 4", "from standard input and from a file")
     late = mesh.run("answer", colour["id"], "red")
     check(late.status == 8 and "answered already, by cli-" in late.err and "amesh inbox" in late.err, "a question of a task that has ended: it is answered", late.status, late.err)
-    said = send_control(mesh, task, {"answer": {"inputId": colour["id"], "message": {"messageId": "m-late", "role": "ROLE_USER", "parts": [{"text": "red"}]}}})
+    said = env_reply(mesh, command={"id": task, "control": {"answer": {"inputId": colour["id"], "message": {"messageId": "m-late", "role": "ROLE_USER", "parts": [{"text": "red"}]}}}})
     check(said["error"]["code"] == 4005 and "answered already, by cli-" in said["error"]["message"], "also if it ended while the answer was on its way", said)
     ended = mesh.run("answer", task, "red")
     check(ended.status == 8 and f"{task} has ended" in ended.err and f"amesh task show {task}" in ended.err, "a task that has ended asks nothing", ended.status, ended.err)
@@ -437,14 +437,13 @@ def all_killed(mesh):
     check(mesh.done(soon) in ("default late",), "the other task's question ran out", mesh.done(soon))
 
 
-def send_control(mesh, task, control):
-    body = {"version": 1, "from": "tester", "envRequest": {"command": {"id": task, "control": control}}}
-    return json.loads(Nats(mesh.bus).request("amp.env.command.tester", json.dumps(body).encode())[3])["envReply"]
+def env_reply(mesh, **request):
+    body = json.dumps({"version": 1, "from": "tester", "envRequest": request}).encode()
+    return json.loads(Nats(mesh.bus).request(f"amp.env.{next(iter(request))}.tester", body)[3])["envReply"]
 
 
 def query_inbox(mesh, **query):
-    body = {"version": 1, "from": "tester", "envRequest": {"inbox": query}}
-    return json.loads(Nats(mesh.bus).request("amp.env.inbox.tester", json.dumps(body).encode())[3])["envReply"]
+    return env_reply(mesh, inbox=query)
 
 
 def pages(mesh, size):
