@@ -9,6 +9,7 @@
 #include "base/bus.h"
 #include "base/file.h"
 #include "base/home.h"
+#include "base/json_room.h"
 #include "base/log.h"
 #include "base/loop.h"
 
@@ -284,6 +285,7 @@ static int run_agent(const struct command *command, struct command_args *args)
     struct run run = {.command = command, .args = args};
     struct amp_error err = {0};
     log_init(log_level_from_env(LOG_INFO), "run");
+    json_room_install();
     amp_arena_init(&run.arena, AMP_ARENA_BYTES_MAX);
     int status = file_check_limit(&err) == AMP_OK && blob_store_check_env(&err) == AMP_OK ? 0 : fail(&run, &err);
     if (status == 0)

@@ -10,16 +10,19 @@
 #include "sidecar/worker_link.h"
 
 #include <cjson/cJSON.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
 
 enum { RPC_METHOD = -32601, RPC_SERVER = -32000, RPC_CANCELED = -32800 };
 
-struct asked { /* an open request; `id` NULL: a notification */
+struct asked { /* an open request */
     struct peer *peer;
     struct rpc *rpc;
-    cJSON *id;
+    const cJSON *id; /* &own_id, or NULL: a notification */
+    cJSON own_id;
+    char id_text[SESSION_ID_MAX + 1];
     char method[32];
     bool is_done;
     LIST_ENTRY(asked) entry;
@@ -67,8 +70,18 @@ static void asked_free(struct asked *asked)
     LIST_REMOVE(asked, entry);
     asked->peer->n_open--;
     rpc_free(asked->rpc);
-    cJSON_Delete(asked->id);
     free(asked);
+}
+
+/* The frame is gone before the answer: its id is a number or a short string (session.h). */
+static void keep_id(struct asked *asked, const cJSON *id)
+{
+    asked->id = &asked->own_id;
+    asked->own_id = (cJSON){.type = id->type, .valueint = id->valueint, .valuedouble = id->valuedouble};
+    if (!cJSON_IsString(id))
+        return;
+    snprintf(asked->id_text, sizeof asked->id_text, "%s", id->valuestring);
+    asked->own_id.valuestring = asked->id_text;
 }
 
 static void on_rpc_done(void *ctx, const cJSON *result, const struct amp_error *err)
@@ -115,7 +128,8 @@ static void start_rpc(struct peer *peer, const char *method, const cJSON *params
     }
     struct asked *asked = xcalloc(1, sizeof *asked);
     asked->peer = peer;
-    asked->id = id ? cJSON_Duplicate(id, true) : NULL;
+    if (id)
+        keep_id(asked, id);
     strncpy(asked->method, method, sizeof asked->method - 1);
     LIST_INSERT_HEAD(&peer->open, asked, entry);
     peer->n_open++;

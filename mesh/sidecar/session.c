@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/counters.h"
+#include "base/json_room.h"
 #include "base/loop.h"
 
 #include <cjson/cJSON.h>
@@ -20,7 +21,6 @@ enum {
     OUT_MAX = 16 << 20,    /* bytes that may wait for a reader that does not read */
     READ_SIZE = 64 << 10,  /* per turn, so that one peer cannot starve the others */
     BAD_LINES_MAX = 32,    /* in a row (local-api.md 1.4) */
-    ID_MAX = 128,          /* bytes of an id that is a string */
     RPC_PARSE = -32700, RPC_FRAME = -32600, RPC_PARAMS = -32602,
 };
 
@@ -278,7 +278,7 @@ static void refuse_line(struct session *session, const cJSON *id, int number, co
 
 static bool id_is_good(const cJSON *id)
 {
-    return cJSON_IsNumber(id) || (cJSON_IsString(id) && strlen(id->valuestring) <= ID_MAX);
+    return cJSON_IsNumber(id) || (cJSON_IsString(id) && strlen(id->valuestring) <= SESSION_ID_MAX);
 }
 
 static void take_call(struct session *session, const cJSON *frame, const cJSON *method)
@@ -287,7 +287,7 @@ static void take_call(struct session *session, const cJSON *frame, const cJSON *
     const cJSON *params = cJSON_GetObjectItemCaseSensitive(frame, "params");
     struct amp_error err = {0};
     if (id && !id_is_good(id)) {
-        amp_error_set(&err, AMP_INVALID, "id", "an id is a number or a string of at most %d bytes", ID_MAX);
+        amp_error_set(&err, AMP_INVALID, "id", "an id is a number or a string of at most %d bytes", SESSION_ID_MAX);
         refuse_line(session, NULL, RPC_FRAME, &err);
     } else if (params && !cJSON_IsObject(params)) {
         amp_error_set(&err, AMP_INVALID, "params", "params must be an object");
@@ -393,7 +393,7 @@ static void take_line(struct session *session, struct amp_bytes line)
     }
     struct amp_error err = {0};
     cJSON *frame = NULL;
-    if (amp_json_parse(line, &frame, &err) != AMP_OK) {
+    if (json_room_parse(line, &frame, &err) != AMP_OK) {
         refuse_unread(session, line, &err);
         return;
     }
@@ -405,7 +405,7 @@ static void take_line(struct session *session, struct amp_bytes line)
         refuse_line(session, NULL, RPC_FRAME, &err);
         lost_line(session, line, &err);
     }
-    cJSON_Delete(frame);
+    json_room_free(frame);
 }
 
 static void refuse_long_line(struct session *session, struct amp_bytes piece)

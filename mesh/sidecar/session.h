@@ -2,12 +2,15 @@
 #pragma once
 #include <amp/amp.h>
 
+#define SESSION_ID_MAX 128
+
 struct cJSON;
 struct loop;
 struct session;
 
+/* What is in a frame (`method`, `params`, `result`, …) is there until the handler returns. */
 struct session_handlers {
-    /* A request (id not NULL: answer with session_reply/session_error, now or later, with a cJSON_Duplicate of `id`) or a notification. */
+    /* A request (id not NULL: answer with session_reply/session_error, now or later, with a copy of `id`: a number, or a string of at most SESSION_ID_MAX bytes) or a notification. */
     void (*on_request)(void *ctx, const char *method, const struct cJSON *params, const struct cJSON *id);
     /* The reply to our request `number`: result or error (the other NULL). */
     void (*on_reply)(void *ctx, uint64_t number, const struct cJSON *result, const struct cJSON *error);

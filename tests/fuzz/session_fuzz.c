@@ -5,6 +5,7 @@
 
 #include <cjson/cJSON.h>
 
+#include "base/json_room.h"
 #include "base/loop.h"
 #include "sidecar/session.h"
 
@@ -51,6 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const struct session_handlers handlers = {.on_request = on_request, .on_reply = on_reply, .on_text = on_text, .on_closed = on_closed};
     if (size == 0)
         return 0;
+    json_room_install();
     struct loop *loop = loop_new();
     struct loop_tick *tick = loop_tick_new(loop, on_tick, loop);
     size_t piece = (data[0] >> 1) + 1u;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/json_room.h"
 #include "base/loop.h"
 #include "sidecar/session.h"
 
@@ -474,5 +475,6 @@ int main(void)
         cmocka_unit_test(test_close_reports_its_reason_and_lets_the_last_words_out),
         cmocka_unit_test(test_pump_reads_what_came_before_the_end),
     };
+    json_room_install();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
