@@ -285,7 +285,7 @@ static void call(struct job *job)
     amp_id_new('t', clock_unix_ms(), job->task);
     job->fold = amp_fold_new(job->task, job->context, 1 << 20);
     const struct call_options options = {.agent = job->wish->is_skill ? NULL : job->wish->agent, .skill = job->wish->is_skill ? job->wish->agent : NULL, .from = job->client->name, .task_id = job->task,
-                                         .context_id = job->context, .message = &message, .timeout_ms = job->wish->timeout_ms, .attempt = 1, .may_queue = true,
+                                         .context_id = job->context, .message = &message, .timeout_ms = job->wish->timeout_ms, .attempt = 1, .may_queue = true, .window_bytes = job->wish->window_bytes,
                                          .may_retry = !job->wish->is_never_retried};
     if (call_start(job->client->loop, job->client->bus, &options, &handlers, job, &job->call, NULL) != AMP_OK)
         world_fail("a direct call cannot be started");

@@ -37,6 +37,9 @@ static void add_instance(struct script *plan, uint32_t n)
     item->habits.silence_ms = world_chance(40) ? world_between(3000, 6000) : 0;
 }
 
+/* 0: as many as there are. Enough for some frames of an answer, which has about ten. */
+static uint32_t any_window(void) { return world_chance(60) ? world_between(1, 1200) : 0; }
+
 static void add_job(struct script *plan, uint32_t n)
 {
     static const char *const kinds[] = {"plain", "plain", "plain", "plain", "plain", "plain", "fail", "poison"};
@@ -50,6 +53,7 @@ static void add_job(struct script *plan, uint32_t n)
     wish->is_never_retried = wish->is_durable && world_chance(10);
     wish->timeout_ms = !wish->is_durable ? world_between(500, 30000) : world_chance(15) ? world_between(200, 60000) : 0;
     wish->is_never_retried |= !wish->is_durable && wish->timeout_ms % 4 == 0;
+    wish->window_bytes = wish->is_durable ? 0 : any_window();
     const char *kind = kinds[world_below(8)];
     struct question_plan question = {.n = world_between(1, ASKED_MAX), .expires_ms = world_chance(50) ? 0 : world_between(500, 15000), .has_default = world_chance(50)};
     question.lazy_ms = world_chance(60) ? 0 : question.expires_ms && world_chance(50) ? FAULTS_S * 2000 : world_below(20000); /* some never answer what expires */
@@ -69,8 +73,8 @@ static void add_job(struct script *plan, uint32_t n)
         snprintf(wish->agent, sizeof wish->agent, "agent-%u", name & 7u);
 }
 
-/* More direct calls at once than there are slots. */
-static void add_rush(struct script *plan, uint32_t n_jobs)
+/* Direct calls, all at about the same time: more than there are slots, or with answers that take long and callers that take little at a time. */
+static void add_rush(struct script *plan, uint32_t n_jobs, bool is_slow)
 {
     uint32_t at_ms = world_below((FAULTS_S - 3) * 1000), within_ms = world_between(10, 2000), n = world_between(6, RUSH_MAX);
     bool is_skill = world_chance(30);
@@ -80,8 +84,9 @@ static void add_rush(struct script *plan, uint32_t n_jobs)
         wish->client = world_below(plan->n_clients);
         wish->is_skill = is_skill;
         wish->timeout_ms = world_between(1500, 30000);
+        wish->window_bytes = is_slow ? any_window() : 0;
         wish->n = i;
-        snprintf(wish->text, sizeof wish->text, "plain %u", i);
+        snprintf(wish->text, sizeof wish->text, "%s %u", is_slow ? "slow" : "plain", i);
         snprintf(wish->agent, sizeof wish->agent, is_skill ? "work" : "agent-%u", name);
     }
 }
@@ -190,8 +195,8 @@ void plan_make(struct script *plan)
             add_fault(plan, fault, at_ms);
     }
     hasten(plan);
-    if (plan->seed % RUSH_EVERY == 0)
-        add_rush(plan, n_jobs);
+    if (plan->seed % RUSH_EVERY < 2)
+        add_rush(plan, n_jobs, plan->seed % RUSH_EVERY == 1);
 }
 
 /* ---- in words -------------------------------------------------------------------------------------------------------- */
@@ -202,6 +207,8 @@ static void describe_job(const struct wish *wish, double at_s, char *ret, size_t
                       wish->is_durable ? " durably" : "", wish->text);
     if (wish->timeout_ms)
         at += snprintf(ret + at, size - (size_t)at, " within %u ms", wish->timeout_ms);
+    if (wish->window_bytes)
+        at += snprintf(ret + at, size - (size_t)at, ", %u bytes at a time", wish->window_bytes);
     if (wish->fork_of)
         at += snprintf(ret + at, size - (size_t)at, " as a fork of \"… %u\"", wish->fork_of - 1);
     if (wish->delay_ms)

@@ -35,6 +35,7 @@ struct wish { /* what a caller wants */
     char agent[16], text[64];
     uint32_t n, fork_of; /* its number; 1 + that of the one which it is a fork of, 0: none */
     uint32_t timeout_ms;
+    uint32_t window_bytes; /* of a direct call, that may be on their way to it; 0: as many as there are */
     uint32_t delay_ms; /* it starts so much later; 0: at once */
     bool is_by_clock;  /* by the time that people see, that is */
     struct question_plan question; /* of those who work on it */
@@ -116,6 +117,8 @@ struct job { /* a task as its caller knows it; nothing here is ever forgotten, w
     Amp__TaskState known_end;
     struct human human;
     int64_t waits_us; /* a direct call: since when it is seen to wait; 0: it does not */
+    int64_t still_us; /* and since when its instance has something to say that is not shown; 0: it has not */
+    uint32_t still_shown; /* with so many events shown */
     int64_t due_us; /* it may not start before; 0: at once, or not submitted yet */
     int64_t due_unix_ms;
     int64_t silent_since_us;      /* since when it was seen to wait without a reason; 0: it was not */

@@ -6,11 +6,13 @@
 #include "base/call_private.h"
 #include "base/loop.h"
 #include "sidecar/sidecar_private.h"
+#include "sidecar/task_private.h"
 
 #include <string.h>
 
 #define LOOK_US 100000
 #define WAIT_MAX_US 3000000
+#define STILL_MAX_US 5000000 /* a caller that hears nothing asks after a second, and once more when that was lost */
 #define SENT_MAX_US 500000 /* a request without an answer for so long is with somebody who cannot say anything: its caller does not wait for a slot */
 
 static bool can_talk(const struct bus *bus)
@@ -75,6 +77,34 @@ static void look_at(struct job *job)
         world_fail("PW: the direct call %s waits, and for %u ms there has been somebody free", job->task, (unsigned)((now_us - since_us) / 1000));
 }
 
+/* → the instance that works on it, when both can say what they want to */
+static const struct instance *worker_of(const struct job *job)
+{
+    if (!job->call || job->call->fsm.phase != CALL_TAKEN || job->call->fsm.is_cancelling || !can_talk(job->client->bus))
+        return NULL;
+    for (const struct instance *instance = nodes.instances; instance < nodes.instances + nodes.n_instances; instance++)
+        if (instance->is_up && strcmp(sidecar_instance(instance->sidecar), job->call->taken_instance) == 0)
+            return can_talk(instance->bus) && loop_frozen_until_us(instance->loop) <= world_now_us() ? instance : NULL;
+    return NULL;
+}
+
+/* What an agent has said is shown: its instance does not wait for a caller that waits for it. */
+static void look_at_flow(struct job *job)
+{
+    int64_t now_us = world_now_us();
+    const struct instance *instance = worker_of(job);
+    const struct task *task = instance ? task_lookup(instance->sidecar, job->task) : NULL;
+    bool has_more = task && (task_stream_is_waiting(task) || task->is_blocked);
+    if (!has_more || job->still_shown != job->n_shown)
+        job->still_us = 0;
+    job->still_shown = job->n_shown;
+    stat_add(STAT_flow_held, has_more);
+    if (has_more && !job->still_us)
+        job->still_us = now_us;
+    if (has_more && now_us - job->still_us > STILL_MAX_US)
+        world_fail("PW: the direct call %s stands still: its instance waits for its caller, which has had %u events for %u ms", job->task, job->n_shown, (unsigned)((now_us - job->still_us) / 1000));
+}
+
 static void look(void *ctx)
 {
     for (struct instance *instance = nodes.instances; instance < nodes.instances + nodes.n_instances; instance++) {
@@ -84,8 +114,10 @@ static void look(void *ctx)
             instance->free_us = world_now_us();
     }
     for (struct job *job = scenario.jobs; job < scenario.jobs + scenario.n_jobs; job++)
-        if (!job->wish->is_durable)
+        if (!job->wish->is_durable) {
             look_at(job);
+            look_at_flow(job);
+        }
     world_at(world_now_us() + LOOK_US, NULL, look, NULL);
 }
 

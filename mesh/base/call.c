@@ -123,7 +123,7 @@ static enum amp_code encode_request(struct call *call, const struct call_options
     request.epoch = options->epoch;
     request.lease_ms = options->lease_ms;
     request.has_window_bytes = true;
-    request.window_bytes = CALL_WINDOW_BYTES;
+    request.window_bytes = call->window_bytes;
     Amp__Envelope envelope = AMP__ENVELOPE__INIT;
     envelope.version = AMP_PROTOCOL_VERSION;
     envelope.from = (char *)options->from;
@@ -176,6 +176,7 @@ enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_o
     call->handlers = *handlers;
     call->ctx = ctx;
     call->timeout_ms = options->timeout_ms;
+    call->window_bytes = options->window_bytes ? options->window_bytes : CALL_WINDOW_BYTES;
     call->lease_ms = options->lease_ms;
     call->epoch = options->epoch;
     call->given_ms = options->given_ms ? options->given_ms : options->timeout_ms;

@@ -8,7 +8,7 @@ struct loop;
 struct bus;
 struct call;
 
-#define CALL_WINDOW_BYTES (1u << 20) /* of frames that may be on their way */
+#define CALL_WINDOW_BYTES (1u << 20) /* of frames that may be on their way, if the caller does not say otherwise */
 
 struct call_options {
     const char *agent;    /* one of agent, skill */
@@ -34,6 +34,7 @@ struct call_options {
     uint64_t epoch;       /* of the lease; the one after it is never that of another */
     bool is_retry_safe;   /* with may_retry: also at instances of whom nobody has said that (amp.md 5.6.1) */
     bool may_retry;       /* a direct call that fails with its instance, before it has shown anything, goes to another one (amp.md 5.6). Not for an `instance`, nor for a lease */
+    uint32_t window_bytes; /* of frames that may be on their way to us (amp.md 6.2.3); 0: CALL_WINDOW_BYTES */
     uint32_t attach_seq;  /* 0: a new call. Else the call of a former caller, at `instance` under `epoch`, is gone on with from this event on: it begins as taken,
                              without on_taken; `message` may be NULL */
 };
@@ -62,7 +63,7 @@ AMP_MUST_USE enum amp_code call_check_path(const char *agent, uint32_t hops, cha
 /* Starts it. Errors at once: AMP_INVALID, AMP_HOPS, AMP_LOOP (callee is in path), AMP_TOO_LARGE. Everything else comes through on_end, never from inside call_start. */
 AMP_MUST_USE enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_options *options, const struct call_handlers *handlers, void *ctx,
                                       struct call **ret, struct amp_error *reterr);
-/* Holds the callee back: nothing more is confirmed (amp.md 6.2.3), so that at most CALL_WINDOW_BYTES still come, until it is called with false. */
+/* Holds the callee back: nothing more is confirmed (amp.md 6.2.3), so that no more than the window still comes, until it is called with false. */
 void call_hold(struct call *call, bool is_held);
 /* Asks the callee to cancel; the stream goes on to its end (CANCELED, or what was reached first). Before it was taken: ends with AMP_CANCELED; right after
  * the request went out, as soon as the first answer says whether there is anybody to tell. After 10 s without an end: AMP_CANCELED. */

@@ -102,6 +102,8 @@ static void fill_ping(const struct call *call, Amp__Ping *ping)
     ping->received_bytes = call->is_held ? call->confirmed_bytes : call->received_bytes;
     ping->committed = call->lease_ms ? call->committed : call->stream.next - 1; /* what came is ours to keep, or the environment's once it is written down */
     ping->has_committed = ping->committed > 0;
+    ping->has_attached = call->n_attached > 0;
+    ping->attached = call->n_attached;
     ping->has_epoch = call->epoch != 0;
     ping->epoch = call->epoch;
 }
@@ -174,6 +176,8 @@ static enum amp_code publish_attach(struct call *call)
     control.attach = &attach;
     call->received_bytes = call->is_held ? call->received_bytes - call->confirmed_bytes : 0;
     call->confirmed_bytes = 0;
+    attach.has_number = true;
+    attach.number = ++call->n_attached;
     attach.has_unread_bytes = call->received_bytes > 0;
     attach.unread_bytes = call->received_bytes;
     counter_add(COUNTER_streams_resumed, 1);
@@ -182,7 +186,7 @@ static enum amp_code publish_attach(struct call *call)
 
 void call_io_confirm(struct call *call)
 {
-    if (call->is_held || call->received_bytes - call->confirmed_bytes < CALL_WINDOW_BYTES / 4)
+    if (call->is_held || call->received_bytes - call->confirmed_bytes < call->window_bytes / 4)
         return;
     Amp__Ping ping;
     Amp__Control control = AMP__CONTROL__INIT;

@@ -17,9 +17,10 @@ struct call {
     struct bus_inbox *inbox, *who, *turn, *ctl;
     struct amp_buf wire; /* the request, until it was taken */
     uint32_t timeout_ms, given_ms;
-    uint32_t lease_ms, committed;
+    uint32_t lease_ms, committed, window_bytes;
     uint64_t epoch;
-    uint64_t received_bytes, confirmed_bytes; /* of frames */
+    uint64_t received_bytes, confirmed_bytes; /* of frames, since the last Attach */
+    uint32_t n_attached;                      /* how many were sent */
     bool was_sent, is_held, is_given_up;
 
     char *agent, *skill, *instance; /* asked for */

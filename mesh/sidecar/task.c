@@ -249,7 +249,7 @@ static void on_silent(void *ctx)
 void task_heard(struct task *task, const Amp__Ping *ping)
 {
     task->heard_ms = loop_now_ms(task->sidecar->loop);
-    if (ping && ping->has_received_bytes && task_stream_received(task, ping))
+    if (ping && (ping->has_received_bytes || ping->has_attached) && task_stream_received(task, ping))
         task_mark_dirty(task);
     task_resume_heard(task, ping);
     task_lease_heard(task, ping);

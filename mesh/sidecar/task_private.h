@@ -40,9 +40,9 @@ struct task_lane {
     bool is_open;          /* this lane exists */
     bool wants_request;    /* the next frame carries what was asked */
     bool is_end_sent;
-    bool is_again;         /* frames from before it was attached to may still be confirmed */
     bool is_deaf;          /* its reader never asks for anything again */
     uint32_t confirmed;    /* events 1…confirmed need not be kept for a reader that may ask for them again */
+    uint32_t attached;     /* the number of the last Attach that we know of */
     uint64_t window;       /* bytes that may be on their way to a reader that has not confirmed them; 0: it does not confirm */
     uint64_t sent_bytes, received_bytes;
 };

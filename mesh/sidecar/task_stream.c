@@ -12,6 +12,7 @@
 #include "base/counters.h"
 #include "base/hook.h"
 #include "base/log.h"
+#include "base/seeded.h"
 
 #define FRAME_HEAD_MAX 1024u /* names and numbers of a frame in JSON */
 #define REFS_REUSED_MAX 1024u
@@ -376,25 +377,18 @@ bool task_stream_is_waiting(const struct task *task)
     return lane_is_waiting(&task->stream.lanes[LANE_CALLER]);
 }
 
-/* Less than before, from who has no fewer events than before: it has sent an Attach that was lost, counts anew, and would never confirm what we wait for. amp.md 6.8.6 */
-static bool counts_anew(const struct task *task, const struct task_lane *lane, const Amp__Ping *ping)
-{
-    uint32_t known = task_is_leased(task) ? task->lease.committed : lane->confirmed;
-    return ping->has_committed && ping->committed >= known && ping->committed <= lane->sent && ping->received_bytes < lane->received_bytes;
-}
-
 bool task_stream_received(struct task *task, const Amp__Ping *ping)
 {
     struct task_lane *lane = &task->stream.lanes[LANE_CALLER];
     bool was_waiting = lane_is_waiting(lane);
     uint64_t bytes = ping->received_bytes;
-    if (counts_anew(task, lane, ping)) {
-        lane->sent_bytes = lane->received_bytes = bytes; /* what is on its way is confirmed beyond that, as after an Attach */
-        lane->is_again = true;
+    if (ping->attached != lane->attached && !SEEDED_BUG("counted-on")) {
+        lane->attached = ping->attached; /* it has sent an Attach that was lost, and counts anew: it would never confirm what we wait for (amp.md 6.8.6) */
+        lane->sent_bytes = lane->received_bytes = bytes;
     }
-    if ((task_is_leased(task) || lane->is_again) && bytes > lane->sent_bytes)
-        bytes = lane->sent_bytes; /* of frames from before it asked for them again */
-    if (bytes > lane->received_bytes && bytes <= lane->sent_bytes) /* anything else is old, or a lie */
+    if (bytes > lane->sent_bytes && !SEEDED_BUG("twice-unbelieved"))
+        bytes = lane->sent_bytes; /* frames that came twice, or from before it asked for them again */
+    if (bytes > lane->received_bytes && bytes <= lane->sent_bytes) /* else it is old */
         lane->received_bytes = bytes;
     return was_waiting && !lane_is_waiting(lane);
 }
@@ -424,7 +418,7 @@ enum amp_code task_stream_reopen(struct task *task, const Amp__Attach *attach, c
                              from_seq);
     if (from_seq - 1 > stream->count)
         return amp_error_set(reterr, AMP_FRAMES_LOST, "control.attach.fromSeq", "task %s has %u events here so far, and those from %u on are asked for", task_id(task), stream->count, from_seq);
-    *lane = (struct task_lane){.encoding = reader->encoding, .is_open = true, .is_again = true, .window = lane->window, .sent = from_seq - 1, .confirmed = from_seq - 1, .sent_bytes = unread};
+    *lane = (struct task_lane){.encoding = reader->encoding, .is_open = true, .attached = attach->number, .window = lane->window, .sent = from_seq - 1, .confirmed = from_seq - 1, .sent_bytes = unread};
     (void)snprintf(lane->subject, sizeof(lane->subject), "%s", reader->inbox);
     stream->is_held = false;
     if (lane_is_done(stream, lane) || lane_is_waiting(lane))

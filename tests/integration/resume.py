@@ -97,7 +97,7 @@ def silent_end(mesh, proxy):
 
 def lost_attach(mesh, agent):
     """A caller whose Attach was lost counts anew what it receives; the instance, which never heard of that, does not wait for ever for what it has counted itself."""
-    raw, inbox, task, n, window = Nats(mesh.bus), "_INBOX.raw.1", "t-anew", 2000, 4000
+    raw, inbox, task, n, window, attached = Nats(mesh.bus), "_INBOX.raw.1", "t-anew", 2000, 4000, {}
     last, texts = 0, []
 
     def fill():
@@ -115,7 +115,7 @@ def lost_attach(mesh, agent):
         return size
 
     def confirm(received):
-        body = {"version": 1, "from": "raw", "control": {"ping": {"receivedBytes": str(received), "committed": last}}}
+        body = {"version": 1, "from": "raw", "control": {"ping": {"receivedBytes": str(received), "committed": last, **attached}}}
         raw.pub(f"amp.ctl.{agent.instance}.{task}", json.dumps(body).encode())
 
     raw.sub(inbox)
@@ -125,7 +125,7 @@ def lost_attach(mesh, agent):
     confirm(received)
     received += fill()
     confirm(received)
-    received = 0  # it has attached, and that is lost
+    received, attached = 0, {"attached": 1}  # it has attached, and that is lost
     while texts[-1:] != ["end"]:
         received += fill()
         confirm(received)
