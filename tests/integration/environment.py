@@ -235,6 +235,8 @@ def full_disk(mesh):
     check(any("env.read_only" in line for line in mesh.up.err), "the log says so", mesh.up.err[-5:])
     r = mesh.run("task", "watch", running)
     check(r.status == 7 and "AMESH-4003" in r.err, "a watcher is told, too", r.status, r.err)
+    r = mesh.run("task", "watch", "--json", running)
+    check(r.status == 7 and "TASK_STATE_WORKING" in r.out, "and has what is on the disk before that", r.status, r.out)
     mesh.up.signal(signal.SIGTERM)
     check(mesh.up.wait() == 0, "it ends in good order")
     mesh.start_env()
