@@ -44,11 +44,16 @@ static void free_chain(struct amp_arena_block *block)
 
 void amp_arena_reset(struct amp_arena *arena)
 {
+    arena_trim(arena, ARENA_KEPT_MAX);
+}
+
+void arena_trim(struct amp_arena *arena, size_t kept_max)
+{
     arena->used = 0;
     arena->is_full = false;
     size_t kept = 0;
     struct amp_arena_block **link = &arena->first;
-    while (*link && kept + (*link)->size <= ARENA_KEPT_MAX) {
+    while (*link && kept + (*link)->size <= kept_max) {
         kept += (*link)->size;
         (*link)->used = 0;
         link = &(*link)->next;

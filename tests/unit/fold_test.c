@@ -13,10 +13,17 @@
 #define STATE(name) AMP__TASK_STATE__TASK_STATE_##name
 
 static struct amp_fold *fold;
+static bool is_used; /* the tests are done again with a fold that has had another task */
+
+static void use(void);
 
 static int setup(void **state)
 {
     fold = amp_fold_new("t-1", "c-1", AMP_FOLD_BYTES_MAX);
+    if (is_used) {
+        use();
+        assert_int_equal(amp_fold_reset(fold, "t-1", "c-1"), AMP_OK);
+    }
     return fold ? 0 : -1;
 }
 
@@ -359,6 +366,35 @@ static void test_appending_is_linear(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* More than the room of a fold has, of everything that a task may hold; and it ended. */
+static void use(void)
+{
+    char json[8192], text[2048] = "";
+    memset(text, 'x', sizeof(text) - 1);
+    assert_int_equal(amp_fold_reset(fold, "", ""), AMP_OK);
+    for (int i = 0; i < 4; i++) {
+        snprintf(json, sizeof(json),
+                 "{\"task\":{\"id\":\"t-0\",\"contextId\":\"c-0\",\"status\":{\"state\":\"TASK_STATE_WORKING\"},\"metadata\":{\"a\":\"%s\"},\"history\":[{\"messageId\":\"m\",\"role\":"
+                 "\"ROLE_USER\",\"parts\":[{\"text\":\"%s\"}]}],\"artifacts\":[{\"artifactId\":\"a\",\"parts\":[{\"text\":\"%s\"}]}]}}",
+                 text, text, text);
+        assert_int_equal(apply(json), AMP_OK);
+    }
+    for (int i = 0; i < 8; i++) {
+        snprintf(json, sizeof(json),
+                 "{\"artifactUpdate\":{\"taskId\":\"t-0\",\"append\":true,\"artifact\":{\"artifactId\":\"a\",\"parts\":[{\"text\":\"%s\"},{\"raw\":\"YQ==\"},{\"text\":\"y\"}]}}}",
+                 text);
+        assert_int_equal(apply(json), AMP_OK);
+        assert_int_equal(apply("{\"artifactUpdate\":{\"taskId\":\"t-0\",\"artifact\":{\"artifactId\":\"b\",\"parts\":[{\"text\":\"z\"}]}}}"), AMP_OK);
+    }
+    assert_int_equal(apply("{\"statusUpdate\":{\"taskId\":\"t-0\",\"status\":{\"state\":\"TASK_STATE_COMPLETED\"}}}"), AMP_OK);
+}
+
+static int setup_used(void **state)
+{
+    is_used = true;
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -381,5 +417,6 @@ int main(void)
         T(test_artifacts_and_parts_are_counted),
         T(test_appending_is_linear),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("a new fold", tests, NULL, NULL);
+    return failed + cmocka_run_group_tests_name("a fold that is used again", tests, setup_used, NULL);
 }

@@ -296,6 +296,8 @@ AMP_API AMP_MUST_USE enum amp_code amp_stream_take(struct amp_stream *stream, co
 struct amp_fold;
 AMP_API struct amp_fold *amp_fold_new(const char *task_id, const char *context_id, size_t bytes_max); /* NULL: out of memory */
 AMP_API void amp_fold_free(struct amp_fold *fold);
+/* Begins anew with another task, in the memory of the last one: for who folds many tasks that soon end, and does not keep them. AMP_NO_MEMORY: it can only be freed. */
+AMP_API AMP_MUST_USE enum amp_code amp_fold_reset(struct amp_fold *fold, const char *task_id, const char *context_id);
 /* Applies one StreamResponse. Consecutive text chunks of an artifact become one part. AMP_CONFLICT for a move that the state machine
  * forbids (the event is not applied), AMP_TOO_LARGE past bytes_max. */
 AMP_API AMP_MUST_USE enum amp_code amp_fold_apply(struct amp_fold *fold, struct amp_bytes stream_response, struct amp_error *reterr);
