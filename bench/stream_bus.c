@@ -40,7 +40,7 @@ static void take_frame(const Amp__Frame *frame, size_t size)
         snprintf(control_subject, sizeof control_subject, "amp.ctl.%s.%s", frame->instance, task_id);
     for (size_t i = 0; i < frame->n_events; i++)
         records_take(&records, (const char *)frame->events[i]->body->text.data, frame->events[i]->body->text.len);
-    received_bytes += size;
+    received_bytes += frame->n_events > 0 ? size : 0;
     if (window_bytes && received_bytes - confirmed_bytes >= window_bytes / 4)
         confirm();
     if (frame->end)

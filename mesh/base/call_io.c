@@ -411,7 +411,7 @@ static void take_frame(struct call *call, const Amp__Frame *frame, size_t size)
     if (code == AMP_OK) {
         call->frame = frame;
         call->error = frame->end ? frame->end->error : NULL;
-        call->received_bytes += size;
+        call->received_bytes += frame->n_events > 0 ? size : 0; /* amp.md 6.2.3 */
         call->detail[0] = '\0';
         call_feed_event(call, frame_event(call, frame));
         if (!call->is_dead && call->fsm.phase == CALL_TAKEN)

@@ -285,8 +285,8 @@ static enum amp_code lane_flush(struct task *task, struct task_lane *lane)
             counter_add(COUNTER_events_refused, frame.wire.n_events);
             log_event(LOG_ERROR, "task.frame_lost", "task", task_id(task), "reason", amp_code_info(code)->text, NULL);
         }
-        if (code == AMP_OK)
-            lane->sent_bytes += task->sidecar->out.len;
+        if (code == AMP_OK && frame.wire.n_events > 0)
+            lane->sent_bytes += task->sidecar->out.len; /* what has no events may be lost unnoticed, and is not waited for (amp.md 6.2.3) */
         lane->sent += (uint32_t)frame.wire.n_events;
         lane->wants_request = false;
         lane->is_end_sent = frame.wire.end != NULL;
@@ -367,8 +367,6 @@ enum amp_code task_stream_ask(struct task *task, struct bus_inbox *echo)
     enum amp_code code = sidecar_encode(sidecar, lane->encoding, &envelope);
     if (code == AMP_OK)
         code = bus_inbox_request(echo, lane->subject, amp_buf_bytes(&sidecar->out));
-    if (code == AMP_OK)
-        lane->sent_bytes += sidecar->out.len;
     return code;
 }
 
@@ -403,8 +401,7 @@ void task_stream_remind(struct task *task)
     struct task_lane *lane = &task->stream.lanes[LANE_CALLER];
     struct frame frame;
     frame_init(&frame, task, lane);
-    if (frame_send(task, lane, &frame) == AMP_OK)
-        lane->sent_bytes += task->sidecar->out.len;
+    (void)frame_send(task, lane, &frame);
 }
 
 enum amp_code task_stream_reopen(struct task *task, const Amp__Attach *attach, const struct task_reader *reader, struct amp_error *reterr)
