@@ -46,3 +46,37 @@ char *xasprintf(const char *fmt, ...)
     va_end(args);
     return require(len < 0 ? NULL : text);
 }
+
+void *spares_take(struct spares *spares)
+{
+    return spares->n > 0 ? spares->item[--spares->n] : NULL;
+}
+
+bool spares_give(struct spares *spares, void *item)
+{
+#ifdef __SANITIZE_ADDRESS__
+    return false;
+#endif
+    if (spares->n == SPARES_MAX)
+        return false;
+    spares->item[spares->n++] = item;
+    return true;
+}
+
+void *spares_calloc(struct spares *spares, size_t size)
+{
+    void *item = spares_take(spares);
+    return item ? memset(item, 0, size) : xcalloc(1, size);
+}
+
+void spares_free(struct spares *spares, void *item)
+{
+    if (item && !spares_give(spares, item))
+        free(item);
+}
+
+void spares_done(struct spares *spares)
+{
+    while (spares->n > 0)
+        free(spares_take(spares));
+}

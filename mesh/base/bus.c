@@ -254,6 +254,7 @@ static void destroy(struct bus *bus)
     free((char *)bus->options.url);
     free((char *)bus->options.creds);
     free((char *)bus->options.name);
+    spares_done(&bus->spare_inboxes);
     free(bus->memory);
     free(bus);
 }

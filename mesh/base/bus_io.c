@@ -281,7 +281,7 @@ struct bus_inbox *bus_inbox_new(struct bus *bus,
                                 void (*on_reply)(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text),
                                 void *ctx)
 {
-    struct bus_inbox *inbox = xcalloc(1, sizeof *inbox);
+    struct bus_inbox *inbox = spares_calloc(&bus->spare_inboxes, sizeof *inbox);
     char token[BUS_TOKEN_LEN + 1];
     bus_token(bus, token);
     snprintf(inbox->subject, sizeof inbox->subject, "%s.%s", bus->prefix, token);
@@ -291,7 +291,6 @@ struct bus_inbox *bus_inbox_new(struct bus *bus,
     inbox->serial = ++bus->inbox_serial;
     inbox->on_reply = on_reply;
     inbox->ctx = ctx;
-    HASH_ADD_STR(bus->inbox_by_subject, subject, inbox);
     TAILQ_INSERT_TAIL(&bus->inboxes, inbox, entry);
     return inbox;
 }
@@ -301,12 +300,24 @@ const char *bus_inbox_subject(const struct bus_inbox *inbox)
     return inbox->subject;
 }
 
+static void forget_asked(struct bus_inbox *inbox)
+{
+    if (inbox->asked != inbox->asked_room)
+        free(inbox->asked);
+    inbox->asked = NULL;
+}
+
+static void remember_asked(struct bus_inbox *inbox, const char *subject)
+{
+    size_t size = strlen(subject) + 1;
+    forget_asked(inbox);
+    inbox->asked = size <= sizeof inbox->asked_room ? memcpy(inbox->asked_room, subject, size) : xstrdup(subject);
+}
+
 enum amp_code bus_inbox_request(struct bus_inbox *inbox, const char *subject, struct amp_bytes data)
 {
-    if (!inbox->asked || strcmp(inbox->asked, subject) != 0) {
-        free(inbox->asked);
-        inbox->asked = xstrdup(subject);
-    }
+    if (!inbox->asked || strcmp(inbox->asked, subject) != 0)
+        remember_asked(inbox, subject);
     return bus_publish(inbox->bus, subject, inbox->subject, data);
 }
 
@@ -321,9 +332,8 @@ void bus_inbox_free(struct bus_inbox *inbox)
         bus->inbox_polled = NULL;
     natsSubscription_Destroy(inbox->nats);
     TAILQ_REMOVE(&bus->inboxes, inbox, entry);
-    HASH_DEL(bus->inbox_by_subject, inbox);
-    free(inbox->asked);
-    free(inbox);
+    forget_asked(inbox);
+    spares_free(&bus->spare_inboxes, inbox);
 }
 
 /* Tells those that were open before, and (if `asked`) asked that subject. */
@@ -475,8 +485,10 @@ static bool denied_inbox(struct bus *bus, const char *subject, const char *text)
     size_t len = strlen(bus->prefix);
     if (strncmp(subject, bus->prefix, len) != 0 || subject[len] != '.')
         return false;
-    HASH_FIND_STR(bus->inbox_by_subject, subject, inbox); /* NULL: it is gone by now */
-    deny_inbox(inbox, text);
+    TAILQ_FOREACH(inbox, &bus->inboxes, entry)
+        if (strcmp(inbox->subject, subject) == 0)
+            break;
+    deny_inbox(inbox, text); /* NULL: it is gone by now */
     return true;
 }
 

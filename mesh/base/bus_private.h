@@ -1,6 +1,7 @@
 /* Inside of the bus: bus.c (life and connection), bus_inbox.c (names of inboxes), bus_link.c (one nats.c connection and its threads), bus_io.c (turns, subscriptions,
  * inboxes), bus_info.c (what the server says of itself). Nothing else includes this. */
 #pragma once
+#include "base/alloc.h"
 #include "base/bus.h"
 
 #include <nats/nats.h>
@@ -8,9 +9,6 @@
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
-/* The keys are our own random tokens; and clang rejects the fall-throughs of uthash's default function. */
-#define HASH_FUNCTION(key, len, hash) HASH_SAX(key, len, hash)
-#include <uthash.h>
 
 struct loop_io;
 struct loop_tick;
@@ -22,6 +20,7 @@ struct connector;
 #define BUS_TOKEN_LEN 22                     /* 110 random bits, base32 */
 #define BUS_PREFIX_SIZE (BUS_INBOX_PREFIX_MAX + BUS_TOKEN_LEN + 2u)               /* "_INBOX.<owner>.<conn>" */
 #define BUS_INBOX_SIZE (BUS_PREFIX_SIZE + 1u + BUS_TOKEN_LEN) /* "<prefix>.<token>" */
+#define BUS_ASKED_SIZE 128u
 #define BUS_OUT_BYTES_MAX ((size_t)64 << 20) /* waiting to be written */
 #define BUS_OUT_KEPT ((size_t)8 << 20)       /* of it, for what is short: answers that say no, acceptances, pings */
 #define BUS_SHORT_BYTES_MAX (16u << 10)
@@ -64,11 +63,11 @@ struct bus_inbox {
     struct bus *bus;
     natsSubscription *nats; /* to this subject alone; NULL while the bus is away */
     char subject[BUS_INBOX_SIZE];
-    char *asked; /* subject of the last request, or NULL */
+    char *asked; /* subject of the last request, or NULL; in */
+    char asked_room[BUS_ASKED_SIZE]; /* if it is short */
     uint64_t serial;
     void (*on_reply)(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text);
     void *ctx;
-    UT_hash_handle hh; /* by subject */
     TAILQ_ENTRY(bus_inbox) entry;
 };
 
@@ -112,8 +111,8 @@ struct bus {
     char prefix[BUS_PREFIX_SIZE];    /* of its inboxes; the last token of it is random, new for each bus_new */
     char fence_subject[BUS_INBOX_SIZE];
     natsSubscription *fence_sub;
-    struct bus_inbox *inbox_by_subject;
     struct bus_inboxes inboxes;
+    struct spares spare_inboxes;
     struct bus_inbox *inbox_next;    /* where the walk over inboxes goes on */
     struct bus_inbox *inbox_polled;  /* whose replies are being delivered; NULL when it was freed */
     uint64_t inbox_serial;

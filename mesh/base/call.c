@@ -13,17 +13,37 @@
 
 /* ---- life ----------------------------------------------------------------------------------------------- */
 
+#define WIRE_KEPT_MAX 4096u /* bytes of one */
+
+static struct spares calls, wires; /* wires: struct amp_buf, each with its memory */
+
+void call_wire_new(struct call *call)
+{
+    call->wire = spares_take(&wires);
+    if (call->wire)
+        return;
+    call->wire = xcalloc(1, sizeof *call->wire);
+    amp_buf_init(call->wire, AMP_WIRE_BYTES_MAX);
+}
+
+void call_wire_free(struct call *call)
+{
+    struct amp_buf *wire = call->wire;
+    call->wire = NULL;
+    if (!wire)
+        return;
+    amp_buf_reset(wire);
+    if (wire->cap <= WIRE_KEPT_MAX && spares_give(&wires, wire))
+        return;
+    amp_buf_done(wire);
+    free(wire);
+}
+
 static void release(struct call *call)
 {
-    free(call->agent);
-    free(call->skill);
-    free(call->instance);
-    free(call->from);
-    free(call->task_id);
-    free(call->context_id);
     free(call->cause);
     free(call->broken);
-    free(call);
+    spares_free(&calls, call);
 }
 
 void call_free(struct call *call)
@@ -129,10 +149,10 @@ static enum amp_code encode_request(struct call *call, const struct call_options
     envelope.from = (char *)options->from;
     envelope.body_case = AMP__ENVELOPE__BODY_REQUEST;
     envelope.request = &request;
-    enum amp_code code = amp_encode(&envelope.base, AMP_PROTOBUF, &call->wire, reterr);
+    enum amp_code code = amp_encode(&envelope.base, AMP_PROTOBUF, call->wire, reterr);
     size_t max = bus_info(call->bus)->payload_max;
-    if (code == AMP_OK && max && call->wire.len > max) {
-        code = amp_error_set(reterr, AMP_TOO_LARGE, "message", "the request has %zu bytes; this bus takes %zu", call->wire.len, max);
+    if (code == AMP_OK && max && call->wire->len > max) {
+        code = amp_error_set(reterr, AMP_TOO_LARGE, "message", "the request has %zu bytes; this bus takes %zu", call->wire->len, max);
         amp_error_hint(reterr, "put large content where the agent can fetch it, and send its URL");
     }
     return code;
@@ -148,9 +168,10 @@ static uint32_t seed_of(const char *task_id, uint32_t attempt)
     return hash;
 }
 
-static char *copy(const char *text)
+/* Of an id that was checked. */
+static char *copy(char room[AMP_NAME_MAX + 1], const char *id)
 {
-    return text ? xstrdup(text) : NULL;
+    return id ? memcpy(room, id, strlen(id) + 1) : NULL;
 }
 
 static void take_over(struct call *call, const struct call_options *options)
@@ -170,7 +191,7 @@ enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_o
     if (code != AMP_OK) {
         return code;
     }
-    struct call *call = xcalloc(1, sizeof *call);
+    struct call *call = spares_calloc(&calls, sizeof *call);
     call->loop = loop;
     call->bus = bus;
     call->handlers = *handlers;
@@ -182,22 +203,22 @@ enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_o
     call->given_ms = options->given_ms ? options->given_ms : options->timeout_ms;
     call->may_retry = options->may_retry && !options->instance && !options->lease_ms && !options->is_journalled && options->attempt <= 1;
     call->is_retry_safe = call->may_retry && options->is_retry_safe;
-    amp_buf_init(&call->wire, AMP_WIRE_BYTES_MAX);
+    call_wire_new(call);
     code = build_subjects(call, options, reterr);
     if (code == AMP_OK && !options->attach_seq) {
         code = encode_request(call, options, reterr);
     }
     if (code != AMP_OK) {
-        amp_buf_done(&call->wire);
-        free(call);
+        call_wire_free(call);
+        spares_free(&calls, call);
         return code;
     }
-    call->agent = copy(options->agent);
-    call->skill = copy(options->skill);
-    call->instance = copy(options->instance);
-    call->from = copy(options->from);
-    call->task_id = copy(options->task_id);
-    call->context_id = call->may_retry ? copy(options->context_id) : NULL;
+    call->agent = copy(call->names.agent, options->agent);
+    call->skill = copy(call->names.skill, options->skill);
+    call->instance = copy(call->names.instance, options->instance);
+    call->from = copy(call->names.from, options->from);
+    call->task_id = copy(call->names.task_id, options->task_id);
+    call->context_id = copy(call->names.context_id, options->context_id);
     call_io_open(call);
     amp_stream_init(&call->stream);
     call_fsm_init(&call->fsm, options->timeout_ms, options->is_impatient, seed_of(options->task_id, options->attempt), loop_now_ms(loop));

@@ -7,6 +7,7 @@
 #include "base/call_turn.h"
 #include "base/counters.h"
 #include "base/loop.h"
+#include "base/scratch.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -37,7 +38,7 @@ void call_io_close(struct call *call)
     call->inbox = call->who = call->ctl = NULL;
     loop_timer_free(call->timer);
     call->timer = NULL;
-    amp_buf_done(&call->wire);
+    call_wire_free(call);
 }
 
 struct call_names call_names_of(const struct call *call)
@@ -63,26 +64,27 @@ struct call_names call_names_of(const struct call *call)
 /* What is left of the caller's time shrinks while it waits for an instance; another attempt says that it is one. */
 static enum amp_code renew_request(struct call *call)
 {
-    struct amp_arena arena;
-    amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
+    struct amp_arena *arena = scratch_take();
     ProtobufCMessage *message;
-    enum amp_code code = amp_decode(&amp__envelope__descriptor, amp_buf_bytes(&call->wire), &arena, &message, NULL);
+    enum amp_code code = amp_decode(&amp__envelope__descriptor, amp_buf_bytes(call->wire), arena, &message, NULL);
     if (code == AMP_OK) {
         int64_t left = call->fsm.deadline_at - loop_now_ms(call->loop);
         Amp__Request *request = ((Amp__Envelope *)message)->request;
         request->timeout_ms = !call->timeout_ms ? 0 : left > 0 ? (uint32_t)left : 1;
         request->given_ms = call->given_ms;
         request->has_given_ms = call->timeout_ms && request->given_ms != request->timeout_ms;
-        call_again_fill(call, request, &arena);
-        amp_buf_reset(&call->wire);
-        code = amp_encode(message, AMP_PROTOBUF, &call->wire, NULL);
+        call_again_fill(call, request, arena);
+        amp_buf_reset(call->wire);
+        code = amp_encode(message, AMP_PROTOBUF, call->wire, NULL);
     }
-    amp_arena_done(&arena);
+    scratch_give(arena);
     return code;
 }
 
 static enum amp_code publish_request(struct call *call)
 {
+    if (!call->wire)
+        return AMP_INTERNAL; /* whoever has taken it has it */
     if ((call->was_sent && call->timeout_ms) || call->is_renewed) {
         enum amp_code code = renew_request(call);
         if (code != AMP_OK) {
@@ -92,7 +94,7 @@ static enum amp_code publish_request(struct call *call)
     call->was_sent = true;
     call->is_renewed = false;
     bool is_sent_there = call->fsm.is_turn && *call->turn_subject;
-    return bus_inbox_request(call->inbox, is_sent_there ? call->turn_subject : call->subject, amp_buf_bytes(&call->wire));
+    return bus_inbox_request(call->inbox, is_sent_there ? call->turn_subject : call->subject, amp_buf_bytes(call->wire));
 }
 
 static void fill_ping(const struct call *call, Amp__Ping *ping)
@@ -201,7 +203,7 @@ static void say_taken(struct call *call)
 {
     call_turn_close(call);
     if (!call_fsm_may_retry(&call->fsm))
-        amp_buf_done(&call->wire); /* it is never sent again */
+        call_wire_free(call); /* it is never sent again */
     if (call->handlers.on_taken) {
         call->handlers.on_taken(call->ctx, call->taken_agent, call->taken_instance);
     }
@@ -232,20 +234,19 @@ static void deliver(struct call *call, bool is_broken)
         call->handlers.on_event(call->ctx, call->shown, frame->events[i]);
     }
     if (!call->is_dead && call->fsm.is_shown)
-        amp_buf_done(&call->wire);
+        call_wire_free(call);
 }
 
 static void finish(struct call *call, const struct call_action *end)
 {
     struct amp_error err = {.code = AMP_OK};
     const Amp__Error *wire = NULL;
-    struct amp_arena arena;
-    amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
+    struct amp_arena *arena = scratch_take();
     call_enter(call);
     if (end->why == CALL_WHY_STREAM || end->why == CALL_WHY_REPLY) {
         wire = call->error;
     } else {
-        call_again_end(call, end, &arena, &wire);
+        call_again_end(call, end, arena, &wire);
     }
     if (wire) {
         amp_error_from_wire(&err, wire);
@@ -260,7 +261,7 @@ static void finish(struct call *call, const struct call_action *end)
     if (!call->is_dead)
         call->handlers.on_end(call->ctx, &err, wire);
     call_leave(call);
-    amp_arena_done(&arena);
+    scratch_give(arena);
 }
 
 static void end_call(struct call *call, const struct call_action *end)
@@ -463,13 +464,12 @@ static void on_reply(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *
         call_feed(call, CALL_EV_NO_RESPONDERS);
         return;
     }
-    struct amp_arena arena;
-    amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
+    struct amp_arena *arena = scratch_take();
     Amp__Envelope *envelope;
     enum amp_encoding encoding;
     struct amp_error err = {.code = AMP_OK};
     call_enter(call);
-    if (amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_FRAME | 1u << AMP__ENVELOPE__BODY_REPLY, &arena, &envelope, &encoding, &err) != AMP_OK) {
+    if (amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_FRAME | 1u << AMP__ENVELOPE__BODY_REPLY, arena, &envelope, &encoding, &err) != AMP_OK) {
         bad_answer(call, err.message);
     } else if (envelope->body_case == AMP__ENVELOPE__BODY_FRAME) {
         take_frame(call, envelope->frame, msg->data.len);
@@ -479,7 +479,7 @@ static void on_reply(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *
     call->frame = NULL;
     call->error = NULL;
     call_leave(call);
-    amp_arena_done(&arena);
+    scratch_give(arena);
 }
 
 static const char *state_text(Amp__InstanceState state)
@@ -513,19 +513,18 @@ static void on_who_reply(void *ctx, enum bus_inbox_kind kind, const struct bus_m
         call_feed(call, CALL_EV_WHO_NONE);
         return;
     }
-    struct amp_arena arena;
-    amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
+    struct amp_arena *arena = scratch_take();
     Amp__Envelope *envelope;
     enum amp_encoding encoding;
     struct call_event event = {.kind = CALL_EV_WHO_THERE};
-    if (amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_REPLY, &arena, &envelope, &encoding, NULL) != AMP_OK) {
+    if (amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_REPLY, arena, &envelope, &encoding, NULL) != AMP_OK) {
         counter_add(COUNTER_malformed_refused, 1); /* somebody is there all the same */
     } else if (envelope->reply->beat) {
         note_load(call, envelope->reply->beat);
         if (call->fsm.phase == CALL_SEEKING)
             call_again_who(call, envelope->reply->beat, &event);
     }
-    amp_arena_done(&arena);
+    scratch_give(arena);
     call_feed_event(call, event);
 }
 
@@ -549,13 +548,12 @@ static void on_ctl_reply(void *ctx, enum bus_inbox_kind kind, const struct bus_m
         call_feed(call, CALL_EV_PONG_NONE);
         return;
     }
-    struct amp_arena arena;
-    amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
+    struct amp_arena *arena = scratch_take();
     Amp__Envelope *envelope;
     enum amp_encoding encoding;
     enum call_event_kind event = CALL_EV_PONG;
     call_enter(call);
-    if (amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_REPLY, &arena, &envelope, &encoding, NULL) != AMP_OK) {
+    if (amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_REPLY, arena, &envelope, &encoding, NULL) != AMP_OK) {
         counter_add(COUNTER_malformed_refused, 1);
     } else if (envelope->reply->error) {
         uint32_t code = envelope->reply->error->code;
@@ -565,7 +563,7 @@ static void on_ctl_reply(void *ctx, enum bus_inbox_kind kind, const struct bus_m
     } else if (envelope->reply->has_sent && envelope->reply->sent >= call->stream.next) {
         event = CALL_EV_PONG_BEHIND;
     }
-    amp_arena_done(&arena);
+    scratch_give(arena);
     if (!call->is_dead)
         call_feed(call, event);
     call_leave(call);

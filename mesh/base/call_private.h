@@ -15,7 +15,7 @@ struct call {
     struct amp_stream stream;
     struct loop_timer *timer;
     struct bus_inbox *inbox, *who, *turn, *ctl;
-    struct amp_buf wire; /* the request, until it was taken */
+    struct amp_buf *wire; /* the request, until it was taken; then NULL */
     uint32_t timeout_ms, given_ms;
     uint32_t lease_ms, committed, window_bytes;
     uint64_t epoch;
@@ -25,6 +25,9 @@ struct call {
 
     char *agent, *skill, *instance; /* asked for */
     char *from, *task_id, *context_id;
+    struct {
+        char agent[AMP_NAME_MAX + 1], skill[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1], from[AMP_NAME_MAX + 1], task_id[AMP_NAME_MAX + 1], context_id[AMP_NAME_MAX + 1];
+    } names; /* where those lie */
     char subject[AMP_SUBJECT_SIZE], who_subject[AMP_SUBJECT_SIZE], ctl_subject[AMP_SUBJECT_SIZE];
     char taken_agent[AMP_NAME_MAX + 1], taken_instance[AMP_NAME_MAX + 1];
     char load[96];
@@ -63,6 +66,8 @@ struct call {
 
 void call_feed_event(struct call *call, struct call_event event);
 void call_feed(struct call *call, enum call_event_kind kind);
+void call_wire_new(struct call *call);
+void call_wire_free(struct call *call);
 void call_io_open(struct call *call);  /* its timer and its inbox */
 void call_io_renew(struct call *call); /* what was asked so far is answered to nobody */
 void call_io_close(struct call *call); /* nothing is called back any more */

@@ -36,6 +36,7 @@ struct loop {
     struct loop_tick *current;
     struct loop_timer **heap; /* the earliest first */
     size_t n_heap, cap_heap;
+    struct spares timers;
     struct event *clock;
     int clock_fd;
     int64_t armed_us; /* when clock_fd is due; INT64_MAX: never */
@@ -103,6 +104,7 @@ void loop_free(struct loop *loop)
     event_free(loop->clock);
     close(loop->clock_fd);
     event_base_free(loop->base);
+    spares_done(&loop->timers);
     free(loop->heap);
     free(loop);
 }
@@ -304,7 +306,7 @@ static void on_turn_end(void *ctx)
 
 struct loop_timer *loop_timer_new(struct loop *loop, void (*on_due)(void *ctx), void *ctx)
 {
-    struct loop_timer *timer = xcalloc(1, sizeof *timer);
+    struct loop_timer *timer = spares_calloc(&loop->timers, sizeof *timer);
     timer->loop = loop;
     timer->on_due = on_due;
     timer->ctx = ctx;
@@ -352,7 +354,7 @@ void loop_timer_free(struct loop_timer *timer)
     if (!timer)
         return;
     loop_timer_stop(timer);
-    free(timer);
+    spares_free(&timer->loop->timers, timer);
 }
 
 /* ---- descriptors ---------------------------------------------------------------------------------- */

@@ -40,6 +40,8 @@ struct peer {
     struct task_room room; /* waits while nothing more is read */
 };
 
+static struct spares all_asked;
+
 static void reply_error(struct peer *peer, const cJSON *id, const char *method, const struct amp_error *err)
 {
     int number = err->code == AMP_CANCELED ? RPC_CANCELED : err->code == AMP_UNSUPPORTED ? RPC_METHOD : RPC_SERVER;
@@ -70,7 +72,7 @@ static void asked_free(struct asked *asked)
     LIST_REMOVE(asked, entry);
     asked->peer->n_open--;
     rpc_free(asked->rpc);
-    free(asked);
+    spares_free(&all_asked, asked);
 }
 
 /* The frame is gone before the answer: its id is a number or a short string (session.h). */
@@ -126,7 +128,7 @@ static void start_rpc(struct peer *peer, const char *method, const cJSON *params
         reply_error(peer, id, method, &err);
         return;
     }
-    struct asked *asked = xcalloc(1, sizeof *asked);
+    struct asked *asked = spares_calloc(&all_asked, sizeof *asked);
     asked->peer = peer;
     if (id)
         keep_id(asked, id);

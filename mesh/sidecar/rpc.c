@@ -227,9 +227,11 @@ static const struct {
     {"kv.list", rpc_kv_list},       {"agents.list", rpc_agents_list}, {"log", method_log},  {"ping", method_ping},
 };
 
+static struct spares rpcs;
+
 struct rpc *rpc_start(struct sidecar *sidecar, const char *method, const cJSON *params, const struct rpc_handlers *handlers, void *ctx)
 {
-    struct rpc *rpc = xcalloc(1, sizeof *rpc);
+    struct rpc *rpc = spares_calloc(&rpcs, sizeof *rpc);
     rpc->sidecar = sidecar;
     rpc->handlers = handlers;
     rpc->ctx = ctx;
@@ -249,5 +251,5 @@ void rpc_free(struct rpc *rpc)
         return;
     if (rpc->cancel)
         rpc->cancel(rpc);
-    free(rpc);
+    spares_free(&rpcs, rpc);
 }

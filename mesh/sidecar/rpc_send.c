@@ -5,9 +5,11 @@
 #include "base/call.h"
 #include "base/counters.h"
 #include "base/envcall.h"
+#include "base/scratch.h"
 #include "sidecar/sidecar.h"
 #include "sidecar/task.h"
 
+#include <assert.h>
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +21,26 @@ enum { SUBMIT_TIMEOUT_MS = 10000, METADATA_ROOM = 512 /* three ids and their nam
 /* All open sends of this process; a sidecar looks only at its own. Loop thread only. */
 static LIST_HEAD(, sent) all_sent = LIST_HEAD_INITIALIZER(all_sent);
 
+static struct spares spare_sent, folds;
+
+static struct amp_fold *fold_take(const char *task_id, const char *context_id)
+{
+    struct amp_fold *fold = spares_take(&folds);
+    bool is_kept = fold != NULL;
+    if (!is_kept)
+        fold = amp_fold_new(task_id, context_id, AMP_FOLD_BYTES_MAX);
+    if (!fold || (is_kept && amp_fold_reset(fold, task_id, context_id) != AMP_OK))
+        abort();
+    return fold;
+}
+
+/* It is emptied at once: a large task's memory is not kept. */
+static void fold_give(struct amp_fold *fold)
+{
+    if (amp_fold_reset(fold, "", "") != AMP_OK || !spares_give(&folds, fold))
+        amp_fold_free(fold);
+}
+
 static void sent_free(struct sent *sent)
 {
     LIST_REMOVE(sent, entry);
@@ -27,9 +49,9 @@ static void sent_free(struct sent *sent)
     env_watch_free(sent->watch);
     blob_fetch_cancel(sent->fetch);
     blob_held_release(&sent->held, sidecar_blobs(sent->rpc->sidecar));
-    amp_fold_free(sent->fold);
-    amp_arena_done(&sent->arena);
-    free(sent);
+    fold_give(sent->fold);
+    scratch_give(sent->arena);
+    spares_free(&spare_sent, sent);
 }
 
 /* ---- who else may look -------------------------------------------------------------------------------------- */
@@ -251,7 +273,8 @@ static void start_call(struct sent *sent, const struct send_params *params)
     if (params->parent)
         task_has_child(params->parent);
     size_t n_path = above ? above->n_path + 1 : 0;
-    char **path = xcalloc(n_path + 1, sizeof *path);
+    char *path[AMP_HOPS_MAX + 1]; /* a task that has more above it was refused */
+    assert(n_path <= sizeof path / sizeof *path);
     for (size_t i = 0; above && i < above->n_path; i++)
         path[i] = above->path[i];
     if (above)
@@ -264,7 +287,6 @@ static void start_call(struct sent *sent, const struct send_params *params)
     };
     struct amp_error err = {0};
     enum amp_code code = call_start(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), &options, &handlers, sent, &sent->call, &err);
-    free(path);
     if (code == AMP_OK)
         return;
     rpc->state = NULL;
@@ -313,10 +335,8 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
         const Amp__Task *task = reply->tasks[0]->task; /* the key was seen before: that task is the answer */
         snprintf(sent->task_id, sizeof sent->task_id, "%s", task->id);
         snprintf(sent->context_id, sizeof sent->context_id, "%s", task->context_id ? task->context_id : "");
-        amp_fold_free(sent->fold);
-        sent->fold = amp_fold_new(sent->task_id, sent->context_id, AMP_FOLD_BYTES_MAX);
-        if (!sent->fold)
-            abort();
+        fold_give(sent->fold);
+        sent->fold = fold_take(sent->task_id, sent->context_id);
     }
     if (sent->is_detached) { /* that it is accepted is all that its sender wants to know */
         const cJSON *task = rpc_sent_task(sent, &own);
@@ -436,19 +456,19 @@ static enum amp_code make_message(struct sent *sent, const struct send_params *p
 {
     ProtobufCMessage *decoded = NULL;
     if (params->message) {
-        enum amp_code code = rpc_message_of(params->message, &amp__message__descriptor, &sent->arena, &decoded, reterr);
+        enum amp_code code = rpc_message_of(params->message, &amp__message__descriptor, sent->arena, &decoded, reterr);
         if (code != AMP_OK)
             return code;
         sent->message = (Amp__Message *)decoded;
     } else {
-        Amp__Part *part = amp_arena_alloc(&sent->arena, sizeof *part);
-        sent->message = amp_arena_alloc(&sent->arena, sizeof *sent->message);
+        Amp__Part *part = amp_arena_alloc(sent->arena, sizeof *part);
+        sent->message = amp_arena_alloc(sent->arena, sizeof *sent->message);
         if (!part || !sent->message)
             return amp_error_set(reterr, AMP_NO_MEMORY, "", "out of memory");
         amp__part__init(part);
         amp__message__init(sent->message);
-        part->text = amp_arena_strdup(&sent->arena, amp_bytes_of(params->text));
-        sent->message->parts = amp_arena_alloc(&sent->arena, sizeof *sent->message->parts);
+        part->text = amp_arena_strdup(sent->arena, amp_bytes_of(params->text));
+        sent->message->parts = amp_arena_alloc(sent->arena, sizeof *sent->message->parts);
         if (!part->text || !sent->message->parts)
             return amp_error_set(reterr, AMP_TOO_LARGE, "text", "the text is too large");
         sent->message->parts[0] = part;
@@ -458,7 +478,7 @@ static enum amp_code make_message(struct sent *sent, const struct send_params *p
     sidecar_id_new(sent->rpc->sidecar, 'm', id);
     Amp__Message *message = sent->message;
     if (!message->message_id)
-        message->message_id = amp_arena_strdup(&sent->arena, amp_bytes_of(id));
+        message->message_id = amp_arena_strdup(sent->arena, amp_bytes_of(id));
     message->has_role = true;
     message->role = AMP__ROLE__ROLE_USER;
     return amp_message_check(message, "message", reterr);
@@ -466,13 +486,13 @@ static enum amp_code make_message(struct sent *sent, const struct send_params *p
 
 static struct sent *sent_new(struct rpc *rpc, const struct send_params *params)
 {
-    struct sent *sent = xcalloc(1, sizeof *sent);
+    struct sent *sent = spares_calloc(&spare_sent, sizeof *sent);
     sent->rpc = rpc;
     sent->is_durable = params->is_durable;
     sent->is_detached = params->is_detached;
     sent->is_stream = params->is_stream;
     LIST_INSERT_HEAD(&all_sent, sent, entry);
-    amp_arena_init(&sent->arena, AMP_ARENA_BYTES_MAX);
+    sent->arena = scratch_take();
     sidecar_id_new(rpc->sidecar, 't', sent->task_id);
     if (params->context)
         snprintf(sent->context_id, sizeof sent->context_id, "%s", params->context);
@@ -480,9 +500,7 @@ static struct sent *sent_new(struct rpc *rpc, const struct send_params *params)
         sidecar_id_new(rpc->sidecar, 'c', sent->context_id);
     if (params->parent)
         snprintf(sent->parent, sizeof sent->parent, "%s", task_id(params->parent));
-    sent->fold = amp_fold_new(sent->task_id, sent->context_id, AMP_FOLD_BYTES_MAX);
-    if (!sent->fold)
-        abort();
+    sent->fold = fold_take(sent->task_id, sent->context_id);
     return sent;
 }
 

@@ -23,7 +23,7 @@ static const cJSON *text_with_files(struct sent *sent, struct amp_error *reterr)
         before = xrealloc(before, (n + artifact->n_parts + 1) * sizeof *before);
         for (size_t k = 0; k < artifact->n_parts; k++) {
             before[n++] = artifact->parts[k]->url;
-            (void)!files_show(sent->rpc->sidecar, artifact->parts[k], &sent->arena);
+            (void)!files_show(sent->rpc->sidecar, artifact->parts[k], sent->arena);
         }
     }
     const cJSON *text = rpc_sent_text(sent, NULL, reterr);

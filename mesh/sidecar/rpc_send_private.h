@@ -22,7 +22,7 @@ struct sent {
     struct blob_held held;     /* files of its message and of its answer */
     struct blob_fetch *fetch;  /* of the latter */
     Amp__Message *message;     /* in `arena`, for the history of a durable task */
-    struct amp_arena arena;
+    struct amp_arena *arena;
     LIST_ENTRY(sent) entry;
 };
 

@@ -39,7 +39,8 @@ struct loop_timer;
 #define SIDECAR_BRAKE_BYTES (512u << 10) /* of events of one task that wait: from here on its agent is held back */
 #define SIDECAR_UNSENT_MAX (16u << 20)   /* what an agent that cannot be held back in time may make wait */
 #define SIDECAR_FRAME_EVENTS_MAX 64u
-#define SIDECAR_POOL_MAX 8u          /* tasks kept for reuse */
+#define SIDECAR_POOL_MAX 64u         /* tasks kept for reuse, each with at most 3 times */
+#define SIDECAR_POOL_BYTES (16u << 10)
 
 /* ---- member.c: the queue groups ------------------------------------------------------------------------- */
 

@@ -81,15 +81,21 @@ void task_stream_start(struct task *task, const struct task_origin *origin)
         evt->is_open = false; /* cannot be: the envelope was checked */
 }
 
+static void buf_empty(struct amp_buf *buf)
+{
+    size_t max = buf->max;
+    amp_buf_reset(buf);
+    if (buf->cap <= SIDECAR_POOL_BYTES)
+        return;
+    amp_buf_done(buf);
+    amp_buf_init(buf, max);
+}
+
 void task_stream_reset(struct task *task)
 {
     struct task_stream *stream = &task->stream;
-    if (stream->bodies.cap > (64u << 10)) {
-        amp_buf_done(&stream->bodies);
-        amp_buf_init(&stream->bodies, STREAM_HARD_MAX);
-    }
-    amp_buf_reset(&stream->bodies);
-    amp_buf_reset(&stream->waiting);
+    buf_empty(&stream->bodies);
+    buf_empty(&stream->waiting);
     if (stream->cap_refs > REFS_REUSED_MAX) {
         free(stream->refs);
         stream->refs = NULL;

@@ -10,7 +10,6 @@
 #include "base/loop.h"
 
 #define RETRY_MS 20u
-#define ARENA_REUSED_MAX (128u << 10)
 
 /* ---- finding ------------------------------------------------------------------------------------------------- */
 
@@ -88,7 +87,7 @@ void task_discard(struct task *task)
         task_free(task);
         return;
     }
-    if (task->arena.used <= ARENA_REUSED_MAX) {
+    if (task->arena.used <= SIDECAR_POOL_BYTES) {
         amp_arena_reset(&task->arena);
     } else {
         amp_arena_done(&task->arena);

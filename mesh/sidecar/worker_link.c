@@ -30,7 +30,7 @@ static struct task *job_take_off(struct job *job)
     loop_timer_free(job->limit);
     if (job->lease_ms)
         link_lease_ended(link);
-    free(job);
+    spares_free(&link->spare_jobs, job);
     return task;
 }
 
@@ -98,16 +98,18 @@ static void put_json(struct amp_buf *out, const char *name, const ProtobufCMessa
         (void)amp_buf_append(out, "null", 4);
 }
 
-/* "text" and "message". */
+/* "text" and "message". The text of a single part need not be put together. */
 static void put_message(struct amp_buf *out, const Amp__Message *message)
 {
-    struct amp_buf text;
-    amp_buf_init(&text, AMP_WIRE_BYTES_MAX);
-    bool has_text = amp_message_text(message, &text) == AMP_OK;
+    struct amp_buf whole;
+    struct amp_bytes text = amp_bytes_of(message->n_parts == 1 ? message->parts[0]->text : NULL);
+    amp_buf_init(&whole, AMP_WIRE_BYTES_MAX);
+    if (message->n_parts > 1 && amp_message_text(message, &whole) == AMP_OK)
+        text = amp_buf_bytes(&whole);
     (void)amp_buf_append(out, "\"text\":", 7);
-    (void)amp_json_append_string(out, has_text ? amp_buf_bytes(&text) : amp_bytes_of(""));
+    (void)amp_json_append_string(out, text);
     put_json(out, "message", &message->base);
-    amp_buf_done(&text);
+    amp_buf_done(&whole);
 }
 
 /* A task may be larger than what an agent may send, so the message is not measured here; the session bounds what waits. The buffer remembers a failure, so its end is the only check. */
@@ -368,7 +370,7 @@ void worker_link_closed(struct sidecar *sidecar, struct peer *peer, const char *
 static void run(struct worker *worker, struct task *task)
 {
     struct link *link = (struct link *)worker;
-    struct job *job = xcalloc(1, sizeof *job);
+    struct job *job = spares_calloc(&link->spare_jobs, sizeof *job);
     job->link = link;
     job->task = task;
     job->limit = loop_timer_new(sidecar_loop(worker->sidecar), on_limit, job);
@@ -438,6 +440,7 @@ static void link_free(struct worker *worker)
     link_process_done(link);
     loop_timer_free(link->grace);
     amp_buf_done(&link->params);
+    spares_done(&link->spare_jobs);
     free(link);
 }
 

@@ -3,6 +3,7 @@
 #include <amp/amp.h>
 #include <sys/queue.h>
 
+#include "base/alloc.h"
 #include "sidecar/sidecar.h"
 #include "sidecar/task.h"
 #include "sidecar/worker.h"
@@ -51,6 +52,7 @@ struct link {
     TAILQ_HEAD(, seat) seats;
     TAILQ_HEAD(, job) jobs;
     struct amp_buf params; /* of the task.run under way */
+    struct spares spare_jobs;
     /* worker_process.c */
     char **argv;               /* owned copy; NULL: nothing is spawned */
     struct spawn *spawn;

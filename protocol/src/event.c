@@ -13,6 +13,7 @@
 #define ESCAPED_MAX 6
 /* Chunks up to this many bytes, which is what models stream, are written on the stack. */
 #define TEXT_SMALL_MAX 1024
+#define EVENT_SMALL_MAX 1024
 
 static enum amp_code put(struct amp_buf *out, const char *text)
 {
@@ -82,11 +83,14 @@ enum amp_code event_taken(enum amp_code code, struct amp_error *reterr)
 
 enum amp_code event_emit(const Amp__StreamResponse *event, const struct amp_event_sink *sink, struct amp_error *reterr)
 {
+    uint8_t room[EVENT_SMALL_MAX];
+    struct amp_buf small = {.data = room, .cap = sizeof(room), .max = sizeof(room)}; /* cap == max: it is never grown */
     struct amp_buf buf;
     amp_buf_init(&buf, AMP_JSON_BYTES_MAX);
-    enum amp_code code = amp_encode(&event->base, AMP_JSON, &buf, reterr);
+    bool is_small = amp_encode(&event->base, AMP_JSON, &small, NULL) == AMP_OK;
+    enum amp_code code = is_small ? AMP_OK : amp_encode(&event->base, AMP_JSON, &buf, reterr);
     if (code == AMP_OK)
-        code = event_taken(sink->emit(sink->ctx, amp_buf_bytes(&buf)), reterr);
+        code = event_taken(sink->emit(sink->ctx, amp_buf_bytes(is_small ? &small : &buf)), reterr);
     amp_buf_done(&buf);
     return code;
 }
