@@ -6,6 +6,7 @@
 #include "base/call_wary.h"
 #include "base/counters.h"
 #include "base/loop.h"
+#include "base/name.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -168,10 +169,12 @@ static uint32_t seed_of(const char *task_id, uint32_t attempt)
     return hash;
 }
 
-/* Of an id that was checked. */
 static char *copy(char room[AMP_NAME_MAX + 1], const char *id)
 {
-    return id ? memcpy(room, id, strlen(id) + 1) : NULL;
+    if (!id)
+        return NULL;
+    name_copy(room, id);
+    return room;
 }
 
 static void take_over(struct call *call, const struct call_options *options)

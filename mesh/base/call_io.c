@@ -7,6 +7,7 @@
 #include "base/call_turn.h"
 #include "base/counters.h"
 #include "base/loop.h"
+#include "base/name.h"
 #include "base/scratch.h"
 
 #include <stdio.h>
@@ -369,8 +370,8 @@ static bool take_names(struct call *call, const Amp__Frame *frame)
         bad_answer(call, "its instance has no subject");
         return false;
     }
-    snprintf(call->taken_agent, sizeof call->taken_agent, "%s", frame->agent);
-    snprintf(call->taken_instance, sizeof call->taken_instance, "%s", frame->instance);
+    name_copy(call->taken_agent, frame->agent);
+    name_copy(call->taken_instance, frame->instance);
     return true;
 }
 

@@ -103,7 +103,7 @@ cJSON *rpc_json_of(const ProtobufCMessage *message, struct amp_error *reterr)
     return json;
 }
 
-const cJSON *rpc_text_of(const ProtobufCMessage *message, struct amp_error *reterr)
+const cJSON *rpc_text_of(const ProtobufCMessage *message, struct amp_bytes own, struct amp_error *reterr)
 {
     static struct amp_buf text; /* one for all: an answer is copied before the next one is made */
     static cJSON raw;
@@ -112,7 +112,7 @@ const cJSON *rpc_text_of(const ProtobufCMessage *message, struct amp_error *rete
         amp_buf_init(&text, AMP_FOLD_BYTES_MAX);
     }
     amp_buf_reset(&text);
-    if (amp_encode(message, AMP_JSON, &text, reterr) != AMP_OK)
+    if (amp_encode_own(message, own, &text, reterr) != AMP_OK)
         return NULL;
     if (amp_buf_append(&text, "", 1) != AMP_OK) {
         amp_error_set(reterr, AMP_TOO_LARGE, "", "the answer is larger than %u bytes", AMP_FOLD_BYTES_MAX);

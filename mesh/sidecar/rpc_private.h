@@ -30,8 +30,8 @@ AMP_MUST_USE enum amp_code rpc_number(const struct cJSON *params, const char *na
 AMP_MUST_USE enum amp_code rpc_task(struct rpc *rpc, const struct cJSON *params, struct task **ret, struct amp_error *reterr);
 /* A message struct as a new cJSON; NULL when it cannot be encoded (then *reterr). */
 struct cJSON *rpc_json_of(const ProtobufCMessage *message, struct amp_error *reterr);
-/* The same as text (cJSON_IsRaw), for an answer: it stays until the next call of this. */
-const struct cJSON *rpc_text_of(const ProtobufCMessage *message, struct amp_error *reterr);
+/* The same as text (cJSON_IsRaw), for an answer: it stays until the next call of this. `own`: see amp_encode_own. */
+const struct cJSON *rpc_text_of(const ProtobufCMessage *message, struct amp_bytes own, struct amp_error *reterr);
 /* The other way: params.<name> as a message of `type` in `arena`. */
 AMP_MUST_USE enum amp_code rpc_message_of(const struct cJSON *json, const ProtobufCMessageDescriptor *type, struct amp_arena *arena, ProtobufCMessage **ret,
                                           struct amp_error *reterr);

@@ -5,6 +5,7 @@
 #include "base/call.h"
 #include "base/counters.h"
 #include "base/envcall.h"
+#include "base/name.h"
 #include "base/scratch.h"
 #include "sidecar/sidecar.h"
 #include "sidecar/task.h"
@@ -157,7 +158,7 @@ const cJSON *rpc_sent_text(struct sent *sent, const Amp__Error *wire, struct amp
     task.metadata = &metadata;
     const cJSON *made = NULL;
     if (code == AMP_OK)
-        made = rpc_text_of(&task.base, reterr);
+        made = rpc_text_of(&task.base, is_small ? amp_buf_bytes(&text) : (struct amp_bytes){0}, reterr);
     else
         amp_error_set(reterr, code, "", "the metadata of the task is too large");
     if (!is_small)
@@ -234,8 +235,8 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
 static void on_taken(void *ctx, const char *agent, const char *instance)
 {
     struct sent *sent = ctx;
-    snprintf(sent->agent, sizeof sent->agent, "%s", agent);
-    snprintf(sent->instance, sizeof sent->instance, "%s", instance);
+    name_copy(sent->agent, agent);
+    name_copy(sent->instance, instance);
 }
 
 static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wire)
@@ -495,11 +496,11 @@ static struct sent *sent_new(struct rpc *rpc, const struct send_params *params)
     sent->arena = scratch_take();
     sidecar_id_new(rpc->sidecar, 't', sent->task_id);
     if (params->context)
-        snprintf(sent->context_id, sizeof sent->context_id, "%s", params->context);
+        name_copy(sent->context_id, params->context);
     else
         sidecar_id_new(rpc->sidecar, 'c', sent->context_id);
     if (params->parent)
-        snprintf(sent->parent, sizeof sent->parent, "%s", task_id(params->parent));
+        name_copy(sent->parent, task_id(params->parent));
     sent->fold = fold_take(sent->task_id, sent->context_id);
     return sent;
 }

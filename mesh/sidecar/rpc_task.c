@@ -205,7 +205,7 @@ static void on_env_task(struct rpc *rpc, const Amp__EnvReply *reply)
         rpc_fail_with(rpc, AMP_NO_SUCH_TASK, "taskId", "the environment does not know this task");
         return;
     }
-    const cJSON *result = rpc_text_of(&reply->tasks[0]->task->base, &err);
+    const cJSON *result = rpc_text_of(&reply->tasks[0]->task->base, (struct amp_bytes){0}, &err);
     if (result)
         rpc_done(rpc, result);
     else

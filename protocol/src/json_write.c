@@ -97,11 +97,28 @@ static const char *escape_of(uint8_t byte, char ret[8])
     }
 }
 
+/* Nothing in it is to be escaped, as in most strings. */
+static enum amp_code append_plain(struct amp_buf *out, struct amp_bytes text)
+{
+    enum amp_code code = text.len < SIZE_MAX - 2 ? buf_reserve(out, text.len + 2) : AMP_TOO_LARGE;
+    if (code != AMP_OK)
+        return code;
+    uint8_t *q = out->data + out->len;
+    *q++ = '"';
+    memcpy(q, text.data, text.len);
+    q[text.len] = '"';
+    out->len += text.len + 2;
+    return AMP_OK;
+}
+
 enum amp_code amp_json_append_string(struct amp_buf *out, struct amp_bytes text)
 {
-    static const uint8_t nothing[1];
-    const uint8_t *p = text.len > 0 ? text.data : nothing, *end = p + text.len, *run = p;
-    enum amp_code code = amp_buf_append(out, "\"", 1);
+    if (text.len == 0)
+        return buf_put(out, "\"\"", 2);
+    const uint8_t *run = text.data, *end = run + text.len, *p = utf8_skip_plain(run, end);
+    if (p == end)
+        return append_plain(out, text);
+    enum amp_code code = buf_put(out, "\"", 1);
     while (code == AMP_OK && p < end) {
         p = utf8_skip_plain(p, end);
         if (p == end)
@@ -126,7 +143,7 @@ enum amp_code amp_json_append_string(struct amp_buf *out, struct amp_bytes text)
     }
     if (code == AMP_OK)
         code = amp_buf_append(out, run, (size_t)(end - run));
-    return code == AMP_OK ? amp_buf_append(out, "\"", 1) : code;
+    return code == AMP_OK ? buf_put(out, "\"", 1) : code;
 }
 
 static enum amp_code write_base64(struct amp_buf *out, const ProtobufCBinaryData *bytes)
@@ -207,8 +224,7 @@ static enum amp_code write_value(struct writer *w, const ProtobufCFieldDescripto
     case PROTOBUF_C_TYPE_BYTES:
         return write_base64(w->out, value);
     case PROTOBUF_C_TYPE_BOOL:
-        return *(const protobuf_c_boolean *)value ? amp_buf_append(w->out, "true", 4)
-                                                  : amp_buf_append(w->out, "false", 5);
+        return *(const protobuf_c_boolean *)value ? buf_put(w->out, "true", 4) : buf_put(w->out, "false", 5);
     case PROTOBUF_C_TYPE_ENUM:
         return write_enum(w, field->descriptor, *(const int *)value);
     case PROTOBUF_C_TYPE_UINT32:
@@ -232,20 +248,20 @@ static enum amp_code write_list(struct writer *w, const ProtobufCFieldDescriptor
 {
     size_t n = *(const size_t *)field_quantifier(field, message), size = field_size(field);
     const char *elements = *(const char *const *)field_at(field, message);
-    enum amp_code code = amp_buf_append(w->out, "[", 1);
+    enum amp_code code = buf_put(w->out, "[", 1);
     for (size_t i = 0; i < n && code == AMP_OK; i++) {
         path->index = i;
-        code = i > 0 ? amp_buf_append(w->out, ",", 1) : AMP_OK;
+        code = i > 0 ? buf_put(w->out, ",", 1) : AMP_OK;
         if (code == AMP_OK)
             code = write_value(w, field, elements + i * size, path);
     }
-    return code == AMP_OK ? amp_buf_append(w->out, "]", 1) : code;
+    return code == AMP_OK ? buf_put(w->out, "]", 1) : code;
 }
 
 static enum amp_code write_field(struct writer *w, const ProtobufCFieldDescriptor *field,
                                  const ProtobufCMessage *message, bool is_first, const struct path *up)
 {
-    char name[AMP_NAME_MAX + 8];
+    char own[AMP_NAME_MAX + 8], *name = buf_room(w->out) >= sizeof(own) ? (char *)w->out->data + w->out->len : own; /* mostly in its place */
     size_t len = 0;
     if (!is_first)
         name[len++] = ',';
@@ -253,7 +269,11 @@ static enum amp_code write_field(struct writer *w, const ProtobufCFieldDescripto
     len += path_json_name(field->name, name + len, AMP_NAME_MAX);
     name[len++] = '"';
     name[len++] = ':';
-    enum amp_code code = amp_buf_append(w->out, name, len);
+    enum amp_code code = AMP_OK;
+    if (name == own)
+        code = amp_buf_append(w->out, own, len);
+    else
+        w->out->len += len;
     struct path path = {.up = up, .name = field->name, .index = PATH_NO_INDEX};
     if (code != AMP_OK)
         return code;
@@ -272,7 +292,7 @@ static enum amp_code write_message(struct writer *w, const ProtobufCMessage *mes
         amp_time_format(((const Amp__Timestamp *)message)->unix_ms, text);
         return amp_json_append_string(w->out, amp_bytes_of(text));
     }
-    enum amp_code code = amp_buf_append(w->out, "{", 1);
+    enum amp_code code = buf_put(w->out, "{", 1);
     bool is_first = true;
     for (unsigned i = 0; i < type->n_fields && code == AMP_OK; i++) {
         const ProtobufCFieldDescriptor *field = &type->fields[i];
@@ -286,7 +306,7 @@ static enum amp_code write_message(struct writer *w, const ProtobufCMessage *mes
         code = write_field(w, field, message, is_first, path);
         is_first = false;
     }
-    return code == AMP_OK ? amp_buf_append(w->out, "}", 1) : code;
+    return code == AMP_OK ? buf_put(w->out, "}", 1) : code;
 }
 
 enum amp_code json_write(const ProtobufCMessage *message, struct amp_bytes own, struct amp_buf *out,
