@@ -1,7 +1,8 @@
 /* Preloaded into what bench/cost.py measures: counts each allocation by the library or program that asked for it, in a file that another process reads while this one
- * runs (BENCH_COUNT=FOLDER, the file is named by the process id). glibc only: it lets us stand before its own allocator. */
+ * runs (BENCH_COUNT=FOLDER, the file is named by the process id). What libc allocates for somebody (strdup, asprintf) is theirs. glibc only: it lets us stand before its own allocator. */
 #include <fcntl.h>
 #include <link.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -98,6 +99,60 @@ COUNTED void *realloc(void *old, size_t size)
 {
     count(CALLER);
     return __libc_realloc(old, size);
+}
+
+COUNTED char *strdup(const char *text)
+{
+    size_t size = strlen(text) + 1;
+    count(CALLER);
+    char *copy = __libc_malloc(size);
+    return copy ? memcpy(copy, text, size) : NULL;
+}
+
+static int print(char **ret, const char *fmt, va_list args)
+{
+    va_list again;
+    va_copy(again, args);
+    int len = vsnprintf(NULL, 0, fmt, again);
+    va_end(again);
+    *ret = len < 0 ? NULL : __libc_malloc((size_t)len + 1);
+    return *ret ? vsnprintf(*ret, (size_t)len + 1, fmt, args) : -1;
+}
+
+COUNTED int vasprintf(char **ret, const char *fmt, va_list args)
+{
+    count(CALLER);
+    return print(ret, fmt, args);
+}
+
+COUNTED int asprintf(char **ret, const char *fmt, ...)
+{
+    va_list args;
+    count(CALLER);
+    va_start(args, fmt);
+    int len = print(ret, fmt, args);
+    va_end(args);
+    return len;
+}
+
+/* What the two are where _FORTIFY_SOURCE is set; elsewhere no header has them. */
+int __vasprintf_chk(char **ret, int flag, const char *fmt, va_list args);
+int __asprintf_chk(char **ret, int flag, const char *fmt, ...);
+
+COUNTED int __vasprintf_chk(char **ret, int flag, const char *fmt, va_list args)
+{
+    count(CALLER);
+    return print(ret, fmt, args);
+}
+
+COUNTED int __asprintf_chk(char **ret, int flag, const char *fmt, ...)
+{
+    va_list args;
+    count(CALLER);
+    va_start(args, fmt);
+    int len = print(ret, fmt, args);
+    va_end(args);
+    return len;
 }
 
 COUNTED void free(void *old)

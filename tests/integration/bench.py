@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the benchmarks count and compare with is right: the storm's ideal queue, its lost and its doubled tasks, and the page that is made of the results. No speed is tested here."""
+"""What the benchmarks count and compare with is right: the storm's ideal queue, its lost and its doubled tasks, what a call asks of malloc, and the page that is made of the results. No speed is tested here."""
 import os
 import random
 import sys
@@ -7,6 +7,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../../bench"), os.path.join(HERE, "../support")]
 os.environ.update(TRACE="120", ROUNDS="1")
+import cost  # noqa: E402
 import page  # noqa: E402
 import storm  # noqa: E402
 import storm_trace as traces  # noqa: E402
@@ -62,6 +63,15 @@ def test_a_killed_instance_costs_the_queue_group_what_it_had_and_is_counted():
     storm.one_round("killed", 90, rows)
     (r,) = rows["queue group"]
     check(r["lost"] + len(r["ms"]) == storm.COUNT and r["twice"] == 0, "lost and done are all there are", r["lost"], len(r["ms"]))
+
+
+def test_a_direct_call_asks_nothing_of_malloc_in_the_steady_state():
+    for window in (1, 64):
+        rows, _ = cost.count_plain("mesh", window)
+        for party in ("caller's sidecar", "callee's sidecar"):
+            made = rows[party]["allocations"]
+            check(made["own"] < 1, f"{party}, {window} in flight: {made['own']:.1f} allocations a call", rows[party]["by_module"])  # below 1: beats, and queue groups that are left and joined
+            check(made["nats.c"] >= 0.9, f"{party}: the counter sees nothing, as nats.c allocates each message", made)
 
 
 def test_the_page_is_filled_between_its_markers_only():
