@@ -57,18 +57,25 @@ size_t utf8_skip_invalid(const uint8_t *p, const uint8_t *end)
 }
 
 #ifdef __SSE2__ /* of every x86-64 */
+/* A bit for each of 16 bytes that is not plain. */
+static inline unsigned special_16(const uint8_t *p)
+{
+    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
+    __m128i special = _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
+    return (unsigned)_mm_movemask_epi8(_mm_or_si128(special, _mm_cmplt_epi8(bytes, _mm_set1_epi8(' ')))); /* signed: what is not ASCII too */
+}
+
 static const uint8_t *skip_plain_wide(const uint8_t *p, const uint8_t *end)
 {
-    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\'), space = _mm_set1_epi8(' ');
+    if (end - p < 16)
+        return p;
     for (; end - p >= 16; p += 16) {
-        __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
-        __m128i special = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, backslash)),
-                                       _mm_cmplt_epi8(bytes, space)); /* signed: what is not ASCII too */
-        unsigned mask = (unsigned)_mm_movemask_epi8(special);
+        unsigned mask = special_16(p);
         if (mask)
             return p + __builtin_ctz(mask);
     }
-    return p;
+    unsigned mask = special_16(end - 16); /* what is left of it, once more with what was plain */
+    return mask ? end - 16 + __builtin_ctz(mask) : end;
 }
 #else
 static const uint8_t *skip_plain_wide(const uint8_t *p, const uint8_t *end)
