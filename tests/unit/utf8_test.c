@@ -2,12 +2,15 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include <amp/amp.h>
+
+#include "utf8.h"
 
 static void test_exactly_the_characters_of_rfc_3629_are_valid(void **state)
 {
@@ -39,6 +42,26 @@ static void test_a_cut_never_splits_a_character(void **state)
     static const size_t expected[] = {0, 1, 1, 3, 3, 3, 6, 6, 6, 6, 10, 11, 11, 11};
     for (size_t max = 0; max < sizeof(expected) / sizeof(expected[0]); max++)
         assert_int_equal(amp_utf8_cut(text, max), expected[max]);
+}
+
+/* Each length and each place, in memory that ends where the text does: it is read 16 bytes at a time. */
+static void test_plain_bytes_are_skipped_up_to_the_first_special_one(void **state)
+{
+    static const char special[] = {'"', '\\', 0x1F, '\0', (char)0x80, (char)0xFF};
+    for (size_t len = 1; len <= 70; len++) {
+        uint8_t *text = malloc(len);
+        assert_non_null(text);
+        memset(text, 0x7F, len);
+        assert_ptr_equal(utf8_skip_plain(text, text + len), text + len);
+        for (size_t at = 0; at < len; at++) {
+            for (size_t k = 0; k < sizeof(special); k++) {
+                text[at] = (uint8_t)special[k];
+                assert_ptr_equal(utf8_skip_plain(text, text + len), text + at);
+            }
+            text[at] = ' ';
+        }
+        free(text);
+    }
 }
 
 static void assert_sanitized(const char *text, bool one_line, const char *expected)
@@ -85,6 +108,7 @@ static void test_a_full_buffer_stops_the_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plain_bytes_are_skipped_up_to_the_first_special_one),
         cmocka_unit_test(test_exactly_the_characters_of_rfc_3629_are_valid),
         cmocka_unit_test(test_a_cut_never_splits_a_character),
         cmocka_unit_test(test_what_changes_a_terminal_becomes_visible),
