@@ -200,9 +200,9 @@ enum amp_code call_start(struct loop *loop, struct bus *bus, const struct call_o
     call->handlers = *handlers;
     call->ctx = ctx;
     call->timeout_ms = options->timeout_ms;
-    call->window_bytes = options->window_bytes ? options->window_bytes : CALL_WINDOW_BYTES;
     call->lease_ms = options->lease_ms;
     call->epoch = options->epoch;
+    call->window_bytes = options->window_bytes ? options->window_bytes : CALL_WINDOW_BYTES;
     call->given_ms = options->given_ms ? options->given_ms : options->timeout_ms;
     call->may_retry = options->may_retry && !options->instance && !options->lease_ms && !options->is_journalled && options->attempt <= 1;
     call->is_retry_safe = call->may_retry && options->is_retry_safe;

@@ -26,6 +26,8 @@ struct env_watch_handlers {
 };
 AMP_MUST_USE enum amp_code env_watch_start(struct loop *loop, struct bus *bus, const char *from, const char *task_id, uint32_t from_seq, uint32_t timeout_ms,
                                            const struct env_watch_handlers *handlers, void *ctx, struct env_watch **ret);
+/* Held, nothing more is listened to; what was missed is asked for when it is called with false. Who watches may do so inside of on_event: the rest of the frame at hand comes still. */
+void env_watch_hold(struct env_watch *watch, bool is_held);
 void env_watch_free(struct env_watch *watch);
 
 /* A submit that honours "later": refused with a time to come back (overloaded, quota), it is sent again then, with jitter, as long as that is within patience_ms (0: all is told at once).

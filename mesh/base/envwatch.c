@@ -31,6 +31,7 @@ struct env_watch {
     bool is_bus_away; /* why the last attempt failed */
     bool is_asking;   /* and nothing came yet */
     bool is_away;     /* that was told */
+    bool is_held;
     struct env_watch_handlers handlers;
     void *ctx;
     unsigned in_callback;
@@ -83,6 +84,29 @@ static void finish(struct env_watch *watch, const struct amp_error *err, const A
     watch->is_ended = true;
     close_bus(watch);
     watch->handlers.on_end(watch->ctx, err, wire);
+}
+
+/* The environment learns from the server that nobody listens, and forgets it. */
+static void stop_listening(struct env_watch *watch)
+{
+    bus_inbox_free(watch->inbox);
+    watch->inbox = NULL;
+    watch->is_asking = false;
+    loop_timer_stop(watch->timer);
+}
+
+void env_watch_hold(struct env_watch *watch, bool is_held)
+{
+    if (watch->is_dead || watch->is_ended || watch->is_held == is_held) {
+        return;
+    }
+    watch->is_held = is_held;
+    watch->heard_ms = loop_now_ms(watch->loop);
+    if (!is_held) {
+        loop_timer_set(watch->timer, 0);
+    } else if (watch->in_callback == 0) {
+        stop_listening(watch);
+    }
 }
 
 /* What is left of the patience for silence; UINT32_MAX: no end to it. */
@@ -230,6 +254,9 @@ static void take_frame(struct env_watch *watch, const Amp__Frame *frame)
             amp_error_from_wire(&err, wire);
         }
         finish(watch, &err, wire);
+    }
+    if (watch->is_held && !watch->is_dead && !watch->is_ended) {
+        stop_listening(watch);
     }
 }
 

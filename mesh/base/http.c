@@ -59,6 +59,7 @@ struct http_request {
     char segments[SEGMENTS_MAX][SEGMENT_SIZE];
     size_t n_segments;
     void (*on_gone)(void *ctx);
+    void (*on_drained)(void *ctx);
     void *ctx;
     struct loop_timer *overflow; /* closes a reader that is too slow */
     bool is_streaming;
@@ -528,13 +529,30 @@ void http_stream_start(struct http_request *request, int status, const char *typ
     evhttp_send_reply_start(request->ev, status, NULL);
 }
 
+void http_on_drained(struct http_request *request, void (*on_drained)(void *ctx))
+{
+    request->on_drained = on_drained;
+}
+
+size_t http_stream_waiting(const struct http_request *request)
+{
+    struct evhttp_connection *connection = evhttp_request_get_connection(request->ev);
+    return connection ? evbuffer_get_length(bufferevent_get_output(evhttp_connection_get_bufferevent(connection))) : 0;
+}
+
+static void on_chunks_out(struct evhttp_connection *connection, void *ctx)
+{
+    struct http_request *request = ctx;
+    if (request->on_drained)
+        request->on_drained(request->ctx);
+}
+
 enum amp_code http_stream_write(struct http_request *request, struct amp_bytes data)
 {
     struct evhttp_connection *connection = evhttp_request_get_connection(request->ev);
     if (!connection || loop_timer_is_set(request->overflow))
         return AMP_OVERLOADED;
-    struct evbuffer *out = bufferevent_get_output(evhttp_connection_get_bufferevent(connection));
-    if (evbuffer_get_length(out) + data.len > request->server->options.out_max) {
+    if (http_stream_waiting(request) + data.len > request->server->options.out_max) {
         loop_timer_set(request->overflow, 0);
         return AMP_OVERLOADED;
     }
@@ -543,7 +561,7 @@ enum amp_code http_stream_write(struct http_request *request, struct amp_bytes d
     struct evbuffer *chunk = evbuffer_new();
     if (!chunk || evbuffer_add(chunk, data.data, data.len) != 0)
         abort();
-    evhttp_send_reply_chunk(request->ev, chunk);
+    evhttp_send_reply_chunk_with_cb(request->ev, chunk, on_chunks_out, request); /* let_go has another one put in its place */
     evbuffer_free(chunk);
     return AMP_OK;
 }

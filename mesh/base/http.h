@@ -60,5 +60,8 @@ void http_reply_error(struct http_request *request, const struct amp_error *err)
 void http_stream_start(struct http_request *request, int status, const char *type);
 /* AMP_OVERLOADED: the reader is too slow; the connection will be closed at the end of this turn (on_gone). */
 AMP_MUST_USE enum amp_code http_stream_write(struct http_request *request, struct amp_bytes data);
+/* Bytes that were written and have not left; called when there are none any more. */
+size_t http_stream_waiting(const struct http_request *request);
+void http_on_drained(struct http_request *request, void (*on_drained)(void *ctx)); /* with the ctx of http_on_gone */
 void http_stream_end(struct http_request *request);
 void http_stream_abort(struct http_request *request); /* without the last chunk: the client sees that something is missing */

@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BODY_MAX = 1 << 20, HEADERS_MAX = 16 << 10, OUT_MAX = 4 << 20, IDLE_S = 60, CONNECTIONS_MAX = 256, WAIT_MAX_S = 600, LEASE_MAX_S = 86400, EVENTS_MAX = 1024 };
+enum { BODY_MAX = 1 << 20, HEADERS_MAX = 16 << 10, OUT_MAX = 16 << 20, IDLE_S = 60, CONNECTIONS_MAX = 256, WAIT_MAX_S = 600, LEASE_MAX_S = 86400, EVENTS_MAX = 1024 };
 
 /* ---- answers ----------------------------------------------------------------------------------------------------- */
 

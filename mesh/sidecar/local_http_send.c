@@ -6,9 +6,10 @@
 #include "sidecar/sidecar.h"
 
 #include <cjson/cJSON.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { COMMENT_MS = 15000 };
+enum { COMMENT_MS = 15000, FULL_BYTES = 1 << 20 /* that wait to be read, until the stream is held back */ };
 
 static void write_sse(struct exchange *exchange, uint32_t seq, struct amp_bytes event)
 {
@@ -17,6 +18,12 @@ static void write_sse(struct exchange *exchange, uint32_t seq, struct amp_bytes 
     if (amp_buf_printf(&out, "id: %u\ndata: ", seq) == AMP_OK && amp_buf_append(&out, event.data, event.len) == AMP_OK && amp_buf_append(&out, "\n\n", 2) == AMP_OK)
         (void)!http_stream_write(exchange->request, amp_buf_bytes(&out)); /* too slow a reader: closed by the server, on_gone follows */
     amp_buf_done(&out);
+}
+
+static void on_drained(void *ctx)
+{
+    struct exchange *exchange = ctx;
+    rpc_hold(exchange->rpc, false);
 }
 
 static void start_stream(struct exchange *exchange, const char *type)
@@ -53,6 +60,8 @@ static void on_send_event(void *ctx, uint32_t seq, struct amp_bytes event)
         start_stream(exchange, "text/event-stream");
         write_sse(exchange, seq, event);
     }
+    if (exchange->is_started && http_stream_waiting(exchange->request) > FULL_BYTES)
+        rpc_hold(exchange->rpc, true);
 }
 
 /* Why a task that ended is not an answer; false if it is one. */
@@ -135,6 +144,23 @@ static void on_comment(void *ctx)
         (void)!http_stream_write(exchange->request, amp_bytes_of(": \n\n"));
 }
 
+/* What an SSE client says that was cut off: the number of the last event that it has. False: answered already. */
+static bool take_last_event(struct http_request *request, cJSON *params)
+{
+    const char *last = http_header(request, "Last-Event-ID");
+    char *end;
+    if (!last || !*last)
+        return true;
+    unsigned long number = strtoul(last, &end, 10);
+    if (*end || *last < '0' || *last > '9' || number >= UINT32_MAX) {
+        local_reply_error(request, AMP_INVALID, "Last-Event-ID", "it is not the number of an event");
+        return false;
+    }
+    cJSON_DeleteItemFromObjectCaseSensitive(params, "fromSeq");
+    cJSON_AddNumberToObject(params, "fromSeq", (double)number + 1);
+    return true;
+}
+
 static void start_send(struct sidecar *sidecar, struct http_request *request, const char *to, const char *skill)
 {
     static const struct rpc_handlers handlers = {.on_done = on_send_done, .on_event = on_send_event};
@@ -166,7 +192,12 @@ static void start_send(struct sidecar *sidecar, struct http_request *request, co
     }
     cJSON_DeleteItemFromObjectCaseSensitive(params, "stream");
     cJSON_AddBoolToObject(params, "stream", form != FORM_JSON);
+    if (form == FORM_SSE && !take_last_event(request, params)) {
+        cJSON_Delete(params);
+        return;
+    }
     struct exchange *exchange = local_exchange_new(sidecar, request, form);
+    http_on_drained(request, on_drained);
     if (form == FORM_SSE) {
         exchange->comment = loop_timer_new(sidecar_loop(sidecar), on_comment, exchange);
         loop_timer_set(exchange->comment, COMMENT_MS);

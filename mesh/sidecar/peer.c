@@ -15,6 +15,8 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#define FULL_BYTES (1u << 20) /* that wait to be read, until streams are held back */
+
 enum { RPC_METHOD = -32601, RPC_SERVER = -32000, RPC_CANCELED = -32800 };
 
 struct asked { /* an open request */
@@ -24,6 +26,7 @@ struct asked { /* an open request */
     cJSON own_id;
     char id_text[SESSION_ID_MAX + 1];
     char method[32];
+    char *answer; /* its result: it waits, as what is before it has not been read */
     bool is_done;
     LIST_ENTRY(asked) entry;
 };
@@ -37,6 +40,7 @@ struct peer {
     pid_t pid;
     LIST_HEAD(, asked) open;
     unsigned n_open;
+    bool is_full;
     struct task_room room; /* waits while nothing more is read */
 };
 
@@ -51,20 +55,43 @@ static void reply_error(struct peer *peer, const cJSON *id, const char *method, 
         session_close(peer->session, "the peer does not read its answers");
 }
 
-/* A result that is text already goes out as it is. */
-static void reply_result(struct peer *peer, const cJSON *id, const cJSON *result)
+/* ---- a reader that does not read ---------------------------------------------------------------------- */
+
+static size_t waiting(const struct peer *peer)
 {
-    if (!id)
+    return session_waiting(peer->session) + (peer->handlers.waiting ? peer->handlers.waiting(peer->ctx) : 0);
+}
+
+/* Too much waits: the streams of this connection are held back, so that nothing is lost and nobody else waits. */
+static void press(struct peer *peer)
+{
+    struct asked *asked;
+    if (peer->is_full || waiting(peer) < FULL_BYTES)
         return;
-    char *text = cJSON_IsRaw(result) ? result->valuestring : cJSON_PrintUnformatted(result);
-    enum amp_code code = text ? session_reply(peer->session, id, amp_bytes_of(text)) : AMP_NO_MEMORY;
-    if (!cJSON_IsRaw(result))
-        free(text);
-    if (code == AMP_OK)
+    peer->is_full = true;
+    LIST_FOREACH(asked, &peer->open, entry) rpc_hold(asked->rpc, true);
+}
+
+static void reply_text(struct peer *peer, const cJSON *id, const char *text)
+{
+    if (session_reply(peer->session, id, amp_bytes_of(text)) == AMP_OK) {
+        press(peer);
         return;
+    }
     struct amp_error err = {0};
     amp_error_set(&err, AMP_TOO_LARGE, "", "the answer is larger than what may wait on this connection");
     reply_error(peer, id, "", &err);
+}
+
+/* A result that is text already goes out as it is. */
+static void reply_result(struct peer *peer, const cJSON *id, const cJSON *result)
+{
+    char *text = cJSON_IsRaw(result) ? result->valuestring : cJSON_PrintUnformatted(result);
+    if (!text)
+        abort();
+    reply_text(peer, id, text);
+    if (!cJSON_IsRaw(result))
+        free(text);
 }
 
 static void asked_free(struct asked *asked)
@@ -72,6 +99,7 @@ static void asked_free(struct asked *asked)
     LIST_REMOVE(asked, entry);
     asked->peer->n_open--;
     rpc_free(asked->rpc);
+    free(asked->answer);
     spares_free(&all_asked, asked);
 }
 
@@ -86,16 +114,52 @@ static void keep_id(struct asked *asked, const cJSON *id)
     asked->own_id.valuestring = asked->id_text;
 }
 
+/* Its rpc is done, and not at work any more. */
+static void settle(struct asked *asked)
+{
+    if (!asked->answer) {
+        asked_free(asked);
+        return;
+    }
+    rpc_free(asked->rpc);
+    asked->rpc = NULL;
+}
+
 static void on_rpc_done(void *ctx, const cJSON *result, const struct amp_error *err)
 {
     struct asked *asked = ctx;
     if (err && err->code != AMP_OK)
         reply_error(asked->peer, asked->id, asked->method, err);
-    else
+    else if (asked->id && asked->peer->is_full)
+        asked->answer = cJSON_IsRaw(result) ? xstrdup(result->valuestring) : cJSON_PrintUnformatted(result);
+    else if (asked->id)
         reply_result(asked->peer, asked->id, result);
     asked->is_done = true;
-    if (asked->rpc) /* else rpc_start has not returned yet: it frees */
+    if (asked->rpc) /* else rpc_start has not returned yet: it settles */
+        settle(asked);
+}
+
+static struct asked *next_answer(struct peer *peer)
+{
+    struct asked *asked;
+    LIST_FOREACH(asked, &peer->open, entry)
+        if (asked->answer)
+            break;
+    return asked;
+}
+
+void peer_drained(struct peer *peer)
+{
+    struct asked *asked;
+    if (!peer->is_full || waiting(peer) > 0)
+        return;
+    peer->is_full = false;
+    while (!peer->is_full && (asked = next_answer(peer))) {
+        reply_text(peer, asked->id, asked->answer);
         asked_free(asked);
+    }
+    if (!peer->is_full)
+        LIST_FOREACH(asked, &peer->open, entry) rpc_hold(asked->rpc, false);
 }
 
 static void on_rpc_event(void *ctx, uint32_t seq, struct amp_bytes stream_response)
@@ -111,12 +175,14 @@ static void on_rpc_event(void *ctx, uint32_t seq, struct amp_bytes stream_respon
     (void)amp_buf_append(&params, stream_response.data, stream_response.len);
     enum amp_code code = amp_buf_append(&params, "}", 1);
     if (code == AMP_OK)
-        code = session_notify(asked->peer->session, "send.event", amp_buf_bytes(&params));
+        code = session_stream(asked->peer->session, "send.event", amp_buf_bytes(&params));
     amp_buf_done(&params);
     if (id != room)
         free(id);
     if (code != AMP_OK)
         session_close(asked->peer->session, "the peer does not read the events it asked for");
+    else
+        press(asked->peer);
 }
 
 static void start_rpc(struct peer *peer, const char *method, const cJSON *params, const cJSON *id)
@@ -138,7 +204,9 @@ static void start_rpc(struct peer *peer, const char *method, const cJSON *params
     struct rpc *rpc = rpc_start(peer->sidecar, method, params, &handlers, asked);
     asked->rpc = rpc;
     if (asked->is_done)
-        asked_free(asked);
+        settle(asked);
+    else if (peer->is_full)
+        rpc_hold(rpc, true);
 }
 
 /* The asker does not want the answer any more: as if its connection had closed, for this one request (local-api.md 3). */
@@ -190,7 +258,7 @@ static void take_hello(struct peer *peer, const cJSON *params, const cJSON *id)
     enum amp_code code = greet(peer, params, &err);
     if (code != AMP_OK)
         reply_error(peer, id, "hello", &err);
-    else
+    else if (id)
         reply_result(peer, id, result);
     cJSON_Delete(result);
     if (code == AMP_OK)
@@ -251,6 +319,11 @@ static void on_bad_line(void *ctx, struct amp_bytes line, const struct amp_error
     worker_link_bad_line(peer->sidecar, peer, line, err);
 }
 
+static void on_drained(void *ctx)
+{
+    peer_drained(ctx);
+}
+
 static void on_text(void *ctx, struct amp_bytes line)
 {
     struct peer *peer = ctx;
@@ -270,7 +343,7 @@ static enum amp_code write_fed(void *ctx, struct amp_bytes data)
     return peer->write(peer->ctx, data);
 }
 
-static const struct session_handlers session_handlers = {.on_request = on_request, .on_reply = on_reply, .on_text = on_text, .on_bad_line = on_bad_line, .on_closed = on_closed};
+static const struct session_handlers session_handlers = {.on_request = on_request, .on_reply = on_reply, .on_text = on_text, .on_bad_line = on_bad_line, .on_drained = on_drained, .on_closed = on_closed};
 
 static struct peer *make(struct sidecar *sidecar, pid_t pid, const struct peer_handlers *handlers, void *ctx)
 {

@@ -18,6 +18,7 @@ struct peer_handlers {
     void (*on_text)(void *ctx, struct amp_bytes line); /* jsonl: a line of its log; or NULL */
     /* jsonl: feed no more until it is called with false, as a task of this peer waits for its caller; or NULL */
     void (*on_pause)(void *ctx, bool is_paused);
+    size_t (*waiting)(void *ctx); /* jsonl: bytes that were given to `write` and have not been read; or NULL */
 };
 
 /* Takes the descriptor over. `pid`: who is at the other end, 0 if unknown. */
@@ -27,6 +28,8 @@ struct peer *peer_new_fed(struct sidecar *sidecar, enum amp_code (*write)(void *
 /* Cancels what it has asked for. The worker is not told: the owner does that first. NULL is fine. */
 void peer_free(struct peer *peer);
 struct session *peer_session(struct peer *peer);
+/* jsonl: what waited has been read. */
+void peer_drained(struct peer *peer);
 pid_t peer_pid(const struct peer *peer);
 /* The worker's own data: set while tasks are given to this peer. */
 void peer_set_seat(struct peer *peer, void *seat);

@@ -245,6 +245,15 @@ struct rpc *rpc_start(struct sidecar *sidecar, const char *method, const cJSON *
     return rpc;
 }
 
+void rpc_hold(struct rpc *rpc, bool is_held)
+{
+    if (!rpc || rpc->is_held == is_held)
+        return;
+    rpc->is_held = is_held;
+    if (rpc->hold && rpc->state)
+        rpc->hold(rpc);
+}
+
 void rpc_free(struct rpc *rpc)
 {
     if (!rpc)

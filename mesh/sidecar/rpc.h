@@ -16,6 +16,8 @@ struct rpc_handlers {
 
 /* method: "task.event", "task.ask", "task.get", "task.stop", "send", "agents.list", "kv.get" …, "log", "ping". Unknown: AMP_UNSUPPORTED through on_done. */
 struct rpc *rpc_start(struct sidecar *sidecar, const char *method, const struct cJSON *params, const struct rpc_handlers *handlers, void *ctx);
+/* Who gets its events cannot take more: the callee of a send with `stream` is held back until it is called with false. Nothing of the rpc is called back from inside. NULL is fine. */
+void rpc_hold(struct rpc *rpc, bool is_held);
 /* Cancels a send (the callee is told) or a question; no callback after this. NULL is fine. */
 void rpc_free(struct rpc *rpc);
 /* The task `parent` was cancelled, or has ended without an answer: the direct calls made inside of it end with it (amp.md 5.4.4). `how`: "was cancelled", for people. */

@@ -12,7 +12,8 @@ struct rpc {
     void *ctx;
     void *state;                     /* the method's */
     void (*cancel)(struct rpc *rpc); /* frees `state`; called by rpc_free, finished or not, if set */
-    bool is_done;
+    void (*hold)(struct rpc *rpc);   /* is_held has changed, while there is a `state`; or NULL */
+    bool is_done, is_held;
 };
 
 /* Last calls of a method: the rpc may be gone after them. */

@@ -17,6 +17,8 @@
 #include <string.h>
 #include <sys/queue.h>
 
+/* Windows of streams whose readers may stand still: together about 8 MiB as long as they are few, at least 64 KiB each. */
+enum { STREAMS_BYTES = 8 << 20, STREAM_BYTES_MIN = 64 << 10 };
 enum { SUBMIT_TIMEOUT_MS = 10000, METADATA_ROOM = 512 /* three ids and their names */ };
 
 /* All open sends of this process; a sidecar looks only at its own. Loop thread only. */
@@ -228,7 +230,7 @@ static void on_event(void *ctx, uint32_t seq, const Amp__Event *event)
             rpc_sent_cancel(sent, "the answer is larger than its caller can hold");
         return;
     }
-    if (sent->is_stream && sent->rpc->handlers->on_event)
+    if (sent->is_stream && seq >= sent->from_seq && sent->rpc->handlers->on_event)
         pass_on(sent->rpc, seq, event->body);
 }
 
@@ -256,6 +258,29 @@ static void cancel_send(struct rpc *rpc)
     sent_free(sent);
 }
 
+static void hold_send(struct rpc *rpc)
+{
+    struct sent *sent = rpc->state;
+    if (!sent->is_stream)
+        return;
+    if (sent->call)
+        call_hold(sent->call, rpc->is_held);
+    if (sent->watch)
+        env_watch_hold(sent->watch, rpc->is_held);
+}
+
+/* Of a stream that begins now. */
+static uint32_t window_bytes(const struct sent *sent)
+{
+    uint32_t n = 0;
+    const struct sent *other;
+    if (!sent->is_stream)
+        return CALL_WINDOW_BYTES;
+    LIST_FOREACH(other, &all_sent, entry) n += other->is_stream && other->rpc->sidecar == sent->rpc->sidecar;
+    uint32_t share = n ? STREAMS_BYTES / n : CALL_WINDOW_BYTES;
+    return share > CALL_WINDOW_BYTES ? CALL_WINDOW_BYTES : share < STREAM_BYTES_MIN ? STREAM_BYTES_MIN : share;
+}
+
 struct send_params {
     const char *to, *skill, *text, *context, *key;
     const cJSON *message;
@@ -263,6 +288,7 @@ struct send_params {
     uint32_t timeout_ms;
     Amp__Priority priority;
     bool is_durable, is_detached, is_stream;
+    uint32_t from_seq; /* of a stream that is gone on with */
     const char *retry; /* "safe", "never" or NULL */
 };
 
@@ -285,11 +311,14 @@ static void start_call(struct sent *sent, const struct send_params *params)
         .parent = params->parent ? sent->parent : NULL, .root = params->parent ? task_root(params->parent) : NULL, .message = sent->message, .timeout_ms = params->timeout_ms, .attempt = 1,
         .hops = above ? above->hops + 1 : 0, .path = path, .n_path = n_path, .may_queue = true, .priority = params->priority,
         .may_retry = !params->retry || strcmp(params->retry, "never") != 0, .is_retry_safe = params->retry && strcmp(params->retry, "safe") == 0,
+        .window_bytes = window_bytes(sent),
     };
     struct amp_error err = {0};
     enum amp_code code = call_start(sidecar_loop(rpc->sidecar), sidecar_bus(rpc->sidecar), &options, &handlers, sent, &sent->call, &err);
-    if (code == AMP_OK)
+    if (code == AMP_OK) {
+        hold_send(rpc);
         return;
+    }
     rpc->state = NULL;
     rpc->cancel = NULL;
     sent_free(sent);
@@ -348,7 +377,9 @@ static void on_submitted(void *ctx, const Amp__EnvReply *reply, const struct amp
     if (code != AMP_OK) {
         amp_error_set(&own, code, "", "task %s was accepted but cannot be watched: %s", sent->task_id, amp_code_info(code)->text);
         end_send(sent, &own, NULL);
+        return;
     }
+    hold_send(rpc);
 }
 
 static void start_submit(struct sent *sent, const struct send_params *params)
@@ -442,8 +473,12 @@ static enum amp_code read_params(struct rpc *rpc, const cJSON *params, struct se
     code = rpc_string(params, "priority", &priority, reterr);
     if (code == AMP_OK)
         code = rpc_string(params, "retry", &ret->retry, reterr);
+    if (code == AMP_OK)
+        code = rpc_number(params, "fromSeq", 0, &ret->from_seq, reterr);
     if (code != AMP_OK)
         return code;
+    if (ret->from_seq && !(ret->key && ret->is_stream))
+        return amp_error_set(reterr, AMP_INVALID, "fromSeq", "fromSeq goes on with the stream of a durable send, under its key: a direct one ends with its reader");
     if (ret->retry && strcmp(ret->retry, "safe") != 0 && strcmp(ret->retry, "never") != 0)
         return amp_error_set(reterr, AMP_INVALID, "retry", "retry is safe or never, not \"%.20s\"", ret->retry);
     if (priority && (ret->is_durable || !call_priority(priority, &ret->priority)))
@@ -492,6 +527,7 @@ static struct sent *sent_new(struct rpc *rpc, const struct send_params *params)
     sent->is_durable = params->is_durable;
     sent->is_detached = params->is_detached;
     sent->is_stream = params->is_stream;
+    sent->from_seq = params->from_seq;
     LIST_INSERT_HEAD(&all_sent, sent, entry);
     sent->arena = scratch_take();
     sidecar_id_new(rpc->sidecar, 't', sent->task_id);
@@ -527,6 +563,7 @@ void rpc_send_now(struct rpc *rpc, const cJSON *json, struct blob_held *held)
     }
     rpc->state = sent;
     rpc->cancel = cancel_send;
+    rpc->hold = hold_send;
     if (params.is_durable)
         start_submit(sent, &params);
     else

@@ -18,6 +18,7 @@ struct sent {
     char task_id[AMP_NAME_MAX + 1], context_id[AMP_NAME_MAX + 1], parent[AMP_NAME_MAX + 1];
     char agent[AMP_NAME_MAX + 1], instance[AMP_NAME_MAX + 1];
     bool is_stream, is_durable, is_detached, is_dropped;
+    uint32_t from_seq;         /* the first event that its sender wants */
     bool is_orphan;            /* its parent has ended, and it was told */
     struct blob_held held;     /* files of its message and of its answer */
     struct blob_fetch *fetch;  /* of the latter */

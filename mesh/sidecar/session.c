@@ -19,6 +19,7 @@
 
 enum {
     OUT_MAX = 16 << 20,    /* bytes that may wait for a reader that does not read */
+    STREAMS_MAX = 64 << 20, /* the same with streams that are held back already, but had something on its way */
     READ_SIZE = 64 << 10,  /* per turn, so that one peer cannot starve the others */
     BAD_LINES_MAX = 32,    /* in a row (local-api.md 1.4) */
     RPC_PARSE = -32700, RPC_FRAME = -32600, RPC_PARAMS = -32602,
@@ -139,7 +140,7 @@ static void compact_queue(struct session *session)
     session->queue.len = left;
     session->queue_start = 0;
     if (!left && session->queue.cap > READ_SIZE)
-        amp_buf_done(&session->queue), amp_buf_init(&session->queue, OUT_MAX);
+        amp_buf_done(&session->queue), amp_buf_init(&session->queue, STREAMS_MAX);
 }
 
 static void on_flush(void *ctx)
@@ -153,6 +154,13 @@ static void on_flush(void *ctx)
     }
     if (session->out)
         loop_io_want(session->out, session->queue.len > session->queue_start ? LOOP_WRITE : 0);
+    if (session_waiting(session) == 0 && session->handlers.on_drained)
+        session->handlers.on_drained(session->ctx);
+}
+
+size_t session_waiting(const struct session *session)
+{
+    return session->queue.len - session->queue_start;
 }
 
 static void on_writable(void *ctx, int events)
@@ -161,7 +169,7 @@ static void on_writable(void *ctx, int events)
 }
 
 /* One line of these pieces; a line is never cut in two. */
-static enum amp_code push(struct session *session, const struct amp_bytes *pieces, size_t n)
+static enum amp_code push(struct session *session, const struct amp_bytes *pieces, size_t n, size_t most)
 {
     struct amp_buf *queue = &session->queue;
     size_t len = 1;
@@ -169,9 +177,9 @@ static enum amp_code push(struct session *session, const struct amp_bytes *piece
         return AMP_NO_SIDECAR;
     for (size_t i = 0; i < n; i++)
         len += pieces[i].len;
-    if (len > OUT_MAX || queue->len - session->queue_start > OUT_MAX - len)
+    if (len > most || session_waiting(session) > most - len)
         return AMP_OVERLOADED;
-    if (len > OUT_MAX - queue->len) { /* the written part is still in front */
+    if (len > STREAMS_MAX - queue->len) { /* the written part is still in front */
         memmove(queue->data, queue->data + session->queue_start, queue->len - session->queue_start);
         queue->len -= session->queue_start;
         session->queue_start = 0;
@@ -205,13 +213,23 @@ enum amp_code session_request(struct session *session, const char *method, struc
     int len = snprintf(head, sizeof head, FRAME_HEAD "\"id\":%" PRIu64 ",\"method\":\"", number);
     const struct amp_bytes pieces[] = {{(const uint8_t *)head, (size_t)len}, amp_bytes_of(method), PIECE("\",\"params\":"), or_empty(params), PIECE("}")};
     *ret_number = number;
-    return push(session, pieces, sizeof pieces / sizeof *pieces);
+    return push(session, pieces, sizeof pieces / sizeof *pieces, OUT_MAX);
+}
+
+static enum amp_code notify(struct session *session, const char *method, struct amp_bytes params, size_t most)
+{
+    const struct amp_bytes pieces[] = {PIECE(FRAME_HEAD "\"method\":\""), amp_bytes_of(method), PIECE("\",\"params\":"), or_empty(params), PIECE("}")};
+    return push(session, pieces, sizeof pieces / sizeof *pieces, most);
 }
 
 enum amp_code session_notify(struct session *session, const char *method, struct amp_bytes params)
 {
-    const struct amp_bytes pieces[] = {PIECE(FRAME_HEAD "\"method\":\""), amp_bytes_of(method), PIECE("\",\"params\":"), or_empty(params), PIECE("}")};
-    return push(session, pieces, sizeof pieces / sizeof *pieces);
+    return notify(session, method, params, OUT_MAX);
+}
+
+enum amp_code session_stream(struct session *session, const char *method, struct amp_bytes params)
+{
+    return notify(session, method, params, STREAMS_MAX);
 }
 
 char *session_id_text(const struct cJSON *id, char room[SESSION_ID_ROOM])
@@ -233,7 +251,7 @@ enum amp_code session_reply(struct session *session, const struct cJSON *id, str
     if (!text)
         return AMP_NO_MEMORY;
     const struct amp_bytes pieces[] = {PIECE(FRAME_HEAD "\"id\":"), amp_bytes_of(text), PIECE(",\"result\":"), result.len ? result : PIECE("null"), PIECE("}")};
-    enum amp_code code = push(session, pieces, sizeof pieces / sizeof *pieces);
+    enum amp_code code = push(session, pieces, sizeof pieces / sizeof *pieces, OUT_MAX);
     if (text != room)
         free(text);
     return code;
@@ -258,7 +276,7 @@ enum amp_code session_error(struct session *session, const struct cJSON *id, int
         cJSON_AddNumberToObject(data, "retryAfterMs", err->retry_after_ms);
     char *text = cJSON_PrintUnformatted(frame);
     struct amp_bytes line = amp_bytes_of(text);
-    enum amp_code pushed = text ? push(session, &line, 1) : AMP_NO_MEMORY;
+    enum amp_code pushed = text ? push(session, &line, 1, OUT_MAX) : AMP_NO_MEMORY;
     free(text);
     cJSON_Delete(frame);
     return pushed;
@@ -513,7 +531,7 @@ static struct session *make(struct loop *loop, bool allows_text, const struct se
     session->ctx = ctx;
     session->fd_in = session->fd_out = -1;
     amp_buf_init(&session->line, AMP_LINE_MAX + 1);
-    amp_buf_init(&session->queue, OUT_MAX);
+    amp_buf_init(&session->queue, STREAMS_MAX);
     session->flush = loop_tick_new(loop, on_flush, session);
     session->closing = loop_timer_new(loop, on_closing, session);
     return session;

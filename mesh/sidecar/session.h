@@ -19,11 +19,13 @@ struct session_handlers {
     /* A line that cannot be read as a frame; the peer has been told why. It may have been a reply: `line` is its beginning (at most AMP_LINE_MAX bytes of
      * it) and may hold anything. May be NULL. */
     void (*on_bad_line)(void *ctx, struct amp_bytes line, const struct amp_error *err);
+    /* All that was queued has been written. May be NULL. */
+    void (*on_drained)(void *ctx);
     /* The connection is over (end of file, error, too many bad lines: `reason`). session_free may be called here. */
     void (*on_closed)(void *ctx, const char *reason);
 };
 
-/* Takes the descriptors over (they may be the same; closed at the end). NULL handlers are not allowed but on_text and on_bad_line. */
+/* Takes the descriptors over (they may be the same; closed at the end). NULL handlers are not allowed but on_text, on_bad_line and on_drained. */
 struct session *session_new(struct loop *loop, int fd_in, int fd_out, bool allows_text, const struct session_handlers *handlers, void *ctx);
 /* Without descriptors: bytes come through session_feed and leave through `write` (jsonl on a spawned child's stdio). */
 struct session *session_new_fed(struct loop *loop, bool allows_text, const struct session_handlers *handlers, enum amp_code (*write)(void *ctx, struct amp_bytes data), void *ctx);
@@ -39,8 +41,11 @@ void session_close(struct session *session, const char *reason);
  * decides, nothing is lost silently. */
 AMP_MUST_USE enum amp_code session_request(struct session *session, const char *method, struct amp_bytes params, uint64_t *ret_number);
 AMP_MUST_USE enum amp_code session_notify(struct session *session, const char *method, struct amp_bytes params);
+/* A notification of a stream that is held back while much waits: what was on its way has 64 MiB of room. */
+AMP_MUST_USE enum amp_code session_stream(struct session *session, const char *method, struct amp_bytes params);
 AMP_MUST_USE enum amp_code session_reply(struct session *session, const struct cJSON *id, struct amp_bytes result);
 AMP_MUST_USE enum amp_code session_error(struct session *session, const struct cJSON *id, int number, const struct amp_error *err);
+size_t session_waiting(const struct session *session); /* bytes that are queued */
 /* The id of a request as JSON, "null" for NULL: `room`, or memory that is the caller's to free (NULL when there is none). */
 #define SESSION_ID_ROOM 16
 char *session_id_text(const struct cJSON *id, char room[SESSION_ID_ROOM]);

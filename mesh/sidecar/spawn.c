@@ -19,7 +19,7 @@
 #include "base/loop.h"
 
 #define READ_BYTES (64u << 10)
-#define STDIN_BYTES_MAX (16u << 20)
+#define STDIN_BYTES_MAX (64u << 20)
 #define LINGER_MS 200u
 
 struct spawn {
@@ -184,17 +184,34 @@ static void stdin_push(struct spawn *spawn)
 
 static void on_stdin(void *ctx, int events)
 {
-    stdin_push(ctx);
+    struct spawn *spawn = ctx;
+    stdin_push(spawn);
+    if (spawn_waiting(spawn) == 0 && spawn->handlers.on_stdin_free)
+        spawn->handlers.on_stdin_free(spawn->ctx);
+}
+
+size_t spawn_waiting(const struct spawn *spawn)
+{
+    return spawn->in.len - spawn->in_done;
+}
+
+/* What it has read goes, also of a process that is always a little behind. */
+static void stdin_compact(struct spawn *spawn)
+{
+    size_t left = spawn_waiting(spawn);
+    if (spawn->in_done < spawn->in.len / 2)
+        return;
+    if (left > 0)
+        memmove(spawn->in.data, spawn->in.data + spawn->in_done, left);
+    spawn->in.len = left;
+    spawn->in_done = 0;
 }
 
 enum amp_code spawn_write(struct spawn *spawn, struct amp_bytes data)
 {
     if (spawn->fd_in < 0 || spawn->closes_stdin)
         return AMP_OK; /* like a pipe nobody reads */
-    if (spawn->in_done > 0 && spawn->in_done == spawn->in.len) {
-        amp_buf_reset(&spawn->in);
-        spawn->in_done = 0;
-    }
+    stdin_compact(spawn);
     if (amp_buf_append(&spawn->in, data.data, data.len) != AMP_OK) {
         spawn->in.is_full = false; /* only this one was refused */
         return AMP_OVERLOADED;

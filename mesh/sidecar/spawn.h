@@ -32,6 +32,7 @@ struct spawn_options {
 
 struct spawn_handlers {
     void (*on_stdout)(void *ctx, struct amp_bytes data); /* len 0: end of file */
+    void (*on_stdin_free)(void *ctx); /* what waited has been written: from the loop, not inside of spawn_write. May be NULL */
     void (*on_exit)(void *ctx, const struct spawn_exit *exit); /* once, after stdout and stderr have been read to their end or 200 ms after the exit (a
                                                                   grandchild may hold them open); spawn_free may be called here */
 };
@@ -43,8 +44,9 @@ AMP_MUST_USE enum amp_code spawn_find(const char *program, char ret[SPAWN_PATH_M
 AMP_MUST_USE enum amp_code spawn_start(struct loop *loop, const struct spawn_options *options, const struct spawn_handlers *handlers, void *ctx, struct spawn **ret,
                                        struct amp_error *reterr);
 pid_t spawn_pid(const struct spawn *spawn);
-/* Queues for its stdin. AMP_OVERLOADED over 16 MiB waiting. */
+/* Queues for its stdin. AMP_OVERLOADED over 64 MiB waiting. */
 AMP_MUST_USE enum amp_code spawn_write(struct spawn *spawn, struct amp_bytes data);
+size_t spawn_waiting(const struct spawn *spawn); /* bytes that it has not read */
 void spawn_close_stdin(struct spawn *spawn); /* after what is queued */
 void spawn_pause(struct spawn *spawn, bool is_paused); /* stop reading its stdout: it will block, which is the only honest brake */
 void spawn_kill(struct spawn *spawn, int signo); /* the process group */

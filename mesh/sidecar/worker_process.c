@@ -73,8 +73,21 @@ static void on_pause(void *ctx, bool is_paused)
         spawn_pause(link->spawn, is_paused);
 }
 
+static size_t waiting(void *ctx)
+{
+    const struct link *link = ctx;
+    return link->spawn ? spawn_waiting(link->spawn) : 0;
+}
+
+static void on_stdin_free(void *ctx)
+{
+    struct link *link = ctx;
+    if (link->own)
+        peer_drained(link->own);
+}
+
 static const struct peer_handlers own_handlers = {.on_closed = on_own_closed, .on_text = on_text};
-static const struct peer_handlers fed_handlers = {.on_closed = on_own_closed, .on_text = on_text, .on_pause = on_pause};
+static const struct peer_handlers fed_handlers = {.on_closed = on_own_closed, .on_text = on_text, .on_pause = on_pause, .waiting = waiting};
 
 static enum amp_code write_stdin(void *ctx, struct amp_bytes data)
 {
@@ -268,7 +281,7 @@ static char **make_env(struct link *link, int fd, const char *shim_dir)
 
 static enum amp_code spawn_it(struct link *link, char *const *argv, int fd, const char *shim_dir, struct amp_error *reterr)
 {
-    static const struct spawn_handlers handlers = {.on_stdout = on_stdout, .on_exit = on_exit_seen};
+    static const struct spawn_handlers handlers = {.on_stdout = on_stdout, .on_stdin_free = on_stdin_free, .on_exit = on_exit_seen};
     char **env = make_env(link, fd, shim_dir);
     struct spawn_options options = {.argv = argv, .env_add = env, .pipe_stdio = link->mode == WORKER_JSONL, .inherit_fd = fd, .echo_stderr = true};
     enum amp_code code = spawn_start(sidecar_loop(link->base.sidecar), &options, &handlers, link, &link->spawn, reterr);

@@ -376,6 +376,22 @@ static void test_an_agent_that_does_not_read_is_told_by_overloaded(void **state)
     world_free(world);
 }
 
+static void test_streams_that_are_held_back_have_more_room(void **state)
+{
+    struct world *world = world_new_socket();
+    char *big = xcalloc(1, 1u << 20);
+    memset(big, 'x', (1u << 20) - 1);
+    big[0] = big[(1u << 20) - 2] = '"';
+    int n = 0;
+    while (n < 80 && session_stream(world->session, "send.event", amp_bytes_of(big)) == AMP_OK)
+        n++;
+    assert_true(n >= 60 && n <= 64);
+    assert_int_equal(session_notify(world->session, "task.cancel", (struct amp_bytes){0}), AMP_OVERLOADED);
+    assert_true(session_waiting(world->session) > (size_t)n << 20);
+    free(big);
+    world_free(world);
+}
+
 static void test_a_fed_agent_that_refuses_bytes_ends_the_session(void **state)
 {
     struct world *world = world_new(false);
@@ -469,6 +485,7 @@ int main(void)
         cmocka_unit_test(test_the_end_in_mid_line_says_so),
         cmocka_unit_test(test_a_session_may_be_freed_inside_its_callback),
         cmocka_unit_test(test_an_agent_that_does_not_read_is_told_by_overloaded),
+        cmocka_unit_test(test_streams_that_are_held_back_have_more_room),
         cmocka_unit_test(test_a_fed_agent_that_refuses_bytes_ends_the_session),
         cmocka_unit_test(test_what_is_said_in_one_turn_leaves_in_order),
         cmocka_unit_test(test_a_hangup_is_reported_once_after_the_last_line),

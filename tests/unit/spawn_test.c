@@ -208,9 +208,26 @@ static void test_too_much_for_stdin_is_refused(void **state)
     static char text[4 << 20];
     enum amp_code code = AMP_OK;
     start_sh(child, "exec sleep 1000");
-    for (int i = 0; i < 8 && code == AMP_OK; i++)
+    for (int i = 0; i < 17 && code == AMP_OK; i++)
         code = spawn_write(child->spawn, (struct amp_bytes){.data = (const uint8_t *)text, .len = sizeof(text)});
     assert_int_equal(code, AMP_OVERLOADED);
+    assert_true(spawn_waiting(child->spawn) <= 64u << 20);
+}
+
+/* A child that is always a little behind: what it has read does not count. */
+static void test_what_was_read_of_stdin_makes_room(void **state)
+{
+    struct child *child = *state;
+    static char text[1 << 20];
+    start_sh(child, "exec cat");
+    assert_int_equal(spawn_write(child->spawn, (struct amp_bytes){.data = (const uint8_t *)text, .len = sizeof(text)}), AMP_OK);
+    for (int i = 0; i < 100; i++) {
+        assert_int_equal(spawn_write(child->spawn, (struct amp_bytes){.data = (const uint8_t *)text, .len = sizeof(text)}), AMP_OK);
+        child->stop_at = sizeof(text);
+        run(child, STOP_OUTPUT);
+        amp_buf_reset(&child->out);
+        assert_true(spawn_waiting(child->spawn) > 0);
+    }
 }
 
 static void test_a_grandchild_that_stays_is_killed_and_does_not_hold_the_end_up(void **state)
@@ -397,6 +414,7 @@ int main(void)
         CLAIM(test_stdin_arrives_whole_and_closes),
         CLAIM(test_a_child_need_not_read_its_stdin),
         CLAIM(test_too_much_for_stdin_is_refused),
+        CLAIM(test_what_was_read_of_stdin_makes_room),
         CLAIM(test_a_grandchild_that_stays_is_killed_and_does_not_hold_the_end_up),
         CLAIM(test_the_last_words_without_a_newline_count),
         CLAIM(test_a_paused_child_loses_nothing_even_when_it_ends_meanwhile),
