@@ -141,7 +141,7 @@ static void print_attempts(const struct cli *cli, const struct explain *explain)
         print_duration((attempt->ended_unix_ms > 0 ? attempt->ended_unix_ms : explain->now_unix_ms) - attempt->started_unix_ms, ran);
         char *reason = print_line(attempt->reason, 0);
         printf("  attempt %d  %s%s%s  %s%s: %s\n", attempt->number, attempt->instance, attempt->host[0] != '\0' ? " on " : "", attempt->host,
-               waited_ms >= AT_ONCE_MS ? waited : "at once", waited_ms >= AT_ONCE_MS ? " later" : "", attempt->why);
+               waited_ms >= AT_ONCE_MS ? waited : explain->is_durable ? "at once" : "taken", waited_ms >= AT_ONCE_MS ? " later" : "", attempt->why);
         printf("             %s %s %s\n", attempt->outcome[0] != '\0' ? attempt->outcome : "at work", attempt->outcome[0] != '\0' ? "after" : "for", ran);
         if (*reason != '\0')
             printf("             %s\n", reason);
@@ -168,12 +168,21 @@ static void print_children(const struct cli *cli, const struct explain *explain)
         printf("%10s  %u more: amesh task show %s --tree\n", cli->out.has_utf8 ? "…" : "...", shown - CHILDREN_SHOWN, explain->id);
 }
 
+/* At the environment, which then knows it. */
+static bool has_waited(const struct explain *explain)
+{
+    bool is_known = false;
+    for (size_t i = 0; i < explain->n_spans; i++)
+        is_known |= explain->spans[i].kind == EXPLAIN_QUEUE;
+    return is_known;
+}
+
 void explain_print(const struct cli *cli, const struct explain *explain)
 {
     print_head(cli, explain);
     print_time(cli, explain);
     print_waits(cli, explain);
-    if (!explain->is_durable)
+    if (!explain->is_durable && !has_waited(explain))
         printf("\nWhat a direct call waited for before it was taken is known to its caller only.\n");
     print_attempts(cli, explain);
     print_children(cli, explain);

@@ -428,11 +428,11 @@ const char *target_waiting(const struct etask *task); /* NULL if it does not wai
 void waits_load(struct env *env);          /* at start: what its tasks waited for before, and that nobody was there */
 void waits_sweep(struct env *env);         /* each ENV_SWEEP_MS: a reason that lasts goes into the journal */
 void waits_stop(struct env *env);          /* as all others do now */
-void waits_forget(struct target *target);  /* nobody waits there any more */
-void waits_note(struct target *target); /* what it says of why its tasks wait may have changed */
+void waits_forget(struct target *target), waits_note(struct target *target); /* nobody waits there any more; what it says of why its tasks wait may have changed */
 bool waits_now(const struct etask *task);
 void waits_of(const struct etask *task, struct waits *ret); /* since the last attempt, or since it was accepted, until now */
 void waits_taken(struct etask *task, struct attempt *attempt); /* the attempt begins now */
+void waits_direct(struct etask *task, int64_t waited_ms); /* a direct task begins, for which its caller waited here */
 void waits_ended(struct etask *task);                          /* it ends now, and nobody may have begun */
 void waits_away(struct etask *task); /* its open attempt outlived the environment before, and the time without one */
 

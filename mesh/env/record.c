@@ -113,6 +113,7 @@ static struct etask *begin(struct env *env, const struct amp_subject *subject, c
     if (task->fold) /* from the message at hand; etask_fold would have to unpack what was kept just now */
         (void)amp_fold_message(task->fold, frame->request);
     begin_attempt(task, frame);
+    waits_direct(task, turns_waited_ms(env->turns, task->from, task->id, loop_now_ms(env->loop)));
     if (frame->cause && frame->has_attempt && frame->attempt > 1)
         again_begin_first(task, frame);
     lru_append(task);

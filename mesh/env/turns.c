@@ -43,7 +43,7 @@ struct turn {
     struct turn_queue *queue;
     struct turn_sender *sender;     /* NULL: it had its turn, and does not wait */
     size_t at;                      /* in the heap */
-    int64_t at_ms, heard_ms;
+    int64_t at_ms, heard_ms, since_ms;
     uint64_t serial;                /* of those that came in the same moment */
     enum amp_encoding encoding;
     Amp__Priority priority;
@@ -306,7 +306,7 @@ static enum amp_code add(struct turns *turns, const char *key, const struct turn
     turn->queue = queue;
     turn->at_ms = sender->last_ms[call->priority] = as.at_ms;
     turn->serial = as.serial;
-    turn->heard_ms = now_ms;
+    turn->heard_ms = turn->since_ms = now_ms;
     turn->encoding = call->encoding;
     turn->priority = call->priority;
     memcpy(turn->reply, call->reply, reply_size);
@@ -339,6 +339,15 @@ enum amp_code turns_wait(struct turns *turns, const struct turn_call *call, int6
     ret->position = position_of(turn->queue, turn);
     ret->about_ms = about_ms(turn->queue, ret->position, now_ms);
     return AMP_OK;
+}
+
+int64_t turns_waited_ms(const struct turns *turns, const char *from, const char *task, int64_t now_ms)
+{
+    char key[sizeof((struct turn *)0)->key];
+    struct turn *turn;
+    make_key(key, from, task);
+    HASH_FIND_STR(turns->all, key, turn);
+    return turn ? now_ms - turn->since_ms : 0;
 }
 
 bool turns_has(const struct turns *turns, const char *from, const char *task)

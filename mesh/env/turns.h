@@ -36,6 +36,7 @@ void turns_free(struct turns *turns);
 /* It waits, or goes on to (then only its place is told). AMP_OVERLOADED: no room; AMP_QUOTA: its sender has its share; AMP_DEADLINE: its turn will not come in its time.
  * All with retry_after_ms where it is known. */
 AMP_MUST_USE enum amp_code turns_wait(struct turns *turns, const struct turn_call *call, int64_t now_ms, struct turn_place *ret, struct amp_error *reterr);
+int64_t turns_waited_ms(const struct turns *turns, const char *from, const char *task, int64_t now_ms); /* since it came; 0: it is not known */
 bool turns_has(const struct turns *turns, const char *from, const char *task);
 /* False: it did not wait. */
 bool turns_withdraw(struct turns *turns, const char *from, const char *task);

@@ -291,6 +291,17 @@ void waits_taken(struct etask *task, struct attempt *attempt)
     task->is_reloaded = false;
 }
 
+void waits_direct(struct etask *task, int64_t waited_ms)
+{
+    struct attempt *attempt = &task->attempts[0];
+    int64_t since = clock_unix_ms() - waited_ms; /* until now, which is later than its first event */
+    if (waited_ms == 0 || attempt->started_unix_ms - since < UNSAID_MS)
+        return;
+    task->submitted_unix_ms = attempt->ready_unix_ms = since;
+    attempt->waits = xcalloc(1, sizeof *attempt->waits);
+    add_wait(attempt->waits, attempt->ready_unix_ms, attempt->started_unix_ms, "every instance is busy");
+}
+
 void waits_ended(struct etask *task)
 {
     if (!task->waits && waits_now(task))

@@ -8,6 +8,7 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), HERE]
+from lib_nats import Nats, waiting_calls  # noqa: E402
 from meshtest import AMESH, Bus, Failed, Skipped, Tap, check, until  # noqa: E402
 
 AGENT = os.path.join(HERE, "../support/tree.py")
@@ -285,6 +286,25 @@ def explains_what_waits(mesh):
     check(sum(part["ms"] for part in document["time"]) == document["totalMs"], "the parts are the whole", document)
 
 
+def explains_what_a_direct_call_waited_for(mesh):
+    """It waited at the environment for its turn: so that knows for what, and how long."""
+    mesh.agent("one", "--", "sh", "-c", 'read name; echo >> "$TREE_LOG.$name"; until [ -e "$TREE_LOG-$name" ]; do sleep 0.02; done')
+    first = mesh.begin("ask", "one", "first\n")
+    until(lambda: mesh.lines_of("tree.log.first"), "the first one is at work")
+    second = mesh.begin("ask", "one", "second\n")
+    nats = Nats(mesh.bus)
+    until(lambda: waiting_calls(nats) == 1, "the second one waits for its turn")
+    open(mesh.path("tree.log-first"), "w").close()
+    open(mesh.path("tree.log-second"), "w").close()
+    first.join()
+    second.join()
+    waited, had = (json.loads(explain(mesh, t["id"], "--json")) for t in mesh.run("task", "ls", "--agent", "one", "--json").ok().json()["tasks"])
+    spent = {part["what"]: part["ms"] for part in waited["time"]}
+    check(had["waits"] == [] and "it had a free slot" in had["attempts"][0]["why"], "one that did not wait", had)
+    check([w["reason"] for w in waited["waits"]] == ["every instance is busy"] and spent["queue"] > 0, "what it waited for", waited)
+    check("it was this task's turn" in waited["attempts"][0]["why"], "why there", waited["attempts"])
+
+
 def explains_what_was_slow(mesh):
     """Two attempts, a child, a question."""
     mesh.forget()
@@ -340,6 +360,7 @@ def main():
         tap.run("what is submitted inside of a cancelled task ends at once, unless it is detached", ends_at_once_below_what_ended, mesh)
         tap.run("of many children the newest are shown, the others counted", many_children_are_counted, mesh)
         tap.run("explain says what a task waits for, what helps, and why it was its turn", explains_what_waits, mesh)
+        tap.run("explain says what a direct call waited for", explains_what_a_direct_call_waited_for, mesh)
         tap.run("explain says what made a task slow: attempts, children, questions", explains_what_was_slow, mesh)
     tap.done()
 
