@@ -3,7 +3,6 @@
 #include "json.h"
 #include "scan.h"
 
-#include <cjson/cJSON.h>
 #include <string.h>
 
 /* No protobuf message of ours begins with '{' (it would be a group). White space may: then it is a tag of this type. */
@@ -82,13 +81,4 @@ enum amp_code amp_encode(const ProtobufCMessage *message, enum amp_encoding enco
     if (encoding == AMP_JSON)
         return amp_encode_own(message, (struct amp_bytes){0}, out, reterr);
     return encoded(encode_protobuf(message, out), len, &none, out, reterr);
-}
-
-enum amp_code amp_json_parse(struct amp_bytes text, struct cJSON **ret, struct amp_error *reterr)
-{
-    enum amp_code code = amp_json_check(text, &amp_json_limits_default, reterr);
-    if (code != AMP_OK)
-        return code;
-    *ret = cJSON_ParseWithLength((const char *)text.data, text.len);
-    return *ret ? AMP_OK : amp_error_set(reterr, AMP_NO_MEMORY, "", "out of memory");
 }

@@ -208,6 +208,59 @@ static void test_parse_gives_the_tree_of_what_it_checked(void **state)
     assert_int_equal(amp_json_parse(amp_bytes_of("{\"a\":[1]},"), &json, NULL), AMP_MALFORMED);
 }
 
+static void assert_same(const cJSON *own, const cJSON *other)
+{
+    for (; own && other; own = own->next, other = other->next) {
+        assert_int_equal(own->type, other->type);
+        assert_int_equal(own->valueint, other->valueint);
+        assert_memory_equal(&own->valuedouble, &other->valuedouble, sizeof own->valuedouble);
+        assert_true(!own->valuestring == !other->valuestring && !own->string == !other->string);
+        if (own->valuestring)
+            assert_string_equal(own->valuestring, other->valuestring);
+        if (own->string)
+            assert_string_equal(own->string, other->string);
+        assert_true(!own->prev == !other->prev);
+        assert_same(own->child, other->child);
+    }
+    assert_true(!own && !other);
+}
+
+static void test_the_tree_is_that_of_cjson(void **state)
+{
+    static const char *const texts[] = {
+        "null", " true ", "false", "0", "-0", "12", "-1.25e-3", "1e308", "123456789012345678", "-9999999999", "0.1", "2147483647", "2147483648", "-2147483649", "\"\"", "\"plain\"",
+        "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e4\\ud83d\\ude00\"", "\"\xc3\xa4\xf0\x9f\x98\x80\"", "[]", "{}", "[[],{},[1,[2,[3]]]]", "{\"\":0,\"a\\n\":{\"b\":[true,false,null,\"x\"]},\"c\":-1}",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct cJSON *json, *other = cJSON_Parse(texts[i]);
+        assert_int_equal(amp_json_parse(amp_bytes_of(texts[i]), &json, NULL), AMP_OK);
+        assert_same(json, other);
+        cJSON_Delete(json);
+        cJSON_Delete(other);
+    }
+}
+
+static void test_a_tree_that_breaks_off_is_gone(void **state)
+{
+    static const char *const texts[] = {"{\"a\":[1,{\"b\":\"c\",\"d\":", "[1,2", "{\"a\"", "{\"a\":1,\"a\":2}", "[\"\xff\"]", "", "[1]]"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct cJSON *json = NULL;
+        assert_int_equal(amp_json_parse(amp_bytes_of(texts[i]), &json, NULL), AMP_MALFORMED);
+        assert_null(json);
+    }
+}
+
+static void test_a_long_number_is_a_number(void **state)
+{
+    char text[200];
+    struct cJSON *json;
+    memset(text, '1', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    assert_int_equal(amp_json_parse(amp_bytes_of(text), &json, NULL), AMP_OK);
+    assert_true(json->valuedouble > 1e197 && json->valuedouble < 1e199);
+    cJSON_Delete(json);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +271,9 @@ int main(void)
         cmocka_unit_test(test_depth_is_bounded_whatever_the_caller_allows),
         cmocka_unit_test(test_compacting_keeps_white_space_in_strings),
         cmocka_unit_test(test_parse_gives_the_tree_of_what_it_checked),
+        cmocka_unit_test(test_the_tree_is_that_of_cjson),
+        cmocka_unit_test(test_a_tree_that_breaks_off_is_gone),
+        cmocka_unit_test(test_a_long_number_is_a_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
