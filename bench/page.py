@@ -168,6 +168,19 @@ def cost(data):
     return "\n\n".join([*tables, ran_on(data).rsplit(", ", 1)[0] + f", {data['calls']:,} calls</sub>"])
 
 
+def events(data):
+    """What a record of a stream costs; the third table is made of the first two kinds."""
+    tables = []
+    for kind in dict.fromkeys(r["kind"] for r in data["rows"]):
+        own = [r for r in data["rows"] if r["kind"] == kind]
+        rows = [[r["party"], f"{r['instructions']:,.0f}" if r["instructions"] else "", f"{r['allocations']['own']:.2f}", f"{r['allocations']['nats.c']:.2f}", f"{r['switches']:.2f}", f"{r['cpu_us']:.1f}"]
+                for r in own if "party" in r]
+        bus = next(r["bus"] for r in own if "bus" in r)
+        tables.append(markdown([f"per record, {kind}", "instructions", "allocations, own", "of nats.c", "waits", "CPU µs"], rows))
+        tables.append(f"On the bus: {bus.get('messages', 0):.2f} messages, {bus.get('bytes', 0):,.0f} bytes of payload.")
+    return "\n\n".join([*tables, ran_on(data)])
+
+
 # ---- what was aimed at ------------------------------------------------------------------------------------------
 
 # what, results, (results → value), format, aim, (value → is it reached)
@@ -253,7 +266,7 @@ def in_hostile(data):
     return max(r["p99_us"] for r in data["rows"][2:-1]) / data["rows"][0]["p99_us"]
 
 
-SECTIONS = {"storm": storm, "call": call, "cost": cost, "stream": stream, "join": join, "fleet": fleet, "hostile": hostile, "submit": submit, "stampede": stampede, "start": start, "restart": restart, "failover": failover}
+SECTIONS = {"storm": storm, "call": call, "cost": cost, "events": events, "stream": stream, "join": join, "fleet": fleet, "hostile": hostile, "submit": submit, "stampede": stampede, "start": start, "restart": restart, "failover": failover}
 
 
 def fill(page, name, text):

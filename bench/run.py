@@ -14,6 +14,7 @@ import time
 from common import BUILD, PROGRAM, ROUNDS, TOP, cpu_us, machine, measured, median, save, table
 from meshtest import Mesh, Process, free_port, until
 import cost
+import events
 import fleet
 import hostile
 import join
@@ -323,7 +324,7 @@ def bench_failover():
     save("failover", {"control_ms": control, "rows": data})
 
 
-BENCHES = {"call": bench_call, "submit": bench_submit, "stampede": bench_stampede, "start": bench_start, "restart": bench_restart, "failover": bench_failover, "storm": storm.bench_storm, "stream": stream.bench_stream, "join": join.bench_join, "cost": cost.bench_cost, "fleet": fleet.bench_fleet, "hostile": hostile.bench_hostile}
+BENCHES = {"call": bench_call, "submit": bench_submit, "stampede": bench_stampede, "start": bench_start, "restart": bench_restart, "failover": bench_failover, "storm": storm.bench_storm, "stream": stream.bench_stream, "join": join.bench_join, "cost": cost.bench_cost, "fleet": fleet.bench_fleet, "hostile": hostile.bench_hostile, "events": events.bench_events}
 
 
 def main():

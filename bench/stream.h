@@ -6,14 +6,15 @@
 
 #include "measure.h"
 
-#define RECORD_SIZE 64
+#define RECORD_SIZE 64 /* if nothing else is said */
+#define RECORD_SIZE_MAX 32768
 #define RECORD_HEAD 30 /* "@NNNNNNNN:NNNNNNNNNNNNNNNNNNNN" */
 
-static inline void record_write(char out[RECORD_SIZE + 1], size_t number)
+static inline void record_write(char out[RECORD_SIZE_MAX + 1], size_t number, size_t size)
 {
-    int len = snprintf(out, RECORD_SIZE + 1, "@%08zu:%020ld", number % 100000000, measure_now_ns());
-    memset(out + len, 'a', (size_t)(RECORD_SIZE - len));
-    out[RECORD_SIZE] = 0;
+    int len = snprintf(out, RECORD_SIZE, "@%08zu:%020ld", number % 100000000, measure_now_ns());
+    memset(out + len, 'a', size - (size_t)len);
+    out[size] = 0;
 }
 
 struct records {

@@ -1,4 +1,4 @@
-/* The agent of the stream benchmark: "COUNT RATE" is answered with COUNT records as text events, RATE a second, 0 for as fast as it may. Eight processes, each with a connection of its own, so that
+/* The agent of the stream benchmark: "COUNT RATE [SIZE]" is answered with COUNT records of SIZE bytes as text events, RATE a second, 0 for as fast as it may. Eight processes, each with a connection of its own, so that
  * one that is held back holds back no other. */
 #include "stream.h"
 
@@ -9,21 +9,21 @@
 
 static void on_task(struct amesh_task *task, void *ctx)
 {
-    size_t count = 0, rate = 0;
-    if (sscanf(task->text, "%zu %zu", &count, &rate) != 2) {
-        (void)amesh_task_reject(task, "not COUNT RATE");
+    size_t count = 0, rate = 0, size = RECORD_SIZE;
+    if (sscanf(task->text, "%zu %zu %zu", &count, &rate, &size) < 2 || size < RECORD_HEAD || size > RECORD_SIZE_MAX) {
+        (void)amesh_task_reject(task, "not COUNT RATE [SIZE]");
         return;
     }
     int64_t start_ns = measure_now_ns();
     for (size_t i = 0; i < count; i++) {
-        char record[RECORD_SIZE + 1];
+        static char record[RECORD_SIZE_MAX + 1];
         if (rate > 0) {
             int64_t at = start_ns + (int64_t)(i * 1000000000 / rate);
             struct timespec until = {.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
             while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) != 0)
                 ;
         }
-        record_write(record, i);
+        record_write(record, i, size);
         if (amesh_task_write(task, record) != AMP_OK || (i % 256 == 0 && amesh_task_is_canceled(task)))
             return;
     }

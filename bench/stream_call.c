@@ -1,5 +1,5 @@
 /* Readers of streams on the local API of a sidecar, a connection each.
- *   stream_call one SOCKET AGENT COUNT          one stream as fast as it comes
+ *   stream_call one SOCKET AGENT COUNT [SIZE RATE]  one stream of records of SIZE bytes (64), RATE a second (0: as fast as it may)
  *   stream_call stopped SOCKET AGENT SECONDS    four slow streams, whose latency counts: alone, then beside a fast one, then while the reader of the fast one does not read, then while that goes on */
 #include "stream.h"
 
@@ -39,10 +39,10 @@ static void reader_dial(struct reader *reader, const char *path)
     dprintf(reader->fd, "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"hello\",\"params\":{\"proto\":1,\"role\":\"caller\"}}\n");
 }
 
-static void reader_ask(struct reader *reader, const char *agent, size_t count, unsigned rate)
+static void reader_ask(struct reader *reader, const char *agent, size_t count, unsigned rate, size_t size)
 {
     reader->wanted = count;
-    dprintf(reader->fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"send\",\"params\":{\"to\":\"%s\",\"text\":\"%zu %u\",\"stream\":true}}\n", agent, count, rate);
+    dprintf(reader->fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"send\",\"params\":{\"to\":\"%s\",\"text\":\"%zu %u %zu\",\"stream\":true}}\n", agent, count, rate, size);
 }
 
 static void take_line(struct reader *reader, const char *line, const char *end)
@@ -83,11 +83,11 @@ static size_t lost(const struct reader *reader)
     return reader->wanted - reader->records.received;
 }
 
-static int read_one(const char *path, const char *agent, size_t count)
+static int read_one(const char *path, const char *agent, size_t count, size_t size, unsigned rate)
 {
     struct reader reader;
     reader_dial(&reader, path);
-    reader_ask(&reader, agent, count, 0);
+    reader_ask(&reader, agent, count, rate, size);
     while (!reader.is_over)
         reader_read(&reader);
     double seconds = (double)(reader.records.last_ns - reader.records.first_ns) / 1e9;
@@ -133,12 +133,12 @@ static int read_stopped(const char *path, const char *agent, size_t seconds)
         phase_from_ns[i] = start_ns + (int64_t)(i * seconds * 1000000000);
     for (size_t i = 0; i < SLOW; i++) {
         readers[i].records.on_record = on_slow;
-        reader_ask(&readers[i], agent, SLOW_RATE * (seconds * PHASES + 1), SLOW_RATE);
+        reader_ask(&readers[i], agent, SLOW_RATE * (seconds * PHASES + 1), SLOW_RATE, RECORD_SIZE);
     }
     for (size_t n_over = 0; n_over <= SLOW;) {
         int64_t now = measure_now_ns();
         if (!readers[SLOW].wanted && now >= phase_from_ns[1])
-            reader_ask(&readers[SLOW], agent, FAST_RATE * seconds * 2, FAST_RATE);
+            reader_ask(&readers[SLOW], agent, FAST_RATE * seconds * 2, FAST_RATE, RECORD_SIZE);
         bool is_stopped = now >= phase_from_ns[2] && now < phase_from_ns[3];
         n_over = 0;
         for (size_t i = 0; i <= SLOW; i++) {
@@ -160,5 +160,7 @@ int main(int argc, char **argv)
         return 2;
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
     size_t number = strtoul(argv[4], NULL, 10);
-    return strcmp(argv[1], "one") == 0 ? read_one(argv[2], argv[3], number) : read_stopped(argv[2], argv[3], number);
+    size_t size = argc > 5 ? strtoul(argv[5], NULL, 10) : RECORD_SIZE;
+    unsigned rate = argc > 6 ? (unsigned)strtoul(argv[6], NULL, 10) : 0;
+    return strcmp(argv[1], "one") == 0 ? read_one(argv[2], argv[3], number, size, rate) : read_stopped(argv[2], argv[3], number);
 }

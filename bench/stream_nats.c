@@ -39,8 +39,8 @@ int main(int argc, char **argv)
     must(natsSubscription_SetPendingLimits(sub, -1, -1), "limits");
     must(natsConnection_Flush(reader), "flush");
     for (size_t i = 0; i < wanted; i++) {
-        char record[RECORD_SIZE + 1];
-        record_write(record, i);
+        char record[RECORD_SIZE_MAX + 1];
+        record_write(record, i, RECORD_SIZE);
         must(natsConnection_Publish(writer, "bench.stream", record, RECORD_SIZE), "publish");
     }
     must(natsConnection_Flush(writer), "flush");

@@ -26,6 +26,8 @@ struct asked { /* an open request */
     cJSON own_id;
     char id_text[SESSION_ID_MAX + 1];
     char method[32];
+    char *head; /* of its events, once there was one */
+    size_t head_len;
     char *answer; /* its result: it waits, as what is before it has not been read */
     bool is_done;
     LIST_ENTRY(asked) entry;
@@ -99,6 +101,7 @@ static void asked_free(struct asked *asked)
     LIST_REMOVE(asked, entry);
     asked->peer->n_open--;
     rpc_free(asked->rpc);
+    free(asked->head);
     free(asked->answer);
     spares_free(&all_asked, asked);
 }
@@ -162,24 +165,39 @@ void peer_drained(struct peer *peer)
         LIST_FOREACH(asked, &peer->open, entry) rpc_hold(asked->rpc, false);
 }
 
+/* What each of its events begins with. */
+static struct amp_bytes event_head(struct asked *asked)
+{
+    char room[SESSION_ID_ROOM];
+    if (!asked->head) {
+        char *id = session_id_text(asked->id, room);
+        asked->head = xasprintf("{\"id\":%s,\"seq\":", id ? id : "null");
+        asked->head_len = strlen(asked->head);
+        if (id != room)
+            free(id);
+    }
+    return (struct amp_bytes){(const uint8_t *)asked->head, asked->head_len};
+}
+
+static struct amp_bytes digits_of(uint32_t number, char ret[10])
+{
+    size_t at = 10;
+    do {
+        ret[--at] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number);
+    return (struct amp_bytes){(const uint8_t *)ret + at, 10 - at};
+}
+
 static void on_rpc_event(void *ctx, uint32_t seq, struct amp_bytes stream_response)
 {
+    static const char middle[] = ",\"event\":", end[] = "}";
     struct asked *asked = ctx;
+    char digits[10];
     if (!asked->id)
         return;
-    char room[SESSION_ID_ROOM];
-    char *id = session_id_text(asked->id, room);
-    struct amp_buf params;
-    amp_buf_init(&params, AMP_WIRE_BYTES_MAX + 1024); /* an event came in one message; an id is short (session.c) */
-    (void)amp_buf_printf(&params, "{\"id\":%s,\"seq\":%u,\"event\":", id ? id : "null", seq);
-    (void)amp_buf_append(&params, stream_response.data, stream_response.len);
-    enum amp_code code = amp_buf_append(&params, "}", 1);
-    if (code == AMP_OK)
-        code = session_stream(asked->peer->session, "send.event", amp_buf_bytes(&params));
-    amp_buf_done(&params);
-    if (id != room)
-        free(id);
-    if (code != AMP_OK)
+    const struct amp_bytes pieces[] = {event_head(asked), digits_of(seq, digits), {(const uint8_t *)middle, sizeof middle - 1}, stream_response, {(const uint8_t *)end, sizeof end - 1}};
+    if (session_stream(asked->peer->session, "send.event", pieces, sizeof pieces / sizeof *pieces) != AMP_OK)
         session_close(asked->peer->session, "the peer does not read the events it asked for");
     else
         press(asked->peer);

@@ -22,6 +22,12 @@ void rpc_done(struct rpc *rpc, const cJSON *result)
     rpc->handlers->on_done(rpc->ctx, result, NULL);
 }
 
+void rpc_done_empty(struct rpc *rpc)
+{
+    static const cJSON nothing = {.type = cJSON_Object};
+    rpc_done(rpc, &nothing);
+}
+
 void rpc_fail(struct rpc *rpc, const struct amp_error *err)
 {
     rpc->is_done = true;
@@ -182,9 +188,7 @@ void rpc_env_call(struct rpc *rpc, const Amp__EnvRequest *request, void (*on_rep
 
 static void method_ping(struct rpc *rpc, const cJSON *params)
 {
-    cJSON *result = cJSON_CreateObject();
-    rpc_done(rpc, result);
-    cJSON_Delete(result);
+    rpc_done_empty(rpc);
 }
 
 static bool level_of(const char *name, enum log_level *ret)

@@ -18,6 +18,7 @@ struct rpc {
 
 /* Last calls of a method: the rpc may be gone after them. */
 void rpc_done(struct rpc *rpc, const struct cJSON *result);
+void rpc_done_empty(struct rpc *rpc); /* {} */
 void rpc_fail(struct rpc *rpc, const struct amp_error *err);
 void rpc_fail_with(struct rpc *rpc, enum amp_code code, const char *field, const char *fmt, ...) AMP_PRINTF(4, 5);
 

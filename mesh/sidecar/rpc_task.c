@@ -45,9 +45,7 @@ static void on_files_in(void *ctx)
     cancel_event_wait(rpc);
     rpc->state = NULL;
     rpc->cancel = NULL;
-    cJSON *result = cJSON_CreateObject();
-    rpc_done(rpc, result);
-    cJSON_Delete(result);
+    rpc_done_empty(rpc);
 }
 
 static bool wait_for_files(struct rpc *rpc, struct task *task)
@@ -84,9 +82,7 @@ void rpc_task_event(struct rpc *rpc, const cJSON *params)
     }
     if (wait_for_files(rpc, task))
         return;
-    cJSON *result = cJSON_CreateObject();
-    rpc_done(rpc, result);
-    cJSON_Delete(result);
+    rpc_done_empty(rpc);
 }
 
 /* ---- task.ask ------------------------------------------------------------------------------------------- */
@@ -253,9 +249,7 @@ void rpc_task_get(struct rpc *rpc, const cJSON *params)
 
 static void on_env_stopped(struct rpc *rpc, const Amp__EnvReply *reply)
 {
-    cJSON *result = cJSON_CreateObject();
-    rpc_done(rpc, result);
-    cJSON_Delete(result);
+    rpc_done_empty(rpc);
 }
 
 void rpc_task_stop(struct rpc *rpc, const cJSON *params)

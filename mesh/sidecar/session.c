@@ -216,20 +216,20 @@ enum amp_code session_request(struct session *session, const char *method, struc
     return push(session, pieces, sizeof pieces / sizeof *pieces, OUT_MAX);
 }
 
-static enum amp_code notify(struct session *session, const char *method, struct amp_bytes params, size_t most)
-{
-    const struct amp_bytes pieces[] = {PIECE(FRAME_HEAD "\"method\":\""), amp_bytes_of(method), PIECE("\",\"params\":"), or_empty(params), PIECE("}")};
-    return push(session, pieces, sizeof pieces / sizeof *pieces, most);
-}
-
 enum amp_code session_notify(struct session *session, const char *method, struct amp_bytes params)
 {
-    return notify(session, method, params, OUT_MAX);
+    const struct amp_bytes pieces[] = {PIECE(FRAME_HEAD "\"method\":\""), amp_bytes_of(method), PIECE("\",\"params\":"), or_empty(params), PIECE("}")};
+    return push(session, pieces, sizeof pieces / sizeof *pieces, OUT_MAX);
 }
 
-enum amp_code session_stream(struct session *session, const char *method, struct amp_bytes params)
+enum amp_code session_stream(struct session *session, const char *method, const struct amp_bytes *params, size_t n_params)
 {
-    return notify(session, method, params, STREAMS_MAX);
+    struct amp_bytes pieces[SESSION_PIECES_MAX + 4] = {PIECE(FRAME_HEAD "\"method\":\""), amp_bytes_of(method), PIECE("\",\"params\":")};
+    size_t n = 3;
+    for (size_t i = 0; i < n_params && i < SESSION_PIECES_MAX; i++)
+        pieces[n++] = params[i];
+    pieces[n++] = PIECE("}");
+    return push(session, pieces, n, STREAMS_MAX);
 }
 
 char *session_id_text(const struct cJSON *id, char room[SESSION_ID_ROOM])

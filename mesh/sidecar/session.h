@@ -42,10 +42,11 @@ void session_close(struct session *session, const char *reason);
 AMP_MUST_USE enum amp_code session_request(struct session *session, const char *method, struct amp_bytes params, uint64_t *ret_number);
 AMP_MUST_USE enum amp_code session_notify(struct session *session, const char *method, struct amp_bytes params);
 /* A notification of a stream that is held back while much waits: what was on its way has 64 MiB of room. */
-AMP_MUST_USE enum amp_code session_stream(struct session *session, const char *method, struct amp_bytes params);
+AMP_MUST_USE enum amp_code session_stream(struct session *session, const char *method, const struct amp_bytes *params, size_t n_params); /* params: pieces of them */
 AMP_MUST_USE enum amp_code session_reply(struct session *session, const struct cJSON *id, struct amp_bytes result);
 AMP_MUST_USE enum amp_code session_error(struct session *session, const struct cJSON *id, int number, const struct amp_error *err);
 size_t session_waiting(const struct session *session); /* bytes that are queued */
 /* The id of a request as JSON, "null" for NULL: `room`, or memory that is the caller's to free (NULL when there is none). */
+#define SESSION_PIECES_MAX 8u
 #define SESSION_ID_ROOM 16
 char *session_id_text(const struct cJSON *id, char room[SESSION_ID_ROOM]);

@@ -383,7 +383,7 @@ static void test_streams_that_are_held_back_have_more_room(void **state)
     memset(big, 'x', (1u << 20) - 1);
     big[0] = big[(1u << 20) - 2] = '"';
     int n = 0;
-    while (n < 80 && session_stream(world->session, "send.event", amp_bytes_of(big)) == AMP_OK)
+    while (n < 80 && session_stream(world->session, "send.event", &(struct amp_bytes){(const uint8_t *)big, (1u << 20) - 1}, 1) == AMP_OK)
         n++;
     assert_true(n >= 60 && n <= 64);
     assert_int_equal(session_notify(world->session, "task.cancel", (struct amp_bytes){0}), AMP_OVERLOADED);
