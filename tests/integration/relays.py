@@ -240,6 +240,19 @@ def goes_on(mesh, path):
     check(len(mesh.run("task", "ls", "--agent", "flood", "--limit", "500", "--json").ok().json()["tasks"]) == Flood.n_made, "nothing was done twice")
 
 
+def asker_is_killed(mesh):
+    """Who reads, and does not, is killed: the one in the middle knows that he has gone, and everything above him is cancelled."""
+    flood = Flood(mesh)
+    ask = subprocess.Popen([AMESH, "ask", "relay-dial", flood.text], env=mesh.env, stdout=subprocess.PIPE)
+    flood.stands_still()
+    ask.kill()
+    ask.wait()
+    for agent in ("relay-dial", "flood"):
+        until(lambda a=agent: all(i["free"] == i["slots"] for i in mesh.run("show", a, "--json").ok().json()["instances"]), agent + " is free again")
+    tasks = {t["agent"]: t for t in (mesh.run("explain", t["id"], "--json").ok().json() for t in mesh.run("task", "ls", "--limit", "2", "--json").ok().json()["tasks"])}
+    check(tasks["relay-dial"]["state"] == "canceled" and tasks["flood"]["state"] == "canceled", "both are cancelled", tasks)
+
+
 def all_of(name, server):
     with Mesh(nats=server) as mesh:
         start(mesh)
@@ -253,6 +266,7 @@ def all_of(name, server):
         tap.run(f"{name}: an SSE stream that was cut off goes on from a number", goes_on, mesh, path)
         for mode in ("dial", "jsonl"):
             tap.run(f"{name}: an agent ({mode}) that hands on a direct stream to who does not read", relayed, mesh, "relay-" + mode, mode, {})
+        tap.run(f"{name}: who asked is killed while all are held back", asker_is_killed, mesh)
         tap.run(f"{name}: a durable stream", relayed, mesh, "relay-durable", "dial", {"durable": True})
 
 
