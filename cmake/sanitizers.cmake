@@ -1,5 +1,8 @@
 if(AMESH_SANITIZE)
   target_compile_options(amesh_options INTERFACE -fsanitize=${AMESH_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g)
+  if(AMESH_SANITIZE MATCHES address AND CMAKE_C_COMPILER_ID MATCHES Clang)
+    target_compile_definitions(amesh_options INTERFACE __SANITIZE_ADDRESS__=1) # as gcc says by itself
+  endif()
   target_link_options(amesh_options INTERFACE -fsanitize=${AMESH_SANITIZE})
 endif()
 if(AMESH_FUZZ)
