@@ -227,6 +227,10 @@ static struct bus *create(struct loop *loop, const struct bus_options *options)
     bus->options.name = options->name ? xstrdup(options->name) : NULL;
     TAILQ_INIT(&bus->subs);
     TAILQ_INIT(&bus->inboxes);
+    TAILQ_INIT(&bus->used);
+    TAILQ_INIT(&bus->found);
+    if (natsStatistics_Create(&bus->stats) != NATS_OK)
+        abort(); /* out of memory, as xcalloc */
     LIST_INIT(&bus->closing);
     char token[BUS_TOKEN_LEN + 1];
     bus_token(bus, token);
@@ -255,6 +259,7 @@ static void destroy(struct bus *bus)
     free((char *)bus->options.creds);
     free((char *)bus->options.name);
     spares_done(&bus->spare_inboxes);
+    natsStatistics_Destroy(bus->stats);
     free(bus->memory);
     free(bus);
 }

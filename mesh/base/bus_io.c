@@ -230,6 +230,7 @@ static void poll_sub(struct bus_sub *sub)
     bus->polled = sub;
     natsMsg *msg;
     while (bus->polled && pop(sub->nats, &msg)) {
+        bus->n_taken++;
         if (!msg)
             continue; /* answers only inboxes */
         deliver(sub, msg);
@@ -292,6 +293,8 @@ struct bus_inbox *bus_inbox_new(struct bus *bus,
     inbox->on_reply = on_reply;
     inbox->ctx = ctx;
     TAILQ_INSERT_TAIL(&bus->inboxes, inbox, entry);
+    TAILQ_INSERT_HEAD(&bus->used, inbox, by_use);
+    bus->n_inboxes++;
     return inbox;
 }
 
@@ -332,6 +335,9 @@ void bus_inbox_free(struct bus_inbox *inbox)
         bus->inbox_polled = NULL;
     natsSubscription_Destroy(inbox->nats);
     TAILQ_REMOVE(&bus->inboxes, inbox, entry);
+    TAILQ_REMOVE(&bus->used, inbox, by_use);
+    bus_find_lose(inbox);
+    bus->n_inboxes--;
     forget_asked(inbox);
     spares_free(&bus->spare_inboxes, inbox);
 }
@@ -368,11 +374,34 @@ static void poll_inbox(struct bus_inbox *inbox)
     bus->inbox_polled = inbox;
     natsMsg *msg;
     while (bus->inbox_polled && pop(inbox->nats, &msg)) {
+        bus->n_taken++;
         take_reply(inbox, msg);
         spend(bus, msg);
         breathe(bus);
     }
     bus->inbox_polled = NULL;
+}
+
+/* The oldest first, whichever had something first: what a call is told of its task comes before the answer to what it asked afterwards. */
+static void poll_inboxes(struct bus *bus)
+{
+    struct bus_inbox *inbox;
+    uint64_t n = bus_find_undelivered(bus);
+    if (n > bus->n_inboxes / 8) {
+        for (inbox = TAILQ_FIRST(&bus->inboxes); inbox; inbox = bus->inbox_next) {
+            bus->inbox_next = TAILQ_NEXT(inbox, entry);
+            poll_inbox(inbox);
+        }
+        bus->inbox_next = NULL;
+        return;
+    }
+    bus_find(bus, n);
+    while ((inbox = TAILQ_FIRST(&bus->found))) {
+        bus_find_lose(inbox);
+        TAILQ_REMOVE(&bus->used, inbox, by_use);
+        TAILQ_INSERT_HEAD(&bus->used, inbox, by_use);
+        poll_inbox(inbox);
+    }
 }
 
 static void take_fence(struct bus *bus, natsMsg *nats)
@@ -384,26 +413,35 @@ static void take_fence(struct bus *bus, natsMsg *nats)
 
 /* ---- turns -------------------------------------------------------------------------------------------- */
 
-void bus_io_read(struct bus *bus)
+static void deliver_all(struct bus *bus)
 {
-    natsConnection_ProcessReadEvent(bus->link->nats);
-    bus->read_ms = bus->flushed_ms = clock_mono_ms();
-    bus->n_reads = 0;
     walk_subs(bus, poll_sub);
-    for (struct bus_inbox *inbox = TAILQ_FIRST(&bus->inboxes); inbox; inbox = bus->inbox_next) {
-        bus->inbox_next = TAILQ_NEXT(inbox, entry);
-        poll_inbox(inbox);
-    }
-    bus->inbox_next = NULL;
+    poll_inboxes(bus);
     natsMsg *msg;
     while (pop(bus->fence_sub, &msg)) {
+        bus->n_taken++;
         take_fence(bus, msg);
         spend(bus, msg);
     }
 }
 
+void bus_io_read(struct bus *bus)
+{
+    natsConnection_ProcessReadEvent(bus->link->nats);
+    bus->read_ms = bus->flushed_ms = clock_mono_ms();
+    bus->n_reads = 0;
+    unsigned n_reads;
+    do {
+        n_reads = bus->n_reads;
+        deliver_all(bus);
+    } while (bus->n_reads > n_reads); /* what was read meanwhile may be for those that had had their turn */
+    uint64_t n_for_nobody = bus_find_undelivered(bus);
+    bus->n_taken += n_for_nobody < UINT64_MAX ? n_for_nobody : 0;
+}
+
 void bus_io_up(struct bus *bus)
 {
+    bus->n_taken = 0;
     bus->fence_sub = subscribe(bus, bus->fence_subject, NULL);
     struct bus_sub *sub;
     TAILQ_FOREACH(sub, &bus->subs, entry)

@@ -1,4 +1,4 @@
-/* Inside of the bus: bus.c (life and connection), bus_inbox.c (names of inboxes), bus_link.c (one nats.c connection and its threads), bus_io.c (turns, subscriptions,
+/* Inside of the bus: bus.c (life and connection), bus_inbox.c (names of inboxes), bus_find.c (which of them has something), bus_link.c (one nats.c connection and its threads), bus_io.c (turns, subscriptions,
  * inboxes), bus_info.c (what the server says of itself). Nothing else includes this. */
 #pragma once
 #include "base/alloc.h"
@@ -69,6 +69,9 @@ struct bus_inbox {
     void (*on_reply)(void *ctx, enum bus_inbox_kind kind, const struct bus_msg *msg, const char *text);
     void *ctx;
     TAILQ_ENTRY(bus_inbox) entry;
+    TAILQ_ENTRY(bus_inbox) by_use;
+    TAILQ_ENTRY(bus_inbox) found; /* if is_found */
+    bool is_found;
 };
 
 TAILQ_HEAD(bus_subs, bus_sub);
@@ -111,7 +114,12 @@ struct bus {
     char prefix[BUS_PREFIX_SIZE];    /* of its inboxes; the last token of it is random, new for each bus_new */
     char fence_subject[BUS_INBOX_SIZE];
     natsSubscription *fence_sub;
-    struct bus_inboxes inboxes;
+    struct bus_inboxes inboxes;      /* the oldest first */
+    struct bus_inboxes used;         /* all of them, the one that had something last first */
+    struct bus_inboxes found;        /* those with something to deliver, the oldest first */
+    size_t n_inboxes;
+    uint64_t n_taken;                /* messages of this link that were delivered */
+    natsStatistics *stats;
     struct spares spare_inboxes;
     struct bus_inbox *inbox_next;    /* where the walk over inboxes goes on */
     struct bus_inbox *inbox_polled;  /* whose replies are being delivered; NULL when it was freed */
@@ -141,6 +149,13 @@ bool bus_link_free(struct bus_link *link, int wait_ms);   /* after close; false:
 struct connector *connector_start(struct bus *bus, char **servers, int n_servers,
                                   void (*on_done)(struct bus *bus, struct bus_link *link, const struct amp_error *err));
 void connector_free(struct connector *connector); /* the thread, if it still runs, cleans up behind itself. NULL is fine */
+
+/* ---- bus_find.c -------------------------------------------------------------------------------------- */
+
+/* How many messages came in that were not delivered yet, those for nobody included. UINT64_MAX: that is not known, or not worth to be. */
+uint64_t bus_find_undelivered(const struct bus *bus);
+void bus_find(struct bus *bus, uint64_t n);   /* fills bus->found with the inboxes that `n` messages at most came for */
+void bus_find_lose(struct bus_inbox *inbox);  /* takes it out of there, if it is */
 
 /* ---- bus_io.c --------------------------------------------------------------------------------------- */
 
