@@ -211,7 +211,7 @@ static void test_who_cannot_have_its_turn_in_time_is_told_at_once(void **state)
 
 static void test_there_is_room_for_so_many_of_one_sender_and_so_many_in_all(void **state)
 {
-    char from[16], task[16];
+    char from[16], task[16] = "";
     struct turn_call call = call_of("greedy", task);
     for (unsigned i = 0; i < TURNS_SENDER_MAX; i++) {
         snprintf(task, sizeof task, "t-%u", i);
