@@ -192,13 +192,15 @@ static void find_holders(void)
     }
 }
 
-/* Whose events are held back does not hang; who lost the bus by the server's own doing works on for a while, and is told when it is back (amp.md 10.7.3). */
+/* Whose events are held back does not hang, be it for the moment in which they are sent again and not confirmed yet; who lost the bus by the server's own doing works on for a while, and is told when it is back (amp.md 10.7.3). */
 static void find_hindered(void)
 {
     struct hold *hold;
     LIST_FOREACH(hold, &everywhere, entry) {
-        if (hold->task->is_blocked)
+        uint32_t attached = hold->task->stream.lanes[LANE_CALLER].attached;
+        if (hold->task->is_blocked || attached != hold->attached)
             hold->progress_us = world_now_us();
+        hold->attached = attached;
         if (bus_was_ended(hold->sidecar->bus))
             hold->alone_us = world_now_us();
     }

@@ -14,6 +14,7 @@ struct hold { /* an agent at work on one attempt; the agent's memory */
     uint32_t n_starts;     /* of the environment, when it was begun */
     int64_t superseded_us; /* since when another attempt is worked on; 0: none is */
     int64_t progress_us;   /* when it did something */
+    uint32_t attached;     /* the last Attach of its caller that its sidecar is known to have had */
     int64_t alone_us;      /* when it was last seen without a bus that the server had ended; 0: never */
     LIST_ENTRY(hold) entry;
 };
