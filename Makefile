@@ -30,6 +30,7 @@ performance:
 	@python3 bench/page.py
 
 chaos: deps-test
+	-@scripts/fetch-nats-server.sh >/dev/null
 	@cmake --preset chaos >/dev/null && cmake --build build/chaos
 	@python3 tests/chaos/campaign.py --seconds $(if $(SECONDS_ARG),$(SECONDS_ARG),600) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only '$(ONLY)') $(if $(ONCE),--once) $(if $(RESUME),--resume)
 

@@ -86,7 +86,7 @@ def markdown(rows, about):
 def about(runs):
     """Everything that a run knows of where it was made; runs of several builds or machines name all of them."""
     seconds, seeds = sum(run["seconds"] for run in runs), sorted({run["campaign"] for run in runs})
-    known = [" and ".join(dict.fromkeys(run[key] for run in runs if run.get(key))) for key in ("version", "commit", "nats_server", "sqlite", "machine")]
+    known = [" and ".join(dict.fromkeys(word for run in runs if run.get(key) for word in run[key].split(" and "))) for key in ("version", "commit", "nats_server", "sqlite", "machine")]
     return "; ".join([f"Seeds {', '.join(map(str, seeds))}", f"{seconds:,.0f} s", *filter(None, known)]) + "."
 
 
