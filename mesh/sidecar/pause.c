@@ -26,7 +26,7 @@ static uint32_t next_gap_ms(const struct pause *pause, uint32_t given_ms)
 {
     if (given_ms)
         return given_ms < GIVEN_MIN_MS ? GIVEN_MIN_MS : given_ms > GIVEN_MAX_MS ? GIVEN_MAX_MS : given_ms;
-    /* A quarter: what is lost between the end of the limit and the next try is a fifth of how long it lasted at most, and a limit of a minute is still met less than thirty times. */
+    /* A quarter: what is lost between the end of the limit and the next try is a quarter of how long it lasted, at most, and a limit of a minute is still met less than thirty times. */
     uint32_t grown_ms = pause->gap_ms ? pause->gap_ms + pause->gap_ms / 4 : FIRST_MS;
     return grown_ms > GROWN_MAX_MS ? GROWN_MAX_MS : grown_ms;
 }
