@@ -159,6 +159,8 @@ void bus_check(struct bus *bus)
     bool was_said = !bus->is_up_due;
     bus->is_up_due = false;
     bus->was_silent = bus_link_was_silent(bus->link);
+    bus->lost_ms = clock_mono_ms();
+    log_event(LOG_WARN, "bus.lost", "url", bus->options.url, "reason", bus->was_silent ? "the server did not answer in time" : "the connection has ended", NULL);
     drop_link(bus);
     retry_later(bus);
     if (was_said && bus->options.on_down)
@@ -170,6 +172,9 @@ static void on_attempt(struct bus *bus, struct bus_link *link, const struct amp_
 {
     if (link) {
         counter_add(COUNTER_bus_reconnects, 1);
+        if (bus->lost_ms)
+            log_event(LOG_INFO, "bus.reconnected", "url", bus->options.url, "after_ms", log_int(clock_mono_ms() - bus->lost_ms), NULL);
+        bus->lost_ms = 0;
         up(bus, link);
         return;
     }

@@ -104,6 +104,7 @@ struct bus {
     struct connector *connector;     /* an attempt under way, or NULL */
     struct loop_timer *retry;
     unsigned attempts;               /* failed since the loss */
+    int64_t lost_ms;                 /* since when it is away; 0: it is not, or never was there */
     char said[512];                  /* last reason that was logged */
     char **learned;                  /* servers that the server told us of */
     int n_learned;

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DURATION_MAX_MS (49ull * 24 * 3600 * 1000)
+#define DURATION_MAX_MS (COMMAND_DURATION_DAYS_MAX * 24ull * 3600 * 1000)
 #define COMMANDS_MAX 256u
 
 static const struct command *const *all_tables;

@@ -67,5 +67,6 @@ int command_fail(bool is_json, const struct amp_error *err);
 /* Closest of the words (at most two edits away, and less than half of the word), or NULL. */
 const char *command_guess(const char *word, const char *const *words, size_t count);
 
+#define COMMAND_DURATION_DAYS_MAX 49u /* as many whole ones as 32 bits of milliseconds hold */
 /* "30s", "500ms", "2m", "1h", "1.5s", "2d", plain number = seconds. False if it is none or over 49 days. */
 bool command_duration_ms(const char *text, unsigned *ret_ms);

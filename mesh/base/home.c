@@ -15,6 +15,7 @@
 
 #define MESH_JSON_MAX 4096u
 #define CREDS_MAX 65536
+#define HOME_HINT "name a directory of your own with AMESH_HOME or --home"
 
 /* ---- paths ---------------------------------------------------------------------------------------------- */
 
@@ -95,7 +96,9 @@ static enum amp_code make_directory(const char *path, struct amp_error *reterr)
             *slash = '\0';
         }
         if (mkdir(part, 0700) != 0 && errno != EEXIST) {
-            return system_error(reterr, "cannot make directory", part);
+            code = system_error(reterr, "cannot make directory", part);
+            amp_error_hint(reterr, HOME_HINT);
+            return code;
         }
         if (!slash) {
             break;
@@ -104,7 +107,9 @@ static enum amp_code make_directory(const char *path, struct amp_error *reterr)
     }
     struct stat info;
     if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode)) {
-        return amp_error_set(reterr, AMP_INVALID, "", "%s is not a directory", path);
+        amp_error_set(reterr, AMP_INVALID, "", "%s is not a directory", path);
+        amp_error_hint(reterr, HOME_HINT);
+        return AMP_INVALID;
     }
     return AMP_OK;
 }
@@ -121,7 +126,7 @@ static enum amp_code check_owner(const char *path, struct amp_error *reterr)
         return AMP_OK;
     }
     amp_error_set(reterr, AMP_DENIED, "", is_foreign ? "%s belongs to another user" : "%s can be written by everybody", path);
-    amp_error_hint(reterr, "name a directory of your own with AMESH_HOME or --home");
+    amp_error_hint(reterr, HOME_HINT);
     return AMP_DENIED;
 }
 

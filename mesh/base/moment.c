@@ -72,7 +72,12 @@ enum amp_code moment_parse(const char *text, int64_t now_unix_ms, const struct z
         *ret = (struct moment){.unix_ms = now_unix_ms + in_ms, .in_ms = in_ms};
         return AMP_OK;
     }
-    if (duration || (amp_time_parse(text, &ret->unix_ms) != AMP_OK && !read_local(text, now_unix_ms, zone, &ret->unix_ms))) {
+    if (duration) {
+        amp_error_set(reterr, AMP_INVALID, "", "\"%s\" is no time from now of at most %u days", text, COMMAND_DURATION_DAYS_MAX);
+        amp_error_hint(reterr, "+90s, +12h or +2d; later than that as a date: \"2026-12-01 09:00\"");
+        return AMP_INVALID;
+    }
+    if (amp_time_parse(text, &ret->unix_ms) != AMP_OK && !read_local(text, now_unix_ms, zone, &ret->unix_ms)) {
         amp_error_set(reterr, AMP_INVALID, "", "\"%s\" is no time", text);
         amp_error_hint(reterr, "2026-12-01T09:00:00Z, \"2026-12-01 09:00\", 09:00 or +90s");
         return AMP_INVALID;

@@ -60,6 +60,8 @@ int ask_read_when(struct ask *ask)
     when->zone = value(ask, "tz");
     when->cron = value(ask, "cron");
     when->overlap = value(ask, "overlap");
+    if (when->zone != NULL && *when->zone == '\0') /* an empty variable of a script, which should not mean the clocks of whoever runs it */
+        return cli_usage(&ask->cli, "--tz must name a time zone, such as Europe/Berlin or UTC");
     int status = read_moment(ask, "at", &when->at);
     if (status == 0)
         status = cli_duration(&ask->cli, "in", &in_ms);

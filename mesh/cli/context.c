@@ -169,7 +169,7 @@ int cli_duration(const struct cli *cli, const char *option, uint32_t *ret_ms)
     if (text == NULL)
         return 0;
     if (!command_duration_ms(text, &ms) || ms == 0)
-        return cli_usage(cli, "--%s must be a time such as 500ms, 30s or 2m, not \"%s\"", option, text);
+        return cli_usage(cli, "--%s must be a time of at most %u days, such as 500ms, 30s or 2m, not \"%s\"", option, COMMAND_DURATION_DAYS_MAX, text);
     *ret_ms = ms;
     return 0;
 }

@@ -63,15 +63,15 @@ static const char *add_waits(struct explain *explain, const cJSON *waits, bool i
     const char *last = "";
     cJSON_ArrayForEach(wait, waits) {
         last = json_text_of(wait, "reason");
-        bool is_planned = strstr(last, "at which it was to start") != NULL || strstr(last, "planned for") != NULL;
+        enum explain_kind kind = explain_wait_kind(last);
         bool is_open = is_now && wait->next == NULL;
         struct explain_span *before = explain->n_spans > 0 ? &explain->spans[explain->n_spans - 1] : NULL;
-        if (before != NULL && before->kind == EXPLAIN_QUEUE && strcmp(before->text, last) == 0 && json_time_of(wait, "from") - before->to_unix_ms <= TIMELINE_SAME_MS) {
+        if (before != NULL && before->kind == kind && kind != EXPLAIN_PLANNED && strcmp(before->text, last) == 0 && json_time_of(wait, "from") - before->to_unix_ms <= TIMELINE_SAME_MS) {
             before->to_unix_ms = is_open ? explain->now_unix_ms : json_time_of(wait, "to");
             before->is_open = is_open;
             continue; /* the same wait, looked at again in between */
         }
-        struct explain_span *span = add_span(explain, is_planned ? EXPLAIN_PLANNED : EXPLAIN_QUEUE, json_time_of(wait, "from"), is_open ? 0 : json_time_of(wait, "to"));
+        struct explain_span *span = add_span(explain, kind, json_time_of(wait, "from"), is_open ? 0 : json_time_of(wait, "to"));
         if (span != NULL)
             PUT(span->text, last);
     }

@@ -15,6 +15,7 @@ struct cJSON;
 enum explain_kind {
     EXPLAIN_PLANNED,  /* it was not to start yet */
     EXPLAIN_QUEUE,    /* nobody could take it */
+    EXPLAIN_PAUSE,    /* an attempt had failed, and the next one was not to begin yet */
     EXPLAIN_LOST,     /* an attempt that was for nothing */
     EXPLAIN_QUESTION, /* somebody is asked */
     EXPLAIN_CHILD,    /* tasks inside of it */
@@ -72,6 +73,8 @@ struct explain {
     size_t n_help;
 };
 
+/* Of a wait, by its reason. */
+enum explain_kind explain_wait_kind(const char *reason);
 /* What follows from the facts. */
 void explain_conclude(struct explain *explain);
 const char *explain_kind_name(enum explain_kind kind); /* in JSON */

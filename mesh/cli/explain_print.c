@@ -68,7 +68,7 @@ static void print_waits(const struct cli *cli, const struct explain *explain)
     for (size_t i = 0; i < explain->n_spans; i++) {
         const struct explain_span *span = &explain->spans[i];
         char took[PRINT_SHORT_SIZE];
-        if (span->kind != EXPLAIN_QUEUE && span->kind != EXPLAIN_PLANNED && span->kind != EXPLAIN_QUESTION)
+        if (span->kind != EXPLAIN_QUEUE && span->kind != EXPLAIN_PAUSE && span->kind != EXPLAIN_PLANNED && span->kind != EXPLAIN_QUESTION)
             continue;
         if (shown++ == 0)
             heading(cli, "what it waited for");

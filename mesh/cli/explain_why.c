@@ -12,6 +12,7 @@ static const struct {
 } kinds[EXPLAIN_KINDS] = {
     [EXPLAIN_PLANNED] = {"planned", "until the time at which it was to start"},
     [EXPLAIN_QUEUE] = {"queue", "waiting for an instance"},
+    [EXPLAIN_PAUSE] = {"pause", "in pauses between attempts"},
     [EXPLAIN_LOST] = {"lost", "in attempts that were for nothing"},
     [EXPLAIN_QUESTION] = {"questions", "waiting for an answer"},
     [EXPLAIN_CHILD] = {"children", "while child tasks ran"},
@@ -39,6 +40,13 @@ struct explain_instance *explain_instance(const struct explain *explain, const c
 static bool says(const char *text, const char *words)
 {
     return strstr(text, words) != NULL;
+}
+
+enum explain_kind explain_wait_kind(const char *reason)
+{
+    bool is_planned = says(reason, "at which it was to start") || says(reason, "planned for");
+    bool is_pause = says(reason, "before the next attempt") || says(reason, "next one starts soon");
+    return is_planned ? EXPLAIN_PLANNED : is_pause ? EXPLAIN_PAUSE : EXPLAIN_QUEUE;
 }
 
 static const char *target(const struct explain *explain)
@@ -189,6 +197,8 @@ static void waits_for_instance(struct explain *explain)
 {
     char ago[PRINT_SHORT_SIZE] = "";
     const struct explain_span *wait = open_span(explain, EXPLAIN_QUEUE);
+    if (wait == NULL)
+        wait = open_span(explain, EXPLAIN_PAUSE);
     since(explain, wait != NULL ? wait->from_unix_ms : explain->submitted_unix_ms, ago);
     snprintf(explain->now, sizeof explain->now, "waits for %s: %s", ago, explain->waiting);
     bool is_skill = explain->skill[0] != '\0';

@@ -492,7 +492,7 @@ const struct command task_commands[] = {
      .operands = "TASK",
      .summary = "why a task took as long as it did: who could have taken it, who did and why, what it waited for",
      .details = "Of a task that is not over: what it waits for now, and what would help. Who can do it is told as of now; instances that left more than a minute ago are known only "
-                "if they had it.\n\nWith --json one document: `verdict`, `now`, `help`, `time` (ms by kind: planned, queue, lost, questions, children, work, rest), `waits`, "
+                "if they had it.\n\nWith --json one document: `verdict`, `now`, `help`, `time` (ms by kind: planned, queue, pause, lost, questions, children, work, rest), `waits`, "
                 "`attempts` with `why`, `children`, `instances`.\n\nExamples:\n  amesh explain t-01hq3c\n  amesh explain t-01hq3c --json",
      .options = no_options,
      .run = explain_run,

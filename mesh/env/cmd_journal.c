@@ -209,8 +209,6 @@ static int run_backup(const struct command *command, struct command_args *args)
     enum amp_code code = find_with_file(command, args, &verifying.at, false, &err);
     if (code == AMP_OK) {
         code = journal_backup(verifying.at.path, args->rest[0], clock_unix_ms(), &handlers, &verifying, &report, &err);
-        if (code == AMP_OK && !report.is_empty)
-            code = journal_verify_files(args->rest[0], &handlers, &verifying, &report, &err);
         if (report.bytes > 0) { /* it is the copy that was looked at */
             snprintf(verifying.at.path, sizeof verifying.at.path, "%s", args->rest[0]);
             verifying.at.is_named = true;

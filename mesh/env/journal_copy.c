@@ -167,5 +167,11 @@ enum amp_code journal_backup(const char *path, const char *to, int64_t now_unix_
                              struct journal_report *ret, struct amp_error *reterr)
 {
     const struct journal_copy_options options = {.now_unix_ms = now_unix_ms, .has_files = true, .handlers = handlers, .ctx = ctx};
-    return journal_copy(path, to, &options, ret, reterr);
+    enum amp_code code = journal_copy(path, to, &options, ret, reterr);
+    if (code != AMP_OK || ret->is_empty)
+        return code;
+    code = journal_verify_files(to, handlers, ctx, ret, reterr);
+    journal_remove_beside(to, "-wal"); /* as above */
+    journal_remove_beside(to, "-shm");
+    return code;
 }

@@ -370,6 +370,22 @@ static enum amp_code check_text(struct import *import, struct amp_bytes text)
     return AMP_MALFORMED;
 }
 
+static enum amp_code refuse_line(struct import *import, const char *text, size_t len)
+{
+    if (import->line == 1) {
+        bool is_journal = len >= 15 && memcmp(text, "SQLite format 3", 15) == 0;
+        refuse(import, AMP_MALFORMED, is_journal ? "it is a journal or a backup, not an export" : "it is no export of a journal");
+        amp_error_hint(import->err, is_journal ? "amesh env restore reads a backup" : "name a file that amesh env export wrote");
+    } else if (text[len - 1] != '\n') {
+        refuse(import, AMP_MALFORMED, "the export ends here, in the middle of a line: it was cut");
+        amp_error_hint(import->err, "nothing was imported; write the export anew, where it comes from");
+    } else {
+        refuse(import, AMP_MALFORMED, "it is no JSON object");
+        amp_error_hint(import->err, "nothing was imported; the file is not what amesh env export wrote");
+    }
+    return AMP_MALFORMED;
+}
+
 static enum amp_code take_line(struct import *import, const char *text, size_t len)
 {
     cJSON *line = cJSON_ParseWithLength(text, len);
@@ -378,8 +394,10 @@ static enum amp_code take_line(struct import *import, const char *text, size_t l
     import->line++;
     if (line && check_text(import, (struct amp_bytes){.data = (const uint8_t *)text, .len = len}) != AMP_OK)
         code = AMP_MALFORMED;
-    else if (!line || import->has_ended)
-        code = refuse(import, AMP_MALFORMED, import->has_ended ? "something follows the end of the export" : "it is no JSON object");
+    else if (import->has_ended)
+        code = refuse(import, AMP_MALFORMED, "something follows the end of the export");
+    else if (!line)
+        code = refuse_line(import, text, len);
     else if (import->line == 1 && (strcmp(text_of(line, "format"), "amesh-journal") != 0 || !cJSON_IsNumber(version)))
         code = refuse(import, AMP_MALFORMED, "it is no export of a journal (amesh env export)");
     else if (import->line == 1 && !raise_boot(import, cJSON_GetObjectItemCaseSensitive(line, "boot")))

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,11 +175,30 @@ static enum amp_code make(const char *path, const char *from, int64_t now_unix_m
     return code;
 }
 
+/* The two are easily mixed up at night, and an export is no damaged backup. */
+static enum amp_code check_no_export(const char *from, struct amp_error *reterr)
+{
+    static const char begin[] = "{\"format\":\"amesh-journal\"";
+    char text[sizeof begin - 1];
+    struct stat info;
+    int fd = stat(from, &info) == 0 && S_ISREG(info.st_mode) ? open(from, O_RDONLY | O_CLOEXEC) : -1;
+    bool is_export = fd >= 0 && read(fd, text, sizeof text) == (ssize_t)sizeof text && memcmp(text, begin, sizeof text) == 0;
+    if (fd >= 0)
+        close(fd);
+    if (!is_export)
+        return AMP_OK;
+    amp_error_set(reterr, AMP_INVALID, "", "%s is an export, not a backup", from);
+    amp_error_hint(reterr, "amesh env import --continue %.300s", from);
+    return AMP_INVALID;
+}
+
 enum amp_code journal_restore(const char *path, const char *from, int64_t now_unix_ms, struct journal_report *ret, struct amp_error *reterr)
 {
     static const struct journal_verify_handlers none = {0};
     int lock_fd = -1;
-    enum amp_code code = journal_verify(from, &none, NULL, ret, reterr);
+    enum amp_code code = check_no_export(from, reterr);
+    if (code == AMP_OK)
+        code = journal_verify(from, &none, NULL, ret, reterr);
     if (code == AMP_OK)
         code = journal_lock(path, &lock_fd, reterr);
     if (code == AMP_OK)

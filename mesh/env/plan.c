@@ -18,7 +18,7 @@ enum amp_code plan_check(const Amp__Submit *submit, int64_t now_unix_ms, struct 
     if (!submit->not_before || submit->not_before->unix_ms <= now_unix_ms + ENV_AHEAD_MAX_MS)
         return AMP_OK;
     amp_error_set(err, AMP_INVALID, "submit.not_before", "a task cannot start later than in ten years");
-    amp_error_hint(err, "the time is in milliseconds since 1970");
+    amp_error_hint(err, "an earlier time; in a message it is in milliseconds since 1970");
     return AMP_INVALID;
 }
 

@@ -93,6 +93,8 @@ static enum amp_code check_given(const Amp__Schedule *given, int64_t now_unix_ms
         return amp_error_set(err, AMP_INVALID, "schedule.submit.skill", "an agent or a skill, not both");
     if (submit->request->task_id[0])
         return amp_error_set(err, AMP_INVALID, "schedule.submit.request.task_id", "each run is a task of its own");
+    if (given->zone && !given->zone[0])
+        return amp_error_set(err, AMP_INVALID, "schedule.zone", "a time zone needs a name; without one the environment's clocks count");
     if (given->has_count && given->count == 0)
         return amp_error_set(err, AMP_INVALID, "schedule.count", "a schedule makes at least one run");
     if (given->until && given->until->unix_ms <= now_unix_ms)

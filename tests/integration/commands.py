@@ -2,6 +2,7 @@
 """Every command of the command line with its options, JSON forms and exit codes, as a user's scripts rely on them."""
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -310,6 +311,39 @@ def hints(mesh):
         check(r.status == status and all(word in r.err for word in words), f"{command}: what, where and what to do", r.status, r.err)
 
 
+def hints_of_times_and_places(mesh):
+    """What is wrong with a time is said with its bound; a home that cannot be made says so, and never points to lists of agents."""
+    for args, wanted in ((("--in", "50d"), "at most 49 days"), (("--every", "60d"), "at most 49 days"), (("--at", "+50d"), "at most 49 days"), (("--tz", "", "--cron", "* * * * *"), "--tz must name a time zone"),
+                         (("--at", "9999-12-31T23:59:59Z"), "ten years")):
+        r = mesh.run("ask", *args, "upper", "x")
+        check(r.status == 2 and wanted in r.err and "Try: the time is" not in r.err, f"ask {args}", r.status, r.err)
+    check(mesh.run("schedule", "ls", "--json").ok().json() == {"schedules": []}, "none of them made anything")
+    raw = Nats(mesh.bus)
+    submit = {"agent": "upper", "request": {"taskId": "", "contextId": "", "message": {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "x"}]}}}
+    asked = {"version": 1, "from": "raw", "envRequest": {"schedule": {"op": "SCHEDULE_ADD", "schedule": {"id": "s-raw", "cron": "* * * * *", "zone": "", "submit": submit}}}}
+    error = json.loads(raw.request("amp.env.schedule.raw", json.dumps(asked).encode())[3])["envReply"].get("error", {})
+    check(error.get("code") == 1001 and error.get("field") == "schedule.zone", "nor does the environment take a zone without a name", error)
+    a_file = os.path.join(mesh.home, "a-file")
+    with open(a_file, "w", encoding="utf-8") as f:
+        f.write("x")
+    for home in (a_file, "/proc/1/nope"):
+        for command in (("up",), ("env",), ("run", "--", "cat")):
+            r = mesh.run(*command, env={"AMESH_HOME": home})
+            check(r.status != 0 and home in r.err and "Try: name a directory of your own" in r.err, f"{command} with the home {home}", r.status, r.err)
+
+
+def pauses(mesh):
+    """Between two attempts nobody waits for an instance: one is free."""
+    mesh.agent("often-dead", "--", "sh", "-c", "cat > /dev/null; kill -9 $$")
+    r = mesh.run("ask", "--durable", "--json", "often-dead", "x")
+    task = re.search("t-[0-9a-z]{26}", r.out + r.err).group()
+    told = mesh.run("explain", task, "--json").ok().json()
+    spent = {each["what"]: each["ms"] for each in told["time"]}
+    check(spent.get("pause", 0) > 0 and "in pauses between attempts" in mesh.run("explain", task).ok().out, "pauses are told as that", told["time"])
+    check(any(w["what"] == "pause" and "before the next attempt" in w["reason"] for w in told["waits"]), "with the reason", told["waits"])
+    check(not any(w["what"] == "queue" and "before the next attempt" in w["reason"] for w in told["waits"]), "and as nothing else", told["waits"])
+
+
 def interrupted(mesh):
     mesh.agent("slow", "--", "sh", "-c", "echo begun; exec tail -f /dev/null")
     p = mesh.spawn("ask", "slow", "x")
@@ -406,6 +440,8 @@ with Mesh() as mesh:
     tap.run("errors as JSON", docs_and_json_errors, mesh)
     tap.run("a journal elsewhere", journal_elsewhere, mesh)
     tap.run("hints", hints, mesh)
+    tap.run("a time that is too long, a zone without a name, a home that cannot be: what is wrong, and what to do", hints_of_times_and_places, mesh)
+    tap.run("explain tells pauses between attempts from waits for an instance", pauses, mesh)
     tap.run("ctrl-c", interrupted, mesh)
     tap.run("who watches is told of a restart, and sees nothing twice", watching_over_a_restart, mesh)
     tap.run("kill -9 of up: accepted tasks survive", env_alone, mesh)

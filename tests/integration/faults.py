@@ -356,6 +356,8 @@ def server_restart(mesh):
     with open(f"/proc/{now['natsPid']}/comm") as f:
         check(now["natsPid"] != was["natsPid"] and f.read().startswith("nats"), "mesh.json has the pid of the new one", was, now)
     check(dict(now, natsPid=0) == dict(was, natsPid=0), "and is what it was otherwise", was, now)
+    logged = [line for line in mesh.up.err if '"bus.lost"' in line or '"bus.reconnected"' in line]
+    check(len(logged) >= 2 and '"bus.lost"' in logged[0] and '"reason"' in logged[0] and '"bus.reconnected"' in logged[-1], "the log tells of both, once", logged)
 
 
 def leaving_under_load(mesh):

@@ -125,6 +125,25 @@ def not_ours(mesh):
     check(r.status == 3 and "AMESH-4010" in r.err and "sound" not in r.out and copy not in r.err and not os.path.exists(copy), "a backup of it says so, and names no copy", r.status, r.out, r.err)
 
 
+def mixed_up(mesh):
+    """A backup is one file, whatever read it while it was made; who gives one kind of copy where another one belongs is told so, and nothing is called damaged."""
+    accept(mesh, "kept").ok()
+    copy, export, cut = (os.path.join(mesh.home, name) for name in ("b.db", "e.jsonl", "cut.jsonl"))
+    mesh.run("env", "backup", copy).ok()
+    check([name for name in os.listdir(mesh.home) if name.startswith("b.db")] == ["b.db"], "nothing stands beside it", os.listdir(mesh.home))
+    mesh.run("env", "export", export).ok()
+    with open(export, "rb") as f:
+        whole = f.read()
+    with open(cut, "wb") as f:
+        f.write(whole[: whole.index(b"\n") + 40])
+    other = os.path.join(mesh.home, "other.db")
+    for args, wanted in ((("restore", "--journal", other, export), ("is an export, not a backup", "amesh env import")), (("import", "--journal", other, copy), ("not an export", "amesh env restore")),
+                         (("import", "--journal", other, cut), ("in the middle of a line: it was cut",)), (("import", "--journal", other, __file__), ("no export of a journal",))):
+        r = mesh.run("env", *args)
+        check(r.status == 2 and all(w in r.err for w in wanted) and "damaged" not in r.err and "amesh help env" not in r.err, f"env {args[0]}: what it is, and what to do", r.status, r.err)
+    check(not os.path.exists(other), "and no journal is made")
+
+
 tap.run("a journal that is taken away while it is used takes nothing any more", taken_away)
 with Mesh() as odd:
     tap.run("a pipe, a directory or a device in the place of one of its files is refused", no_files, odd)
@@ -132,4 +151,6 @@ with Mesh() as disk:
     tap.run("a journal on a disk that cannot be written, or is full, is read", read_only, disk)
 with Mesh() as none:
     tap.run("a backup of what cannot be read says nothing of sound", not_ours, none)
+with Mesh() as mixed:
+    tap.run("a backup is one file; a backup is no export, and an export no backup", mixed_up, mixed)
 tap.done()
