@@ -81,6 +81,19 @@ static void answer_kept(const struct ask *ask, struct schedule_entry *entry)
 
 /* ---- made -------------------------------------------------------------------------------------------------------------- */
 
+static enum amp_code check_times(const Amp__Schedule *given, int64_t now_unix_ms, struct amp_error *err)
+{
+    if (given->zone && !given->zone[0])
+        return amp_error_set(err, AMP_INVALID, "schedule.zone", "a time zone needs a name; without one the environment's clocks count");
+    if (given->has_count && given->count == 0)
+        return amp_error_set(err, AMP_INVALID, "schedule.count", "a schedule makes at least one run");
+    if (given->until && given->until->unix_ms <= now_unix_ms)
+        return amp_error_set(err, AMP_INVALID, "schedule.until", "this time is over");
+    if (given->not_before && given->not_before->unix_ms > now_unix_ms + ENV_AHEAD_MAX_MS)
+        return amp_error_set(err, AMP_INVALID, "schedule.not_before", "a schedule cannot begin later than in ten years");
+    return AMP_OK;
+}
+
 static enum amp_code check_given(const Amp__Schedule *given, int64_t now_unix_ms, struct amp_error *err)
 {
     const Amp__Submit *submit = given->submit;
@@ -93,15 +106,7 @@ static enum amp_code check_given(const Amp__Schedule *given, int64_t now_unix_ms
         return amp_error_set(err, AMP_INVALID, "schedule.submit.skill", "an agent or a skill, not both");
     if (submit->request->task_id[0])
         return amp_error_set(err, AMP_INVALID, "schedule.submit.request.task_id", "each run is a task of its own");
-    if (given->zone && !given->zone[0])
-        return amp_error_set(err, AMP_INVALID, "schedule.zone", "a time zone needs a name; without one the environment's clocks count");
-    if (given->has_count && given->count == 0)
-        return amp_error_set(err, AMP_INVALID, "schedule.count", "a schedule makes at least one run");
-    if (given->until && given->until->unix_ms <= now_unix_ms)
-        return amp_error_set(err, AMP_INVALID, "schedule.until", "this time is over");
-    if (given->not_before && given->not_before->unix_ms > now_unix_ms + ENV_AHEAD_MAX_MS)
-        return amp_error_set(err, AMP_INVALID, "schedule.not_before", "a schedule cannot begin later than in ten years");
-    return AMP_OK;
+    return check_times(given, now_unix_ms, err);
 }
 
 static enum amp_code check_room(const struct ask *ask, size_t size, struct amp_error *err)
