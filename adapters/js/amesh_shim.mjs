@@ -213,7 +213,7 @@ async function serve(fn, id, params) {
       write({ id, result: { state: "busy", message: String(e.message ?? "").slice(0, 8000), retryAfterMs: e.retryAfterMs > 0 ? Math.trunc(e.retryAfterMs) : undefined } });
       return;
     }
-    const isCanceled = task.canceled && (e === task.signal.reason || e?.name === "AbortError");
+    const isCanceled = task.canceled && (e === task.signal.reason || e?.name === "AbortError" || e?.name === "TaskFailed"); // its children end with it
     if (!isCanceled) process.stderr.write(`${e?.stack ?? e}\n`);
     work.catch(() => {});
     if (!(isCanceled && isStopping)) // then it was not the caller who took the task back

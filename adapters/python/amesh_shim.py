@@ -185,7 +185,7 @@ class Run:
             if getattr(e, "amesh_busy", False):
                 self.shim.reply(self.number, result=busy(e))
                 return
-            is_canceled = isinstance(e, amesh.Canceled) or (isinstance(e, asyncio.CancelledError) and self.task.canceled)
+            is_canceled = isinstance(e, amesh.Canceled) or (self.task.canceled and isinstance(e, (asyncio.CancelledError, amesh.TaskFailed)))  # its children end with it
             if not is_canceled:
                 sys.stderr.write("".join(traceback.format_exception(type(e), e, e.__traceback__)))
                 sys.stderr.flush()
