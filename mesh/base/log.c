@@ -15,7 +15,9 @@
 #define LINE_BYTES_MAX (16u << 10)
 #define VALUE_BYTES_MAX (4u << 10)
 #define SITES 64
-#define REPEATS_PER_S 20u
+#define REPEATS_MAX 20u /* in one span */
+#define SPAN_MS_MIN 1000u
+#define SPAN_MS_MAX 60000u
 #define NUMBERS 8
 #define NUMBER_SIZE 24
 
@@ -29,6 +31,7 @@ struct site {
     const void *address; /* where log_event was called */
     const char *event;
     int64_t since_ms;
+    uint32_t span_ms; /* twice as long each time, while lines are left out */
     unsigned lines, left_out;
 };
 static _Thread_local struct site sites[SITES];
@@ -201,17 +204,26 @@ static void say_left_out(struct site *site)
     site->left_out = 0;
 }
 
-/* Also ends the second of other sites, so that the number is said even when a site falls silent. */
+static void begin_span(struct site *site, int64_t now_ms, bool was_full)
+{
+    bool goes_on = was_full && now_ms - site->since_ms < 2 * (int64_t)site->span_ms;
+    site->span_ms = goes_on ? site->span_ms * 2 : SPAN_MS_MIN;
+    if (site->span_ms > SPAN_MS_MAX)
+        site->span_ms = SPAN_MS_MAX;
+    site->since_ms = now_ms;
+    site->lines = 0;
+}
+
+/* Also ends the span of other sites, so that the number is said even when a site falls silent. */
 static struct site *find_site(const void *address, const char *event, int64_t now_ms)
 {
     struct site *found = NULL, *oldest = &sites[0];
     for (struct site *site = sites; site < sites + SITES; site++) {
-        if (site->address && now_ms - site->since_ms >= 1000) {
+        if (site->address && now_ms - site->since_ms >= site->span_ms) {
+            bool was_full = site->lines > REPEATS_MAX;
             say_left_out(site);
-            if (site->address == address) {
-                site->since_ms = now_ms;
-                site->lines = 0;
-            }
+            if (site->address == address)
+                begin_span(site, now_ms, was_full);
         }
         if (site->address == address)
             found = site;
@@ -221,7 +233,7 @@ static struct site *find_site(const void *address, const char *event, int64_t no
     if (found)
         return found;
     say_left_out(oldest);
-    *oldest = (struct site){.address = address, .event = event, .since_ms = now_ms};
+    *oldest = (struct site){.address = address, .event = event, .since_ms = now_ms, .span_ms = SPAN_MS_MIN};
     return oldest;
 }
 
@@ -230,7 +242,7 @@ void log_event(enum log_level level, const char *event, ...)
     if (level < min_level)
         return;
     struct site *site = find_site(__builtin_return_address(0), event, clock_mono_ms());
-    if (site->lines++ >= REPEATS_PER_S) {
+    if (site->lines++ >= REPEATS_MAX) {
         site->left_out++;
         return;
     }

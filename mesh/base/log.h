@@ -1,7 +1,7 @@
 /* The program's log: stderr, one line per event, logfmt on a terminal, JSON lines otherwise.
  * Only programs and the edge of a layer log; each error once. Values are sanitised; values of fields named `token`, `creds`,
- * `password`, `secret`, `authorization` and user:password@ in URLs are replaced by "***". Repeats from one call site are limited to 20 per
- * second, the number left out is said. Loop thread only, but for the journal's worker, which may call log_event too (one write(2) per line). */
+ * `password`, `secret`, `authorization` and user:password@ in URLs are replaced by "***". Repeats from one call site are limited to 20 in a
+ * second, then, while there are more, in 2, 4 … 60 s; the number left out is said. Loop thread only, but for the journal's worker, which may call log_event too (one write(2) per line). */
 #pragma once
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };

@@ -12,6 +12,11 @@
 
 #include <cmocka.h>
 
+static int64_t ahead_ms; /* of the clock */
+int64_t __real_clock_mono_ms(void);
+int64_t __wrap_clock_mono_ms(void);
+int64_t __wrap_clock_mono_ms(void) { return __real_clock_mono_ms() + ahead_ms; }
+
 static int real_stderr;
 static FILE *sink;
 
@@ -25,7 +30,7 @@ static void capture(void)
 
 static const char *captured(void)
 {
-    static char text[64 << 10];
+    static char text[2 << 20];
     rewind(sink);
     text[fread(text, 1, sizeof text - 1, sink)] = '\0';
     dup2(real_stderr, 2);
@@ -90,6 +95,38 @@ static void test_repeats_of_one_call_site_are_limited_and_others_are_not(void **
     assert_non_null(strstr(lines, "\"event\":\"other\""));
 }
 
+static unsigned count(const char *text, const char *what)
+{
+    unsigned n = 0;
+    for (const char *at = text; (at = strstr(at, what)); at++)
+        n++;
+    return n;
+}
+
+static void steady(int i)
+{
+    log_event(LOG_INFO, "steady", "i", log_int(i), NULL);
+}
+
+/* Whoever sends a line's cause for hours fills no disk; the first of it, and how much there was, is said all the same. */
+static void test_what_goes_on_repeating_is_said_less_and_less(void **state)
+{
+    log_init(LOG_INFO, "test");
+    capture();
+    for (int i = 0; i < 3600 * 100; i++, ahead_ms += 10)
+        steady(i);
+    const char *lines = captured();
+    unsigned said = count(lines, "\"event\":\"steady\""), summed = count(lines, "\"event\":\"log.left_out\"");
+    assert_in_range(said, 1000, 3000);
+    assert_in_range(summed, said / 20 - 1, said / 20 + 1);
+    ahead_ms += 120000;
+    capture();
+    for (int second = 0; second < 60; second++, ahead_ms += 1000)
+        for (int i = 0; i < 15; i++)
+            steady(i);
+    assert_in_range(count(captured(), "\"event\":\"steady\""), 60 * 15, 60 * 15); /* after a while without it is new again */
+}
+
 static void test_a_long_value_is_cut_and_the_line_stays_whole(void **state)
 {
     log_init(LOG_INFO, "test");
@@ -123,6 +160,7 @@ int main(void)
         cmocka_unit_test(test_secrets_do_not_reach_the_log),
         cmocka_unit_test(test_less_than_the_level_is_not_said),
         cmocka_unit_test(test_repeats_of_one_call_site_are_limited_and_others_are_not),
+        cmocka_unit_test(test_what_goes_on_repeating_is_said_less_and_less),
         cmocka_unit_test(test_a_long_value_is_cut_and_the_line_stays_whole),
         cmocka_unit_test(test_the_level_comes_from_the_environment),
     };
