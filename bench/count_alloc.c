@@ -109,7 +109,7 @@ COUNTED char *strdup(const char *text)
     return copy ? memcpy(copy, text, size) : NULL;
 }
 
-static int print(char **ret, const char *fmt, va_list args)
+__attribute__((format(printf, 2, 0))) static int print(char **ret, const char *fmt, va_list args)
 {
     va_list again;
     va_copy(again, args);
@@ -136,8 +136,8 @@ COUNTED int asprintf(char **ret, const char *fmt, ...)
 }
 
 /* What the two are where _FORTIFY_SOURCE is set; elsewhere no header has them. */
-int __vasprintf_chk(char **ret, int flag, const char *fmt, va_list args);
-int __asprintf_chk(char **ret, int flag, const char *fmt, ...);
+__attribute__((format(printf, 3, 0))) int __vasprintf_chk(char **ret, int flag, const char *fmt, va_list args);
+__attribute__((format(printf, 3, 4))) int __asprintf_chk(char **ret, int flag, const char *fmt, ...);
 
 COUNTED int __vasprintf_chk(char **ret, int flag, const char *fmt, va_list args)
 {
