@@ -17,6 +17,7 @@
 #include "base/seeded.h"
 #include "sidecar/rpc.h"
 
+#define SILENT_TICK_MS 1000u
 #define CALLER_SILENT_MS 10000u                    /* a caller that reads on, or waits, is heard of each second (amp.md 5.5.2) */
 #define OVERDUE_MS (SIDECAR_CANCEL_MS + 1000u)     /* the worker had its 5 s and a kill; the caller waits no longer */
 
@@ -75,12 +76,19 @@ void task_room_call(struct task *task)
     }
 }
 
+static void listen_to_caller(struct task *task, uint32_t silent_ms)
+{
+    task->silent_ms = silent_ms;
+    task->listened_ms = loop_now_ms(task->sidecar->loop);
+    loop_timer_set(task->silent, SILENT_TICK_MS);
+}
+
 enum amp_code task_flush_now(struct task *task)
 {
     enum amp_code code = task_stream_flush(task);
     task->is_blocked = code != AMP_OK;
     if (code == AMP_BUSY && !loop_timer_is_set(task->silent))
-        loop_timer_set(task->silent, CALLER_SILENT_MS);
+        listen_to_caller(task, 0);
     return code;
 }
 
@@ -226,19 +234,19 @@ static void on_overdue(void *ctx)
     task_close(task, AMP__TASK_STATE__TASK_STATE_CANCELED, &none);
 }
 
-/* Nothing goes out, and the caller has not said for long that it is still there: nobody reads this any more. */
+/* Nothing goes out, and the caller has not said for long that it is still there: nobody reads this any more. Time in which we stand still, or are cut off, is none in which it could be heard. */
 static void on_silent(void *ctx)
 {
     struct task *task = ctx;
+    struct sidecar *sidecar = task->sidecar;
     struct amp_error err;
-    int64_t heard_ms = task->heard_ms > task->sidecar->up_ms ? task->heard_ms : task->sidecar->up_ms;
-    int64_t passed_ms = loop_now_ms(task->sidecar->loop) - heard_ms;
     if (!task_stream_is_waiting(task) || task_is_leased(task))
         return;
-    if (!bus_is_up(task->sidecar->bus) || passed_ms < CALLER_SILENT_MS) {
-        loop_timer_set(task->silent, CALLER_SILENT_MS);
+    bool is_heard = task->heard_ms >= task->listened_ms || sidecar->up_ms >= task->listened_ms || !bus_is_up(sidecar->bus);
+    listen_to_caller(task, is_heard ? 0 : task->silent_ms + SILENT_TICK_MS);
+    if (task->silent_ms < CALLER_SILENT_MS)
         return;
-    }
+    loop_timer_stop(task->silent);
     log_event(LOG_WARN, "task.caller_lost", "task", task_id(task), "from", task->from, NULL);
     task_stream_give_up(task);
     (void)amp_error_set(&err, AMP_INSTANCE_LOST, "", "the caller took no more events and was not heard of for %u s", CALLER_SILENT_MS / 1000);

@@ -102,6 +102,8 @@ struct task {
     int64_t progress_ms;           /* when the agent last said something */
     int64_t stopped_ms;            /* since when its process is stopped; 0: it is not */
     int64_t heard_ms;              /* when the caller last sent a control */
+    int64_t listened_ms;           /* when that was last looked at, while it confirms nothing */
+    uint32_t silent_ms;            /* for how long it had not been heard then */
     int64_t away_ms;               /* since when its connection is not there; 0: it is, as far as we know */
     int64_t due_ms;                /* when its time is over, by the loop's clock; 0: never */
     struct loop_timer *caller;     /* task_caller.c: when to ask, or NULL */

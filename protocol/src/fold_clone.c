@@ -19,7 +19,7 @@ struct piece {
 
 static struct piece *piece_of(const void *data)
 {
-    return (struct piece *)((uintptr_t)data - offsetof(struct piece, data));
+    return (struct piece *)(void *)((uint8_t *)data - offsetof(struct piece, data));
 }
 
 void *fold_piece(struct amp_arena *room, size_t size)
