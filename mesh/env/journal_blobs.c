@@ -132,7 +132,7 @@ enum amp_code journal_verify_files(const char *path, const struct journal_verify
     if (code != AMP_OK)
         return code;
     (void)journal_blobs_each(db, &all, verify_one, &verifying); /* what cannot be read was found by journal_verify */
-    sqlite3_close(db);
+    journal_close_file(path, db);
     if (report->file_findings == 0)
         return AMP_OK;
     amp_error_set(reterr, AMP_CORRUPT, "", "%" PRIu64 " of the %" PRIu64 " files of the journal %s are missing or damaged", report->file_findings, report->files, path);
@@ -224,7 +224,7 @@ enum amp_code journal_copy_files(const char *from, const char *of, const char *t
         code = make_directory(to, reterr);
     if (code == AMP_OK && !journal_blobs_each(db, &all, copy_one, &copying) && copying.code == AMP_OK)
         code = journal_copy_failed(to, sqlite3_errmsg(db), reterr);
-    sqlite3_close(db);
+    journal_close_file(of, db);
     code = code == AMP_OK ? copying.code : code;
     return code == AMP_OK ? sync_directory(to, reterr) : code;
 }

@@ -46,7 +46,7 @@ enum amp_code journal_open_to_read(const char *path, sqlite3 **ret, struct amp_e
         amp_error_set(reterr, code, "", "the journal %s cannot be read: %s", path, *ret ? sqlite3_errmsg(*ret) : "out of memory");
         amp_error_hint(reterr, code == AMP_CORRUPT ? JOURNAL_CORRUPT_HINT : JOURNAL_UNREAD_HINT);
     }
-    sqlite3_close(*ret);
+    journal_close_file(path, *ret);
     *ret = NULL;
     return status == SQLITE_OK ? AMP_JOURNAL : code;
 }
@@ -154,12 +154,10 @@ enum amp_code journal_copy(const char *path, const char *to, const struct journa
         if (code == AMP_OK && options->has_files)
             code = journal_copy_files(path, to, to, reterr);
         journal_remove_beside(to, "-head"); /* a copy is moved about as one file */
-        journal_remove_beside(to, "-wal"); /* empty: reading it made them */
-        journal_remove_beside(to, "-shm");
         if (code != AMP_OK && code != AMP_CORRUPT)
             (void)unlink(to);
     }
-    sqlite3_close(from);
+    journal_close_file(path, from);
     return code;
 }
 
@@ -170,8 +168,5 @@ enum amp_code journal_backup(const char *path, const char *to, int64_t now_unix_
     enum amp_code code = journal_copy(path, to, &options, ret, reterr);
     if (code != AMP_OK || ret->is_empty)
         return code;
-    code = journal_verify_files(to, handlers, ctx, ret, reterr);
-    journal_remove_beside(to, "-wal"); /* as above */
-    journal_remove_beside(to, "-shm");
-    return code;
+    return journal_verify_files(to, handlers, ctx, ret, reterr);
 }

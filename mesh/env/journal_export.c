@@ -269,7 +269,7 @@ enum amp_code journal_export(const char *path, FILE *out, int64_t now_unix_ms, c
         return code;
     code = check_context(&export, reterr);
     if (code != AMP_OK) {
-        sqlite3_close(export.db);
+        journal_close_file(path, export.db);
         return code;
     }
     amp_buf_init(&export.line, SIZE_MAX / 2);
@@ -292,6 +292,6 @@ enum amp_code journal_export(const char *path, FILE *out, int64_t now_unix_ms, c
         code = amp_error_set(reterr, AMP_JOURNAL, "", "the export cannot be written: %s", strerror(errno));
     amp_buf_done(&export.line);
     amp_arena_done(&export.arena);
-    sqlite3_close(export.db);
+    journal_close_file(path, export.db);
     return code;
 }

@@ -5,10 +5,14 @@
 
 #include "base/alloc.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
+
+#define SQLITE_INDEX_HELD 128 /* UNIX_SHM_DMS of its os_unix.c, which its file format has ("WAL-Index Locks") */
 
 /* It is about what stands beside the journal, and no word about what is in it. */
 static bool is_beside(sqlite3 *db)
@@ -60,15 +64,62 @@ static bool is_real_disk(void)
     return vfs && strcmp(vfs->zName, "unix") == 0;
 }
 
+static bool has_beside(const char *path, const char *suffix)
+{
+    char *name = xasprintf("%s%s", path, suffix);
+    bool is_there = access(name, F_OK) == 0;
+    free(name);
+    return is_there;
+}
+
+static int look_alone(const char *path, sqlite3 **ret)
+{
+    return journal_is_one_file(path) ? look_at_file(path, ret) : look_at_log(path, ret);
+}
+
+/* A backup, or another copy: an environment makes its lock before it opens a journal, and whoever has one open has its index. */
+static bool is_a_copy(const char *path)
+{
+    return !has_beside(path, ".lock") && !has_beside(path, "-shm");
+}
+
 int journal_open_file(const char *path, sqlite3 **ret)
 {
+    if (is_real_disk() && is_a_copy(path)) /* and nothing is left beside it */
+        return look_alone(path, ret);
     int status = look(path, 0, NULL, "", ret);
     if (status == SQLITE_OK || !is_beside(*ret) || !is_real_disk() || journal_is_running(path))
         return status;
-    char *log = xasprintf("%s-wal", path);
     sqlite3_close(*ret);
     *ret = NULL;
-    status = access(log, F_OK) == 0 ? look_at_log(path, ret) : look_at_file(path, ret);
-    free(log);
-    return status;
+    return look_alone(path, ret);
+}
+
+/* Each connection to a journal holds this byte of its index. It is closed by then in this process, which would lose SQLite's locks by it. */
+static bool is_read_by_nobody(const char *path)
+{
+    char *name = xasprintf("%s-shm", path);
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = SQLITE_INDEX_HELD, .l_len = 1};
+    int fd = open(name, O_RDWR | O_CLOEXEC);
+    bool is_free = fd >= 0 && fcntl(fd, F_SETLK, &lock) == 0;
+    if (fd >= 0)
+        close(fd);
+    free(name);
+    return is_free;
+}
+
+void journal_close_file(const char *path, sqlite3 *db)
+{
+    sqlite3_close(db);
+    if (!is_real_disk() || !has_beside(path, "-shm") || !journal_is_one_file(path))
+        return;
+    char *name = xasprintf("%s.lock", path);
+    int lock_fd = open(name, O_RDWR | O_CLOEXEC); /* no environment begins meanwhile */
+    if (lock_fd >= 0 && flock(lock_fd, LOCK_EX | LOCK_NB) == 0 && is_read_by_nobody(path)) {
+        journal_remove_beside(path, "-wal");
+        journal_remove_beside(path, "-shm");
+    }
+    if (lock_fd >= 0)
+        close(lock_fd);
+    free(name);
 }

@@ -108,9 +108,11 @@ AMP_MUST_USE enum amp_code journal_lock(const char *path, int *ret_fd, struct am
 
 /* ---- journal_open.c: a connection that only reads, also where nothing can be made beside the journal. A status of SQLite; *ret is to be closed whatever it is. */
 int journal_open_file(const char *path, sqlite3 **ret);
+/* And leaves nothing beside it that reading has made. This process has no other connection to it. db: NULL is one that was not opened. */
+void journal_close_file(const char *path, sqlite3 *db);
 #define JOURNAL_UNREAD_HINT "copy it, with all files beside it, to where there is room and this user may write; name the copy: --journal FILE"
 
-/* ---- journal_copy.c: a connection in one read transaction. AMP_NOT_FOUND, AMP_JOURNAL (version), AMP_CORRUPT */
+/* ---- journal_copy.c: a connection in one read transaction, for journal_close_file. AMP_NOT_FOUND, AMP_JOURNAL (version), AMP_CORRUPT */
 AMP_MUST_USE enum amp_code journal_open_to_read(const char *path, sqlite3 **ret, struct amp_error *reterr);
 
 AMP_MUST_USE enum amp_code journal_copy_failed(const char *path, const char *why, struct amp_error *reterr);

@@ -97,7 +97,7 @@ static uint32_t find_boot(const char *path, const char *from, int64_t now_unix_m
         if (i == 1 && at_unix_ms > 0 && at_unix_ms < now_unix_ms)
             boot += (now_unix_ms - at_unix_ms) / START_MS + 1;
         newest = boot > newest ? boot : newest;
-        sqlite3_close(db);
+        journal_close_file(paths[i], db);
     }
     return newest > JOURNAL_BOOT_MAX ? JOURNAL_BOOT_MAX : (uint32_t)newest;
 }

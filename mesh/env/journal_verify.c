@@ -461,7 +461,7 @@ enum amp_code journal_verify(const char *path, const struct journal_verify_handl
     code = open_file(&verify, reterr);
     if (code == AMP_OK && !ret->is_empty)
         check_all(&verify, &head);
-    sqlite3_close(verify.db);
+    journal_close_file(path, verify.db);
     free(verify.slots);
     if (code != AMP_OK && code != AMP_CORRUPT)
         return code;

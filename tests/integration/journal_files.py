@@ -2,6 +2,7 @@
 """The journal's files, and what is done to them from outside while nobody or somebody uses them. Real processes."""
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -144,6 +145,40 @@ def mixed_up(mesh):
     check(not os.path.exists(other), "and no journal is made")
 
 
+def nothing_left(mesh):
+    """What is only read stays as it was, and so does what stands beside it: a backup, the journal of a home in which nothing runs, and one whose log somebody reads just now."""
+    accept(mesh, "kept").ok()
+    copy, place = os.path.join(mesh.home, "b.db"), os.path.join(mesh.home, "clean")
+    mesh.run("env", "backup", copy).ok()
+    os.mkdir(place)
+    os.rename(copy, os.path.join(place, "b.db"))
+    copy = os.path.join(place, "b.db")
+    for args in (("verify", "--journal", copy), ("export", "--journal", copy), ("backup", "--journal", copy, os.path.join(mesh.home, "c.db")), ("restore", "--journal", os.path.join(mesh.home, "other.db"), copy)):
+        mesh.run("env", *args).ok()
+        check(os.listdir(place) == ["b.db"], f"env {args[0]} leaves nothing beside a backup", os.listdir(place))
+    mesh.up.stop()
+    before = sorted(os.listdir(mesh.home))
+    for args in (("verify",), ("export",), ("backup", os.path.join(place, "d.db"))):
+        mesh.run("env", *args).ok()
+        check(sorted(os.listdir(mesh.home)) == before, f"nor env {args[0]} beside a journal that is at rest", before, os.listdir(mesh.home))
+    other = sqlite3.connect(f"file:{path(mesh)}?mode=ro", uri=True)
+    rows = other.execute("SELECT count(*) FROM tasks").fetchone()
+    mesh.run("env", "verify").ok()
+    check(os.path.exists(path(mesh, "-shm")) and other.execute("SELECT count(*) FROM tasks").fetchone() == rows, "what another reader uses stays")
+    other.close()
+    mesh.run("env", "verify").ok()
+    check(sorted(os.listdir(mesh.home)) == before, "until that has ended", os.listdir(mesh.home))
+    mesh.start_up()
+    accept(mesh, "in the log").ok()
+    os.kill(mesh.up.child.pid, 9)
+    mesh.up.wait()
+    copy_files(mesh, place, ("", "-wal"))
+    copied, there = os.path.join(place, "journal.db"), sorted(os.listdir(place))
+    r = mesh.run("env", "export", "--journal", copied).ok()
+    check(r.out.count('"table":"tasks"') == 2 and mesh.run("env", "verify", "--json", "--journal", copied).ok().json()["sound"], "the log of a copy is read", r.out)
+    check(sorted(os.listdir(place)) == there, "and nothing is left beside it", os.listdir(place))
+
+
 tap.run("a journal that is taken away while it is used takes nothing any more", taken_away)
 with Mesh() as odd:
     tap.run("a pipe, a directory or a device in the place of one of its files is refused", no_files, odd)
@@ -153,4 +188,6 @@ with Mesh() as none:
     tap.run("a backup of what cannot be read says nothing of sound", not_ours, none)
 with Mesh() as mixed:
     tap.run("a backup is one file; a backup is no export, and an export no backup", mixed_up, mixed)
+with Mesh() as clean:
+    tap.run("reading a backup or a journal at rest leaves nothing beside it", nothing_left, clean)
 tap.done()
