@@ -35,7 +35,7 @@ chaos: deps-test
 	@python3 tests/chaos/campaign.py --seconds $(if $(SECONDS_ARG),$(SECONDS_ARG),600) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only '$(ONLY)') $(if $(ONCE),--once) $(if $(RESUME),--resume)
 
 fuzz: deps-test
-	@scripts/fuzz.sh $(if $(SECONDS_ARG),$(SECONDS_ARG),60) $(ONLY)
+	@RUNS=$(RUNS) scripts/fuzz.sh $(if $(SECONDS_ARG),$(SECONDS_ARG),60) $(ONLY)
 
 spec: deps-test
 	@scripts/spec-html.sh build/spec
