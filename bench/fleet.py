@@ -8,7 +8,7 @@ import time
 from common import PROGRAM, cpu_us, measured, save, table
 from meshtest import Mesh, Process, until
 
-SIZES = os.environ.get("SIZES", "0x1@1000,1000x1@1000,10000x1@1000,10000x10@10000")  # agents x instances @ milliseconds between two beats of one
+SIZES = os.environ.get("SIZES", "0x1@1000,1000x1@1000,10000x1@1000,10000x10@10000,100000x1@10000")  # agents x instances @ milliseconds between two beats of one
 STEADY_S = float(os.environ.get("STEADY", "10"))
 CHANGES = 20
 CALLS = 1000

@@ -330,6 +330,8 @@ BENCHES = {"call": bench_call, "submit": bench_submit, "stampede": bench_stamped
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     only = sys.argv[1] if len(sys.argv) > 1 else ""
+    if not any(only in name for name in BENCHES):
+        sys.exit(f"no benchmark is called {only}; there are {', '.join(BENCHES)}")
     print("machine: " + ", ".join(f"{k} {v}" for k, v in machine().items()))
     for name, bench in BENCHES.items():
         if only in name:

@@ -4,8 +4,8 @@
 #include <amp/amp.h>
 #include <uthash.h>
 
-#define REGISTRY_AGENTS_MAX 100000u
-#define REGISTRY_INSTANCES_MAX 100000u
+#define REGISTRY_AGENTS_MAX 131072u
+#define REGISTRY_INSTANCES_MAX 131072u
 #define REGISTRY_DEATHS_MAX 32u          /* kept of one agent */
 #define REGISTRY_BYTES_MAX (256u << 20)  /* of all cards, beats and deaths, packed; with more, a new card is not taken, a beat loses its tags and tasks, and
                                             an agent keeps one death */
