@@ -22,20 +22,6 @@
 
 /* ---- servers ---------------------------------------------------------------------------------------- */
 
-static int split_urls(const char *urls, char **ret)
-{
-    int n = 0;
-    while (n < BUS_SERVERS_MAX) {
-        urls += strspn(urls, ", \t");
-        size_t len = strcspn(urls, ", \t");
-        if (len == 0)
-            break;
-        ret[n++] = xstrndup(urls, len);
-        urls += len;
-    }
-    return n;
-}
-
 static void forget_learned(struct bus *bus)
 {
     for (int i = 0; i < bus->n_learned; i++)
@@ -59,30 +45,10 @@ static void learn(struct bus *bus)
 
 static int list_servers(struct bus *bus, char **ret)
 {
-    int n = split_urls(bus->options.url, ret);
+    int n = bus_url_split(bus->options.url, ret);
     for (int i = 0; i < bus->n_learned && n < BUS_SERVERS_MAX; i++)
         ret[n++] = xstrdup(bus->learned[i]);
     return n;
-}
-
-/* What may be shown of the URLs: no user, no password, no token. */
-static void show_urls(const char *urls, size_t size, char *ret)
-{
-    size_t len = 0;
-    while (*urls && len + 1 < size) {
-        size_t one = strcspn(urls, ",");
-        const char *at = memrchr(urls, '@', one), *scheme = strstr(urls, "://");
-        size_t keep = scheme && scheme < urls + one ? (size_t)(scheme + 3 - urls) : 0;
-        if (at && keep)
-            len += (size_t)snprintf(ret + len, size - len, "%.*s%.*s", (int)keep, urls, (int)(urls + one - at - 1), at + 1);
-        else
-            len += (size_t)snprintf(ret + len, size - len, "%.*s", at ? (int)(urls + one - at - 1) : (int)one, at ? at + 1 : urls);
-        urls += one;
-        if (*urls == ',' && len + 1 < size) {
-            ret[len++] = *urls++;
-            ret[len] = '\0';
-        }
-    }
 }
 
 static void free_servers(char **servers, int n)
@@ -282,7 +248,7 @@ enum amp_code bus_new(struct loop *loop, const struct bus_options *options, stru
     if (!link && !options->wait_first) {
         destroy(bus);
         char shown[256];
-        show_urls(options->url, sizeof shown, shown);
+        bus_url_show(options->url, sizeof shown, shown);
         amp_error_set(reterr, AMP_NO_BUS, "bus", "cannot connect to the bus at %s: %s", shown, error.message);
         amp_error_hint(reterr, "is a nats-server running there? `amesh up` starts one");
         return AMP_NO_BUS;

@@ -40,6 +40,8 @@ struct bus_msg {
     struct amp_bytes data;
 };
 
+/* A URL, or several with commas, that can name a bus: nats:// or tls:// or no scheme, a host, a port or none. Else AMP_INVALID, which begins with `who` ("--bus") and has no password in it. */
+AMP_MUST_USE enum amp_code bus_url_check(const char *urls, const char *who, struct amp_error *reterr);
 /* Connects. The initial connect may block for at most 2 s. */
 AMP_MUST_USE enum amp_code bus_new(struct loop *loop, const struct bus_options *options, struct bus **ret, struct amp_error *reterr);
 /* Flushes what is pending (at most 500 ms) and closes. All subscriptions and inboxes must be gone. NULL is fine. */

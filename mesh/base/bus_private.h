@@ -1,4 +1,4 @@
-/* Inside of the bus: bus.c (life and connection), bus_inbox.c (names of inboxes), bus_find.c (which of them has something), bus_link.c (one nats.c connection and its threads), bus_io.c (turns, subscriptions,
+/* Inside of the bus: bus.c (life and connection), bus_url.c (names of buses), bus_inbox.c (names of inboxes), bus_find.c (which of them has something), bus_link.c (one nats.c connection and its threads), bus_io.c (turns, subscriptions,
  * inboxes), bus_info.c (what the server says of itself). Nothing else includes this. */
 #pragma once
 #include "base/alloc.h"
@@ -150,6 +150,11 @@ bool bus_link_free(struct bus_link *link, int wait_ms);   /* after close; false:
 struct connector *connector_start(struct bus *bus, char **servers, int n_servers,
                                   void (*on_done)(struct bus *bus, struct bus_link *link, const struct amp_error *err));
 void connector_free(struct connector *connector); /* the thread, if it still runs, cleans up behind itself. NULL is fine */
+
+/* ---- bus_url.c --------------------------------------------------------------------------------------- */
+
+int bus_url_split(const char *urls, char **ret); /* into at most BUS_SERVERS_MAX strings for free() */
+void bus_url_show(const char *urls, size_t size, char *ret); /* what may be shown of them: no user, no password, no token */
 
 /* ---- bus_find.c -------------------------------------------------------------------------------------- */
 

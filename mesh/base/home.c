@@ -161,7 +161,8 @@ static enum amp_code find_bus(struct home *home, const char *bus, struct amp_err
 {
     const char *value = bus && *bus ? bus : from_environment("AMESH_BUS");
     if (value) {
-        return format(home->bus, sizeof home->bus, reterr, "%s", value);
+        enum amp_code code = bus_url_check(value, value == bus ? "--bus" : "AMESH_BUS", reterr);
+        return code == AMP_OK ? format(home->bus, sizeof home->bus, reterr, "%s", value) : code;
     }
     struct home_mesh mesh;
     if (home_mesh_read(home, &mesh, NULL) == AMP_OK) {

@@ -9,7 +9,7 @@ struct home {
     char inbox[128]; /* AMESH_INBOX or "" */
 };
 
-/* Refused: a path with control characters or quotes, with `create` a directory that others own (unless we are root) or that everybody may write, credentials that are no regular file, an AMESH_INBOX that is no prefix of inboxes.
+/* Refused: a path with control characters or quotes, with `create` a directory that others own (unless we are root) or that everybody may write, credentials that are no regular file, a bus that is none (bus_url_check), an AMESH_INBOX that is no prefix of inboxes.
  * Finds out: `bus` and `path` override the environment when not NULL. `create`: make the directory (0700). AMP_NO_BUS is not returned here: an empty home.bus is for the caller to say. */
 AMP_MUST_USE enum amp_code home_open(struct home *home, const char *path, const char *bus, bool create, struct amp_error *reterr);
 

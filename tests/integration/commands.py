@@ -236,6 +236,10 @@ def help_and_usage(mesh):
     for surplus in (["env", "nope"], ["env", "--bus", mesh.bus, "--", "verify"], ["env", "verify", "x"], ["env", "prune", "x"], ["up", "now"], ["down", "now"], ["task", "ls", "x"], ["help", "env", "verfy"]):
         r = mesh.run(*surplus, deadline=10)
         check(r.status == 2 and surplus[-1] in r.err, f"an operand too many: {surplus}", r.status, r.out, r.err)
+    for args in (("env",), ("up",), ("run", "--name", "x", "--", "cat"), ("ls",), ("ask", "up", "x"), ("check",)):
+        for url in ("http://x", "ftp://x:4222", "nats://x:port"):
+            r = mesh.run(*args[:1], "--bus", url, *args[1:], deadline=10)
+            check(r.status == 2 and f"--bus: '{url}' is no bus" in r.err and "nats://" in r.err and "AMESH-1001" in r.err, f"{args[0]} --bus {url} is refused at once", r.status, r.out, r.err)
     check("did you mean" in mesh.run("aks", "x").err.lower(), "did you mean")
     version = mesh.run("version", "--json").ok().json()
     check(version["version"] and mesh.run("version").ok().out.startswith("amesh "), "version", version)

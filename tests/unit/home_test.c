@@ -134,6 +134,36 @@ static void test_the_bus_is_the_argument_then_amesh_bus_then_the_mesh_that_runs(
     close(fd);
 }
 
+static void test_a_url_that_can_be_no_bus_is_refused_by_where_it_stands(void **state)
+{
+    static const char *const good[] = {"nats://h",      "h",           "h:4222",         "tls://h:4222",  "TLS://h",           "nats://u:p@h:1", "u:a:b/c@h:65535", "nats://[::1]:4222", "[::1]",
+                                       "nats://a,h:1 ", " tls://a , h", "nats://h:4222/", "nats://token@h", "nats://u:x:y@h,b"};
+    static const char *const bad[] = {"http://h", "http://h:4222", "ftp://h", "ws://h:1", "unix:///tmp/bus", "nats://", "nats://:4222", "h:x", "h:0", "h:65536", "h:4222x", "nats:/h", "h:99999999999999999999",
+                                      "nats://[::1", "nats://u:p@", "nats://h,http://b", "https://u:secret@h", "nats://u:secret@h:x", ",", "://h"};
+    struct home home;
+    open_home(&home);
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        struct amp_error err = {0};
+        if (home_open(&home, in_root("h"), good[i], false, &err) != AMP_OK)
+            fail_msg("%s: %s", good[i], err.message);
+        assert_string_equal(home.bus, good[i]);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct amp_error err = {0};
+        if (home_open(&home, in_root("h"), bad[i], false, &err) != AMP_INVALID)
+            fail_msg("%s", bad[i]);
+        assert_int_equal(strncmp(err.message, "--bus: '", 8), 0);
+        assert_null(strstr(err.message, "secret"));
+        assert_non_null(strstr(err.hint, "nats://"));
+    }
+    struct amp_error err = {0};
+    setenv("AMESH_BUS", "http://h", 1);
+    assert_int_equal(home_open(&home, in_root("h"), NULL, false, &err), AMP_INVALID);
+    assert_int_equal(strncmp(err.message, "AMESH_BUS: 'http://h'", 21), 0);
+    assert_int_equal(home_open(&home, in_root("h"), "nats://h", false, &err), AMP_OK);
+    unsetenv("AMESH_BUS");
+}
+
 static void test_amesh_inbox_is_a_prefix_of_inboxes_or_refused_by_name(void **state)
 {
     struct home home;
@@ -284,6 +314,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_relative_place_becomes_absolute_and_one_that_is_too_long_is_refused, begin, end),
         cmocka_unit_test_setup_teardown(test_a_place_is_made_for_its_owner_only_with_its_parents, begin, end),
         cmocka_unit_test_setup_teardown(test_the_bus_is_the_argument_then_amesh_bus_then_the_mesh_that_runs, begin, end),
+        cmocka_unit_test_setup_teardown(test_a_url_that_can_be_no_bus_is_refused_by_where_it_stands, begin, end),
         cmocka_unit_test_setup_teardown(test_amesh_inbox_is_a_prefix_of_inboxes_or_refused_by_name, begin, end),
         cmocka_unit_test_setup_teardown(test_what_was_written_is_read_and_nothing_else_is_left_behind, begin, end),
         cmocka_unit_test_setup_teardown(test_the_file_of_a_mesh_that_was_killed_counts_for_nothing, begin, end),
