@@ -20,8 +20,9 @@ def rss_mib(pid):
         return int(next(line for line in f if line.startswith("VmRSS")).split()[1]) / 1024
 
 
-def is_full(line, name):
-    return any(agent["name"] == name and agent["free"] == 0 for agent in json.loads(line)["agents"])
+def has_full(line, name):
+    """One of its instances says that it is full."""
+    return any(agent["name"] == name and agent["free"] < agent["slots"] for agent in json.loads(line)["agents"])
 
 
 class Fleet:
@@ -68,7 +69,7 @@ class Fleet:
             self.program.child.stdin.write(b"change\n")
             self.program.child.stdin.flush()
             name = self.program.wait_line("changed").split()[1]
-            until(lambda: any(is_full(line, name) for line in watch.out[seen:]), "the watcher shows it", deadline=30)
+            until(lambda: any(has_full(line, name) for line in watch.out[seen:]), "the watcher shows it", deadline=30)
             took.append((time.monotonic() - began) * 1e3)
         before, began = cpu_us(watch.child.pid), time.monotonic()
         select.select([], [], [], STEADY_S / 2)
