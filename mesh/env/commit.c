@@ -66,6 +66,7 @@ static void answer_replies(struct etask *task, enum amp_code code)
         struct waiting_reply *reply = task->replies;
         task->replies = reply->next;
         task->n_replies--;
+        struct reads_hand before = reads_answer(env, reply->from);
         if (record) {
             Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
             answer.n_tasks = 1;
@@ -75,6 +76,7 @@ static void answer_replies(struct etask *task, enum amp_code code)
         } else {
             env_refuse_journal(env, reply->subject, reply->encoding);
         }
+        reads_answered(env, before);
         free(reply);
     }
 }

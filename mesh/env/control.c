@@ -16,7 +16,7 @@ struct passed { /* a control message on its way to an instance */
     struct env *env;
     struct control *control;
     enum amp_encoding encoding;
-    char task[AMP_NAME_MAX + 1];
+    char task[AMP_NAME_MAX + 1], from[AMP_NAME_MAX + 1];
     char reply[]; /* "": nobody waits for an answer */
 };
 
@@ -34,10 +34,12 @@ static void on_passed(void *ctx, const struct amp_error *err)
 {
     struct passed *passed = ctx;
     struct env *env = passed->env;
+    struct reads_hand before = reads_answer(env, passed->from);
     if (passed->reply[0] && err->code == AMP_OK)
         answer_with_task(env, etask_find(env, passed->task), passed->reply, passed->encoding);
     else if (passed->reply[0])
         env_refuse(env, passed->reply, passed->encoding, err);
+    reads_answered(env, before);
     *(passed->prev ? &passed->prev->next : &env->passed) = passed->next;
     if (passed->next)
         passed->next->prev = passed->prev;
@@ -45,15 +47,18 @@ static void on_passed(void *ctx, const struct amp_error *err)
     free(passed);
 }
 
-static enum amp_code pass(struct etask *task, const char *instance, const Amp__Control *control, const char *reply, enum amp_encoding encoding)
+/* ask: who waits for an answer, or NULL. */
+static enum amp_code pass(struct etask *task, const char *instance, const Amp__Control *control, const struct ask *ask)
 {
     struct env *env = task->env;
+    const char *reply = ask ? ask->reply : "";
     if (env->n_passed >= ENV_PASSED_MAX)
         return AMP_OVERLOADED;
     size_t size = strlen(reply) + 1;
     struct passed *passed = xcalloc(1, sizeof *passed + size);
     passed->env = env;
-    passed->encoding = encoding;
+    passed->encoding = ask ? ask->encoding : AMP_PROTOBUF;
+    etask_strcpy(passed->from, ask ? ask->from : "");
     etask_strcpy(passed->task, task->id);
     memcpy(passed->reply, reply, size);
     enum amp_code code = control_send(env->loop, env->bus, instance, task->id, control, ENV_CONTROL_MS, on_passed, passed, &passed->control);
@@ -71,7 +76,7 @@ static enum amp_code pass(struct etask *task, const char *instance, const Amp__C
 
 static void pass_on(const struct ask *ask, struct etask *task, const Amp__Control *control)
 {
-    enum amp_code code = pass(task, task->instance, control, ask->reply, ask->encoding);
+    enum amp_code code = pass(task, task->instance, control, ask);
     if (code == AMP_OVERLOADED)
         load_refuse(ask, "too many control messages are on their way");
     else if (code != AMP_OK)
@@ -87,7 +92,7 @@ void control_stop_old(struct etask *task, const char *instance, const char *why)
     cancel.epoch = lease_next(task->env);
     control.kind_case = AMP__CONTROL__KIND_CANCEL;
     control.cancel = &cancel;
-    (void)pass(task, instance, &control, "", AMP_PROTOBUF); /* if it does not come through, its instance answers the next attempt with a conflict */
+    (void)pass(task, instance, &control, NULL); /* if it does not come through, its instance answers the next attempt with a conflict */
 }
 
 void control_done(struct env *env)
@@ -110,7 +115,7 @@ static void pass_cancel(struct etask *task, const char *reason)
     control.kind_case = AMP__CONTROL__KIND_CANCEL;
     control.cancel = &cancel;
     if (task->instance[0])
-        (void)pass(task, task->instance, &control, "", AMP_PROTOBUF);
+        (void)pass(task, task->instance, &control, NULL);
 }
 
 void control_end(struct etask *task, const char *reason)
@@ -134,7 +139,7 @@ void control_end(struct etask *task, const char *reason)
 /* Done when it is written down, so that a new environment does not start again what was cancelled. */
 static void cancel(const struct ask *ask, struct etask *task)
 {
-    etask_reply_later(task, ask->reply, ask->encoding, false);
+    etask_reply_later(task, ask, false);
     control_end(task, ask->request->command->control->cancel->reason);
 }
 

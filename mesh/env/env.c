@@ -63,6 +63,7 @@ static void on_sweep(void *ctx)
     struct env *env = ctx;
     loop_timer_set(env->sweep, ENV_SWEEP_MS);
     load_sweep(env);
+    reads_sweep(env);
     waits_sweep(env);
     if (bus_is_up(env->bus)) { /* silence means something only while we listen */
         beats_sweep(env);
@@ -318,6 +319,7 @@ void env_stop(struct env *env, void (*on_stopped)(void *ctx), void *ctx)
     evtstream_stop(env);
     waits_stop(env);
     etask_flush_later(env);
+    reads_flush(env);
     if (!env->stop_timer)
         env->stop_timer = loop_timer_new(env->loop, on_stop_poll, env);
     loop_timer_set(env->stop_timer, 0);
@@ -341,7 +343,6 @@ void env_free(struct env *env)
     env->journal = NULL;
     evtstream_free(env);
     watch_done(env);
-    reads_done(env);
     HASH_ITER(hh, env->tasks, task, next)
         etask_free(task);
     files_done(env);
@@ -349,6 +350,7 @@ void env_free(struct env *env)
     turns_done(env);
     kv_done(env);
     control_done(env);
+    reads_done(env); /* nobody is told anything from here on */
     inbox_done(env);
     beats_done(env);
     registry_done(&env->registry);

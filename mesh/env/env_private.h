@@ -112,7 +112,7 @@ struct waiting_reply {
     struct waiting_reply *next;
     enum amp_encoding encoding;
     bool is_duplicate;
-    char subject[];
+    char *from, subject[]; /* from: behind the subject */
 };
 
 struct watcher;
@@ -242,7 +242,7 @@ AMP_MUST_USE enum amp_code etask_emit_status(struct etask *task, Amp__TaskState 
 void etask_end(struct etask *task, const Amp__Error *error);
 void etask_changed(struct etask *task); /* its summary in the journal is to be written */
 /* An answer that leaves when everything emitted so far is durable. */
-void etask_reply_later(struct etask *task, const char *subject, enum amp_encoding encoding, bool is_duplicate);
+void etask_reply_later(struct etask *task, const struct ask *ask, bool is_duplicate);
 void etask_flush_all(struct env *env); /* the tick */
 void etask_flush_later(struct env *env); /* and what was recorded of direct tasks, before its time */
 void etask_strcpy(char ret[AMP_NAME_MAX + 1], const char *id);

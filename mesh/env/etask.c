@@ -68,7 +68,9 @@ static void refuse_reply(struct env *env, const struct waiting_reply *reply)
         env_error_journal(env, &err);
     else
         amp_error_set(&err, AMP_STOPPING, "", "the environment is stopping; ask the next one");
+    struct reads_hand before = reads_answer(env, reply->from);
     env_refuse(env, reply->subject, reply->encoding, &err);
+    reads_answered(env, before);
 }
 
 void etask_drop_attempt(struct attempt *attempt)
@@ -383,19 +385,20 @@ void etask_end(struct etask *task, const Amp__Error *error)
     etask_changed(task);
 }
 
-void etask_reply_later(struct etask *task, const char *subject, enum amp_encoding encoding, bool is_duplicate)
+void etask_reply_later(struct etask *task, const struct ask *ask, bool is_duplicate)
 {
     if (task->n_replies >= ENV_REPLIES_MAX) {
         struct amp_error err = {0};
         amp_error_set(&err, AMP_OVERLOADED, "", "too many wait for this task's commit");
         err.retry_after_ms = 100;
-        env_refuse(task->env, subject, encoding, &err);
+        env_refuse(task->env, ask->reply, ask->encoding, &err);
         return;
     }
-    size_t size = strlen(subject) + 1;
-    struct waiting_reply *reply = xcalloc(1, sizeof *reply + size);
-    memcpy(reply->subject, subject, size);
-    reply->encoding = encoding;
+    size_t size = strlen(ask->reply) + 1, from_size = strlen(ask->from) + 1;
+    struct waiting_reply *reply = xcalloc(1, sizeof *reply + size + from_size);
+    memcpy(reply->subject, ask->reply, size);
+    reply->from = memcpy(reply->subject + size, ask->from, from_size);
+    reply->encoding = ask->encoding;
     reply->is_duplicate = is_duplicate;
     struct waiting_reply **last = &task->replies;
     while (*last)

@@ -74,8 +74,10 @@ void files_submit_done(struct env *env)
     (void)amp_error_set(&err, AMP_STOPPING, "", "the environment is stopping");
     HASH_ITER(hh, env->incoming, incoming, next)
     {
+        struct reads_hand before = reads_answer(env, incoming->sender);
         for (const struct asker *asker = incoming->askers; asker; asker = asker->next)
             env_refuse(env, asker->reply, asker->encoding, &err);
+        reads_answered(env, before);
         incoming_free(incoming);
     }
 }
@@ -91,7 +93,9 @@ static void tell_later(const struct incoming *incoming, const struct asker *aske
     (void)amp_error_set(&err, AMP_OVERLOADED, "", "%zu of its %zu files are here, of %" PRIu64 " bytes in all; the others are being fetched", incoming->held.n, incoming->n, bytes);
     amp_error_hint(&err, "ask again, under the same id or key");
     err.retry_after_ms = FILES_LATER_MS;
+    struct reads_hand before = reads_answer(incoming->env, incoming->sender);
     env_refuse(incoming->env, asker->reply, asker->encoding, &err);
+    reads_answered(incoming->env, before);
 }
 
 static void set_timer(struct incoming *incoming)
@@ -142,11 +146,13 @@ static void on_fetched(void *ctx, const struct amp_error *err)
     bool has_askers = incoming->askers != NULL;
     while (incoming->askers && incoming->is_here)
         ask_again(incoming);
+    struct reads_hand before = reads_answer(env, incoming->sender);
     while (incoming->askers) {
         struct asker *asker = asker_pop(incoming);
         env_refuse(env, asker->reply, asker->encoding, err);
         asker_free(env, asker);
     }
+    reads_answered(env, before);
     if (has_askers || !incoming->is_here || env->is_stopping)
         incoming_free(incoming);
     else

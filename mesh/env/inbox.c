@@ -475,7 +475,7 @@ static void take_answer(const struct ask *ask, struct etask *task, struct questi
     uint8_t *packed = xcalloc(1, size + 1);
     (void)amp__answer__pack(&answer, packed);
     struct question_event event = {.kind = QUESTION_EV_ANSWER, .question = question, .answer = {.data = packed, .len = size}, .by = ask->from};
-    etask_reply_later(task, ask->reply, ask->encoding, false);
+    etask_reply_later(task, ask, false);
     run(task, &event);
     free(packed);
 }

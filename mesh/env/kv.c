@@ -25,7 +25,7 @@ struct kv_write {
     struct kv_pending *pending;
     uint32_t version;
     enum amp_encoding encoding;
-    char key[AMP_KV_KEY_MAX + 1];
+    char from[AMP_NAME_MAX + 1], key[AMP_KV_KEY_MAX + 1];
     char reply[];
 };
 
@@ -127,6 +127,7 @@ static void on_written(void *ctx, enum amp_code code)
     struct env *env = write->env;
     Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
     Amp__KvEntry entry = AMP__KV_ENTRY__INIT, *entries[] = {&entry};
+    struct reads_hand before = reads_answer(env, write->from);
     if (code == AMP_OK) {
         entry.key = write->key;
         entry.has_version = true;
@@ -142,6 +143,7 @@ static void on_written(void *ctx, enum amp_code code)
         err.retry_after_ms = 100;
         env_refuse(env, write->reply, write->encoding, &err);
     }
+    reads_answered(env, before);
     if (--write->pending->writes == 0) {
         HASH_DEL(env->kv, write->pending);
         free(write->pending);
@@ -232,6 +234,7 @@ static void change_key(const struct ask *ask, const Amp__Kv *kv, const char *own
     write->env = env;
     write->encoding = ask->encoding;
     write->version = kv->op == AMP__KV_OP__KV_PUT ? version + 1 : 0;
+    etask_strcpy(write->from, ask->from);
     snprintf(write->key, sizeof write->key, "%s", kv->key);
     memcpy(write->reply, ask->reply, size);
     write->pending = hold(env, pending, name, name_len);

@@ -58,6 +58,11 @@ static uint64_t read_bytes(const struct env *env)
     return env->reads.out_bytes;
 }
 
+static uint64_t untold_bytes(const struct env *env)
+{
+    return env->reads.untold_bytes;
+}
+
 static uint64_t watchers(const struct env *env)
 {
     return env->n_watchers;
@@ -107,6 +112,7 @@ static const struct {
     {"readers", readers, ENV_HELD_MAX},
     {"reader_bytes", reader_bytes, ENV_HELD_BYTES_MAX},
     {"read_bytes", read_bytes, ENV_READ_BYTES_MAX},
+    {"untold_bytes", untold_bytes, ENV_UNTOLD_BYTES_MAX},
     {"watchers", watchers, ENV_WATCHERS_MAX},
     {"controls", controls, ENV_PASSED_MAX},
     {"memory_writes", memory_writes, ENV_KV_PENDING_MAX},

@@ -30,17 +30,20 @@ static void answer(struct env *env, const char *reply, enum amp_encoding encodin
 struct change { /* until it is on the disk */
     struct env *env;
     enum amp_encoding encoding;
-    char id[AMP_NAME_MAX + 1];
+    char id[AMP_NAME_MAX + 1], from[AMP_NAME_MAX + 1];
     char reply[];
 };
 
 static void on_written(void *ctx, enum amp_code code)
 {
     struct change *change = ctx;
+    struct env *env = change->env;
+    struct reads_hand before = reads_answer(env, change->from);
     if (code == AMP_OK)
-        answer(change->env, change->reply, change->encoding, schedules_find(change->env, change->id));
+        answer(env, change->reply, change->encoding, schedules_find(env, change->id));
     else
-        env_refuse_journal(change->env, change->reply, change->encoding);
+        env_refuse_journal(env, change->reply, change->encoding);
+    reads_answered(env, before);
     free(change);
 }
 
@@ -51,6 +54,7 @@ static enum amp_code write_and_answer(const struct ask *ask, struct schedule_ent
     change->env = ask->env;
     change->encoding = ask->encoding;
     etask_strcpy(change->id, entry->id);
+    etask_strcpy(change->from, ask->from);
     memcpy(change->reply, ask->reply, size);
     enum amp_code code = schedules_write(entry, is_removal, on_written, change);
     if (code != AMP_OK)
@@ -291,7 +295,7 @@ static void run(const struct ask *ask, struct schedule_entry *entry)
     struct etask *task = NULL;
     struct schedule_action action = schedule_step(&entry->schedule, SCHEDULE_EV_RUN, schedules_now(ask->env));
     if (schedules_run(entry, &action, &task, &err) == AMP_OK) {
-        etask_reply_later(task, ask->reply, ask->encoding, false);
+        etask_reply_later(task, ask, false);
     } else {
         entry->schedule = before;
         env_refuse(ask->env, ask->reply, ask->encoding, &err);

@@ -156,7 +156,7 @@ static bool answer_known(const struct ask *ask, const char *key, const uint8_t d
             refuse_conflict(ask, pending->task->id);
         } else {
             counter_add(COUNTER_env_duplicates, 1);
-            etask_reply_later(pending->task, ask->reply, ask->encoding, true);
+            etask_reply_later(pending->task, ask, true);
         }
         return true;
     }
@@ -347,7 +347,7 @@ static void accept(const struct ask *ask, const Amp__Submit *submit, const struc
         return;
     }
 #endif
-    etask_reply_later(task, ask->reply, ask->encoding, false);
+    etask_reply_later(task, ask, false);
 }
 
 void submit_accept(const struct ask *ask, const Amp__Submit *submit, Amp__Message *given)

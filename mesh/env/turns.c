@@ -432,6 +432,7 @@ bool turns_next(struct turns *turns, const struct turn_seeker *seeker, int64_t n
     turn->heard_ms = now_ms;
     *ret = (struct turn_call){
         .task = turn->task,
+        .from = turn->key,
         .agent = is_skill ? NULL : queue->key + 2,
         .skill = is_skill ? queue->key + 2 : NULL,
         .reply = turn->reply,

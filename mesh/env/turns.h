@@ -17,7 +17,7 @@
 struct turns;
 
 struct turn_call { /* all borrowed */
-    const char *task, *from;   /* `from` not of turns_next */
+    const char *task, *from;   /* `from` of turns_next ends with a space */
     const char *agent, *skill; /* one of them */
     const char *reply;         /* where it is told */
     enum amp_encoding encoding;

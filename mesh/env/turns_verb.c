@@ -8,7 +8,9 @@
 #include "base/counters.h"
 #include "base/loop.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define TURNS_AT_ONCE_MAX 256u /* of one question of an instance */
 #define OFFERS_MAX 4096u /* turns told a moment ago, of which is heard whether somebody was there */
@@ -64,20 +66,32 @@ static enum amp_code publish_offer(struct env *env, const struct turn_call *call
     return bus_inbox_request(offer->inbox, call->reply, amp_buf_bytes(&env->out));
 }
 
+/* Who does not take what he is told would not hear of his turn either, and hold up who tells him. */
+static bool next_call(struct env *env, const struct turn_seeker *seeker, struct turn_call *ret, char ret_from[AMP_NAME_MAX + 1])
+{
+    do {
+        if (!turns_next(env->turns, seeker, loop_now_ms(env->loop), ret))
+            return false;
+        (void)snprintf(ret_from, AMP_NAME_MAX + 1, "%.*s", (int)strcspn(ret->from, " "), ret->from);
+    } while (reads_is_resting(env, ret_from));
+    return true;
+}
+
 /* False: nobody waits. */
 static bool give(struct env *env, const char *agent, const char *instance)
 {
     struct turn_seeker seeker = seeker_of(env, agent);
     struct turn_call call;
-    if (!turns_next(env->turns, &seeker, loop_now_ms(env->loop), &call))
+    char from[AMP_NAME_MAX + 1];
+    if (!next_call(env, &seeker, &call, from))
         return false;
     Amp__Turn turn = AMP__TURN__INIT;
     Amp__EnvReply answer = AMP__ENV_REPLY__INIT;
     turn.agent = (char *)agent;
     turn.instance = (char *)instance;
     answer.turn = &turn;
-    if (env_encode_reply(env, call.encoding, &answer) == AMP_OK)
-        (void)publish_offer(env, &call, agent, instance); /* a bus that is away: whoever waits finds that out by itself */
+    if (env_encode_reply(env, call.encoding, &answer) == AMP_OK && publish_offer(env, &call, agent, instance) == AMP_OK) /* a bus that is away: whoever waits finds that out by itself */
+        reads_told(env, reads_reader(env, from), env->out.len);
     turns_asked(env->turns, instance, false, loop_now_ms(env->loop)); /* who is sent somebody asks from then on */
     counter_add(COUNTER_turns_given, 1);
     return true;

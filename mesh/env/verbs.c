@@ -56,38 +56,67 @@ static void refuse_full(struct env *env, const char *reply, enum amp_encoding en
     env_refuse(env, reply, encoding, &err);
 }
 
-struct told { /* an answer that says what memory has; leaves when the disk has it too */
-    struct env *env;
-    enum amp_encoding encoding;
-    struct reader *reader; /* or NULL */
-    char *reply;
-    size_t len;
-    uint8_t data[];
-};
+/* Of env->out, to who is answered. */
+static struct told *told_new(struct env *env, const char *reply, enum amp_encoding encoding)
+{
+    const struct reads_hand *hand = &env->reads.hand;
+    struct told *told = xcalloc(1, sizeof *told + env->out.len);
+    *told = (struct told){.env = env, .encoding = encoding, .is_large = hand->is_large, .reader = hand->reader, .reply = xstrdup(reply), .len = env->out.len};
+    memcpy(told->data, env->out.data, env->out.len);
+    return told;
+}
 
-static enum amp_code hand_over(struct env *env, const char *reply, struct reader *reader, struct amp_bytes bytes)
+void verbs_told_free(struct told *told)
+{
+    free(told->reply);
+    free(told);
+}
+
+static enum amp_code hand_over(struct env *env, const char *reply, const struct reads_hand *to, struct amp_bytes bytes)
 {
     enum amp_code code = bus_publish(env->bus, reply, NULL, bytes);
-    if (code == AMP_OK && reader)
-        reads_sent(env, reader, bytes.len);
+    if (code == AMP_OK && to->reader)
+        (to->is_large ? reads_sent : reads_told)(env, to->reader, bytes.len);
     return code;
 }
 
+void verbs_tell(struct told *told)
+{
+    struct env *env = told->env;
+    struct reads_hand to = {told->reader, told->is_large}, before = reads_answer_reader(env, told->reader);
+    if (hand_over(env, told->reply, &to, (struct amp_bytes){told->data, told->len}) == AMP_OVERLOADED) /* a bus that is away: the asker sees that itself */
+        refuse_full(env, told->reply, told->encoding);
+    verbs_told_free(told);
+    reads_answered(env, before);
+}
+
+static void tell_or_keep(struct told *told)
+{
+    struct env *env = told->env;
+    if (!told->reader || reads_may_tell(env, told->reader)) {
+        verbs_tell(told);
+    } else if (!reads_keep(told)) {
+        load_dropped(env);
+        verbs_told_free(told);
+    }
+}
+
+/* What memory has, and the disk has it too now. */
 static void on_told(void *ctx, enum amp_code code)
 {
     struct told *told = ctx;
     struct env *env = told->env;
+    struct reads_hand before = reads_answer_reader(env, told->reader);
     env->n_held--;
-    if (code == AMP_OK && !env->is_stopping)
-        code = hand_over(env, told->reply, told->reader, (struct amp_bytes){told->data, told->len}); /* a bus that is away: the asker sees that itself */
-    else if (!env->is_stopping)
-        env_refuse_journal(env, told->reply, told->encoding);
-    if (code == AMP_OVERLOADED)
-        refuse_full(env, told->reply, told->encoding);
     if (told->reader)
         reads_unmade(env, told->reader, told->len);
-    free(told->reply);
-    free(told);
+    if (code != AMP_OK && !env->is_stopping)
+        env_refuse_journal(env, told->reply, told->encoding);
+    if (code == AMP_OK && !env->is_stopping)
+        tell_or_keep(told);
+    else
+        verbs_told_free(told);
+    reads_answered(env, before);
 }
 
 /* Of env->out. False: it is to be sent now. */
@@ -107,9 +136,7 @@ static bool tell_later(struct env *env, const char *reply, enum amp_encoding enc
         refuse_full(env, reply, encoding);
         return true;
     }
-    struct told *told = xcalloc(1, sizeof *told + env->out.len);
-    *told = (struct told){.env = env, .encoding = encoding, .reader = env->reads.at_hand, .reply = xstrdup(reply), .len = env->out.len};
-    memcpy(told->data, env->out.data, env->out.len);
+    struct told *told = told_new(env, reply, encoding);
     etask_flush_later(env);
     struct journal_batch *marker = journal_batch_new(env->journal);
     if (journal_write(env->journal, marker, on_told, told) == AMP_OK) {
@@ -119,8 +146,7 @@ static bool tell_later(struct env *env, const char *reply, enum amp_encoding enc
         return true;
     }
     journal_batch_free(marker);
-    free(told->reply);
-    free(told);
+    verbs_told_free(told);
     return false;
 }
 
@@ -149,16 +175,20 @@ enum amp_code env_encode_reply(struct env *env, enum amp_encoding encoding, cons
 
 static enum amp_code send(struct env *env, const char *reply, enum amp_encoding encoding, const Amp__EnvReply *answer)
 {
+    const struct reads_hand *hand = &env->reads.hand;
     enum amp_code code = env_encode_reply(env, encoding, answer);
-    if (code == AMP_OK && !tell_later(env, reply, encoding))
-        code = hand_over(env, reply, env->reads.at_hand, amp_buf_bytes(&env->out));
-    return code;
+    if (code != AMP_OK || tell_later(env, reply, encoding))
+        return code;
+    if (!hand->reader || hand->is_large || reads_may_tell(env, hand->reader))
+        return hand_over(env, reply, hand, amp_buf_bytes(&env->out)); /* of what is large: there was room when it was begun */
+    tell_or_keep(told_new(env, reply, encoding));
+    return AMP_OK;
 }
 
 /* Who reads is told; what else is as short as that was. */
 static void not_sent(struct env *env, const char *reply, enum amp_encoding encoding, const Amp__EnvReply *answer)
 {
-    if (env->reads.at_hand && !answer->error)
+    if (env->reads.hand.reader && !answer->error)
         refuse_full(env, reply, encoding);
     else
         load_dropped(env);
@@ -400,9 +430,36 @@ static bool is_held(const struct ask *ask)
     return held != HOLD_NEEDLESS;
 }
 
+static void take_ask(struct ask *ask, const struct amp_subject *subject, enum stage stage)
+{
+    struct env *env = ask->env;
+    struct amp_error err = {0};
+    Amp__Envelope *envelope = NULL;
+    amp_arena_reset(&env->arena);
+    enum amp_code code = amp_envelope_decode(ask->msg->data, 1u << AMP__ENVELOPE__BODY_ENV_REQUEST, &env->arena, &envelope, &ask->encoding, &err);
+    if (code == AMP_OK)
+        code = check_ask(subject, envelope, &err);
+    if (code != AMP_OK) {
+        counter_add(COUNTER_malformed_refused, 1);
+        env_refuse(env, ask->reply, ask->encoding, &err);
+        return;
+    }
+    ask->request = envelope->env_request;
+    bool is_reading = reads_tasks(ask->request), may_be_large = is_large(ask->request);
+    if (stage == STAGE_NEW && is_reading && is_held(ask))
+        return;
+    if (stage != STAGE_TURN && reads_put_off(ask, may_be_large))
+        return;
+    int64_t begun_us = may_be_large ? reads_begin(env) : 0;
+    env->is_reading = is_reading;
+    run_verb(ask);
+    env->is_reading = false;
+    if (may_be_large)
+        reads_end(env, begun_us);
+}
+
 static void take_request(struct env *env, const struct bus_msg *msg, enum stage stage)
 {
-    struct amp_error err = {0};
     struct amp_subject subject;
     if (!msg->reply || !amp_subject_is_inbox(msg->reply) || amp_subject_parse(msg->subject, &subject, NULL) != AMP_OK ||
         subject.kind != AMP_SUBJECT_ENV) {
@@ -411,29 +468,9 @@ static void take_request(struct env *env, const struct bus_msg *msg, enum stage 
     }
     struct ask ask = {.env = env, .reply = msg->reply, .msg = msg, .encoding = AMP_PROTOBUF};
     etask_strcpy(ask.from, subject.b);
-    Amp__Envelope *envelope = NULL;
-    amp_arena_reset(&env->arena);
-    enum amp_code code =
-        amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_ENV_REQUEST, &env->arena, &envelope, &ask.encoding, &err);
-    if (code == AMP_OK)
-        code = check_ask(&subject, envelope, &err);
-    if (code != AMP_OK) {
-        counter_add(COUNTER_malformed_refused, 1);
-        env_refuse(env, ask.reply, ask.encoding, &err);
-        return;
-    }
-    ask.request = envelope->env_request;
-    bool is_reading = reads_tasks(ask.request), is_slow = is_large(ask.request);
-    if (stage == STAGE_NEW && is_reading && is_held(&ask))
-        return;
-    if (stage != STAGE_TURN && is_slow && reads_put_off(&ask))
-        return;
-    int64_t begun_us = is_slow ? reads_begin(&ask) : 0;
-    env->is_reading = is_reading;
-    run_verb(&ask);
-    env->is_reading = false;
-    if (is_slow)
-        reads_end(env, begun_us);
+    struct reads_hand before = reads_answer(env, ask.from);
+    take_ask(&ask, &subject, stage);
+    reads_answered(env, before);
 }
 
 void verbs_turn(struct env *env, const struct parked *held)
@@ -445,7 +482,7 @@ void verbs_turn(struct env *env, const struct parked *held)
 
 void verbs_again(struct env *env, const struct bus_msg *msg)
 {
-    take_request(env, msg, STAGE_WRITTEN);
+    take_request(env, msg, STAGE_TURN);
 }
 
 void verbs_on_msg(void *ctx, const struct bus_msg *msg)

@@ -31,6 +31,7 @@ struct watcher {
     uint32_t n_sent;    /* in this turn */
     bool is_behind, is_over;
     bool is_listed; /* among his that are behind */
+    bool lacks_keepalive; /* there was no room for it */
     bool has_row; /* the journal has its next event */
     bool is_open; /* not ended, and nobody follows it: the journal has failed */
     char reply[];
@@ -96,7 +97,7 @@ static void head_frame(const struct watcher *watcher, Amp__Frame *frame)
 static enum amp_code send_frame(struct watcher *watcher, Amp__Frame *frame)
 {
     struct env *env = watcher->env;
-    if (frame->n_events && !reads_has_room(env, watcher->reader))
+    if (!reads_has_room(env, watcher->reader))
         return AMP_OVERLOADED;
     Amp__Envelope envelope = AMP__ENVELOPE__INIT;
     envelope.version = AMP_PROTOCOL_VERSION;
@@ -141,13 +142,17 @@ static void refuse(struct watcher *watcher, enum amp_code code, const char *why)
         env_error_journal(watcher->env, &err);
     else
         amp_error_set(&err, code, "", "task %s cannot be watched further: %s", watcher->id, why);
+    struct reads_hand before = reads_answer_reader(watcher->env, watcher->reader);
     env_refuse(watcher->env, watcher->reply, watcher->encoding, &err);
+    reads_answered(watcher->env, before);
     watcher->is_over = true;
 }
 
 static void refuse_unread(struct watcher *watcher)
 {
+    struct reads_hand before = reads_answer_reader(watcher->env, watcher->reader);
     env_refuse_unread(watcher->env, watcher->reply, watcher->encoding);
+    reads_answered(watcher->env, before);
     watcher->is_over = true;
 }
 
@@ -206,11 +211,22 @@ static enum amp_code send_end(struct watcher *watcher)
     return send_frame(watcher, &frame);
 }
 
+/* A frame without events: I am here, and this is the next number. */
+static enum amp_code send_keepalive(struct watcher *watcher)
+{
+    Amp__Frame frame = AMP__FRAME__INIT;
+    head_frame(watcher, &frame);
+    frame.seq = watcher->wanted;
+    enum amp_code code = send_frame(watcher, &frame);
+    watcher->lacks_keepalive = code == AMP_OVERLOADED;
+    return code;
+}
+
 /* Nothing more is committed than it has: is that all? */
 static void catch_end(struct watcher *watcher)
 {
     if (watcher->task && !etask_is_over(watcher->task))
-        watcher->is_behind = false;
+        watcher->is_behind = watcher->lacks_keepalive && send_keepalive(watcher) == AMP_OVERLOADED;
     else if (watcher->is_open)
         refuse(watcher, AMP_JOURNAL, "nothing more of it is written down");
     else if (watcher->wanted > committed(watcher) + 1)
@@ -272,21 +288,12 @@ void watch_task_gone(struct etask *task)
     }
 }
 
-/* A frame without events: I am here, and this is the next number. */
-static enum amp_code send_keepalive(struct watcher *watcher)
-{
-    Amp__Frame frame = AMP__FRAME__INIT;
-    head_frame(watcher, &frame);
-    frame.seq = watcher->wanted;
-    return send_frame(watcher, &frame);
-}
-
 void watch_keepalive(void *ctx)
 {
     struct env *env = ctx;
     for (struct watcher *watcher = env->watchers; watcher; watcher = watcher->next) {
-        if (!watcher->is_behind)
-            (void)send_keepalive(watcher);
+        if (!watcher->is_behind && send_keepalive(watcher) == AMP_OVERLOADED)
+            fall_behind(watcher); /* until it is its turn */
     }
     if (env->watchers)
         loop_timer_set(env->keepalive, ENV_KEEPALIVE_MS);
@@ -360,7 +367,7 @@ void watch_verb(const struct ask *ask)
     struct found found = {.ask = ask};
     struct journal_query query = {.task = ask->request->watch->id, .limit = 1};
     struct amp_error err = {0};
-    if (reads_is_greedy(env->reads.at_hand->n_watchers, env->n_watchers, ENV_WATCHERS_MAX)) {
+    if (reads_is_greedy(env->reads.hand.reader->n_watchers, env->n_watchers, ENV_WATCHERS_MAX)) {
         load_refuse(ask, "as many watch as may");
         return;
     }
