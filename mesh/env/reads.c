@@ -20,6 +20,7 @@
 #define REST 4         /* times that long he gets nothing */
 #define REST_MAX_US 10000000
 #define MUCH_BYTES ((size_t)8 << 20)   /* told to one sender lately: a quarter of what nats-server keeps for one that does not read before it waits for him */
+#define LATELY_BYTES_MAX (4 * MUCH_BYTES) /* so it is known for longer than the 10 s in which the server gives up who does not read */
 #define FADES_BYTES ((size_t)1 << 20)  /* of that each sweep */
 #define AT_ONCE 16u    /* messages to such senders, until the server has taken them: it may wait with each, and leases last 3 s */
 #define ECHO_FROM 8u   /* messages to such senders, when nobody waits: one echo is for several */
@@ -123,11 +124,6 @@ static bool is_alone(const struct reader *reader)
     return reader->is_slow || reader->is_suspect;
 }
 
-static bool is_paced(const struct reader *reader)
-{
-    return is_told_much(reader) || is_alone(reader);
-}
-
 void reads_made(struct env *env, struct reader *reader, size_t len)
 {
     reader->out_bytes += len;
@@ -153,14 +149,14 @@ static void join_batch(struct env *env, struct reader *reader, size_t len)
         reads->batch_last = reader;
     }
     reads->batch_bytes += len;
-    reads->n_paced += is_paced(reader);
+    reads->n_paced += is_told_much(reader);
 }
 
 static void count_lately(struct reader *reader, size_t len)
 {
     reader->lately_bytes += len;
-    if (reader->lately_bytes > 2 * MUCH_BYTES)
-        reader->lately_bytes = 2 * MUCH_BYTES;
+    if (reader->lately_bytes > LATELY_BYTES_MAX)
+        reader->lately_bytes = LATELY_BYTES_MAX;
 }
 
 static void send_marked(struct env *env, struct reader *reader, size_t len)
@@ -188,7 +184,7 @@ void reads_sent(struct env *env, struct reader *reader, size_t len)
 
 void reads_told(struct env *env, struct reader *reader, size_t len)
 {
-    if (is_paced(reader))
+    if (is_told_much(reader))
         send_marked(env, reader, len);
     else
         count_lately(reader, len < MARK_BYTES_MIN ? MARK_BYTES_MIN : len);
@@ -227,8 +223,8 @@ bool reads_has_room(struct env *env, const struct reader *reader)
 
 bool reads_may_tell(struct env *env, const struct reader *reader)
 {
-    if (env->is_stopping || !is_paced(reader))
-        return true;
+    if (env->is_stopping || !is_told_much(reader))
+        return true; /* nothing of what it was told can hold up the server yet */
     return !reader->untold && !env->reads.round && reads_has_room(env, reader);
 }
 
@@ -408,7 +404,7 @@ bool reads_put_off(const struct ask *ask, bool is_large)
     struct reader *reader = env->reads.hand.reader;
     if (is_large)
         settle(env);
-    bool is_turn = is_large ? env->reads.spent_us < TURN_US && !reader->first && reads_has_room(env, reader) : reader->n_short == 0 && reader->untold_bytes < READER_UNTOLD_BYTES;
+    bool is_turn = is_large ? env->reads.spent_us < TURN_US && !reader->first && !reader->untold && reads_has_room(env, reader) : reader->n_short == 0 && reader->untold_bytes < READER_UNTOLD_BYTES;
     if (!is_turn)
         wait_for_turn(ask, reader, is_large);
     return !is_turn;
@@ -447,7 +443,7 @@ static bool serve(struct env *env, struct reader *reader)
         verbs_tell(pop_untold(reader));
     has_moved |= reader->behind && reads_has_room(env, reader) && watch_step(reader);
     env->reads.spent_us += clock_mono_us() - begun_us;
-    if (!held || !reads_has_room(env, reader) || (held->is_short && reader->untold_bytes >= READER_UNTOLD_BYTES / 2))
+    if (!held || reader->untold_bytes >= (held->is_short ? READER_UNTOLD_BYTES / 2 : 1) || !reads_has_room(env, reader))
         return has_moved;
     held = pop_held(reader);
     verbs_turn(env, held);

@@ -161,8 +161,8 @@ def watched_by_the_deaf(mesh, large):
     check(observer.next(), "it runs")
     deaf.sub("_INBOX.deaf.*")
     deaf.flush()
-    one = envelope("tester", "watch", {"id": large})
-    deaf.sock.sendall(b"".join(b"PUB amp.env.watch.tester _INBOX.deaf.%d %d\r\n%s\r\n" % (i, len(one), one) for i in range(9000)))
+    one = envelope("deaf", "watch", {"id": large})
+    deaf.sock.sendall(b"".join(b"PUB amp.env.watch.deaf _INBOX.deaf.%d %d\r\n%s\r\n" % (i, len(one), one) for i in range(9000)))
     for _ in range(6):
         check(observer.next(), "its holder is asked how it does each second")
         check(Nats(mesh.bus).request("amp.env.ping.other", envelope("other", "ping", {})), "and others are answered")
@@ -182,10 +182,10 @@ def reads_of_one(mesh):
     small = mesh.run("ask", "--durable", "--detach", "echo", "small").ok().out.strip()
     get = envelope("reader", "get", {"id": large, "events": True})
     for verb, body in (("get", {"id": large, "events": True}), ("list", {"pageSize": 200}), ("watch", {"id": large})):
-        deaf, one = Nats(mesh.bus), envelope("tester", verb, body)
+        deaf, one = Nats(mesh.bus), envelope("deaf", verb, body)
         deaf.sub("_INBOX.deaf.*")
         deaf.flush()
-        deaf.sock.sendall(b"".join(b"PUB amp.env.%s.tester _INBOX.deaf.%d %d\r\n%s\r\n" % (verb.encode(), i, len(one), one) for i in range(300 if verb == "get" else 20)))
+        deaf.sock.sendall(b"".join(b"PUB amp.env.%s.deaf _INBOX.deaf.%d %d\r\n%s\r\n" % (verb.encode(), i, len(one), one) for i in range(300 if verb == "get" else 20)))
         for _ in range(3):
             check(Nats(mesh.bus).request("amp.env.ping.other", envelope("other", "ping", {})), "a ping is answered beside " + verb)
         for command in (["ls"], ["task", "show", small], ["task", "ls"], ["ask", "--durable", "echo", "x"]):
