@@ -52,11 +52,19 @@ struct task_event_ref {
     int64_t time_unix_ms;
 };
 
+#define TASK_ANSWER_SIZE 201u /* of the beginning of an answer that is reported */
+
+struct task_begin {
+    char answer[TASK_ANSWER_SIZE]; /* the artifacts' text */
+    char said[TASK_ANSWER_SIZE];   /* what was last said of the state */
+};
+
 struct task_stream {
     struct amp_buf bodies;
     struct task_event_ref *refs; /* events base+1 … count */
     size_t n_refs, cap_refs;
     uint32_t base, count;
+    struct task_begin *begin;    /* of what events 1 … base had of the answer, in the task's arena; NULL: nothing */
     struct task_lane lanes[LANES];
     bool is_held;          /* only the first WORKING is there: it waits for company */
     bool is_ended;         /* the end marker follows the last event */
@@ -190,7 +198,6 @@ AMP_MUST_USE enum amp_code task_ask_turn(struct task *task, const char *prompt);
 
 /* ---- task_lease.c -------------------------------------------------------------------------------------------- */
 
-#define TASK_ANSWER_SIZE 201u /* of the beginning of an answer that is reported */
 
 void task_lease_begin(struct task *task); /* nothing if its request has no lease */
 void task_lease_heard(struct task *task, const Amp__Ping *ping);

@@ -105,6 +105,7 @@ void task_stream_reset(struct task *task)
     stream->base = stream->count = 0;
     stream->is_held = stream->is_ended = false;
     stream->error = NULL;
+    stream->begin = NULL;
     memset(stream->lanes, 0, sizeof(stream->lanes));
 }
 
@@ -300,6 +301,76 @@ static enum amp_code lane_flush(struct task *task, struct task_lane *lane)
     return AMP_OK;
 }
 
+/* ---- how the answer begins --------------------------------------------------------------------------------- */
+
+static bool is_full(const char ret[TASK_ANSWER_SIZE])
+{
+    return strlen(ret) + 4 >= TASK_ANSWER_SIZE; /* less than the longest character is left */
+}
+
+static void add_text(char ret[TASK_ANSWER_SIZE], Amp__Part *const *parts, size_t n_parts)
+{
+    for (size_t i = 0; i < n_parts; i++) {
+        size_t at = strlen(ret);
+        const char *text = parts[i]->text ? parts[i]->text : "";
+        (void)snprintf(ret + at, TASK_ANSWER_SIZE - at, "%.*s", (int)amp_utf8_cut(amp_bytes_of(text), TASK_ANSWER_SIZE - 1 - at), text);
+    }
+}
+
+/* An artifact's text, or for want of one what was last said of the state. */
+static void add_event(struct task_begin *begin, const Amp__StreamResponse *response)
+{
+    if (response->payload_case == AMP__STREAM_RESPONSE__PAYLOAD_ARTIFACT_UPDATE && response->artifact_update->artifact) {
+        add_text(begin->answer, response->artifact_update->artifact->parts, response->artifact_update->artifact->n_parts);
+    } else if (response->payload_case == AMP__STREAM_RESPONSE__PAYLOAD_STATUS_UPDATE && response->status_update->status && response->status_update->status->message) {
+        begin->said[0] = '\0';
+        add_text(begin->said, response->status_update->status->message->parts, response->status_update->status->message->n_parts);
+    }
+}
+
+/* Most events have none of it, and need not be taken apart. */
+static bool may_tell(struct amp_bytes body)
+{
+    static const char artifact[] = "\"artifactUpdate\"", message[] = "\"message\"";
+    return memmem(body.data, body.len, artifact, sizeof artifact - 1) || memmem(body.data, body.len, message, sizeof message - 1);
+}
+
+/* Of the first n events that are here. */
+static void add_events(const struct task_stream *stream, size_t n, struct task_begin *begin)
+{
+    struct amp_arena arena;
+    amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
+    for (size_t i = 0; i < n && !is_full(begin->answer); i++) {
+        struct amp_bytes body = {.data = stream->bodies.data + stream->refs[i].at, .len = stream->refs[i].len};
+        ProtobufCMessage *message = NULL;
+        amp_arena_reset(&arena);
+        if (may_tell(body) && amp_decode_json(&amp__stream_response__descriptor, body, &arena, &message, NULL) == AMP_OK)
+            add_event(begin, (const Amp__StreamResponse *)message);
+    }
+    amp_arena_done(&arena);
+}
+
+void task_stream_answer(const struct task *task, char ret[TASK_ANSWER_SIZE])
+{
+    struct task_begin begin = {.answer = ""};
+    if (task->stream.begin)
+        begin = *task->stream.begin;
+    add_events(&task->stream, task->stream.n_refs, &begin);
+    memcpy(ret, begin.answer[0] ? begin.answer : begin.said, TASK_ANSWER_SIZE);
+}
+
+/* The first n events are dropped. Only a lease may be lost, and have to be told of. */
+static void note_begin(struct task *task, size_t n)
+{
+    struct task_stream *stream = &task->stream;
+    if (!task_is_leased(task) || task->lease.is_over)
+        return;
+    if (!stream->begin && (stream->begin = amp_arena_alloc(&task->arena, sizeof *stream->begin)))
+        *stream->begin = (struct task_begin){.answer = ""};
+    if (stream->begin)
+        add_events(stream, n, stream->begin);
+}
+
 static uint32_t sent_by_all(const struct task_stream *stream)
 {
     uint32_t sent = stream->count;
@@ -331,6 +402,7 @@ static void drop_sent(struct task *task)
     if (n == 0)
         return;
     size_t cut = bytes_up_to(stream, sent);
+    note_begin(task, n);
     stream->base = sent;
     stream->n_refs -= n;
     stream->bodies.len -= cut;
@@ -443,45 +515,4 @@ size_t task_stream_unsent(const struct task *task)
 {
     const struct task_stream *stream = &task->stream;
     return stream->bodies.len - bytes_up_to(stream, sent_by_all(stream));
-}
-
-/* ---- how the answer begins --------------------------------------------------------------------------------- */
-
-static void add_text(char ret[TASK_ANSWER_SIZE], Amp__Part *const *parts, size_t n_parts)
-{
-    for (size_t i = 0; i < n_parts; i++) {
-        size_t at = strlen(ret);
-        const char *text = parts[i]->text ? parts[i]->text : "";
-        (void)snprintf(ret + at, TASK_ANSWER_SIZE - at, "%.*s", (int)amp_utf8_cut(amp_bytes_of(text), TASK_ANSWER_SIZE - 1 - at), text);
-    }
-}
-
-/* An artifact's text, or for want of one what was last said of the state. */
-static void add_event(char ret[TASK_ANSWER_SIZE], char said[TASK_ANSWER_SIZE], const Amp__StreamResponse *response)
-{
-    if (response->payload_case == AMP__STREAM_RESPONSE__PAYLOAD_ARTIFACT_UPDATE && response->artifact_update->artifact) {
-        add_text(ret, response->artifact_update->artifact->parts, response->artifact_update->artifact->n_parts);
-    } else if (response->payload_case == AMP__STREAM_RESPONSE__PAYLOAD_STATUS_UPDATE && response->status_update->status && response->status_update->status->message) {
-        said[0] = '\0';
-        add_text(said, response->status_update->status->message->parts, response->status_update->status->message->n_parts);
-    }
-}
-
-void task_stream_answer(const struct task *task, char ret[TASK_ANSWER_SIZE])
-{
-    const struct task_stream *stream = &task->stream;
-    char said[TASK_ANSWER_SIZE] = "";
-    struct amp_arena arena;
-    amp_arena_init(&arena, AMP_ARENA_BYTES_MAX);
-    ret[0] = '\0';
-    for (size_t i = 0; i < stream->n_refs && strlen(ret) + 4 < TASK_ANSWER_SIZE; i++) {
-        struct amp_bytes body = {.data = stream->bodies.data + stream->refs[i].at, .len = stream->refs[i].len};
-        ProtobufCMessage *message = NULL;
-        amp_arena_reset(&arena);
-        if (amp_decode_json(&amp__stream_response__descriptor, body, &arena, &message, NULL) == AMP_OK)
-            add_event(ret, said, (const Amp__StreamResponse *)message);
-    }
-    amp_arena_done(&arena);
-    if (!ret[0])
-        memcpy(ret, said, TASK_ANSWER_SIZE);
 }

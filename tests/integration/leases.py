@@ -36,6 +36,11 @@ elif word == 'wait':
     while not os.path.exists(rest):
         pause.wait(0.02)
     print('answer of %d' % os.getpid(), flush=True)
+elif word == 'halves':
+    print('the first half', flush=True)
+    while not os.path.exists(rest):
+        pause.wait(0.02)
+    print('the second half', flush=True)
 """
 
 
@@ -103,6 +108,55 @@ def zombie(mesh):
     shown = mesh.run("task", "show", task).ok().out
     check("came too late" in shown and said in shown, "people see it", shown)
     check(mesh.run("ask", "zombie", "hello").status == 0, "and the one that came back is well")
+
+
+def field(data, *path):
+    """A field of a message in protobuf's encoding, by the numbers that lead to it → bytes, a number or None"""
+    at, found = 0, None
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            value, shift, at = value | (data[at] & 127) << shift, shift + 7, at + 1
+            if data[at - 1] < 128:
+                return value
+
+    while at < len(data):
+        tag = varint()
+        value = varint()
+        if tag & 7 == 2:
+            value, at = data[at:at + value], at + value
+        found = value if tag >> 3 == path[0] else found
+    return field(found, *path[1:]) if found and path[1:] else found
+
+
+def zombie_half_known(mesh):
+    """Its answer is told from its beginning, also what the environment had confirmed before and the instance need not keep (amp.md 10.7.4)."""
+    gate, raw = mesh.path("gate-halves"), Nats(mesh.bus)
+    first = mesh.instance("halves")
+    raw.sub(f"amp.ctl.{first.instance}.*")
+    raw.flush()
+    task = mesh.detach("halves", f"halves {gate}")
+    until(lambda: "first half" in text_of(mesh.show(task)), "the environment has the first half")
+    confirmed = 0
+    while confirmed < 2:  # behind the first the instance has dropped it
+        said = raw.next(10)
+        check(said, "the environment confirms it")
+        confirmed += (field(said[3], 6, 3, 10) or 0) >= 2  # control.ping.committed
+    pid = mesh.calls("halves")[0]
+    mesh.instance("halves")
+    first.signal(signal.SIGSTOP)
+    until(lambda: mesh.calls("halves")[1:], "another one gets the task")
+    open(gate, "w").close()
+    mesh.ended(task)
+    until(lambda: process_state(pid) in ("Z", None), "the agent that was cut off has an answer, too")
+    first.signal(signal.SIGCONT)
+    until(lambda: claimed(mesh, task), "which comes, and is kept as ignored")
+    late = mesh.attempts(task)[0]["ignored"][0]
+    check(late["answer"].startswith("the first half"), "from its beginning", late)
+    check(late["state"] == "canceled" or late["answer"].split("\n")[1] == "the second half", "to what came last", late)
+    check("the first half" in mesh.run("task", "show", task).ok().out.split("came too late")[1], "people see it")
 
 
 def report(mesh, sender, task, epoch, instance, state="FAILED", answer="forged answer"):
@@ -454,6 +508,7 @@ def retry_in_words(mesh):
 def main():
     with Leases() as mesh:
         tap.run("a late result of an instance that was stopped past its lease is refused, and shown", zombie, mesh)
+        tap.run("what is told of it begins with what had been confirmed before", zombie_half_known, mesh)
         tap.run("reports of a lease that their sender never had, or has told of, change nothing", forged, mesh)
         tap.run("another's requests, readers and epochs end no attempt and take no answer", usurped, mesh)
         tap.run("an attempt that was given up is over for every environment", given_up, mesh)
