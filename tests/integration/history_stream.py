@@ -4,6 +4,7 @@ On the system's nats-server and, where there is one, on a current one."""
 import base64
 import concurrent.futures
 import contextlib
+import datetime
 import json
 import os
 import shutil
@@ -175,6 +176,15 @@ def check_whole(world, calls):
         check(error or have[task]["task"]["artifacts"][0]["parts"][0]["text"].startswith("TEXT "), "with its answer", have[task])
 
 
+def check_times(world, task, record, back):
+    """What it took is what its callee says, whenever that was read: the environment was not there, and nothing of that is in it."""
+    events = frames_of(world, task)
+    times = [events[seq]["time"] for seq in sorted(events)]
+    attempt = record["task"]["metadata"]["amp/attempts"][0]
+    check(attempt["startedAt"] == times[0] and attempt["endedAt"] == times[-1], "from its first event to its last", attempt, times)
+    check(datetime.datetime.fromisoformat(attempt["endedAt"].replace("Z", "+00:00")) < back and "away" not in attempt, "before the environment was back", attempt, back)
+
+
 def environment_killed(nats):
     """kill -9 of the environment, 200 direct calls without it, some that fail, some whose caller, agent or sidecar is killed."""
     with World(nats) as world:
@@ -207,8 +217,12 @@ def environment_killed(nats):
             frame = json.loads(tasks.next(20)[3])["frame"]
             if frame["taskId"] == left and frame.get("end"):
                 break
+        back = datetime.datetime.now(datetime.timezone.utc)
         world.start_environment()
         check_whole(world, calls)
+        found = records(world)
+        for task, _ in calls:
+            check_times(world, task, found[task], back)
         dead = world.record(died[0])
         check(dead["error"]["name"] == "agent_died" and dead["error"]["death"]["signal"] == 9 and not dead.get("incomplete"), "with the death report", dead)
         gone = world.record(left)
