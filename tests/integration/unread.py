@@ -77,6 +77,25 @@ class Deaf:
         self.nats.sock.close()
 
 
+class Keen:
+    """Asks as much, and reads all of it."""
+    WINDOWS, SIZE = 40, 500
+
+    def __init__(self, bus):
+        self.nats, self.n_answered = Nats(bus), 0
+        self.nats.sub("_INBOX.keen.*")
+        self.nats.flush()
+        self.thread = threading.Thread(target=self.ask)
+        self.thread.start()
+
+    def ask(self):
+        for _ in range(self.WINDOWS):
+            for i in range(self.SIZE):
+                self.nats.pub("amp.env.ping.keen", envelope("keen", "ping", {}), f"_INBOX.keen.{i}")
+            told = {message[0] for message in (self.nats.next(30) for _ in range(self.SIZE)) if message and b'"info"' in message[3]}
+            self.n_answered += len(told)
+
+
 def one_round(mesh, other):
     """What another one does meanwhile."""
     check(other.request("amp.env.ping.other", envelope("other", "ping", {}), 20), "a ping is answered")
@@ -99,12 +118,13 @@ def unread(verb, body, is_in_step, server):
         task = mesh.run("ask", "--durable", "--detach", "leased", "x").ok().out.strip()
         observer.sub(f"amp.ctl.{agent.instance}.{task}")
         check(observer.next(), "it runs")
-        deaf, rounds = Deaf(mesh.bus, verb, body, is_in_step), 0
+        deaf, keen, rounds = Deaf(mesh.bus, verb, body, is_in_step), Keen(mesh.bus), 0
         while deaf.is_sending() or rounds < 12:
             one_round(mesh, other)
             rounds += 1
         for _ in range(3):
             check(observer.next(20), "its holder is asked how it does")
+        keen.thread.join()
         deaf.end()
         with open(fifo, "w") as f:
             f.write("as asked")
@@ -113,6 +133,7 @@ def unread(verb, body, is_in_step, server):
         check([a["outcome"] for a in done["metadata"]["amp/attempts"]] == ["completed"], "no lease has lapsed", done["metadata"])
         said = [line for process in (mesh.up, echo, agent) for line in process.err if "task.lease_lapsed" in line or "env.instance_lost" in line]
         check(not said, "nobody has lost anybody", said)
+        check(keen.n_answered == Keen.WINDOWS * Keen.SIZE, "who asks as much and reads it gets every answer", keen.n_answered)
         check(stalls(mesh) <= STALLS_MAX, "the server holds the environment up a few times only", stalls(mesh))
 
 
