@@ -173,6 +173,12 @@ static void on_notices(void *ctx, void **items, size_t count)
     loop_tick_request(bus->tick);
 }
 
+static void on_leftovers(void *ctx)
+{
+    struct bus *bus = ctx;
+    loop_tick_request(bus->tick);
+}
+
 static void on_tick(void *ctx)
 {
     struct bus *bus = ctx;
@@ -210,6 +216,7 @@ static struct bus *create(struct loop *loop, const struct bus_options *options)
     snprintf(bus->fence_subject, sizeof bus->fence_subject, "%s.%s", bus->prefix, token);
     bus->tick = loop_tick_new(loop, on_tick, bus);
     bus->retry = loop_timer_new(loop, on_retry, bus);
+    bus->leftovers = loop_timer_new(loop, on_leftovers, bus);
     bus->box = mailbox_new_loop(loop, NOTICES_MAX, on_notices, bus);
     return bus;
 }
@@ -223,6 +230,7 @@ static void destroy(struct bus *bus)
         free(item);
     mailbox_free(bus->box);
     loop_timer_free(bus->retry);
+    loop_timer_free(bus->leftovers);
     loop_tick_free(bus->tick);
     forget_learned(bus);
     bus_io_release(bus);

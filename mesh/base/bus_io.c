@@ -58,6 +58,7 @@ enum amp_code bus_publish(struct bus *bus, const char *subject, const char *repl
         loop_tick_request(bus->tick); /* looks whether the link is alive */
         return refuse(status == NATS_MAX_PAYLOAD ? AMP_TOO_LARGE : AMP_NO_BUS);
     }
+    loop_tick_request(bus->tick); /* nats.c asks for it once, and that may have been for what has time */
     size_t len = data.len + strlen(subject) + 32;
     bus->out_bytes += len;
     bus->handed_bytes += len;
@@ -100,6 +101,7 @@ static natsSubscription *subscribe(struct bus *bus, const char *subject, const c
     /* What one read brought is delivered before the next, so the list cannot grow; the limit would only drop. */
     if (sub)
         natsSubscription_SetPendingLimits(sub, -1, -1);
+    loop_tick_request(bus->tick);
     return sub; /* NULL: the link is lost, which bus_check sees */
 }
 
@@ -324,6 +326,19 @@ enum amp_code bus_inbox_request(struct bus_inbox *inbox, const char *subject, st
     return bus_publish(inbox->bus, subject, inbox->subject, data);
 }
 
+/* Nobody waits for the server to know that an inbox is gone: its UNSUB goes with what is written next, most often the next call, instead of waking the server up for itself. */
+static void destroy_patiently(struct bus *bus, natsSubscription *nats)
+{
+    if (bus->link)
+        bus->link->is_patient = true;
+    natsSubscription_Destroy(nats);
+    if (!bus->link)
+        return;
+    bus->link->is_patient = false;
+    if (!loop_timer_is_set(bus->leftovers))
+        loop_timer_set(bus->leftovers, BUS_LEFTOVERS_MS);
+}
+
 void bus_inbox_free(struct bus_inbox *inbox)
 {
     if (!inbox)
@@ -333,7 +348,7 @@ void bus_inbox_free(struct bus_inbox *inbox)
         bus->inbox_next = TAILQ_NEXT(inbox, entry);
     if (bus->inbox_polled == inbox)
         bus->inbox_polled = NULL;
-    natsSubscription_Destroy(inbox->nats);
+    destroy_patiently(bus, inbox->nats);
     TAILQ_REMOVE(&bus->inboxes, inbox, entry);
     TAILQ_REMOVE(&bus->used, inbox, by_use);
     bus_find_lose(inbox);

@@ -55,9 +55,12 @@ static natsStatus on_read(void *data, bool add)
     return NATS_OK;
 }
 
+/* That all is written (`add` false) is known on the loop, where it is written; and bus_io.c lets what has time wait for the next write. */
 static natsStatus on_write(void *data, bool add)
 {
-    look(data);
+    struct bus_link *link = data;
+    if (!pthread_equal(pthread_self(), link->loop_thread) || (add && !link->is_patient))
+        look(link);
     return NATS_OK;
 }
 

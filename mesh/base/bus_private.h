@@ -26,6 +26,7 @@ struct connector;
 #define BUS_SHORT_BYTES_MAX (16u << 10)
 #define BUS_CONNECT_MS 2000                  /* all servers of one attempt together */
 #define BUS_FLUSH_MS 500                     /* bus_free */
+#define BUS_LEFTOVERS_MS 10u                 /* how long the server may go without an UNSUB of an inbox */
 #define BUS_SPENT_MAX 64u                    /* messages that were handled and not given back yet */
 #define BUS_SPENT_BYTES_MAX (64u << 10)
 #define BUS_SERVERS_MAX 32                   /* given and learned */
@@ -38,6 +39,7 @@ struct bus_link {
     pthread_t loop_thread;
     _Atomic(struct mailbox *) box;  /* NULL until the loop has adopted the link */
     struct loop_tick *tick;         /* used on the loop thread only */
+    bool is_patient;                /* what nats.c is asked to write now has time: loop thread only */
     sem_t is_closed;                /* posted by nats.c's last callback */
     LIST_ENTRY(bus_link) entry;     /* in bus->closing */
 };
@@ -103,6 +105,7 @@ struct bus {
     void *memory;                    /* bus_memory */
     struct connector *connector;     /* an attempt under way, or NULL */
     struct loop_timer *retry;
+    struct loop_timer *leftovers;    /* writes what had time, if nothing else is written before */
     unsigned attempts;               /* failed since the loss */
     int64_t lost_ms;                 /* since when it is away; 0: it is not, or never was there */
     char said[512];                  /* last reason that was logged */

@@ -1,6 +1,8 @@
 /* Inboxes of the bus against a real nats-server: replies, silence, denials, and nothing that was meant for another. */
 #include "bus_world.h"
 
+#include "base/bus_private.h"
+
 static void test_a_request_gets_its_replies_through_its_inbox(void **state)
 {
     struct bus_world w;
@@ -176,6 +178,51 @@ static void test_leaving_works_where_publishing_to_the_own_inbox_is_denied(void 
     bus_world_end(&w);
 }
 
+struct look {
+    struct bus_world *w;
+    struct loop_timer *timer;
+    unsigned n_turns, is_written;
+};
+
+static void on_look(void *ctx)
+{
+    struct look *look = ctx;
+    look->is_written = natsConnection_Buffered(look->w->bus->link->nats) == 0;
+    look->n_turns++;
+    if (!look->is_written && look->w->watched == &look->is_written)
+        loop_timer_set(look->timer, 1);
+    bus_world_touch(look->w);
+}
+
+/* To tell the server that an inbox is gone is worth no write, and no wake-up of the server, of its own: each call has one. */
+static void test_what_ends_an_inbox_goes_with_what_is_written_next(void **state)
+{
+    struct bus_world w;
+    bus_world_begin(&w);
+    struct ear ear = {.w = &w, .answers = w.bus};
+    struct bus_sub *sub = bus_subscribe(w.bus, "a.b", NULL, ear_on_msg, &ear);
+    struct mouth mouth, next;
+    struct look look = {.w = &w};
+    look.timer = loop_timer_new(w.loop, on_look, &look);
+    mouth_open(&mouth, &w);
+    bus_world_settle(&w);
+    bus_inbox_free(mouth.inbox);
+    loop_timer_stop(w.bus->leftovers); /* however long this takes */
+    loop_timer_set(look.timer, 0);
+    bus_world_until(&w, &look.n_turns, 1);
+    assert_false(look.is_written);
+    mouth_open(&next, &w);
+    assert_int_equal(bus_inbox_request(next.inbox, "a.b", amp_bytes_of("x")), AMP_OK);
+    bus_world_until(&w, &next.kinds[BUS_INBOX_MSG], 1);
+    assert_int_equal(natsConnection_Buffered(w.bus->link->nats), 0);
+    bus_inbox_free(next.inbox);
+    loop_timer_set(look.timer, 0);
+    bus_world_until(&w, &look.is_written, 1); /* and with nothing next, after a moment */
+    loop_timer_free(look.timer);
+    bus_unsubscribe(sub, false);
+    bus_world_end(&w);
+}
+
 static int run(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +234,7 @@ static int run(void)
         cmocka_unit_test(test_a_request_that_nobody_listens_to_is_told_so),
         cmocka_unit_test(test_a_denied_publish_reaches_the_inboxes_that_asked_there_and_no_other),
         cmocka_unit_test(test_leaving_works_where_publishing_to_the_own_inbox_is_denied),
+        cmocka_unit_test(test_what_ends_an_inbox_goes_with_what_is_written_next),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
