@@ -108,6 +108,7 @@ void beats_on_msg(void *ctx, const struct bus_msg *msg)
     struct amp_subject subject;
     Amp__Envelope *envelope = NULL;
     enum amp_encoding encoding;
+    evtstream_catch_up(env);
     amp_arena_reset(&env->arena);
     if (amp_subject_parse(msg->subject, &subject, NULL) != AMP_OK || subject.kind != AMP_SUBJECT_HB ||
         amp_envelope_decode(msg->data, 1u << AMP__ENVELOPE__BODY_BEAT, &env->arena, &envelope, &encoding, NULL) != AMP_OK ||

@@ -62,6 +62,7 @@ static void on_sweep(void *ctx)
 {
     struct env *env = ctx;
     loop_timer_set(env->sweep, ENV_SWEEP_MS);
+    evtstream_catch_up(env);
     load_sweep(env);
     reads_sweep(env);
     waits_sweep(env);
@@ -311,6 +312,7 @@ static void on_stop_poll(void *ctx)
 
 void env_stop(struct env *env, void (*on_stopped)(void *ctx), void *ctx)
 {
+    evtstream_catch_up(env);
     env->is_stopping = true;
     env->on_stopped = on_stopped;
     env->stopped_ctx = ctx;

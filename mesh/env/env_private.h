@@ -480,12 +480,12 @@ void evtstream_bus_up(struct env *env);
 void evtstream_bus_down(struct env *env);
 void evtstream_stop(struct env *env);
 void evtstream_on_msg(void *ctx, const struct bus_msg *msg);
+void evtstream_catch_up(struct env *env); /* before direct tasks are looked at: takes up what was heard of them just now */
 void evtstream_said(struct env *env); /* an event of a durable task was published */
 bool evtstream_is_holding(const struct env *env); /* the stream is being read: what is heard waits */
 bool evtstream_is_awaited(const struct env *env); /* readers wait for the end of that */
 bool evtstream_is_whole(const struct env *env);   /* nothing that was said is missing, as far as a stream can tell */
-/* A number is missing before `msg`: it is held, and the stream read. False: it cannot help, or did just now. */
-bool evtstream_fill(struct env *env, const struct bus_msg *msg);
+bool evtstream_fill(struct env *env, const struct bus_msg *msg); /* a number is missing before `msg`: it is held, and the stream read; false: it cannot help, or did just now */
 void evtstream_info(const struct env *env, Amp__EnvInfo *info);
 
 /* ---- beats.c ---------------------------------------------------------------------------------------------------------- */

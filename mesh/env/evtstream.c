@@ -296,6 +296,7 @@ static void ask(struct evtstream *evt)
 
 void evt_check(struct evtstream *evt)
 {
+    evtstream_catch_up(evt->env); /* was heard before */
     drop_requests(evt);
     if (evt->phase != EVT_READING && evt->phase != EVT_CHECKING) { /* else it is still the same wait */
         evt->is_patient = true;
@@ -357,6 +358,9 @@ static void on_canary(void *ctx, const struct js_canary_result *result)
     evt->canary = NULL;
     if (result->outcome == JS_DOWN)
         return;
+    evtstream_catch_up(evt->env); /* what was heard before it is about to count as written down */
+    if (evt->phase == EVT_CHECKING)
+        return; /* a number was missing in that */
     if (result->outcome == JS_MISSING) { /* the stream, or all of JetStream? */
         evt->request = js_api(evt->env->loop, evt->env->bus, "STREAM.INFO", EVT_STREAM, amp_bytes_of(""), on_there, evt);
     } else if (result->outcome != JS_OK) {
@@ -422,6 +426,7 @@ void evtstream_new(struct env *env)
                                             .message_max = AMP_WIRE_BYTES_MAX, .age_max_ms = EVT_AGE_MAX_MS};
     evt->timer = loop_timer_new(env->loop, on_timer, evt);
     evt->late = loop_timer_new(env->loop, on_late, evt);
+    evt_fresh_init(evt);
     (void)journal_kv(env->journal, &query, load_mark, &evt->mark);
     evt->saved_anchor = evt->mark.anchor;
 }
@@ -434,6 +439,7 @@ void evtstream_free(struct env *env)
     drop_requests(evt);
     evt_drop_held(evt);
     evt_again_done(evt);
+    evt_fresh_done(evt);
     loop_timer_free(evt->timer);
     loop_timer_free(evt->late);
     free(evt);
@@ -452,6 +458,7 @@ void evtstream_bus_up(struct env *env)
 
 void evtstream_bus_down(struct env *env)
 {
+    evtstream_catch_up(env);
     drop_requests(env->evt);
     env->evt->phase = EVT_DOWN;
     env->evt->is_asked_again = false;
@@ -464,17 +471,6 @@ void evtstream_stop(struct env *env)
     evtstream_bus_down(env);
     evt_again_done(env->evt);
     env->evt->again = (struct evt_again){0};
-}
-
-void evtstream_on_msg(void *ctx, const struct bus_msg *msg)
-{
-    struct env *env = ctx;
-    env->evt->has_heard = true;
-    env->evt->n_heard++;
-    if (evtstream_is_holding(env))
-        evt_hold(env->evt, msg);
-    else
-        record_take(env, msg, true);
 }
 
 /* It does not come back to us, but the stream has to take it like what is heard. */

@@ -1,6 +1,6 @@
 /* The stream of the bus that keeps what is published on amp.evt (amp.md 10.8), so that what happens while the environment is away can be read later. Seen by:
  * evtstream.c (the stream itself: is it there, is it well, how far was it read), evtstream_read.c (reading what was not heard), evtstream_again.c (open tasks published
- * again after the stream had lost them).
+ * again after the stream had lost them), evtstream_fresh.c (what was just heard, taken up a few milliseconds' worth at once).
  *
  * The environment hears amp.evt by a plain subscription. After each connection, and when a number is missing, what it hears is *held* while it reads the stream from
  * its mark on; then the held follows, and what came twice is known by the numbers. The mark is a place in the stream before which all is surely in the journal. It is
@@ -28,6 +28,8 @@
 #define EVT_MARK_BUSY_MS 1000               /* and at most */
 #define EVT_HELD_MAX 65536u                 /* messages held, and */
 #define EVT_HELD_BYTES_MAX ((size_t)16 << 20)
+#define EVT_FRESH_MS 5u                     /* what is heard is taken up together, so often, */
+#define EVT_FRESH_BYTES_MAX ((size_t)32 << 10) /* and so much of it at once: the bus is not read meanwhile */
 #define EVT_FILL_MS 1000                    /* between two readings because a number was missing */
 #define EVT_LATE_MS 2000u                   /* so long readers wait for the end of the reading */
 #define EVT_READ_UNWRITTEN_MAX ((size_t)8 << 20) /* reading waits while more is on its way to the journal */
@@ -90,6 +92,9 @@ struct evtstream {
     uint32_t n_held;
     size_t held_bytes;
     bool has_overflowed;
+    struct amp_buf fresh; /* heard and not taken up; evtstream_fresh.c */
+    struct loop_timer *fresh_timer;
+    bool is_taking;
     int64_t filled_ms;
     uint64_t left; /* to be read */
     bool is_failed;
@@ -112,6 +117,10 @@ void evt_read_step(struct evtstream *evt);
 void evt_hold(struct evtstream *evt, const struct bus_msg *msg);
 void evt_release(struct evtstream *evt);
 void evt_drop_held(struct evtstream *evt);
+
+/* ---- evtstream_fresh.c ---- */
+void evt_fresh_init(struct evtstream *evt);
+void evt_fresh_done(struct evtstream *evt);
 
 /* ---- evtstream_again.c ---- */
 void evt_again_start(struct evtstream *evt);

@@ -488,5 +488,6 @@ void verbs_again(struct env *env, const struct bus_msg *msg)
 void verbs_on_msg(void *ctx, const struct bus_msg *msg)
 {
     counter_add(COUNTER_env_requests, 1);
+    evtstream_catch_up(ctx);
     take_request(ctx, msg, STAGE_NEW);
 }

@@ -220,6 +220,44 @@ static void test_a_task_whose_instance_is_gone_is_whole(void **state)
     assert_false(record->incomplete);
 }
 
+struct heard {
+    struct env *env;
+    unsigned n, n_at_once, n_in_the_end;
+};
+
+static void hear(void *ctx, const struct bus_msg *msg)
+{
+    struct heard *heard = ctx;
+    evtstream_on_msg(heard->env, msg);
+    const struct etask *task = etask_find(heard->env, "t-1");
+    heard->n++;
+    heard->n_at_once = task ? task->count : 0;
+    evtstream_catch_up(heard->env);
+    task = etask_find(heard->env, "t-1");
+    heard->n_in_the_end = task ? task->count : 0;
+}
+
+/* To take up each message for itself costs twice as much, and takes the processor from whoever is called next. */
+static void test_what_is_heard_is_taken_up_together_but_before_anybody_looks(void **state)
+{
+    struct env_world *world = *state;
+    struct heard heard = {.env = world->env};
+    bus_unsubscribe(world->env->subs[1], false);
+    world->env->subs[1] = bus_subscribe(world->world.far, "amp.evt.*.*", NULL, hear, &heard);
+    world_settle(&world->world, world->world.far);
+    tell(world, 1, 3, -1);
+    assert_int_equal(wait_for(world, "working", 3)->events_count, 3);
+    assert_int_equal(heard.n, 1);
+    assert_int_equal(heard.n_at_once, 0);
+    assert_int_equal(heard.n_in_the_end, 3);
+    world->env->n_watchers++; /* somebody waits for each word */
+    tell(world, 4, 2, -1);
+    assert_int_equal(wait_for(world, "working", 5)->events_count, 5);
+    world->env->n_watchers--;
+    assert_int_equal(heard.n, 2);
+    assert_int_equal(heard.n_at_once, 5);
+}
+
 int main(void)
 {
     log_init(LOG_ERROR, "test");
@@ -236,6 +274,7 @@ int main(void)
         STREAM(test_what_was_said_while_nobody_listened_is_history),
         STREAM(test_a_number_that_is_missing_is_looked_for_in_the_stream),
         STREAM(test_a_task_whose_instance_is_gone_is_whole),
+        STREAM(test_what_is_heard_is_taken_up_together_but_before_anybody_looks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
