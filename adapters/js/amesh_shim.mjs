@@ -80,6 +80,7 @@ function split(text) {
 class Task {
   #abort = new AbortController();
   #told = false;
+  #answered = []; // parts that are files
   #calls = 0;
   streamed = false;
   constructor({ taskId, contextId, text, message, attempt, from, skill, parent, timeoutMs, meta, resume }) {
@@ -151,18 +152,19 @@ class Task {
     const bodies = raw ? [{ parts: raw }] : text === undefined ? [{ data, filename, mediaType }] : (text ? split(text) : [""]).map((t) => ({ text: t, filename, mediaType }));
     return bodies.map((b, i) => this.emit({ type: "artifact", artifactId: name, name, description, ...b, append: i > 0, last: i === bodies.length - 1 })).pop();
   }
-  // A text; with options the value of one (with `multiple` a list of them), with a schema what fits it. After expiresMs the default, or an error with the reason "expired".
+  // A text (of a file it is empty, and `files` has the file); with options the value of one (with `multiple` a list of them), with a schema what fits it. After expiresMs the default, or an error with the reason "expired".
   async ask(prompt, { options, schema, expiresMs, default: fallback, multiple, other } = {}) {
     const answer = await this.#ask("task.ask", { prompt, options, schema, expiresMs, default: fallback, multiple, other });
+    this.#answered.push(...answer.message?.parts.filter(({ url, raw }) => raw !== undefined || url?.startsWith("file://")) ?? []);
     return "value" in answer ? answer.value : answer.text;
   }
   // → {text, task}; throws TaskFailed {code, reason, hint, task}.
   async send(to, text, { skill, context, timeoutMs, durable, key, detach } = {}) {
     return new Result(await this.#ask("send", { to: to ?? undefined, skill, text, contextId: context, timeoutMs, durable, key, detach }));
   }
-  // Files that came with the task: {name, mediaType, path} or, if small, {…, bytes}.
+  // Files that came with the task, and behind them those of answers: {name, mediaType, path} or, if small, {…, bytes}.
   get files() {
-    return this.message.parts.flatMap(({ url, raw, filename: name, mediaType }) => url?.startsWith("file://") ? [{ name, mediaType, path: fileURLToPath(url) }]
+    return [...this.message.parts, ...this.#answered].flatMap(({ url, raw, filename: name, mediaType }) => url?.startsWith("file://") ? [{ name, mediaType, path: fileURLToPath(url) }]
       : raw !== undefined ? [{ name, mediaType, bytes: Buffer.from(raw, "base64") }] : []);
   }
   sleep(ms) { return sleep(ms, undefined, { signal: this.signal }).catch((e) => { this.#told ||= this.canceled; throw e; }); }

@@ -111,6 +111,7 @@ class Task:
         self.id, self.context, self.text, self.message = params["taskId"], params.get("contextId"), params.get("text", ""), params.get("message")
         self.attempt, self.sender, self.skill, self.parent = params.get("attempt", 1), params.get("from"), params.get("skill"), params.get("parent")
         self.timeout_ms, self.meta, self.resume, self.streamed = params.get("timeoutMs"), params.get("meta") or {}, params.get("resume"), False
+        self._answered = []  # parts that are files
         self.canceled = False
 
     def _cancel(self):
@@ -206,9 +207,10 @@ class Task:
 
     @property
     def files(self):
-        """Files that came with the task: [{"name", "mediaType", "path" or "bytes"}, …]; large ones are at a path, where they may be read until the task is over."""
+        """Files that came with the task, and behind them those of answers: [{"name", "mediaType", "path" or "bytes"}, …]; large ones are at a path, where they may be read until
+        the task is over."""
         found = []
-        for part in self.message.get("parts", []):
+        for part in self.message.get("parts", []) + self._answered:
             about = {"name": part.get("filename", ""), "mediaType": part.get("mediaType", "")}
             if part.get("url", "").startswith("file://"):
                 found.append({**about, "path": urllib.parse.unquote(part["url"][7:])})
@@ -219,9 +221,13 @@ class Task:
     def ask(self, prompt, options=None, schema=None, expires_ms=None, default=None, multiple=False, other=False):
         """→ what the caller, or whoever reads `amesh inbox`, answers. The task is INPUT_REQUIRED until then; several may be asked at once.
         options: texts, or {value, label}: the answer is the value of one, with multiple a list of them, with other also any other text. schema: the answer
-        is a value that fits it. Else a text. After expires_ms: the default, or an Error of the name `expired`."""
+        is a value that fits it. Else a text; of a file it is empty, and `files` has the file. After expires_ms: the default, or an Error of the name `expired`."""
         asked = {"prompt": prompt, "options": options, "schema": schema, "expiresMs": expires_ms, "default": default, "multiple": multiple or None, "other": other or None}
-        return self._request("task.ask", asked, lambda r: r["value"] if "value" in r else r["text"])
+        return self._request("task.ask", asked, self._take_answer)
+
+    def _take_answer(self, answer):
+        self._answered += [p for p in answer.get("message", {}).get("parts", []) if "raw" in p or p.get("url", "").startswith("file://")]
+        return answer["value"] if "value" in answer else answer["text"]
 
     def send(self, agent, text, skill=None, context=None, timeout_ms=None, durable=None, key=None, detach=None):
         """→ Result of a task given to another agent (None: to whoever has the skill); raises TaskFailed. It has no more time than this task, and ends with it unless

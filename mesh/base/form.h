@@ -49,11 +49,14 @@ struct form_answer {
     const char *id, *by;          /* by: who answered, NULL: not known */
     const char *text;             /* or NULL */
     const struct cJSON *value;    /* or NULL */
+    uint64_t file_bytes;          /* of blobs that came with it (form_answer_file_bytes) */
     bool is_again;                /* given to a further attempt */
 };
-/* {"amp/answer":{id, by?, text?, value?, again?}}; a text or value over AMP_TEXT_EVENT_MAX is left out, and `bytes` says so. */
+/* {"amp/answer":{id, by?, text?, value?, again?}}; a text or value over AMP_TEXT_EVENT_MAX is left out, and `bytes` says so, as it does of files. */
 char *form_say_answer(const struct form_answer *answer);
 /* {"amp/question_closed":{id, why, default?, again?}}; why: "expired", "withdrawn"; again: told to a further attempt */
 char *form_say_closed(const char *id, const char *why, const struct cJSON *fallback, bool is_again);
+/* How many bytes the blobs of an answer (NULL has none) have. */
+uint64_t form_answer_file_bytes(const Amp__Message *answer);
 /* The text of an answer: its value's, else that of its message. The caller's. */
 char *form_answer_text(const Amp__Message *answer, const struct cJSON *value);

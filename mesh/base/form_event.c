@@ -42,9 +42,11 @@ char *form_say_answer(const struct form_answer *answer)
     if (answer->by)
         cJSON_AddStringToObject(about, "by", answer->by);
     if (text_len + value_len > AMP_TEXT_EVENT_MAX) {
-        cJSON_AddNumberToObject(about, "bytes", (double)(text_len > value_len ? text_len : value_len));
+        cJSON_AddNumberToObject(about, "bytes", (double)((text_len > value_len ? text_len : value_len) + answer->file_bytes));
     } else {
-        if (answer->text)
+        if (answer->file_bytes > 0)
+            cJSON_AddNumberToObject(about, "bytes", (double)answer->file_bytes);
+        if (answer->text && (text_len > 0 || answer->file_bytes == 0))
             cJSON_AddStringToObject(about, "text", answer->text);
         if (answer->value)
             cJSON_AddItemToObject(about, "value", cJSON_Duplicate(answer->value, true));
@@ -67,13 +69,23 @@ char *form_say_closed(const char *id, const char *why, const struct cJSON *fallb
     return metadata_of("amp/question_closed", about);
 }
 
+uint64_t form_answer_file_bytes(const Amp__Message *answer)
+{
+    uint64_t bytes = 0;
+    struct amp_blob_ref ref;
+    for (size_t i = 0; answer && i < answer->n_parts; i++)
+        if (amp_part_is_blob(answer->parts[i]) && amp_part_blob(answer->parts[i], &ref, NULL) == AMP_OK)
+            bytes += ref.size;
+    return bytes;
+}
+
 char *form_answer_text(const Amp__Message *answer, const struct cJSON *value)
 {
     struct amp_buf text;
     if (value)
         return form_text(value);
     amp_buf_init(&text, AMP_WIRE_BYTES_MAX);
-    char *ret = answer && amp_message_text(answer, &text) == AMP_OK ? xstrndup((const char *)text.data, text.len) : xstrdup("");
+    char *ret = answer && amp_message_text(answer, &text) == AMP_OK && text.len > 0 ? xstrndup((const char *)text.data, text.len) : xstrdup("");
     amp_buf_done(&text);
     return ret;
 }

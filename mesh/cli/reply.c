@@ -3,10 +3,15 @@
 #include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/blob_fetch.h"
+#include "base/clock.h"
 #include "base/file.h"
+#include "base/form.h"
+#include "base/loop.h"
 #include "cli/commands.h"
 #include "cli/context.h"
 #include "cli/inbox.h"
@@ -16,8 +21,15 @@
 
 #define LINE_MAX_BYTES 65536u
 
+#define FILE_INLINE_MAX (64u << 10)                 /* a file above it that is no text is a blob (amp.md 15) */
+#define TEXT_INLINE_MAX (FORM_ANSWER_MAX - (8u << 10)) /* a text likewise: the message around it has its part of the bound */
+
 struct reply {
     struct cli cli;
+    struct blobs *blobs; /* of a large file, until the environment has it; or NULL */
+    struct blob_held held;
+    struct blob blob;
+    struct amp_error file_error;
     struct amp_arena arena;
     const char *id;
     char question_id[AMP_NAME_MAX + 1], task_id[AMP_NAME_MAX + 1];
@@ -29,7 +41,7 @@ struct reply {
 const struct command_option answer_options[] = {
     {.name = "json-value", .arg = "JSON", .help = "the answer as a JSON value"},
     {.name = "option", .letter = 'o', .arg = "N|NAME", .help = "an option, by its number, value or label; again for several", .is_repeatable = true},
-    {.name = "file", .letter = 'f', .arg = "F", .help = "the answer is what is in the file", .complete = "files"},
+    {.name = "file", .letter = 'f', .arg = "F", .help = "the answer is what is in the file, or the file", .complete = "files"},
     {0},
 };
 
@@ -72,9 +84,57 @@ static int find(struct reply *reply)
 
 /* ---- what is answered -------------------------------------------------------------------------------------------- */
 
+static void on_taken(void *ctx, const struct blob *blob, const struct amp_error *err)
+{
+    struct reply *reply = ctx;
+    if (blob != NULL)
+        reply->blob = *blob;
+    else
+        reply->file_error = *err;
+    loop_stop(reply->cli.loop, 0);
+}
+
+/* Its bytes travel beside the message, to who asks for them. */
+static enum amp_code offer_file(struct reply *reply, const struct message_large *large, struct amp_error *err)
+{
+    char holder[AMP_ID_SIZE];
+    struct amp_blob_ref ref;
+    amp_id_new('i', clock_unix_ms(), holder);
+    reply->blobs = blobs_new(reply->cli.loop, reply->cli.bus, &(struct blobs_options){.home = reply->cli.home.path, .holder = holder, .from = reply->cli.from});
+    (void)blobs_add_file(reply->blobs, large->path, on_taken, reply);
+    loop_run(reply->cli.loop);
+    *err = reply->file_error;
+    if (err->code != AMP_OK)
+        return err->code;
+    blob_held_add(&reply->held, reply->blob.digest);
+    blobs_offer(reply->blobs, &reply->blob, &ref);
+    enum amp_code code = amp_part_set_blob(large->part, &ref, &reply->arena);
+    return code == AMP_OK ? code : amp_error_set(err, code, "", "%s cannot be sent: %s", large->path, amp_code_info(code)->text);
+}
+
+static enum amp_code attach_file(struct reply *reply, const char *path, Amp__Message **ret, struct amp_error *err)
+{
+    struct message_source attached = {.files = (const char *[]){path, NULL}, .inline_max = FILE_INLINE_MAX};
+    cJSON *value = NULL;
+    enum amp_code code = message_make(&attached, &reply->arena, ret, err);
+    if (code == AMP_OK && reply->form != NULL)
+        code = form_read(reply->form, *ret, &value, err); /* before its bytes are looked at: a choice is no file */
+    cJSON_Delete(value);
+    return code == AMP_OK && attached.n_large > 0 ? offer_file(reply, &attached.large[0], err) : code;
+}
+
+/* More than a text in a message may have. */
+static bool is_large(const char *path)
+{
+    struct stat info;
+    return strcmp(path, "-") != 0 && stat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > (off_t)TEXT_INLINE_MAX;
+}
+
 static enum amp_code read_file(struct reply *reply, const char *path, Amp__Message **ret, struct amp_error *err)
 {
     struct amp_buf buf;
+    if (is_large(path))
+        return attach_file(reply, path, ret, err);
     amp_buf_init(&buf, MESSAGE_BYTES_MAX);
     enum amp_code code = file_read(path, MESSAGE_BYTES_MAX, &buf, err);
     bool is_text = code == AMP_OK && amp_utf8_is_valid(amp_buf_bytes(&buf)) && (buf.len == 0 || memchr(buf.data, '\0', buf.len) == NULL);
@@ -82,8 +142,7 @@ static enum amp_code read_file(struct reply *reply, const char *path, Amp__Messa
     amp_buf_done(&buf);
     if (code != AMP_OK)
         return code;
-    struct message_source attached = {.files = (const char *[]){path, NULL}};
-    code = is_text ? question_typed(reply->form, strcmp(text, "-") == 0 ? "- " : text, &reply->arena, ret, err) : message_make(&attached, &reply->arena, ret, err);
+    code = is_text ? question_typed(reply->form, strcmp(text, "-") == 0 ? "- " : text, &reply->arena, ret, err) : attach_file(reply, path, ret, err);
     free(text);
     return code;
 }
@@ -137,6 +196,20 @@ static int on_done(void *ctx, const Amp__EnvReply *env_reply)
     return 0;
 }
 
+/* With a file it is told to come back while that is fetched, for as long as it comes: one that does not come any more is an error. */
+static int tell(struct reply *reply, const Amp__EnvRequest *request, const Amp__Message *message)
+{
+    for (;;) {
+        struct amp_error err = {0};
+        int status = cli_ask_env(&reply->cli, request, on_done, reply, &err);
+        if (err.code == AMP_OK)
+            return status;
+        if (err.code != AMP_OVERLOADED || err.retry_after_ms == 0 || !amp_message_has_blob(message))
+            return cli_fail(&reply->cli, &err, NULL);
+        cli_pause(&reply->cli, err.retry_after_ms);
+    }
+}
+
 static int send(struct reply *reply)
 {
     Amp__Answer answer = AMP__ANSWER__INIT;
@@ -157,7 +230,7 @@ static int send(struct reply *reply)
     command.control = &control;
     request.verb_case = AMP__ENV_REQUEST__VERB_COMMAND;
     request.command = &command;
-    return cli_request(&reply->cli, &request, on_done, reply);
+    return tell(reply, &request, message);
 }
 
 /* One way to say it, and only one. */
@@ -192,6 +265,10 @@ int inbox_run_answer(const struct command *command, struct command_args *args)
         status = find(&reply);
     if (status == 0)
         status = send(&reply);
+    if (reply.blobs != NULL)
+        blob_held_release(&reply.held, reply.blobs);
+    if (reply.blobs != NULL)
+        blobs_free(reply.blobs);
     cJSON_Delete(reply.form);
     amp_arena_done(&reply.arena);
     cli_done(&reply.cli);

@@ -192,17 +192,16 @@ void control_verb(const struct ask *ask)
     const Amp__TaskCommand *command = ask->request->command;
     struct etask *task = locate(ask, command->id);
     Amp__Control__KindCase kind = command->control->kind_case; /* there is one: amp.md 3.6.2 */
-    struct amp_error err = {.code = AMP_OK};
     if (!task)
         return;
-    if (kind == AMP__CONTROL__KIND_ANSWER && files_check_none(command->control->answer->message, "command.control.answer.message", &err) != AMP_OK)
-        env_refuse(ask->env, ask->reply, ask->encoding, &err);
-    else if (task->is_durable && kind == AMP__CONTROL__KIND_CANCEL)
+    if (task->is_durable && kind == AMP__CONTROL__KIND_CANCEL)
         cancel(ask, task);
     else if (task->is_durable && kind == AMP__CONTROL__KIND_ANSWER && inbox_answer(ask, task))
         return;
-    else if (task->instance[0])
+    else if (task->instance[0] && (kind != AMP__CONTROL__KIND_ANSWER || inbox_files_here(ask)))
         pass_on(ask, task, command->control); /* the callee's own word on it is the answer */
+    else if (task->instance[0])
+        return; /* asked again by itself when they are here */
     else if (kind == AMP__CONTROL__KIND_ANSWER)
         env_refuse_code(ask, AMP_NO_QUESTION, "id", "the task is not with an agent now; nobody waits for an answer");
     else

@@ -57,8 +57,6 @@ Amp__StreamResponse *files_event(struct amp_bytes body, struct amp_arena *arena)
 void files_each_parts(const Amp__StreamResponse *event, void (*visit)(void *ctx, Amp__Part *const *parts, size_t n_parts), void *ctx);
 
 /* ---- files_submit.c ---- */
-/* AMP_UNSUPPORTED if the message (NULL has none) has a file: where none can go yet. */
-AMP_MUST_USE enum amp_code files_check_none(const Amp__Message *message, const char *field, struct amp_error *reterr);
 enum files_gate { FILES_HERE, FILES_TAKEN };
 /* May what is asked for begin? FILES_HERE: `message` (NULL, or without files: at once) names us as the holder of files that are here. FILES_TAKEN: it was answered, or is asked again by itself
  * when they are here. `id`: under which its sender asks again for the same; "": it cannot. */

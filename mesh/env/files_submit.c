@@ -272,12 +272,3 @@ enum files_gate files_gate(const struct ask *ask, Amp__Message *message, const c
     env_refuse_code(ask, AMP_TOO_LARGE, field, "the message with its files is too large");
     return FILES_TAKEN;
 }
-
-enum amp_code files_check_none(const Amp__Message *message, const char *field, struct amp_error *reterr)
-{
-    if (!amp_message_has_blob(message))
-        return AMP_OK;
-    (void)amp_error_set(reterr, AMP_UNSUPPORTED, field, "a large file (amp-blob) cannot go with this: its holder may be gone when it is read");
-    amp_error_hint(reterr, "send it with a task of its own, or put the file where the agent finds it and send its address");
-    return AMP_UNSUPPORTED;
-}

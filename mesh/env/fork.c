@@ -79,7 +79,7 @@ static void note_question(struct fork *fork, const cJSON *question)
 static void note_answer(struct fork *fork, const cJSON *said)
 {
     struct asked *asked = find_asked(fork, text_of(said, "id"));
-    bool is_whole = cJSON_HasObjectItem(said, "value") || cJSON_HasObjectItem(said, "text");
+    bool is_whole = (cJSON_HasObjectItem(said, "value") || cJSON_HasObjectItem(said, "text")) && !cJSON_HasObjectItem(said, "bytes");
     if (!asked || asked->said || !is_whole)
         return;
     asked->said = cJSON_Duplicate(said, true);

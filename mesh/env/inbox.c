@@ -11,9 +11,11 @@
 #include "base/form.h"
 #include "base/loop.h"
 #include "base/seeded.h"
+#include "env/files.h"
 #include "env/inbox.h"
 
 #include <cjson/cJSON.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -204,7 +206,8 @@ static void say_answered(struct etask *task, struct question *question, bool is_
     if (answer && form_read(question->form, answer->message, &value, NULL) != AMP_OK)
         value = NULL;
     char *text = form_answer_text(answer ? answer->message : NULL, value);
-    const struct form_answer said = {.id = question->id, .by = question->by[0] ? question->by : NULL, .text = text, .value = value, .is_again = is_again};
+    const struct form_answer said = {.id = question->id, .by = question->by[0] ? question->by : NULL, .text = text, .value = value,
+                                     .file_bytes = form_answer_file_bytes(answer ? answer->message : NULL), .is_again = is_again};
     say(task, question, NULL, form_say_answer(&said));
     free(text);
     cJSON_Delete(value);
@@ -476,8 +479,18 @@ static void take_answer(const struct ask *ask, struct etask *task, struct questi
     (void)amp__answer__pack(&answer, packed);
     struct question_event event = {.kind = QUESTION_EV_ANSWER, .question = question, .answer = {.data = packed, .len = size}, .by = ask->from};
     etask_reply_later(task, ask, false);
+    files_of_message(task, answer.message);
     run(task, &event);
     free(packed);
+}
+
+bool inbox_files_here(const struct ask *ask)
+{
+    const Amp__TaskCommand *command = ask->request->command;
+    const Amp__Answer *answer = command->control->answer;
+    char id[sizeof "answer:" + AMP_NAME_MAX];
+    (void)snprintf(id, sizeof id, "answer:%.*s", (int)AMP_NAME_MAX, answer->input_id && answer->input_id[0] ? answer->input_id : command->id);
+    return files_gate(ask, answer->message, id, "command.control.answer.message") == FILES_HERE;
 }
 
 bool inbox_answer(const struct ask *ask, struct etask *task)
@@ -501,9 +514,9 @@ bool inbox_answer(const struct ask *ask, struct etask *task)
     if (code == AMP_OK)
         code = form_read(question->form, answer->message, &value, &err);
     cJSON_Delete(value);
-    if (code == AMP_OK)
-        take_answer(ask, task, question);
-    else
+    if (code != AMP_OK)
         env_refuse(env, ask->reply, ask->encoding, &err);
+    else if (inbox_files_here(ask))
+        take_answer(ask, task, question);
     return true;
 }

@@ -29,6 +29,8 @@ void inbox_forget(struct etask *task);
 uint32_t inbox_count(const struct etask *task); /* open ones */
 /* A person's answer to a durable task: answered, now or when it is written down. False: it is about no question that is known here. */
 bool inbox_answer(const struct ask *ask, struct etask *task);
+/* Has the answer no files, or are they here? False: it was refused, or comes again by itself (files_gate). */
+bool inbox_files_here(const struct ask *ask);
 void inbox_done(struct env *env);
 
 #define INBOX_OVER_MAX 1024u /* questions of tasks that have ended, of which it is known what became of them; 140 KiB */

@@ -88,7 +88,7 @@ static bool read_text(struct task *task, Amp__Part *part, const struct amp_blob_
     return true;
 }
 
-static enum amp_code show(struct task *task, const Amp__Message **message)
+enum amp_code task_files_show(struct task *task, const Amp__Message **message)
 {
     Amp__Message *shown = message_for_agent(task, *message);
     for (size_t i = 0; shown && i < shown->n_parts; i++) {
@@ -115,9 +115,9 @@ static void on_fetched(void *ctx, const struct amp_error *err)
     struct task *task = files->task;
     struct amp_error own = *err;
     files->fetch = NULL;
-    if (own.code == AMP_OK && task->resume && amp_message_has_blob(task->resume) && show(task, &task->resume) != AMP_OK)
+    if (own.code == AMP_OK && task->resume && amp_message_has_blob(task->resume) && task_files_show(task, &task->resume) != AMP_OK)
         (void)amp_error_set(&own, AMP_TOO_LARGE, "message", "the message with its files is too large");
-    if (own.code == AMP_OK && show(task, &task->given) != AMP_OK)
+    if (own.code == AMP_OK && task_files_show(task, &task->given) != AMP_OK)
         (void)amp_error_set(&own, AMP_TOO_LARGE, "message", "the message with its files is too large");
     if (own.code != AMP_OK)
         fail_now(files, &own);
@@ -420,6 +420,11 @@ void task_files_done(struct task *task)
     free(files->directory);
     free(files);
     task->files = NULL;
+}
+
+struct blob_held *task_files_held(struct task *task)
+{
+    return &files_of(task)->held;
 }
 
 static struct task_files *files_of(struct task *task)

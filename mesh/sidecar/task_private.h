@@ -12,9 +12,25 @@ struct question {
     struct cJSON *form;        /* base/form.h */
     struct loop_timer *expiry; /* NULL: never, or the caller says when */
     bool is_turn;              /* asked by the end of a turn: the answer begins the next one */
+    struct question_files *files; /* its answer is here, and its files are waited for; NULL: not */
     void (*on_answer)(void *ctx, const struct task_answer *answer);
     void *ctx;
 };
+
+struct question_files {        /* task_question_files.c */
+    struct question *question;
+    const Amp__Message *message; /* in the task's arena, like `by` */
+    const char *by;
+    struct cJSON *value;
+    struct blob_fetch *fetch;
+    struct loop_timer *again;
+    int64_t since_ms;
+};
+/* The answer is put off until its files are here; the same one, said again, is taken for the one that is at hand. AMP_CONFLICT: another one is; AMP_TOO_LARGE, AMP_UNSUPPORTED */
+AMP_MUST_USE enum amp_code question_files_fetch(struct question *question, const Amp__Answer *answer, struct amp_error *reterr);
+void question_files_drop(struct question *question);
+/* It is answered, and gone. */
+void question_take(struct question *question, const Amp__Message *message, const char *by, const struct cJSON *value);
 
 #define QUESTIONS_ASKED_MAX 4096u /* different questions of one attempt */
 #define QUESTIONS_CLOSED 64u      /* ended ones that are remembered, to say what became of them */
@@ -148,6 +164,10 @@ enum amp_code task_event_now(struct task *task, const struct cJSON *local, struc
 
 /* True: blobs of its request, or of the answer that it goes on with, are not here yet; task_run follows, or its end. */
 bool task_files_fetch(struct task *task);
+/* Blobs that are here, in a copy of *message in the task's arena, as its agent gets them. AMP_TOO_LARGE */
+AMP_MUST_USE enum amp_code task_files_show(struct task *task, const Amp__Message **message);
+/* What is held until the task is over. */
+struct blob_held *task_files_held(struct task *task);
 /* True: the event names a file, or stands behind one that does. It goes out when that is taken in. *ret is what its sender is told. */
 bool task_files_keep(struct task *task, const struct cJSON *local, enum amp_code *ret, struct amp_error *reterr);
 bool task_files_keep_text(struct task *task, struct amp_bytes text, enum amp_code *ret, struct amp_error *reterr);

@@ -78,7 +78,8 @@ static void question_done(struct question *question, const struct task_answer *a
     task->n_questions--;
     loop_timer_free(question->expiry);
     if (question->on_answer)
-        question->on_answer(question->ctx, answer);
+        question->on_answer(question->ctx, answer); /* which may be in `files` */
+    question_files_drop(question);
     cJSON_Delete(question->form);
     free(question);
 }
@@ -241,27 +242,28 @@ static enum amp_code answer_turn(struct question *question, const Amp__Message *
     return AMP_OK;
 }
 
+void question_take(struct question *question, const Amp__Message *message, const char *by, const cJSON *value)
+{
+    char *text = form_answer_text(message, value);
+    const struct form_answer said = {.id = question->id, .by = by, .text = text, .value = value, .file_bytes = form_answer_file_bytes(question->files ? question->files->message : message)};
+    remember_closed(question->task, question->id, "it was answered");
+    say_without(question->task, question, NULL, form_say_answer(&said));
+    free(text);
+    question_done(question, &(struct task_answer){.message = message, .value = value});
+}
+
 static enum amp_code question_answer(struct question *question, const Amp__Answer *answer, struct amp_error *reterr)
 {
-    struct task *task = question->task;
     cJSON *value = NULL;
-    if (!question->is_turn && amp_message_has_blob(answer->message))
-        return amp_error_set(reterr, AMP_UNSUPPORTED, "answer.message", "a large file cannot be a part of the answer to a question that is asked while the agent works");
     enum amp_code code = form_read(question->form, answer->message, &value, reterr);
     if (code == AMP_OK && question->is_turn)
         code = answer_turn(question, answer->message, reterr);
-    if (code != AMP_OK) {
-        cJSON_Delete(value);
-        return code;
-    }
-    char *text = form_answer_text(answer->message, value);
-    const struct form_answer said = {.id = question->id, .by = answer->by, .text = text, .value = value};
-    remember_closed(task, question->id, "it was answered");
-    say_without(task, question, NULL, form_say_answer(&said));
-    free(text);
-    question_done(question, &(struct task_answer){.message = answer->message, .value = value});
+    else if (code == AMP_OK && (question->files || amp_message_has_blob(answer->message)))
+        code = question_files_fetch(question, answer, reterr);
+    else if (code == AMP_OK)
+        question_take(question, answer->message, answer->by, value);
     cJSON_Delete(value);
-    return AMP_OK;
+    return code;
 }
 
 enum amp_code task_answer(struct task *task, const Amp__Answer *answer, struct amp_error *reterr)
