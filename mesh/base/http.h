@@ -64,4 +64,4 @@ AMP_MUST_USE enum amp_code http_stream_write(struct http_request *request, struc
 size_t http_stream_waiting(const struct http_request *request);
 void http_on_drained(struct http_request *request, void (*on_drained)(void *ctx)); /* with the ctx of http_on_gone */
 void http_stream_end(struct http_request *request);
-void http_stream_abort(struct http_request *request); /* without the last chunk: the client sees that something is missing */
+void http_stream_abort(struct http_request *request); /* without the last chunk: the client sees that something is missing. Not from inside the handler */
