@@ -50,6 +50,21 @@ static enum amp_code refuse(const struct place *place, const char *name, const c
     return amp_error_set(place->reterr, AMP_INVALID, field, "%s", what);
 }
 
+static enum amp_code refuse_member(const struct place *place, const char *name, const struct member *members)
+{
+    const char *names[16];
+    size_t count = 0;
+    while (members[count].name) {
+        names[count] = members[count].name;
+        count++;
+    }
+    enum amp_code code = refuse(place, name, members == when_members ? "`when` has no such member" : "a rule has no such member");
+    const char *guess = command_guess(name, names, count);
+    if (guess)
+        amp_error_hint(place->reterr, "did you mean %s?", guess);
+    return code;
+}
+
 static bool is_one_of(const char *text, const char *const *words)
 {
     while (*words && strcmp(*words, text) != 0)
@@ -193,7 +208,7 @@ static enum amp_code read_members(const cJSON *object, const struct member *memb
         const struct member *member = members;
         while (member->name && strcmp(member->name, value->string) != 0)
             member++;
-        enum amp_code code = member->name ? read_member(value, member, place, rule) : refuse(place, value->string, members == when_members ? "`when` has no such member" : "a rule has no such member");
+        enum amp_code code = member->name ? read_member(value, member, place, rule) : refuse_member(place, value->string, members);
         if (code != AMP_OK)
             return code;
     }

@@ -33,7 +33,7 @@ AMP_MUST_USE enum amp_code http_server_new(struct loop *loop, const struct http_
                                            struct amp_error *reterr);
 /* Every open request is gone (on_gone is called). NULL is fine. */
 void http_server_free(struct http_server *server);
-/* Takes a connected stream socket over. AMP_OVERLOADED over connections_max: the socket is closed. */
+/* Takes a connected stream socket over. A client that closes its half of a TCP connection counts as gone. AMP_OVERLOADED over connections_max: the socket is closed. */
 AMP_MUST_USE enum amp_code http_server_adopt(struct http_server *server, int fd);
 
 /* ---- the request ------------------------------------------------------------------------------------------ */

@@ -84,10 +84,14 @@ static void on_linger(void *ctx)
     splice->on_closed(splice->ctx, splice);
 }
 
-/* Not only done with writing (half-closed, it still reads): nobody is there any more. */
+/* Not only done with writing (half-closed, it still reads): nobody is there any more. Over TCP both look the same until something is written; no HTTP client half-closes there, and all of them leave. */
 static bool is_away(int fd)
 {
     struct pollfd end = {.fd = fd};
+    struct sockaddr_storage own;
+    socklen_t len = sizeof own;
+    if (getsockname(fd, (struct sockaddr *)&own, &len) == 0 && own.ss_family != AF_UNIX)
+        return true;
     return poll(&end, 1, 0) > 0 && (end.revents & (POLLHUP | POLLERR));
 }
 
