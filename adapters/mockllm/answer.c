@@ -114,7 +114,9 @@ void mock_answer_add(struct mock_answer *answer, bool is_piece, char *text)
         answer->cap = answer->cap ? 2 * answer->cap : 16;
         answer->frames = xrealloc(answer->frames, answer->cap * sizeof *answer->frames);
     }
-    answer->frames[answer->n_frames++] = (struct mock_frame){.text = text, .is_piece = is_piece};
+    struct mock_frame *frame = &answer->frames[answer->n_frames++];
+    frame->text = text;
+    frame->is_piece = is_piece;
     answer->n_pieces += is_piece;
 }
 

@@ -44,4 +44,4 @@ void mock_content_make(const struct mock_making *making, struct mock_content *re
 void mock_content_done(struct mock_content *content);
 /* The length of the next piece of a stream: `chunk` bytes, or a word with what follows it; never half a character. */
 size_t mock_piece(const struct mock_rule *rule, const char *text);
-void mock_answer_add(struct mock_answer *answer, bool is_piece, char *text); /* takes `text` over */
+void mock_answer_add(struct mock_answer *answer, bool is_piece, char *text); /* takes `text` over: it is freed with the answer */

@@ -17,8 +17,6 @@
 #include "mockllm/rules.h"
 #include "mockllm/server.h"
 
-extern char **environ;
-
 enum { KEY_MAX = 4096 };
 #define KEY_ANY "mock" /* clients want one, and the server takes any */
 

@@ -64,19 +64,19 @@ static void add_copies(cJSON *to, const cJSON *from)
 static cJSON *items_of(struct mock_store *store, const struct mock_making *making, const struct mock_answer *answer)
 {
     const cJSON *previous = cJSON_GetObjectItemCaseSensitive(making->body, "previous_response_id"), *input = cJSON_GetObjectItemCaseSensitive(making->body, "input");
-    cJSON *items = cJSON_CreateArray();
+    cJSON *all = cJSON_CreateArray();
     if (cJSON_IsString(previous))
-        add_copies(items, mock_store_items(store, previous->valuestring));
+        add_copies(all, mock_store_items(store, previous->valuestring));
     if (cJSON_IsString(input)) {
-        cJSON *message = cJSON_CreateObject();
-        cJSON_AddStringToObject(message, "role", "user");
-        cJSON_AddStringToObject(message, "content", input->valuestring);
-        cJSON_AddItemToArray(items, message);
+        cJSON *asked = cJSON_CreateObject();
+        cJSON_AddStringToObject(asked, "role", "user");
+        cJSON_AddStringToObject(asked, "content", input->valuestring);
+        cJSON_AddItemToArray(all, asked);
     } else {
-        add_copies(items, input);
+        add_copies(all, input);
     }
-    add_copies(items, answer->output);
-    return items;
+    add_copies(all, answer->output);
+    return all;
 }
 
 struct mock_kept *mock_store_put(struct mock_store *store, const struct mock_making *making, const struct mock_answer *answer, int64_t begun_ms)

@@ -88,7 +88,7 @@ static void on_linger(void *ctx)
 static bool is_away(int fd)
 {
     struct pollfd end = {.fd = fd};
-    struct sockaddr_storage own;
+    struct sockaddr_storage own = {0};
     socklen_t len = sizeof own;
     if (getsockname(fd, (struct sockaddr *)&own, &len) == 0 && own.ss_family != AF_UNIX)
         return true;
