@@ -272,6 +272,7 @@ static void on_end(void *ctx, const struct amp_error *err, const Amp__Error *wir
     stat_add(STAT_direct_good, err->code == AMP_OK);
     stat_add(STAT_direct_lost, err->code == AMP_FRAMES_LOST);
     job->has_ended = true;
+    job->is_unkept = !stream_has_been();
     job->code = err->code;
     world_trace("%s: direct call %s ended: %s", job->client->name, job->task, err->code == AMP_OK ? amp_task_state_short(amp_fold_state(job->fold)) : err->message);
 }

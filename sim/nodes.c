@@ -216,3 +216,8 @@ void nodes_end(void)
     }
     nodes_stop_env(false);
 }
+
+uint32_t nodes_env_starts(void)
+{
+    return nodes.n_starts;
+}

@@ -112,6 +112,7 @@ struct job { /* a task as its caller knows it; nothing here is ever forgotten, w
     struct amp_fold *fold; /* of a direct call */
     enum amp_code code;    /* how the direct call, or the watch, ended */
     bool has_ended, watch_ended;
+    bool is_unkept; /* a direct call that ended before the bus had its stream */
     uint32_t n_ends;
     uint32_t known_events;        /* that there are at least so many, and the state it had at its end, if that was told */
     Amp__TaskState known_end;
@@ -190,6 +191,7 @@ void nodes_prepare(const char *journal_path); /* once in a process */
 void nodes_begin(void);
 void nodes_end(void);
 void nodes_start_env(void *nothing);
+uint32_t nodes_env_starts(void); /* so far */
 void nodes_stop_env(bool is_power_cut); /* kill -9, or a power cut; it is started again after a while */
 void instance_make(struct instance *instance, const struct habits *habits);
 void instance_start(void *ctx); /* the instance */

@@ -99,6 +99,7 @@ void server_say(const char *subject, const char *reply, const char *to, struct a
 /* A message that has arrived at the server. True: it is of JetStream's API, or was stored. */
 bool stream_take(const char *subject, const char *reply, struct amp_bytes data);
 void stream_forget(void); /* it was in the server's memory */
+bool stream_has_been(void); /* somebody has made it */
 bool subject_matches(const char *pattern, const char *subject);
 
 /* ---- disk.c: files in memory behind SQLite's VFS ---------------------------------------------------------------- */

@@ -113,6 +113,11 @@ static void say_info(const char *reply)
     say(reply, text);
 }
 
+bool stream_has_been(void)
+{
+    return stream.made_us > 0;
+}
+
 static void make(void)
 {
     if (!stream.is_there)

@@ -190,7 +190,8 @@ bool again_is_awaited(const struct etask *task)
 
 bool again_may_come(const struct etask *task)
 {
-    return task->again && has_other(task) && (loop_now_ms(task->env->loop) - task->orphaned_ms < AGAIN_MS || is_waiting(task));
+    /* Who waits for its turn goes on, whatever is known of the attempt before: it may have ended while nobody listened, or before we began. */
+    return is_waiting(task) || (task->again && has_other(task) && loop_now_ms(task->env->loop) - task->orphaned_ms < AGAIN_MS);
 }
 
 bool again_is_kept(const struct etask *task)

@@ -10,6 +10,9 @@
 
 #include "base/bus.h"
 #include "base/log.h"
+#include "base/loop.h"
+#include "env/again.h"
+#include "env/turns.h"
 #include "env_world.h"
 
 static int begin(void **state)
@@ -127,6 +130,30 @@ static void test_an_end_that_was_missed_is_said(void **state)
     const Amp__TaskRecord *record = wait_for(world, "failed", 4);
     assert_true(record->incomplete);
     assert_int_equal(record->error->code, AMP_FRAMES_LOST);
+}
+
+/* An attempt that ended before this environment began, or while it did not listen, is no end of a task whose caller waits for its turn to go on. */
+static void test_a_task_whose_caller_waits_for_its_turn_has_not_ended(void **state)
+{
+    struct env_world *world = *state;
+    struct turn_place place;
+    struct amp_error err;
+    env_world_beat(world, "up", "i-1", 1, NULL);
+    tell(world, 1, 3, -1);
+    (void)wait_for(world, "working", 3);
+    struct etask *task = etask_find(world->env, "t-1");
+    const struct turn_call call = {.task = "t-1", .from = task->from, .agent = "up", .reply = "_INBOX.x"};
+    assert_int_equal(turns_wait(world->env->turns, &call, loop_now_ms(world->env->loop), &place, &err), AMP_OK);
+    again_free(task); /* what the environment before knew of it */
+    task->heard_ms -= 10000;
+    record_sweep(world->env);
+    assert_int_not_equal(task->orphaned_ms, 0);
+    task->orphaned_ms -= ENV_GONE_GRACE_MS + 1000;
+    record_sweep(world->env);
+    assert_int_equal(etask_state(task), AMP__TASK_STATE__TASK_STATE_WORKING);
+    assert_true(turns_withdraw(world->env->turns, task->from, "t-1"));
+    record_sweep(world->env);
+    assert_int_equal(wait_for(world, "failed", 4)->error->code, AMP_FRAMES_LOST);
 }
 
 /* Being deaf is no sign of anybody's death. */
@@ -268,6 +295,7 @@ int main(void)
         TEST(test_a_gap_is_said),
         TEST(test_nobody_but_its_instance_adds_to_a_task),
         TEST(test_an_end_that_was_missed_is_said),
+        TEST(test_a_task_whose_caller_waits_for_its_turn_has_not_ended),
         TEST(test_what_was_not_heard_while_the_bus_was_away_does_not_count),
         TEST(test_open_tasks_go_on_after_a_restart),
         TEST(test_a_card_that_never_comes_is_asked_for_less_and_less),
