@@ -155,7 +155,7 @@ class Task {
   // A text (of a file it is empty, and `files` has the file); with options the value of one (with `multiple` a list of them), with a schema what fits it. After expiresMs the default, or an error with the reason "expired".
   async ask(prompt, { options, schema, expiresMs, default: fallback, multiple, other } = {}) {
     const answer = await this.#ask("task.ask", { prompt, options, schema, expiresMs, default: fallback, multiple, other });
-    this.#answered.push(...answer.message?.parts.filter(({ url, raw }) => raw !== undefined || url?.startsWith("file://")) ?? []);
+    this.#answered.push(...answer.message?.parts?.filter(({ url, raw }) => raw !== undefined || url?.startsWith("file://")) ?? []);
     return "value" in answer ? answer.value : answer.text;
   }
   // → {text, task}; throws TaskFailed {code, reason, hint, task}.

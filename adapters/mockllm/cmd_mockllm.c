@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <sodium.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +16,6 @@
 #include "mockllm/rules.h"
 #include "mockllm/server.h"
 
-enum { KEY_MAX = 4096 };
 #define KEY_ANY "mock" /* clients want one, and the server takes any */
 
 struct run {
@@ -93,23 +91,6 @@ static int serve(struct run *run, const char **command)
     return status;
 }
 
-static enum amp_code read_key(const char *path, char **ret, struct amp_error *reterr)
-{
-    struct amp_buf text;
-    enum amp_code code = file_read(path, KEY_MAX, &text, reterr);
-    size_t len = text.len;
-    while (len > 0 && strchr(" \r\n\t", text.data[len - 1]))
-        len--;
-    if (code == AMP_OK && (len == 0 || memchr(text.data, '\0', len)))
-        code = amp_error_set(reterr, AMP_INVALID, "key-file", "%.200s has no key in it", path);
-    if (code == AMP_OK)
-        *ret = xstrndup((const char *)text.data, len);
-    if (text.data)
-        sodium_memzero(text.data, text.len);
-    amp_buf_done(&text);
-    return code;
-}
-
 static enum amp_code read_options(struct run *run, const struct command *command, struct command_args *args, struct amp_error *reterr)
 {
     const char *port = command_value(command, args, "port"), *host = command_value(command, args, "host"), *record = command_value(command, args, "record");
@@ -119,7 +100,7 @@ static enum amp_code read_options(struct run *run, const struct command *command
         return amp_error_set(reterr, AMP_INVALID, "port", "--port: \"%.40s\" is no port: 0 (any) to %u", port, UINT16_MAX);
     run->options.port = (uint16_t)number;
     run->options.host = host ? host : "127.0.0.1";
-    enum amp_code code = key_file ? read_key(key_file, &run->key, reterr) : AMP_OK;
+    enum amp_code code = key_file ? file_read_secret(key_file, &run->key, reterr) : AMP_OK;
     run->options.key = run->key;
     if (code != AMP_OK || !record)
         return code;

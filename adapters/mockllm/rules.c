@@ -338,14 +338,19 @@ static bool rule_fits(const struct mock_rule *rule, const struct mock_ask *ask)
 
 static void catch_groups(const struct mock_rule *rule, const struct mock_ask *ask, char *ret[MOCK_GROUPS])
 {
-    const regex_t *expression = rule->user ? rule->user : rule->result ? rule->result : rule->system;
-    const char *text = rule->user ? ask->user : rule->result ? ask->result : ask->system;
+    const struct {
+        const regex_t *expression;
+        const char *text;
+    } all[] = {{rule->user, ask->user}, {rule->result, ask->result}, {rule->system, ask->system}};
     regmatch_t found[MOCK_GROUPS];
-    if (!expression || regexec(expression, text, MOCK_GROUPS, found, 0) != 0)
+    size_t at = 0;
+    while (at < 2 && (!all[at].expression || all[at].expression->re_nsub == 0))
+        at++;
+    if (!all[at].expression || regexec(all[at].expression, all[at].text, MOCK_GROUPS, found, 0) != 0)
         return;
     for (size_t i = 0; i < MOCK_GROUPS; i++) {
         if (found[i].rm_so >= 0)
-            ret[i] = xstrndup(text + found[i].rm_so, (size_t)(found[i].rm_eo - found[i].rm_so));
+            ret[i] = xstrndup(all[at].text + found[i].rm_so, (size_t)(found[i].rm_eo - found[i].rm_so));
     }
 }
 

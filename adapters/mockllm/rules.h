@@ -44,7 +44,7 @@ struct mock_rules {
 /* Reads the file, YAML or JSON. Errors name line and member. The rules are the caller's (mock_rules_done), also after an error. */
 AMP_MUST_USE enum amp_code mock_rules_read(const char *path, struct mock_rules *ret, struct amp_error *reterr);
 void mock_rules_done(struct mock_rules *rules);
-/* The first rule that fits, counted as used; NULL: none does. ret_groups: what the expression of `user` (else `result`, else `system`) caught; strings of the caller's. */
+/* The first rule that fits, counted as used; NULL: none does. ret_groups: what the first expression with groups, of `user`, `result` and `system`, caught; strings of the caller's. */
 struct mock_rule *mock_rules_find(struct mock_rules *rules, const struct mock_ask *ask, char *ret_groups[MOCK_GROUPS]);
 void mock_groups_done(char *groups[MOCK_GROUPS]);
 bool mock_rules_has_model(const struct mock_rules *rules, const char *model);

@@ -20,7 +20,7 @@ URL = re.compile(r"http://127\.0\.0\.1:(\d+)/v1")
 
 def page_rules():
     with open(os.path.join(TOP, "docs/mockllm.md"), encoding="utf-8") as f:
-        return re.search(r"```yaml\n(.*?)```", f.read(), re.S).group(1)
+        return re.search(r"```yaml file=rules.yaml\n(.*?)```", f.read(), re.S).group(1)
 
 
 class Model:
