@@ -2,11 +2,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sodium.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+
+#include "base/alloc.h"
+
+#define SECRET_MAX 4096u
 
 struct file_mark file_mark_of(const struct stat *info)
 {
@@ -138,4 +143,23 @@ bool file_write_new(const char *path, struct amp_bytes data)
         errno = error;
     }
     return is_written;
+}
+
+enum amp_code file_read_secret(const char *path, char **ret, struct amp_error *reterr)
+{
+    struct amp_buf text;
+    enum amp_code code = file_read(path, SECRET_MAX, &text, reterr);
+    size_t len = text.len, start = 0;
+    while (len > 0 && strchr(" \r\n\t", text.data[len - 1]))
+        len--;
+    while (start < len && strchr(" \r\n\t", text.data[start]))
+        start++;
+    if (code == AMP_OK && (start == len || memchr(text.data, '\0', len) || memchr(text.data + start, '\n', len - start)))
+        code = amp_error_set(reterr, AMP_INVALID, "", "%.200s has no key in it: one line is wanted", path);
+    if (code == AMP_OK)
+        *ret = xstrndup((const char *)text.data + start, len - start);
+    if (text.data)
+        sodium_memzero(text.data, text.len);
+    amp_buf_done(&text);
+    return code;
 }

@@ -8,6 +8,9 @@
  * AMP_INVALID: it cannot be read, it was changed meanwhile, or it is a FIFO, which might never be written (one that is open already, as of <(…) in a shell, is read). */
 AMP_MUST_USE enum amp_code file_read(const char *path, size_t max, struct amp_buf *ret, struct amp_error *reterr);
 
+/* A secret: the one line of the file, without what is around it. The caller frees it. AMP_INVALID: there is none in it. */
+AMP_MUST_USE enum amp_code file_read_secret(const char *path, char **ret, struct amp_error *reterr);
+
 /* Whether a regular file is the same after reading as before, so that nothing torn is taken for it. Of anything else nothing is known: it is unchanged. */
 struct file_mark {
     bool is_regular, has_blocks; /* what the kernel makes up has none, and a size that means nothing */

@@ -4,7 +4,11 @@
 #include "sidecar/shim_files.h"
 #include "sidecar/sidecar.h"
 #include "sidecar/spawn.h"
+#include "sidecar/worker.h"
 
+#include "adapter.h"
+
+#include "base/alloc.h"
 #include "base/blob_store.h"
 #include "base/bus.h"
 #include "base/file.h"
@@ -21,6 +25,7 @@
 
 #define GRACE_MS 9000u /* for what is in hand: what has not ended then is given back within the 10 s after which others kill who was asked to stop */
 #define SLOTS_MAX 10000
+#define ELSEWHERE_IDLE_MS 600000u /* a server that says nothing for so long is given up, unless --progress-timeout is given */
 
 struct run {
     const struct command *command;
@@ -28,6 +33,8 @@ struct run {
     struct home home;
     struct amp_arena arena;
     struct sidecar_options options;
+    struct adapter_options adapter;
+    char *key; /* of the other side */
     char name[AMP_NAME_MAX + 1];
     struct loop *loop;
     struct bus *bus;
@@ -80,7 +87,36 @@ static int choose_shim(struct run *run, const char *target)
     return run->options.python ? check_program(run, run->options.python) : 0;
 }
 
-static int choose_mode(struct run *run)
+static int read_key(struct run *run, const struct adapter_kind *kind)
+{
+    const char *file = command_value(run->command, run->args, "key-file"), *key = kind->key_env ? getenv(kind->key_env) : NULL;
+    struct amp_error err = {0};
+    if (file && file_read_secret(file, &run->key, &err) != AMP_OK)
+        return fail(run, &err);
+    if (!file && key && *key)
+        run->key = xstrdup(key);
+    run->adapter.key = run->key;
+    return 0;
+}
+
+/* The agent is elsewhere: --openai URL and its like. */
+static int choose_adapter(struct run *run, const struct adapter_kind *kind)
+{
+    if (run->options.adapter)
+        return usage(run, "an agent speaks one protocol: two are given", "amesh help run");
+    if (run->args->n_rest > 0 || command_value(run->command, run->args, "mode"))
+        return usage(run, "an agent that is elsewhere has no command and no --mode", "amesh run --name NAME --openai URL --model MODEL");
+    run->options.mode = SIDECAR_ADAPTER;
+    run->options.worker_new = worker_adapter_new;
+    run->options.adapter = kind;
+    run->options.adapter_options = &run->adapter;
+    run->adapter.target = command_value(run->command, run->args, kind->option);
+    run->adapter.model = command_value(run->command, run->args, "model");
+    run->adapter.system = command_value(run->command, run->args, "system");
+    return read_key(run, kind);
+}
+
+static int choose_command(struct run *run)
 {
     const struct command_args *args = run->args;
     const char *mode = command_value(run->command, args, "mode");
@@ -99,6 +135,16 @@ static int choose_mode(struct run *run)
         return run->options.mode == SIDECAR_DIAL ? 0 : usage(run, "there is nothing to run", "amesh run --name NAME -- COMMAND, or amesh run FILE.py:OBJECT");
     run->options.argv = (char *const *)args->rest;
     return check_program(run, args->rest[0]);
+}
+
+static int choose_mode(struct run *run)
+{
+    int status = 0;
+    for (const struct adapter_kind *const *kind = adapter_kinds; *kind && status == 0; kind++) {
+        if (command_value(run->command, run->args, (*kind)->option))
+            status = choose_adapter(run, *kind);
+    }
+    return status || run->options.adapter ? status : choose_command(run);
 }
 
 /* ---- who it is ----------------------------------------------------------------------------------------------------- */
@@ -121,7 +167,7 @@ static int choose_name(struct run *run, const Amp__AgentCard *card)
         amp_buf_done(&clean);
         return fail(run, &err);
     }
-    const char *program = run->args->n_rest ? run->args->rest[0] : "agent", *slash = strrchr(program, '/');
+    const char *program = run->args->n_rest ? run->args->rest[0] : run->adapter.model ? run->adapter.model : "agent", *slash = strrchr(program, '/');
     const char *object = run->options.mode == SIDECAR_SHIM ? strrchr(program, ':') : NULL;
     amp_id_from_text(object && object[1] ? object + 1 : slash ? slash + 1 : program, run->name);
     return 0;
@@ -168,6 +214,7 @@ static int read_options(struct run *run)
     if (silence && (!command_duration_ms(silence, &silence_ms) || silence_ms == 0))
         return usage(run, "--progress-timeout is a duration: 500ms, 30s, 5m", "amesh help run");
     run->options.progress_timeout_ms = silence_ms;
+    run->adapter.idle_ms = silence_ms ? silence_ms : ELSEWHERE_IDLE_MS;
     if (retry && strcmp(retry, "safe") != 0 && strcmp(retry, "never") != 0)
         return usage(run, "--retry is safe or never", "amesh help run");
     const char **tags = command_values(run->command, run->args, "tag");
@@ -297,6 +344,7 @@ static int run_agent(const struct command *command, struct command_args *args)
     if (status == 0)
         status = run_in_home(&run);
     amp_arena_done(&run.arena);
+    free(run.key);
     return status;
 }
 
@@ -310,6 +358,10 @@ static const struct command_option options[] = {
     {.name = "retry", .arg = "WHEN", .help = "may a task whose instance died be run again elsewhere? safe or never (default: durable tasks may, direct calls that have begun may not)", .complete = "safe|never"},
     {.name = "progress-timeout", .arg = "TIME", .help = "an agent that says nothing for so long while it works hangs: the task is tried elsewhere, the agent stopped (default: it may be silent)"},
     {.name = "card", .arg = "FILE", .help = "YAML or JSON of the A2A card; options override it", .complete = "files"},
+    {.name = "openai", .arg = "URL", .help = "the agent is a model behind OpenAI's API, here or elsewhere: the base URL"},
+    {.name = "model", .arg = "MODEL", .help = "which model (with --openai)"},
+    {.name = "system", .arg = "TEXT", .help = "what the model is told first (with --openai)"},
+    {.name = "key-file", .arg = "FILE", .help = "the key for the other side, one line; default: OPENAI_API_KEY", .complete = "files"},
     {.name = "python", .arg = "PROGRAM", .help = "interpreter for FILE.py:OBJECT", .complete = "files"},
     {.name = "sock", .arg = "PATH", .help = "path of the local socket (default: chosen)", .complete = "files"},
     {0},
@@ -317,7 +369,7 @@ static const struct command_option options[] = {
 
 const struct command sidecar_commands[] = {
     {.name = "run",
-     .operands = "[--] COMMAND... | FILE.py:OBJECT | FILE.mjs:OBJECT",
+     .operands = "[--] COMMAND... | FILE.py:OBJECT | FILE.mjs:OBJECT | --openai URL",
      .summary = "put one agent instance on the mesh and supervise it",
      .details = "A COMMAND is run once per task: the text is on its stdin, what it prints is the answer, exit status 0 is success. With --mode jsonl or dial it is one long-lived process "
                 "(spec/local-api.md). FILE.py:OBJECT and FILE.mjs:OBJECT are functions.\n\nPrints `ready NAME INSTANCE` when it can be called. SIGTERM: takes nothing new, finishes what is in hand, leaves.\n\n"

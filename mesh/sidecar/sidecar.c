@@ -314,13 +314,15 @@ static enum amp_code choose_socket(struct sidecar *sidecar, struct amp_error *re
     return AMP_OK;
 }
 
-static struct worker *worker_make(struct sidecar *sidecar)
+/* NULL: *reterr. */
+static struct worker *worker_make(struct sidecar *sidecar, struct amp_error *reterr)
 {
     switch (sidecar->options.mode) {
     case SIDECAR_EXEC: return worker_exec_new(sidecar, sidecar->options.argv);
     case SIDECAR_JSONL: return worker_link_new(sidecar, WORKER_JSONL, sidecar->options.argv);
     case SIDECAR_DIAL: return worker_link_new(sidecar, WORKER_DIAL, sidecar->options.argv);
     case SIDECAR_SHIM: return worker_link_new(sidecar, WORKER_SHIM, sidecar->options.argv);
+    case SIDECAR_ADAPTER: return sidecar->options.worker_new(sidecar, reterr);
     }
     abort();
 }
@@ -355,11 +357,14 @@ enum amp_code sidecar_new(struct loop *loop, struct bus *bus, const struct home 
     code = choose_socket(sidecar, reterr);
     if (code == AMP_OK)
         code = local_new(sidecar, sidecar->socket, &sidecar->local, reterr);
+    if (code == AMP_OK) {
+        sidecar->worker = worker_make(sidecar, reterr);
+        code = sidecar->worker ? AMP_OK : reterr->code;
+    }
     if (code != AMP_OK) {
         sidecar_free(sidecar);
         return code;
     }
-    sidecar->worker = worker_make(sidecar);
     if (bus_is_up(bus))
         sidecar_bus_up(sidecar);
     *ret = sidecar;

@@ -12,7 +12,10 @@ struct worker;
 struct spawn_exit;
 struct task;
 
-enum sidecar_mode { SIDECAR_EXEC, SIDECAR_JSONL, SIDECAR_DIAL, SIDECAR_SHIM };
+struct adapter_kind;
+struct adapter_options;
+
+enum sidecar_mode { SIDECAR_EXEC, SIDECAR_JSONL, SIDECAR_DIAL, SIDECAR_SHIM, SIDECAR_ADAPTER };
 
 enum sidecar_retry { /* may what has begun here be done again elsewhere? */
     SIDECAR_RETRY_UNSAID, /* what is durable may, a direct call may if its caller says so */
@@ -29,6 +32,9 @@ struct sidecar_options {
     uint32_t progress_timeout_ms; /* --progress-timeout: an agent that says nothing for so long hangs; 0: it may be silent */
     char *const *argv;          /* what to spawn; NULL with SIDECAR_DIAL: nothing */
     const char *target;         /* FILE:OBJECT for SIDECAR_SHIM */
+    struct worker *(*worker_new)(struct sidecar *sidecar, struct amp_error *reterr); /* SIDECAR_ADAPTER: worker_adapter_new */
+    const struct adapter_kind *adapter; /* which, and with what; borrowed for the sidecar's life */
+    const struct adapter_options *adapter_options;
     const char *python;         /* interpreter for .py shims, or NULL */
     const char *socket;         /* path of the local socket, or NULL: chosen */
     /* The agent was never ready and will not be: starting it again is no use. May be NULL; called with the ctx of sidecar_new, at most once. */

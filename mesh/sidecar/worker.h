@@ -30,3 +30,5 @@ struct worker *worker_exec_new(struct sidecar *sidecar, char *const *argv);
 /* modes jsonl, dial and shims: sessions speak local-api.md 2 (worker_link.c). argv NULL: nothing is spawned, somebody dials. */
 enum worker_link_mode { WORKER_JSONL, WORKER_DIAL, WORKER_SHIM };
 struct worker *worker_link_new(struct sidecar *sidecar, enum worker_link_mode mode, char *const *argv);
+/* mode adapter: the agent is elsewhere and speaks a protocol of its own (worker_adapter.c). NULL: *reterr. */
+struct worker *worker_adapter_new(struct sidecar *sidecar, struct amp_error *reterr);

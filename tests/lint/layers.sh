@@ -19,6 +19,7 @@ rooms='
 <nats/          mesh/base/bus[a-z_]*\.[ch]
 <event2/http    mesh/base/http[a-z_]*\.c
 <sqlite3        mesh/env/journal[a-z_]*\.[ch]
+<curl/          mesh/base/fetch\.c
 <yaml           mesh/base/[a-z_]*\.c
 <protobuf-c/    protocol/
 '
