@@ -89,12 +89,13 @@ static struct amp_bytes bytes_at(sqlite3_stmt *statement, int at)
     return (struct amp_bytes){.data = data, .len = data ? (size_t)sqlite3_column_bytes(statement, at) : 0};
 }
 
-/* Behind a row's own columns: its name if it is not what was written, and the entry that wrote it. */
-#define CHECKED(kind, columns, text) ", CASE WHEN seal = row_seal(" kind ", " columns ") THEN NULL ELSE " text " END, entry"
-#define CHECKED_EVENTS CHECKED("3", COLUMNS_EVENTS, "'events from ' || seq || ' of task ' || task")
-#define CHECKED_KEY CHECKED("4", COLUMNS_KEYS, "'idempotency key ' || key || ' of ' || sender")
-#define CHECKED_KV CHECKED("5", COLUMNS_KV, "'value ' || scope || '/' || owner || '/' || key")
-#define CHECKED_DEATH CHECKED("6", COLUMNS_DEATHS, "'death ' || n || ' of ' || agent")
+/* Behind a row's own columns: its name if it is not what was written or not what was asked for, and the entry that wrote it. SQLite does not look again at what led it to a row: a damaged page of an index
+ * leads it to sound rows of somebody else. */
+#define CHECKED(kind, columns, asked, text) ", CASE WHEN seal = row_seal(" kind ", " columns ") AND " asked " THEN NULL ELSE " text " END, entry"
+#define CHECKED_EVENTS CHECKED("3", COLUMNS_EVENTS, "task = :task", "'events from ' || seq || ' of task ' || task")
+#define CHECKED_KEY CHECKED("4", COLUMNS_KEYS, "sender = :from AND key = :key", "'idempotency key ' || key || ' of ' || sender")
+#define CHECKED_KV CHECKED("5", COLUMNS_KV, "scope = :scope AND owner = :owner AND key >= :key", "'value ' || scope || '/' || owner || '/' || key")
+#define CHECKED_DEATH(asked) CHECKED("6", COLUMNS_DEATHS, asked, "'death ' || n || ' of ' || agent")
 
 void reader_found(struct reader *reader, const char *what)
 {
@@ -314,6 +315,23 @@ static void fill_event(sqlite3_stmt *statement, struct journal_row *row)
     row->body = bytes_at(statement, 3);
 }
 
+struct in_order {
+    journal_on_row *on_row;
+    void *ctx;
+    uint32_t next, stray; /* stray: a row that came once more, or too late; 0: none */
+};
+
+static bool take_in_order(void *ctx, const struct journal_row *row)
+{
+    struct in_order *order = ctx;
+    if (row->seq < order->next) {
+        order->stray = row->seq;
+        return false;
+    }
+    order->next = row->seq + row->count;
+    return order->on_row(order->ctx, row);
+}
+
 enum amp_code journal_events(struct journal *journal, const char *task, uint32_t from_seq, journal_on_row *on_row, void *ctx,
                              struct amp_error *reterr)
 {
@@ -328,7 +346,16 @@ enum amp_code journal_events(struct journal *journal, const char *task, uint32_t
     bind(statement, ":task", task);
     bind_int(statement, ":from", from_seq);
     bind_int(statement, ":limit", JOURNAL_READ_MAX);
-    return read_rows(reader, statement, fill_event, on_row, ctx, reterr);
+    struct in_order order = {.on_row = on_row, .ctx = ctx};
+    enum amp_code code = read_rows(reader, statement, fill_event, take_in_order, &order, reterr);
+    if (code != AMP_OK || !order.stray)
+        return code;
+    char what[AMP_NAME_MAX + 64];
+    (void)snprintf(what, sizeof what, "events from %u of task %s, out of their order", order.stray, task);
+    code = corrupt(reader, what, 0);
+    if (reterr)
+        *reterr = reader->error;
+    return code;
 }
 
 enum amp_code journal_missing(struct journal *journal, const char *task, uint32_t seq, struct amp_error *reterr)
@@ -357,9 +384,9 @@ enum amp_code journal_deaths(struct journal *journal, const char *agent, uint32_
 {
     struct reader *reader = journal_reader(journal);
     sqlite3_stmt *statement = reader_prepare(reader,
-                                             is_asked(agent) ? "SELECT agent, instance, at, body" CHECKED_DEATH " FROM deaths WHERE agent = :agent"
+                                             is_asked(agent) ? "SELECT agent, instance, at, body" CHECKED_DEATH("agent = :agent") " FROM deaths WHERE agent = :agent"
                                                                " ORDER BY n DESC LIMIT :limit"
-                                                             : "SELECT agent, instance, at, body" CHECKED_DEATH " FROM deaths ORDER BY n DESC LIMIT :limit",
+                                                             : "SELECT agent, instance, at, body" CHECKED_DEATH("1") " FROM deaths ORDER BY n DESC LIMIT :limit",
                                              reterr);
     if (!statement)
         return AMP_JOURNAL;
