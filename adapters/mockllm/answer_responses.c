@@ -168,32 +168,28 @@ static char *item_id(const struct writing *writing, const char *kind)
     return xasprintf("%s_%lu_%d", kind, writing->making->number, cJSON_GetArraySize(writing->output) + 1);
 }
 
-static void add_message(struct writing *writing, const char *text)
-{
-    static const struct flow flow = {"response.output_text.delta", "response.output_text.done", "text", "content_index"};
-    char *id = item_id(writing, "msg");
-    cJSON *item = item_new("message", id, "in_progress");
-    cJSON_AddStringToObject(item, "role", "assistant");
-    cJSON *content = cJSON_AddArrayToObject(item, "content");
-    add_item_event(writing, "response.output_item.added", item);
-    add_part_event(writing, "response.content_part.added", id, "content_index", part_json("output_text", ""));
-    add_text(writing, &flow, id, text);
-    add_part_event(writing, "response.content_part.done", id, "content_index", part_json("output_text", text));
-    cJSON_AddItemToArray(content, part_json("output_text", text));
-    end_item(writing, item);
-    free(id);
-}
+struct speech { /* an item that is text in parts, of which there is one */
+    const char *item, *prefix, *parts, *part, *added, *done;
+    struct flow flow;
+};
 
-static void add_thought(struct writing *writing, const char *text)
+static const struct speech message = {"message", "msg", "content", "output_text", "response.content_part.added", "response.content_part.done",
+                                      {"response.output_text.delta", "response.output_text.done", "text", "content_index"}};
+static const struct speech thought = {"reasoning", "rs", "summary", "summary_text", "response.reasoning_summary_part.added", "response.reasoning_summary_part.done",
+                                      {"response.reasoning_summary_text.delta", "response.reasoning_summary_text.done", "text", "summary_index"}};
+
+static void add_speech(struct writing *writing, const struct speech *speech, const char *text)
 {
-    static const struct flow flow = {"response.reasoning_summary_text.delta", "response.reasoning_summary_text.done", "text", "summary_index"};
-    char *id = item_id(writing, "rs");
-    cJSON *item = item_new("reasoning", id, "in_progress"), *summary = cJSON_AddArrayToObject(item, "summary");
+    char *id = item_id(writing, speech->prefix);
+    cJSON *item = item_new(speech->item, id, "in_progress");
+    if (speech == &message)
+        cJSON_AddStringToObject(item, "role", "assistant");
+    cJSON *parts = cJSON_AddArrayToObject(item, speech->parts);
     add_item_event(writing, "response.output_item.added", item);
-    add_part_event(writing, "response.reasoning_summary_part.added", id, "summary_index", part_json("summary_text", ""));
-    add_text(writing, &flow, id, text);
-    add_part_event(writing, "response.reasoning_summary_part.done", id, "summary_index", part_json("summary_text", text));
-    cJSON_AddItemToArray(summary, part_json("summary_text", text));
+    add_part_event(writing, speech->added, id, speech->flow.part, part_json(speech->part, ""));
+    add_text(writing, &speech->flow, id, text);
+    add_part_event(writing, speech->done, id, speech->flow.part, part_json(speech->part, text));
+    cJSON_AddItemToArray(parts, part_json(speech->part, text));
     end_item(writing, item);
     free(id);
 }
@@ -225,9 +221,9 @@ void mock_answer_responses(const struct mock_making *making, struct mock_answer 
     add_state(&writing, "response.created", false);
     add_state(&writing, "response.in_progress", false);
     if (content.think)
-        add_thought(&writing, content.think);
+        add_speech(&writing, &thought, content.think);
     if (content.say)
-        add_message(&writing, content.say);
+        add_speech(&writing, &message, content.say);
     cJSON_ArrayForEach(call, content.calls)
         add_call(&writing, call);
     (void)last_status(&content, &why);
